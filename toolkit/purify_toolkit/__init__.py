@@ -1,0 +1,1 @@
+"""Train and evaluate a purifier: data, networks, attacks, losses, training, evaluation."""

@@ -1,0 +1,54 @@
+"""The edge between our code and the shell: every failure becomes one message and an exit code."""
+
+import errno
+import os
+import sys
+from typing import Any
+
+import click
+
+from purify_toolkit.errors import PurifyError
+
+EXTRAS = dict.fromkeys(
+    ("torch", "torchvision", "safetensors", "scipy", "matplotlib", "tomli"), "train"
+) | dict.fromkeys(("onnx", "onnxscript", "onnx_ir"), "export")
+
+
+class Command(click.Command):
+    """A command that ends with 2 for bad input, 3 for what is missing, 130 for Ctrl-C; never with a traceback.
+
+    Command modules import nothing heavy at their top, so that an interrupt or a missing package
+    during those imports is caught here too. `PURIFY_TRACEBACK=1` lets exceptions through.
+    """
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; see the class."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            click.echo("\ninterrupted", err=True)
+            raise click.exceptions.Exit(130) from None
+        except Exception as error:
+            if os.environ.get("PURIFY_TRACEBACK") or getattr(error, "errno", None) == errno.EPIPE:
+                raise
+            message, code = explain(error)
+            click.echo(f"Error: {message}", err=True)
+            sys.exit(code)
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """What to tell the user of an exception, and the exit code."""
+    if isinstance(error, PurifyError):
+        return str(error), error.exit_code
+    if isinstance(error, ModuleNotFoundError):
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra:
+            return f"needs '{extra}': pip install 'purify-edge[{extra}]' ({error.name} is not installed)", 3
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}", 2
+    if isinstance(error, MemoryError):
+        return "out of memory", 3
+    return f"{type(error).__name__}: {error}\nThis is a defect; PURIFY_TRACEBACK=1 shows where.", 70

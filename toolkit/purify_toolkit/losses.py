@@ -1,0 +1,55 @@
+"""The losses of teachers and student, each formula in one place.
+
+Notation: `x` a clean image, `x'` an adversarial example of it, both in [0, 1]; `A` the adversarially
+trained teacher, `T` the normally trained teacher, `S` the student, `f` the frozen classifier's logits;
+`|.|` the mean absolute value over all pixels of a batch.
+
+From Koo, Chae and Lee 2023 (doi:10.3390/app132011313), as its abstract has it, come these: purifier and
+teachers are convolutional autoencoders; one teacher is trained adversarially, one normally; their
+ensemble is distilled into the student, which is to denoise and to restore; the classifier is not touched.
+
+The abstract does not fix the choices below. They are our interpretation, and recipes can change the weights:
+
+- the distance between images is L1, which keeps edges sharper than L2;
+- the ensemble is a weighted mean of the teachers' images, and the normal teacher sees the *clean* image
+  also where the student sees the adversarial one: it then shows what a restored original looks like,
+  while the adversarial teacher shows what can be recovered from the attacked pixels;
+- the student sees adversarial and clean images in a stated proportion, so that it learns both abilities;
+- beside imitating the ensemble it is drawn to the clean image itself (`reconstruction`), and to images
+  that the classifier reads as it reads the clean one (`classifier_guidance`). The latter follows the
+  logits guidance of Liao et al. 2018 (HGD, arXiv 1712.02976), with a Kullback-Leibler divergence:
+  what is left of an attack after a denoiser that minimises pixel error alone is amplified by the classifier.
+- the adversarial teacher is given the same guidance, the normal teacher none.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def reconstruction_loss(output: Tensor, clean: Tensor) -> Tensor:
+    """`|output - x|`, both `[N, C, H, W]`; scalar."""
+    return F.l1_loss(output, clean)
+
+
+def ensemble(adversarial_teacher: Tensor, normal_teacher: Tensor, *, adversarial_weight: float) -> Tensor:
+    """`E = a A(x') + (1 - a) T(x)`, images `[N, C, H, W]`; `a` is `adversarial_weight`."""
+    return torch.lerp(normal_teacher, adversarial_teacher, adversarial_weight)
+
+
+def imitation_loss(student: Tensor, teachers: Tensor) -> Tensor:
+    """`|S(x') - E|`, the distillation term; both `[N, C, H, W]`; scalar."""
+    return F.l1_loss(student, teachers)
+
+
+def guidance_loss(classifier: Callable[[Tensor], Tensor], output: Tensor, clean: Tensor) -> Tensor:
+    """`KL(softmax f(x) || softmax f(output))`, mean over the batch; images `[N, C, H, W]`; scalar.
+
+    The classifier's weights must be frozen; gradients reach `output` only.
+    """
+    with torch.no_grad():
+        target = F.log_softmax(classifier(clean), dim=1)
+    purified = F.log_softmax(classifier(output), dim=1)
+    return F.kl_div(purified, target, reduction="batchmean", log_target=True)

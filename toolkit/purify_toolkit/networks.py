@@ -1,0 +1,121 @@
+"""The networks: a convolutional autoencoder that purifies and a small residual classifier."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def _conv(channels_in: int, channels_out: int, *, stride: int = 1) -> nn.Sequential:
+    """3 x 3 convolution, batch normalisation, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(),
+    )
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions around an identity, as in He et al. 2016 (arXiv 1512.03385)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            _conv(channels, channels),
+            nn.Conv2d(channels, channels, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, C, H, W] -> [N, C, H, W]`."""
+        return F.relu(x + self.body(x))
+
+
+def _blocks(count: int, channels: int) -> list[nn.Module]:
+    return [ResidualBlock(channels) for _ in range(count)]
+
+
+class Purifier(nn.Module):
+    """A convolutional autoencoder, image to image: `[N, C, H, W] -> [N, C, H, W]`, pixels in [0, 1].
+
+    Fully convolutional: any H and W. The image is padded by its edge pixels to a multiple of
+    `2 ** depth` and the output cropped back. Each level of the encoder halves the resolution by a
+    strided convolution and doubles the channels; the decoder goes back by nearest-neighbour resize
+    and convolution, which quantises better than a transposed convolution, and adds the encoder's
+    features of the same level. A sigmoid keeps the pixels in range.
+
+    Args:
+        channels: of the image, 1 or 3.
+        width: channels at full resolution.
+        depth: how often the resolution is halved.
+        blocks: residual blocks at each level of encoder and decoder.
+    """
+
+    def __init__(self, channels: int, *, width: int, depth: int, blocks: int) -> None:
+        super().__init__()
+        self.multiple = 2**depth
+        widths = [width * 2**level for level in range(depth + 1)]
+        self.stem = _conv(channels, width)
+        self.encoder = nn.ModuleList(
+            nn.Sequential(_conv(small, large, stride=2), *_blocks(blocks, large)) for small, large in pairwise(widths)
+        )
+        self.up = nn.ModuleList(_conv(widths[level + 1], widths[level]) for level in reversed(range(depth)))
+        # Residual blocks at full resolution would cost more than all the others together.
+        self.refine = nn.ModuleList(
+            nn.Sequential(*_blocks(blocks if level else 0, widths[level])) for level in reversed(range(depth))
+        )
+        self.head = nn.Conv2d(width, channels, 3, 1, 1)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """`[N, C, H, W] -> [N, C, H, W]`, pixels in [0, 1]."""
+        height, width = x_NCHW.shape[-2:]
+        pad_bottom, pad_right = -height % self.multiple, -width % self.multiple
+        y = F.pad(x_NCHW, (0, pad_right, 0, pad_bottom), mode="replicate") if pad_bottom or pad_right else x_NCHW
+        y = self.stem(y)
+        skips = []
+        for level in self.encoder:
+            skips.append(y)
+            y = level(y)
+        for up, refine, skip in zip(self.up, self.refine, reversed(skips), strict=True):
+            y = refine(up(F.interpolate(y, scale_factor=2.0, mode="nearest")) + skip)
+        return torch.sigmoid(self.head(y))[..., :height, :width]
+
+
+class Classifier(nn.Module):
+    """A small residual classifier with its normalisation inside: `[N, C, H, W]` pixels -> `[N, K]` logits.
+
+    Args:
+        channels: of the image.
+        classes: K.
+        mean: of the training pixels, a value a channel, in [0, 1].
+        std: likewise.
+        width: channels of the first stage; the second and third halve the resolution and double them.
+        blocks: residual blocks a stage.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, channels: int, classes: int, *, mean: Sequence[float], std: Sequence[float], width: int, blocks: int
+    ) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, channels, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, channels, 1, 1))
+        self.features = nn.Sequential(
+            _conv(channels, width),
+            *_blocks(blocks, width),
+            _conv(width, 2 * width, stride=2),
+            *_blocks(blocks, 2 * width),
+            _conv(2 * width, 4 * width, stride=2),
+            *_blocks(blocks, 4 * width),
+        )
+        self.head = nn.Linear(4 * width, classes)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """`[N, C, H, W]` pixels in [0, 1] -> `[N, K]` logits."""
+        features = self.features((x_NCHW - self.mean) / self.std)
+        logits: Tensor = self.head(features.mean(dim=(2, 3)))
+        return logits

@@ -1,0 +1,96 @@
+"""Pictures of a run: loss curves and a grid of purified images."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from purify_toolkit.attacks import pgd, to_float
+from purify_toolkit.data import Split
+from purify_toolkit.evaluation import attack_name, device_generator
+from purify_toolkit.recipe import EvaluationTable
+from purify_toolkit.run_folder import atomic
+
+matplotlib.use("agg")
+
+
+def save_loss_curves(metrics: list[dict[str, Any]], path: Path) -> None:
+    """One panel a stage: training losses on the left axis, validation accuracies on the right."""
+    stages = list(dict.fromkeys(line["stage"] for line in metrics))
+    figure = Figure(figsize=(4.4 * len(stages), 4), layout="constrained")
+    for axes, stage in zip(figure.subplots(1, len(stages), squeeze=False)[0], stages, strict=True):
+        lines = [line for line in metrics if line["stage"] == stage]
+        epochs = [line["epoch"] + 1 for line in lines]
+        for name in lines[0]["losses"]:
+            axes.plot(epochs, [line["losses"][name] for line in lines], label=name)
+        axes.set(title=stage.replace("_", " "), xlabel="epoch", ylabel="training loss", yscale="log")
+        right = axes.twinx()
+        accuracies = [name for name in lines[0]["validation"] if name.startswith("accuracy")]
+        for name, style in zip(accuracies, ("--", ":"), strict=False):
+            values = [100 * line["validation"][name] for line in lines]
+            right.plot(epochs, values, style, color="black", label=f"validation {name.removeprefix('accuracy_')}")
+        right.set(ylabel="validation accuracy, %", ylim=(None, 100))
+        handles = axes.get_legend_handles_labels()[0] + right.get_legend_handles_labels()[0]
+        labels = [str(handle.get_label()) for handle in handles]
+        axes.legend(handles, labels, fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+    _save(figure, path)
+
+
+def save_grid(
+    classifier: nn.Module,
+    purifier: nn.Module,
+    examples: Split,
+    class_names: tuple[str, ...],
+    table: EvaluationTable,
+    path: Path,
+) -> None:
+    """A row an image: clean, adversarial (grey-box), purified, and what the purifier took away.
+
+    Under each image stands the classifier's word for it, red where it is wrong. Networks on the CPU.
+    """
+    clean = to_float(examples.images)
+    adversarial = pgd(
+        classifier,
+        clean,
+        examples.labels,
+        epsilon=table.epsilon,
+        steps=table.steps,
+        relative_step=table.relative_step,
+        generator=device_generator(0, clean.device),
+    )
+    with torch.no_grad():
+        purified = purifier(adversarial)
+        shown = {"clean": clean, "adversarial": adversarial, "purified": purified}
+        words = {title: classifier(images).argmax(1).tolist() for title, images in shown.items()}
+    rows = len(examples)
+    figure = Figure(figsize=(6.4, 1.55 * rows + 0.7), layout="constrained")
+    figure.suptitle(f"{attack_name(table)}, against the classifier alone", fontsize=8)
+    grid = figure.subplots(rows, 4, squeeze=False)
+    for row, label in enumerate(examples.labels.tolist()):
+        for column, (title, images) in enumerate(shown.items()):
+            word = words[title][row]
+            colour = "black" if word == label else "crimson"
+            _show(grid[row][column], images[row], title if row == 0 else "", class_names[word], colour)
+        removed = (adversarial[row] - purified[row]) / (2 * table.epsilon) + 0.5
+        title = f"taken away (±{table.epsilon:g})" if row == 0 else ""
+        _show(grid[row][3], removed.clamp(0, 1), title, "", "black")
+    _save(figure, path)
+
+
+def _show(axes: Any, image_CHW: Tensor, title: str, caption: str, colour: str) -> None:
+    pixels = (
+        np.squeeze(image_CHW.permute(1, 2, 0).numpy(), axis=2) if len(image_CHW) == 1 else image_CHW.permute(1, 2, 0)
+    )
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title, fontsize=9)
+    axes.set_xlabel(caption, fontsize=8, color=colour)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)

@@ -1,0 +1,154 @@
+"""The recipe: every choice a training makes, read from one TOML file, unknown keys refused."""
+
+import difflib
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from purify_toolkit.errors import InputError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Count = Annotated[int, Meta(ge=1)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Positive = Annotated[float, Meta(gt=0)]
+Weight = Annotated[float, Meta(ge=0)]
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the recipe: immutable, every key required, no other key accepted."""
+
+
+class OptimizerTable(_Table, frozen=True, kw_only=True):
+    """What every training stage needs: AdamW with a one-cycle learning rate."""
+
+    epochs: Count
+    batch_size: Annotated[int, Meta(ge=2)]
+    learning_rate: Positive
+    weight_decay: Weight
+
+
+class ClassifierTable(OptimizerTable, frozen=True, kw_only=True):
+    """The residual classifier, see `networks.Classifier`."""
+
+    width: Count
+    blocks: Count
+
+
+class PurifierTable(OptimizerTable, frozen=True, kw_only=True):
+    """A purifier, teacher or student, see `networks.Purifier`."""
+
+    width: Count
+    depth: Annotated[int, Meta(ge=1, le=5)]
+    blocks: Annotated[int, Meta(ge=0)]
+
+
+class DistillationTable(_Table, frozen=True, kw_only=True):
+    """The weights of the student's loss, see `losses.student_loss`."""
+
+    adversarial_teacher_weight: Fraction
+    reconstruction: Weight
+    imitation: Weight
+    classifier_guidance: Weight
+    adversarial_fraction: Fraction
+
+
+class AttackTable(_Table, frozen=True, kw_only=True):
+    """How the adversarial training examples are made, see `adversarial.AdversarialPool`."""
+
+    epsilon_min: Fraction
+    epsilon_max: Fraction
+    steps: Count
+    relative_step: Positive
+    refresh_epochs: Count
+
+    def __post_init__(self) -> None:
+        if self.epsilon_min > self.epsilon_max:
+            raise ValueError(f"epsilon_min {self.epsilon_min} is above epsilon_max {self.epsilon_max}")
+
+
+class EvaluationTable(_Table, frozen=True, kw_only=True):
+    """The PGD of the final evaluation, see `attacks.pgd`."""
+
+    epsilon: Fraction
+    steps: Count
+    relative_step: Positive
+
+
+class Recipe(_Table, frozen=True, kw_only=True):
+    """One training, from data to student."""
+
+    dataset: Literal["fashion-mnist"]
+    validation_size: Count
+    classifier: ClassifierTable
+    teacher: PurifierTable
+    student: PurifierTable
+    distillation: DistillationTable
+    attack: AttackTable
+    evaluation: EvaluationTable
+
+
+def recipe_folder() -> Path:
+    """Where the shipped recipes lie: inside the installed package, beside it in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "recipes"
+    return installed if installed.is_dir() else package.parent / "recipes"
+
+
+def shipped_recipes() -> list[str]:
+    """The names of the recipes that ship with the package."""
+    return sorted(path.stem for path in recipe_folder().glob("*.toml"))
+
+
+def find_recipe(name_or_path: str) -> Path:
+    """The file of a shipped recipe's name, or of a path that ends in `.toml`.
+
+    Raises:
+        InputError: there is no such recipe.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        path = recipe_folder() / f"{name_or_path}.toml"
+    if path.is_file():
+        return path
+    raise InputError(
+        f"no recipe {name_or_path!r}{_nearest(name_or_path, shipped_recipes())}; "
+        f"give one of {', '.join(shipped_recipes())}, or the path of a .toml file"
+    )
+
+
+def parse_recipe(text: str, *, source: str) -> Recipe:
+    """The recipe that a TOML text holds; `source` names the text in errors.
+
+    Raises:
+        InputError: not TOML; a key is missing, unknown or out of range.
+    """
+    try:
+        return msgspec.convert(tomllib.loads(text), Recipe)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{source} is not valid TOML: {error}") from error
+    except msgspec.ValidationError as error:
+        raise InputError(f"{source}: {error}{_suggestion(str(error))}") from error
+
+
+def _suggestion(message: str) -> str:
+    """The nearest known key, when msgspec reports an unknown one."""
+    match = re.search(r"unknown field `(.+?)`(?: - at `\$\.?(\w*)`)?", message)
+    if match is None:
+        return ""
+    known = {field.name: field.type for field in msgspec.structs.fields(Recipe)}
+    table = known.get(match[2] or "", Recipe)
+    names = [field.name for field in msgspec.structs.fields(table)]
+    return _nearest(match[1], names) + f"; known here: {', '.join(names)}"
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,183 @@
+"""The run folder: everything one training leaves behind, each file whole or absent."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from purify_toolkit.errors import InputError
+from purify_toolkit.networks import Classifier, Purifier
+from purify_toolkit.recipe import PurifierTable, Recipe, parse_recipe
+
+Network = TypeVar("Network", bound=nn.Module)
+
+WEIGHTS = ("classifier", "adversarial_teacher", "normal_teacher", "student")
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary sibling to write to; it takes the name `path` only if the block succeeds."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON, indented, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Test images that travel with a run: uint8 `[N, C, H, W]`, labels `[N]`, their indices in the test set."""
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A finished or interrupted training.
+
+    ```
+    run.json                recipe's name, seed, versions, classes, image shape: what identifies the run
+    recipe.toml             the recipe as run
+    metrics.jsonl           losses and validation figures, a line an epoch
+    metrics.json            the final evaluation on the test images
+    {classifier,adversarial_teacher,normal_teacher,student}.safetensors
+    samples.npz             test images for golden sets and demonstrations
+    losses.png  grid.png
+    checkpoints/            of stages under way; removed at the end
+    ```
+    """
+
+    path: Path
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """The content of run.json.
+
+        Raises:
+            InputError: this is not a run folder.
+        """
+        try:
+            info = json.loads((self.path / "run.json").read_text())
+            if not isinstance(info, dict) or not {"class_names", "image_shape", "mean", "std", "seed"} <= info.keys():
+                raise ValueError("a key is missing")
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{self.path} is not a run folder ({error}); expected one that purify-train wrote"
+            ) from error
+        return info
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe as run."""
+        path = self.path / "recipe.toml"
+        if not path.is_file():
+            raise InputError(f"{self.path} has no recipe.toml; expected a folder that purify-train wrote")
+        return parse_recipe(path.read_text(), source=str(path))
+
+    def weights_path(self, name: str) -> Path:
+        """The file of one network's weights."""
+        return self.path / f"{name}.safetensors"
+
+    def checkpoint_path(self, name: str) -> Path:
+        """The file of one stage's checkpoint."""
+        return self.path / "checkpoints" / f"{name}.pt"
+
+    def has(self, name: str) -> bool:
+        """Whether this network is trained."""
+        return self.weights_path(name).is_file()
+
+    def new_classifier(self) -> Classifier:
+        """An untrained classifier of the recipe's size."""
+        info, table = self.info, self.recipe.classifier
+        return Classifier(
+            info["image_shape"][0],
+            len(info["class_names"]),
+            mean=info["mean"],
+            std=info["std"],
+            width=table.width,
+            blocks=table.blocks,
+        )
+
+    def new_purifier(self, table: PurifierTable) -> Purifier:
+        """An untrained purifier of a table's size."""
+        channels = self.info["image_shape"][0]
+        return Purifier(channels, width=table.width, depth=table.depth, blocks=table.blocks)
+
+    def load_classifier(self) -> Classifier:
+        """The trained classifier, frozen, in evaluation mode, on the CPU."""
+        return self._load("classifier", self.new_classifier)
+
+    def load_student(self) -> Purifier:
+        """The trained purifier, frozen, in evaluation mode, on the CPU."""
+        return self._load("student", lambda: self.new_purifier(self.recipe.student))
+
+    def load_teacher(self, name: str) -> Purifier:
+        """A trained teacher, `adversarial_teacher` or `normal_teacher`, frozen, in evaluation mode."""
+        return self._load(name, lambda: self.new_purifier(self.recipe.teacher))
+
+    def _load(self, name: str, make: Callable[[], Network]) -> Network:
+        path = self.weights_path(name)
+        if not path.is_file():
+            raise InputError(
+                f"{self.path} has no {path.name}; finish the training with purify-train --resume, or give another run"
+            )
+        network = make()
+        try:
+            network.load_state_dict(load_file(path))
+        except (SafetensorError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{path} does not hold the recipe's {name}: {reason}") from error
+        return network.eval().requires_grad_(False)
+
+    def save_weights(self, name: str, network: nn.Module) -> None:
+        """Write a network's weights."""
+        tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+        with atomic(self.weights_path(name)) as temporary:
+            save_file(tensors, temporary)
+
+    def save_samples(self, samples: Samples) -> None:
+        """Write the travelling test images."""
+        with atomic(self.path / "samples.npz") as temporary, temporary.open("wb") as file:
+            np.savez_compressed(
+                file,
+                images=samples.images.numpy(),
+                labels=samples.labels.numpy(),
+                indices=samples.indices.numpy(),
+            )
+
+    def load_samples(self) -> Samples:
+        """Read the travelling test images.
+
+        Raises:
+            InputError: the file is missing or damaged.
+        """
+        path = self.path / "samples.npz"
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                images, labels, indices = (torch.from_numpy(arrays[key]) for key in ("images", "labels", "indices"))
+        except Exception as error:  # a damaged zip raises almost anything
+            raise InputError(f"{path} cannot be read ({error}); expected the file that purify-train wrote") from error
+        return Samples(images, labels, indices)

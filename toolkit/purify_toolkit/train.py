@@ -1,0 +1,182 @@
+"""A whole training: data, four stages, evaluation and pictures, into one run folder."""
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from purify_toolkit.data import ImageData, load_fashion_mnist
+from purify_toolkit.errors import InputError, MissingError
+from purify_toolkit.evaluation import Row, evaluate
+from purify_toolkit.plots import save_grid, save_loss_curves
+from purify_toolkit.provenance import provenance
+from purify_toolkit.recipe import Recipe, parse_recipe
+from purify_toolkit.run_folder import WEIGHTS, RunFolder, Samples, write_json
+from purify_toolkit.stages import Stages
+from purify_toolkit.training import Progress, Trainer, read_metrics
+
+SAMPLES = 1000
+GRID_ROWS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What `purify-train` was asked for; together with the data it determines the result."""
+
+    recipe_name: str
+    recipe_text: str
+    out: Path
+    data: Path | None = None
+    seed: int = 0
+    limit: int | None = None
+    device: str = "auto"
+    resume: bool = False
+
+
+def train(request: Request, progress: Progress) -> list[Row]:
+    """Train what is not trained yet, then evaluate; the rows of the final evaluation.
+
+    Raises:
+        InputError: bad recipe or data; the run folder exists (without `resume`) or is of another request.
+        MissingError: no data, or no such device.
+    """
+    recipe = parse_recipe(request.recipe_text, source=request.recipe_name)
+    device = choose_device(request.device)
+    run = _open(request)
+    data = load_data(recipe, request.data)
+    if request.limit is not None:
+        data = data.limited(request.limit)
+    _begin(run, request, data)
+    stages = Stages(run, data, device=device)
+    for name in WEIGHTS:
+        if not run.has(name):
+            stage = stages.build(name)
+            Trainer(stage, run, count=len(data.train), seed=request.seed, device=device, progress=progress).train()
+    rows = _finish(run, request, data, device, progress)
+    shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
+    return rows
+
+
+def load_data(recipe: Recipe, folder: Path | None) -> ImageData:
+    """The recipe's dataset."""
+    loaders = {"fashion-mnist": load_fashion_mnist}
+    return loaders[recipe.dataset](folder, validation_size=recipe.validation_size)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; `auto` is a CUDA GPU, else Apple's, else the CPU.
+
+    Raises:
+        InputError: no such kind of device.
+        MissingError: this machine does not have it.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        kind = name.partition(":")[0]
+        if kind in ("cpu", "cuda", "mps"):
+            raise MissingError(
+                f"device {name!r} cannot be used here: {reason}; --device auto takes what there is"
+            ) from error
+        raise InputError(f"no device {name!r}: expected auto, cpu, cuda, cuda:N or mps") from error
+    return device
+
+
+def _identity(request: Request) -> dict[str, Any]:
+    return {
+        "recipe": request.recipe_name,
+        "recipe_sha256": hashlib.sha256(request.recipe_text.encode()).hexdigest(),
+        "seed": request.seed,
+        "limit": request.limit,
+    }
+
+
+def _open(request: Request) -> RunFolder:
+    """The run folder: new, or one that this very request may resume."""
+    run = RunFolder(request.out)
+    if not request.out.exists():
+        return run
+    if not request.resume:
+        raise InputError(f"{request.out} exists; --resume goes on with it, --out names another folder")
+    if not request.out.is_dir():
+        raise InputError(f"{request.out} is not a folder")
+    if not any(request.out.iterdir()):
+        return run
+    asked, found = _identity(request), run.info
+    differing = [
+        f"{key}: {found.get(key)!r} there, {value!r} asked for"
+        for key, value in asked.items()
+        if found.get(key) != value
+    ]
+    if differing:
+        raise InputError(f"{request.out} is of another training ({'; '.join(differing)}); --out names another folder")
+    return run
+
+
+def _begin(run: RunFolder, request: Request, data: ImageData) -> None:
+    run.path.mkdir(parents=True, exist_ok=True)
+    if (run.path / "run.json").is_file():
+        return
+    mean, std = data.mean_std()
+    (run.path / "recipe.toml").write_text(request.recipe_text)
+    _save_samples(run, data, request.seed)
+    write_json(  # last: it makes the folder a run folder
+        run.path / "run.json",
+        _identity(request)
+        | {
+            "dataset": data.name,
+            "class_names": list(data.class_names),
+            "image_shape": list(data.train.images.shape[1:]),
+            "mean": mean,
+            "std": std,
+            "images": {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)},
+        }
+        | provenance(),
+    )
+
+
+def _save_samples(run: RunFolder, data: ImageData, seed: int) -> None:
+    """A random choice of test images, kept in the order of the test set."""
+    chosen = np.random.default_rng(seed).permutation(len(data.test))[:SAMPLES]
+    indices = torch.from_numpy(np.sort(chosen))
+    split = data.test[indices]
+    run.save_samples(Samples(split.images, split.labels, indices))
+
+
+def _finish(run: RunFolder, request: Request, data: ImageData, device: torch.device, progress: Progress) -> list[Row]:
+    classifier, student, table = run.load_classifier(), run.load_student(), run.recipe.evaluation
+    save_loss_curves(read_metrics(run), run.path / "losses.png")
+    save_grid(classifier, student, data.test[:GRID_ROWS], data.class_names, table, run.path / "grid.png")
+    progress.epoch("evaluation", 0, 1, len(data.test))
+    rows = evaluate(
+        classifier.to(device),
+        student.to(device),
+        data.test,
+        table,
+        seed=request.seed,
+        device=device,
+        advance=lambda images: progress.advance(images, ""),
+    )
+    write_json(run.path / "metrics.json", metrics(run, rows, device))
+    return rows
+
+
+def metrics(run: RunFolder, rows: list[Row], device: torch.device) -> dict[str, Any]:
+    """What metrics.json holds: the rows, and what they were measured on."""
+    weights = {
+        name: hashlib.sha256(run.weights_path(name).read_bytes()).hexdigest() for name in ("classifier", "student")
+    }
+    identity = {key: run.info[key] for key in ("recipe", "recipe_sha256", "seed", "limit", "dataset", "commit")}
+    return (
+        identity
+        | {"weights_sha256": weights, "device": str(device), "rows": [row.as_dict() for row in rows]}
+        | {"evaluated_with": provenance()}
+    )
