@@ -89,12 +89,19 @@ class RunFolder:
             ) from error
         return info
 
+    def provenance(self) -> dict[str, Any]:
+        """Where this run came from and how it did: run.json, and metrics.json where the run is evaluated."""
+        path = self.path / "metrics.json"
+        return {"run": self.info, "metrics": json.loads(path.read_text()) if path.is_file() else None}
+
     @cached_property
     def recipe(self) -> Recipe:
         """The recipe as run."""
         path = self.path / "recipe.toml"
         if not path.is_file():
-            raise InputError(f"{self.path} has no recipe.toml; expected a folder that purify-train wrote")
+            raise InputError(
+                f"{self.path} is not a run folder: it has no recipe.toml; expected one that purify-train wrote"
+            )
         return parse_recipe(path.read_text(), source=str(path))
 
     def weights_path(self, name: str) -> Path:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from purify_toolkit.data import ImageData, load_fashion_mnist
+from purify_toolkit.data import ImageData, Split, load_fashion_mnist
 from purify_toolkit.errors import InputError, MissingError
 from purify_toolkit.evaluation import Row, evaluate
 from purify_toolkit.plots import save_grid, save_loss_curves
 from purify_toolkit.provenance import provenance
 from purify_toolkit.recipe import Recipe, parse_recipe
-from purify_toolkit.run_folder import WEIGHTS, RunFolder, Samples, write_json
+from purify_toolkit.run_folder import WEIGHTS, RunFolder, Samples, atomic, write_json
 from purify_toolkit.stages import Stages
 from purify_toolkit.training import Progress, Trainer, read_metrics
 
@@ -108,7 +108,7 @@ def _open(request: Request) -> RunFolder:
         raise InputError(f"{request.out} exists; --resume goes on with it, --out names another folder")
     if not request.out.is_dir():
         raise InputError(f"{request.out} is not a folder")
-    if not any(request.out.iterdir()):
+    if all(path.name.startswith(".") for path in request.out.iterdir()):  # interrupted before anything was whole
         return run
     asked, found = _identity(request), run.info
     differing = [
@@ -122,16 +122,11 @@ def _open(request: Request) -> RunFolder:
 
 
 def _begin(run: RunFolder, request: Request, data: ImageData) -> None:
+    """Write what identifies the run, where an interrupted attempt has not done so already."""
     run.path.mkdir(parents=True, exist_ok=True)
-    if (run.path / "run.json").is_file():
-        return
-    mean, std = data.mean_std()
-    (run.path / "recipe.toml").write_text(request.recipe_text)
-    _save_samples(run, data, request.seed)
-    write_json(  # last: it makes the folder a run folder
-        run.path / "run.json",
-        _identity(request)
-        | {
+    if not (run.path / "run.json").is_file():
+        mean, std = data.mean_std()
+        about = {
             "dataset": data.name,
             "class_names": list(data.class_names),
             "image_shape": list(data.train.images.shape[1:]),
@@ -139,8 +134,10 @@ def _begin(run: RunFolder, request: Request, data: ImageData) -> None:
             "std": std,
             "images": {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)},
         }
-        | provenance(),
-    )
+        write_json(run.path / "run.json", _identity(request) | about | provenance())
+    with atomic(run.path / "recipe.toml") as temporary:
+        temporary.write_text(request.recipe_text)
+    _save_samples(run, data, request.seed)
 
 
 def _save_samples(run: RunFolder, data: ImageData, seed: int) -> None:
@@ -152,21 +149,28 @@ def _save_samples(run: RunFolder, data: ImageData, seed: int) -> None:
 
 
 def _finish(run: RunFolder, request: Request, data: ImageData, device: torch.device, progress: Progress) -> list[Row]:
-    classifier, student, table = run.load_classifier(), run.load_student(), run.recipe.evaluation
     save_loss_curves(read_metrics(run), run.path / "losses.png")
-    save_grid(classifier, student, data.test[:GRID_ROWS], data.class_names, table, run.path / "grid.png")
-    progress.epoch("evaluation", 0, 1, len(data.test))
-    rows = evaluate(
-        classifier.to(device),
-        student.to(device),
-        data.test,
-        table,
-        seed=request.seed,
+    classifier, student = run.load_classifier(), run.load_student()
+    save_grid(
+        classifier, student, data.test[:GRID_ROWS], data.class_names, run.recipe.evaluation, run.path / "grid.png"
+    )
+    rows = evaluate_run(run, data.test, seed=request.seed, device=device, progress=progress)
+    write_json(run.path / "metrics.json", metrics(run, rows, device))
+    return rows
+
+
+def evaluate_run(run: RunFolder, test: Split, *, seed: int, device: torch.device, progress: Progress) -> list[Row]:
+    """Evaluate a run's classifier and student on test images, see `evaluation.evaluate`."""
+    progress.epoch("evaluation", 0, 1, len(test))
+    return evaluate(
+        run.load_classifier().to(device),
+        run.load_student().to(device),
+        test,
+        run.recipe.evaluation,
+        seed=seed,
         device=device,
         advance=lambda images: progress.advance(images, ""),
     )
-    write_json(run.path / "metrics.json", metrics(run, rows, device))
-    return rows
 
 
 def metrics(run: RunFolder, rows: list[Row], device: torch.device) -> dict[str, Any]:

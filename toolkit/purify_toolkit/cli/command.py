@@ -1,4 +1,7 @@
-"""The edge between our code and the shell: every failure becomes one message and an exit code."""
+"""The edge between our code and the shell: every failure becomes one message and an exit code.
+
+The runtime has a command class of its own like this one, for neither room may import the other.
+"""
 
 import errno
 import os
@@ -6,8 +9,6 @@ import sys
 from typing import Any
 
 import click
-
-from purify_toolkit.errors import PurifyError
 
 EXTRAS = dict.fromkeys(
     ("torch", "torchvision", "safetensors", "scipy", "matplotlib", "tomli"), "train"
@@ -33,22 +34,22 @@ class Command(click.Command):
         except Exception as error:
             if os.environ.get("PURIFY_TRACEBACK") or getattr(error, "errno", None) == errno.EPIPE:
                 raise
-            message, code = explain(error)
+            message, code = _explain(error)
             click.echo(f"Error: {message}", err=True)
             sys.exit(code)
 
 
-def explain(error: BaseException) -> tuple[str, int]:
+def _explain(error: Exception) -> tuple[str, int]:
     """What to tell the user of an exception, and the exit code."""
-    if isinstance(error, PurifyError):
-        return str(error), error.exit_code
+    code = getattr(error, "exit_code", None)  # of a PurifyError
+    if isinstance(code, int):
+        return str(error), code
     if isinstance(error, ModuleNotFoundError):
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         if extra:
             return f"needs '{extra}': pip install 'purify-edge[{extra}]' ({error.name} is not installed)", 3
     if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}", 2
+        return f"{error.filename or 'input or output'}: {error.strerror or error}", 2
     if isinstance(error, MemoryError):
         return "out of memory", 3
     return f"{type(error).__name__}: {error}\nThis is a defect; PURIFY_TRACEBACK=1 shows where.", 70

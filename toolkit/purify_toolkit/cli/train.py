@@ -36,6 +36,7 @@ def main(
     Progress goes to standard error, the final evaluation to standard output. After an interruption the
     same command with --resume goes on from the last full epoch.
     """
+    click.echo("importing PyTorch", err=True)
     from purify_toolkit.cli.progress import RichProgress
     from purify_toolkit.cli.table import print_rows
     from purify_toolkit.recipe import find_recipe

@@ -1,0 +1,51 @@
+"""Fixtures of the toolkit's tests."""
+
+from pathlib import Path
+
+import pytest
+
+from helpers.small_data import RECIPE, accept, write_idx
+from purify_toolkit import data
+from purify_toolkit.run_folder import RunFolder
+from purify_toolkit.train import Request, train
+
+
+class Silent:
+    """Progress that nobody sees."""
+
+    def epoch(self, stage: str, epoch: int, epochs: int, units: int) -> None:
+        pass
+
+    def advance(self, units: int, text: str) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def idx_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("idx")
+    write_idx(folder)
+    return folder
+
+
+@pytest.fixture
+def small_data(idx_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with Fashion-MNIST in small that the loader accepts."""
+    monkeypatch.setattr(data, "IDX_SHA256", accept(idx_folder))
+    return idx_folder
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(idx_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A whole small training, seed 0; not to be changed."""
+    out = tmp_path_factory.mktemp("runs") / "small"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "IDX_SHA256", accept(idx_folder))
+        train(Request(recipe_name="small", recipe_text=RECIPE, out=out, data=idx_folder), Silent())
+    return RunFolder(out)

@@ -1,0 +1,69 @@
+import pytest
+import torch
+
+from purify_toolkit.data import Split
+from purify_toolkit.evaluation import Row, attack_name, evaluate
+from purify_toolkit.pretrained import open_run
+from purify_toolkit.recipe import EvaluationTable
+from purify_toolkit.run_folder import RunFolder
+
+TABLE = EvaluationTable(epsilon=0.1, steps=20, relative_step=0.125)
+N = 300
+
+
+@pytest.fixture(scope="module")
+def run() -> RunFolder:
+    return open_run(None)
+
+
+@pytest.fixture(scope="module")
+def rows(run: RunFolder) -> dict[tuple[str, bool], Row]:
+    samples = run.load_samples()
+    test = Split(samples.images[:N], samples.labels[:N])
+    done: list[int] = []
+    found = evaluate(
+        run.load_classifier(),
+        run.load_student(),
+        test,
+        TABLE,
+        seed=0,
+        device=torch.device("cpu"),
+        advance=done.append,
+    )
+    assert sum(done) == N
+    return {(row.threat, row.defended): row for row in found}
+
+
+def test_each_threat_has_its_row(rows: dict[tuple[str, bool], Row]) -> None:
+    assert set(rows) == {
+        ("clean", False),
+        ("clean", True),
+        ("grey-box", False),
+        ("grey-box", True),
+        ("white-box", True),
+    }
+    assert all(row.n == N for row in rows.values())
+    assert rows["clean", True].attack == "none"
+    assert rows["white-box", True].attack == attack_name(TABLE) == "PGD-20, Linf 0.1, step 0.0125, 1 random start"
+
+
+def test_the_shipped_pair_is_as_good_on_the_samples_as_it_is_said_to_be(
+    run: RunFolder, rows: dict[tuple[str, bool], Row]
+) -> None:
+    """Each figure of metrics.json lies within the 95% interval of the samples', widened a little for five looks."""
+    published = {(row["threat"], row["defended"]): row["accuracy"] for row in run.provenance()["metrics"]["rows"]}
+    for key, row in rows.items():
+        low, high = row.interval
+        assert low - 0.02 <= published[key] <= high + 0.02, key
+
+
+def test_a_white_box_attack_is_the_strongest(rows: dict[tuple[str, bool], Row]) -> None:
+    assert rows["white-box", True].correct <= rows["grey-box", True].correct
+    assert rows["grey-box", False].correct <= rows["clean", False].correct
+
+
+def test_the_interval_is_wilsons() -> None:
+    row = Row("clean", "none", False, 100, 90)
+    assert row.accuracy == 0.9
+    assert row.interval == pytest.approx((0.8256, 0.9448), abs=1e-4)
+    assert row.as_dict()["ci95"] == row.interval

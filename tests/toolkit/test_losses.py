@@ -1,0 +1,42 @@
+import math
+
+import pytest
+import torch
+
+from purify_toolkit.losses import ensemble, guidance_loss, imitation_loss, reconstruction_loss
+
+
+def test_reconstruction_and_imitation_are_the_mean_absolute_difference() -> None:
+    a, b = torch.zeros(2, 1, 2, 2), torch.full((2, 1, 2, 2), 0.25)
+    b[0, 0, 0, 0] = 1.0
+    assert reconstruction_loss(a, b).item() == pytest.approx((7 * 0.25 + 1) / 8)
+    assert imitation_loss(a, b).item() == pytest.approx((7 * 0.25 + 1) / 8)
+
+
+@pytest.mark.parametrize(("weight", "expected"), [(0.0, 0.8), (1.0, 0.2), (0.25, 0.65)])
+def test_the_ensemble_is_the_weighted_mean_of_the_teachers(weight: float, expected: float) -> None:
+    adversarial, normal = torch.full((1, 1, 2, 2), 0.2), torch.full((1, 1, 2, 2), 0.8)
+    assert ensemble(adversarial, normal, adversarial_weight=weight).mean().item() == pytest.approx(expected)
+
+
+def classifier(images: torch.Tensor) -> torch.Tensor:
+    """Two logits: 0 and the first pixel."""
+    first = images[:, 0, 0, 0]
+    return torch.stack([torch.zeros_like(first), first], dim=1)
+
+
+def test_guidance_is_the_divergence_from_the_clean_images_classes() -> None:
+    clean, output = torch.full((3, 1, 2, 2), 1.0), torch.full((3, 1, 2, 2), 0.0)
+    p = 1 / (1 + math.exp(-1.0))  # of class 1, on the clean image; 1/2 on the output
+    expected = p * math.log(p / 0.5) + (1 - p) * math.log((1 - p) / 0.5)
+    assert guidance_loss(classifier, output, clean).item() == pytest.approx(expected, rel=1e-5)
+    assert guidance_loss(classifier, clean, clean).item() == pytest.approx(0, abs=1e-7)
+
+
+def test_guidance_draws_the_output_and_leaves_the_clean_image() -> None:
+    clean = torch.full((1, 1, 2, 2), 1.0, requires_grad=True)
+    output = torch.full((1, 1, 2, 2), 0.0, requires_grad=True)
+    guidance_loss(classifier, output, clean).backward()
+    assert clean.grad is None
+    assert output.grad is not None
+    assert output.grad[0, 0, 0, 0] < 0  # towards the clean image's larger pixel

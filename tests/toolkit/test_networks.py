@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from purify_toolkit.networks import Classifier, Purifier
+
+
+@pytest.mark.parametrize("size", [(28, 28), (32, 32), (1, 1), (5, 31), (224, 17)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_purifier_keeps_any_shape_and_the_range_of_pixels(channels: int, size: tuple[int, int]) -> None:
+    purifier = Purifier(channels, width=4, depth=2, blocks=1).eval()
+    images = torch.rand(2, channels, *size)
+    with torch.no_grad():
+        purified = purifier(images)
+    assert purified.shape == images.shape
+    assert purified.min() >= 0
+    assert purified.max() <= 1
+
+
+@pytest.mark.parametrize(("depth", "blocks"), [(1, 0), (2, 1), (3, 2)])
+def test_depth_and_blocks_are_those_asked_for(depth: int, blocks: int) -> None:
+    purifier = Purifier(1, width=4, depth=depth, blocks=blocks).eval()
+    assert len(purifier.encoder) == len(purifier.up) == depth
+    assert all(len(level) == 1 + blocks for level in purifier.encoder)
+    widest = max(parameter.shape[0] for parameter in purifier.parameters())
+    assert widest == 4 * 2**depth
+
+
+def test_there_is_no_transposed_convolution() -> None:
+    purifier = Purifier(1, width=4, depth=2, blocks=1)
+    assert not any(isinstance(module, torch.nn.ConvTranspose2d) for module in purifier.modules())
+
+
+def test_padding_does_not_move_the_image() -> None:
+    """Where the size fits, an image inside a larger one is purified alike, away from the seam."""
+    torch.manual_seed(0)
+    purifier = Purifier(1, width=4, depth=2, blocks=0).eval()
+    large = torch.rand(1, 1, 64, 64)
+    with torch.no_grad():
+        whole, part = purifier(large), purifier(large[..., :50, :50])
+    assert torch.allclose(whole[..., :24, :24], part[..., :24, :24], atol=1e-6)
+
+
+def test_a_classifier_normalises_by_itself() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(4, 3, 16, 16)
+    mean, std = [0.4, 0.5, 0.6], [0.2, 0.3, 0.1]
+    classifier = Classifier(3, 5, mean=mean, std=std, width=4, blocks=1).eval()
+    plain = Classifier(3, 5, mean=[0, 0, 0], std=[1, 1, 1], width=4, blocks=1).eval()
+    plain.load_state_dict(classifier.state_dict() | {"mean": plain.mean, "std": plain.std})
+    normalised = (images - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
+    with torch.no_grad():
+        assert classifier(images).shape == (4, 5)
+        assert torch.allclose(classifier(images), plain(normalised), atol=1e-5)

@@ -1,0 +1,58 @@
+import hashlib
+import json
+
+import pytest
+
+from purify_toolkit.errors import InputError
+from purify_toolkit.pretrained import FOLDER, open_run, pretrained_names
+from purify_toolkit.recipe import find_recipe
+
+
+def test_fashion_mnist_ships_and_is_the_default() -> None:
+    assert pretrained_names() == ["fashion-mnist"]
+    assert open_run(None).path == open_run("fashion-mnist").path == FOLDER / "fashion-mnist"
+
+
+def test_an_unknown_run_names_what_ships() -> None:
+    with pytest.raises(InputError, match=r"no run 'absent'.*fashion-mnist"):
+        open_run("absent")
+
+
+@pytest.mark.parametrize("name", pretrained_names())
+def test_what_ships_is_what_was_evaluated(name: str) -> None:
+    """The metrics were made with these very weights, this recipe, and at a commit without local changes."""
+    run = open_run(name)
+    metrics = json.loads((run.path / "metrics.json").read_text())
+    for network, digest in metrics["weights_sha256"].items():
+        assert hashlib.sha256(run.weights_path(network).read_bytes()).hexdigest() == digest
+    recipe = (run.path / "recipe.toml").read_bytes()
+    assert hashlib.sha256(recipe).hexdigest() == metrics["recipe_sha256"] == run.info["recipe_sha256"]
+    assert len(run.info["commit"]) == 40
+    assert metrics["limit"] is None
+    assert recipe == find_recipe(name).read_bytes()
+
+
+def test_the_shipped_pair_reaches_its_targets() -> None:
+    rows = open_run("fashion-mnist").provenance()["metrics"]["rows"]
+    accuracy = {(row["threat"], row["defended"]): row["accuracy"] for row in rows}
+    assert all(row["n"] == 10_000 for row in rows)
+    assert accuracy["clean", False] >= 0.92
+    assert accuracy["clean", True] >= 0.90
+    assert accuracy["grey-box", False] <= 0.05
+    assert accuracy["grey-box", True] >= 0.80
+    assert ("white-box", True) in accuracy
+
+
+def test_a_thousand_samples_ship_with_their_notice() -> None:
+    run = open_run("fashion-mnist")
+    assert run.load_samples().images.shape == (1000, 1, 28, 28)
+    assert "Copyright (c) 2017 Zalando SE" in (run.path / "NOTICE").read_text()
+
+
+def test_a_clean_and_an_adversarial_image_of_each_class_ship() -> None:
+    run = open_run("fashion-mnist")
+    names = {path.stem for path in (run.path / "images").glob("*.png")}
+    assert len(names) == 20
+    assert {name.removesuffix("-clean") for name in names if name.endswith("-clean")} == {
+        name.removesuffix("-adversarial") for name in names if name.endswith("-adversarial")
+    }

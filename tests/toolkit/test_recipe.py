@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import pytest
+
+from helpers.small_data import RECIPE
+from purify_toolkit.errors import InputError
+from purify_toolkit.recipe import find_recipe, parse_recipe, shipped_recipes
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_is_valid(name: str) -> None:
+    path = find_recipe(name)
+    recipe = parse_recipe(path.read_text(), source=name)
+    assert recipe.student.width <= recipe.teacher.width
+
+
+def test_fashion_mnist_ships() -> None:
+    assert "fashion-mnist" in shipped_recipes()
+
+
+def test_a_recipe_is_found_by_its_path(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(RECIPE)
+    assert find_recipe(str(path)) == path
+
+
+def test_an_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"no recipe 'fashion_mnist' \(did you mean 'fashion-mnist'\?\)"):
+        find_recipe("fashion_mnist")
+    with pytest.raises(InputError, match=r"no recipe 'absent\.toml'"):
+        find_recipe("absent.toml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("imitation", "imitaton", r"unknown field `imitaton`.*did you mean 'imitation'"),
+        ("dataset", "datset", r"unknown field `datset`.*did you mean 'dataset'"),
+        ("[attack]", "[atack]", r"unknown field `atack`.*did you mean 'attack'"),
+        ("[attack]", "[attack]\nqqq = 1", r"unknown field `qqq`.*; known here: epsilon_min"),
+        ('dataset = "fashion-mnist"', 'dataset = "imagenet"', "Invalid enum value 'imagenet'"),
+        ("refresh_epochs = 2", "", "missing required field `refresh_epochs`"),
+        ("depth = 2", "depth = 9", r"`int` <= 5 - at `\$\.teacher\.depth`"),
+        ("learning_rate = 1e-2", "learning_rate = 0", r"> 0\.0 - at `\$\.classifier\.learning_rate`"),
+        ("epochs = 3", 'epochs = "3"', r"Expected `int`, got `str` - at `\$\.classifier\.epochs`"),
+        ("epsilon_min = 0.01", "epsilon_min = 0.5", r"epsilon_min 0\.5 is above epsilon_max 0\.13"),
+        ("[attack]", "[attack", "is not valid TOML"),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_named(old: str, new: str, message: str) -> None:
+    assert old in RECIPE
+    with pytest.raises(InputError, match=f"r.toml.*{message}"):
+        parse_recipe(RECIPE.replace(old, new, 1), source="r.toml")
+
+
+def test_a_recipe_cannot_be_changed() -> None:
+    recipe = parse_recipe(RECIPE, source="r")
+    with pytest.raises(AttributeError):
+        recipe.dataset = "mnist"  # type: ignore[misc, assignment]

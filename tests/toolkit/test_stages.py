@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers.small_data import VALIDATION
+from purify_toolkit.data import load_fashion_mnist
+from purify_toolkit.run_folder import RunFolder
+from purify_toolkit.stages import Batch, Stages, augment
+
+
+@pytest.fixture
+def stages(trained: RunFolder, small_data: Path) -> Stages:
+    return Stages(trained, load_fashion_mnist(small_data, validation_size=VALIDATION), device=torch.device("cpu"))
+
+
+def batch() -> Batch:
+    return Batch(torch.arange(32), torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "losses"),
+    [
+        ("classifier", ["cross_entropy"]),
+        ("adversarial_teacher", ["reconstruction", "guidance"]),
+        ("normal_teacher", ["reconstruction"]),
+        ("student", ["imitation", "reconstruction", "guidance"]),
+    ],
+)
+def test_each_stage_has_its_losses_and_trains_its_own_network_alone(
+    stages: Stages, name: str, losses: list[str]
+) -> None:
+    stage = stages.build(name)
+    found = stage.losses(batch())
+    assert list(found) == losses
+    torch.stack(list(found.values())).sum().backward()
+    assert all(parameter.grad is not None for parameter in stage.network.parameters())
+
+
+def test_the_adversarial_teacher_sees_the_pool_and_the_normal_one_has_none(stages: Stages) -> None:
+    adversarial, normal = stages.build("adversarial_teacher"), stages.build("normal_teacher")
+    assert normal.pool is None
+    assert adversarial.pool is not None
+    before = adversarial.losses(batch())["reconstruction"].item()
+    adversarial.pool.examples.fill_(255)
+    assert adversarial.losses(batch())["reconstruction"].item() != before
+
+
+def test_the_student_sees_adversarial_images_in_the_stated_part_of_a_batch(stages: Stages) -> None:
+    student = stages.build("student")
+    student.network.eval()
+    assert student.pool is not None
+    seen: list[torch.Tensor] = []
+    student.network.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    student.pool.examples.fill_(255)
+    student.losses(batch())
+    white = (seen[0] == 1).flatten(1).all(dim=1)
+    assert white.tolist() == [True] * 16 + [False] * 16
+
+
+def test_the_classifier_is_frozen_behind_the_purifiers(stages: Stages, trained: RunFolder) -> None:
+    before = trained.load_classifier().state_dict()
+    stage = stages.build("student")
+    optimizer = torch.optim.SGD(stage.network.parameters(), lr=0.1)
+    torch.stack(list(stage.losses(batch()).values())).sum().backward()
+    optimizer.step()
+    after = trained.load_classifier().state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_validation_judges_the_purifier(stages: Stages) -> None:
+    figures = stages.build("student").validate()
+    assert set(figures) == {"accuracy_clean", "accuracy_adversarial", "l1_clean"}
+    assert 0 <= figures["accuracy_adversarial"] <= 1
+    assert 0 < figures["l1_clean"] < 1
+
+
+def test_images_are_shifted_and_mirrored_each_on_its_own() -> None:
+    image = torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
+    image[0, 0, 10, 5] = 200
+    found = augment(image.expand(500, -1, -1, -1), torch.Generator().manual_seed(0))
+    assert found.shape == (500, 1, 28, 28)
+    assert (found.flatten(1).sum(dim=1) == 200).all()
+    places = {tuple(place) for place in found[:, 0].nonzero()[:, 1:].tolist()}
+    expected = {(10 + y, column + x) for y in range(-2, 3) for x in range(-2, 3) for column in (5, 22)}
+    assert places == expected

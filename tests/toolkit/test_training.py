@@ -1,0 +1,169 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from helpers.small_data import RECIPE
+from purify_toolkit.errors import InputError, MissingError
+from purify_toolkit.run_folder import WEIGHTS, RunFolder
+from purify_toolkit.train import Request, choose_device, train
+from purify_toolkit.training import batch_indices, read_metrics, seeded
+
+EPOCHS = {"classifier": 3, "adversarial_teacher": 2, "normal_teacher": 2, "student": 3}
+
+
+class Interrupting:
+    """Progress that presses Ctrl-C after so many calls of `advance`."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def epoch(self, stage: str, epoch: int, epochs: int, units: int) -> None:
+        pass
+
+    def advance(self, units: int, text: str) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def request_for(out: Path, folder: Path, **changes: object) -> Request:
+    values = {"recipe_name": "small", "recipe_text": RECIPE, "out": out, "data": folder} | changes
+    return Request(**values)  # type: ignore[arg-type]
+
+
+def test_a_finished_run_holds_what_it_should_and_nothing_else(trained: RunFolder) -> None:
+    names = {path.name for path in trained.path.iterdir()}
+    assert names == {f"{name}.safetensors" for name in WEIGHTS} | {
+        "run.json",
+        "recipe.toml",
+        "metrics.jsonl",
+        "metrics.json",
+        "samples.npz",
+        "losses.png",
+        "grid.png",
+    }
+    assert (trained.path / "recipe.toml").read_text() == RECIPE
+
+
+def test_metrics_have_a_line_an_epoch_and_losses_that_fall(trained: RunFolder) -> None:
+    lines = read_metrics(trained)
+    assert [(line["stage"], line["epoch"]) for line in lines] == [
+        (stage, epoch) for stage, epochs in EPOCHS.items() for epoch in range(epochs)
+    ]
+    for stage in EPOCHS:
+        totals = [sum(line["losses"].values()) for line in lines if line["stage"] == stage]
+        assert totals[-1] < totals[0]
+    assert "accuracy_adversarial" in lines[-1]["validation"]
+
+
+def test_the_evaluation_says_what_it_was_made_of(trained: RunFolder) -> None:
+    metrics = json.loads((trained.path / "metrics.json").read_text())
+    assert metrics["seed"] == 0
+    assert metrics["recipe"] == "small"
+    assert len(metrics["rows"]) == 5
+    assert metrics["rows"][0]["n"] == 200
+    assert set(metrics["weights_sha256"]) == {"classifier", "student"}
+    assert {"torch", "purify-edge"} <= metrics["evaluated_with"]["versions"].keys()
+
+
+@pytest.mark.parametrize("after", [1, 9, 24, 33, 47, 60])
+def test_an_interrupted_run_ends_with_the_same_weights(
+    trained: RunFolder, small_data: Path, tmp_path: Path, after: int
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(request_for(out, small_data), Interrupting(after))
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write('{"stage": "stude')  # a line that a kill cut short
+    with pytest.raises(InputError, match="exists; --resume goes on with it"):
+        train(request_for(out, small_data), Interrupting(0))
+    train(request_for(out, small_data, resume=True), Interrupting(0))
+    for name in WEIGHTS:
+        expected, found = load_file(trained.weights_path(name)), load_file(out / f"{name}.safetensors")
+        for key in expected:
+            torch.testing.assert_close(found[key], expected[key], rtol=0, atol=1e-6)
+    expected_lines, found_lines = read_metrics(trained), read_metrics(RunFolder(out))
+    assert [(line["stage"], line["epoch"]) for line in found_lines] == [
+        (line["stage"], line["epoch"]) for line in expected_lines
+    ]
+
+
+def test_another_seed_gives_other_weights(trained: RunFolder, small_data: Path, tmp_path: Path) -> None:
+    train(request_for(tmp_path / "run", small_data, seed=1, limit=64), Interrupting(0))
+    other = RunFolder(tmp_path / "run")
+    assert not torch.equal(other.load_student().head.weight, trained.load_student().head.weight)
+    assert other.info["images"] == {"train": 64, "validation": 64, "test": 64}
+
+
+@pytest.mark.parametrize("limit", [1, 5])
+def test_even_a_handful_of_images_trains(small_data: Path, tmp_path: Path, limit: int) -> None:
+    rows = train(request_for(tmp_path / "run", small_data, limit=limit), Interrupting(0))
+    assert all(row.n == limit for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [({"seed": 5}, "seed: 0 there, 5 asked for"), ({"limit": 50}, "limit: None there, 50 asked for")],
+)
+def test_a_run_of_another_request_is_not_resumed(
+    trained: RunFolder, small_data: Path, changes: dict[str, int], difference: str
+) -> None:
+    with pytest.raises(InputError, match=difference):
+        train(request_for(trained.path, small_data, resume=True, **changes), Interrupting(0))
+
+
+def test_a_folder_of_something_else_is_not_resumed(small_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="is not a run folder"):
+        train(request_for(tmp_path, small_data, resume=True), Interrupting(0))
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_damaged_checkpoint_is_refused_with_advice(small_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(request_for(out, small_data), Interrupting(15))  # within the classifier's second epoch
+    checkpoint = out / "checkpoints" / "classifier.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:2000])
+    with pytest.raises(InputError, match=r"classifier\.pt cannot be resumed from .*remove it to repeat this stage"):
+        train(request_for(out, small_data, resume=True), Interrupting(0))
+    checkpoint.unlink()
+    train(request_for(out, small_data, resume=True), Interrupting(0))
+
+
+def test_a_resumed_run_that_was_complete_is_evaluated_again(trained: RunFolder, small_data: Path) -> None:
+    before = (trained.path / "student.safetensors").stat().st_mtime_ns
+    rows = train(request_for(trained.path, small_data, resume=True), Interrupting(0))
+    assert len(rows) == 5
+    assert (trained.path / "student.safetensors").stat().st_mtime_ns == before
+
+
+def test_generators_depend_on_everything_named() -> None:
+    def draw(*names: object) -> float:
+        return float(torch.rand(1, generator=seeded(*names)))  # type: ignore[arg-type]
+
+    draws = [draw(0, "a", 0), draw(0, "a", 1), draw(0, "b", 0), draw(1, "a", 0), draw(0, "a", 0, "attack")]
+    assert len(set(draws)) == len(draws)
+    assert draw(0, "a", 0) == draws[0]
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(100, [32, 32, 32]), (64, [32, 32]), (5, [5])])
+def test_every_batch_is_full_but_a_lone_one(count: int, sizes: list[int]) -> None:
+    batches = batch_indices(count, 32, torch.Generator().manual_seed(0))
+    assert [len(batch) for batch in batches] == sizes
+    seen = torch.cat(batches).tolist()
+    assert len(set(seen)) == len(seen)
+    assert set(seen) <= set(range(count))
+
+
+def test_devices() -> None:
+    assert choose_device("cpu").type == "cpu"
+    assert choose_device("auto").type in ("cpu", "cuda", "mps")
+    with pytest.raises(InputError, match="no device 'abacus': expected auto, cpu"):
+        choose_device("abacus")
+    if not torch.cuda.is_available():
+        with pytest.raises(MissingError, match="device 'cuda' cannot be used here"):
+            choose_device("cuda")
