@@ -1,0 +1,79 @@
+"""The bundle's reader: nothing is parsed or deserialised before its size and SHA-256 are found right."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from purify_runtime.errors import BundleError
+from purify_runtime.manifest import FileEntry, Manifest, ModelEntry, parse_manifest
+
+MANIFEST = "manifest.json"
+MAX_MANIFEST_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder that `purify-export` wrote."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Bundle":
+        """Read the manifest; files are verified when they are read.
+
+        Raises:
+            BundleError: no bundle there, or a manifest that cannot be used.
+        """
+        path = Path(path)
+        manifest = path / MANIFEST
+        try:
+            with manifest.open("rb") as file:
+                content = file.read(MAX_MANIFEST_BYTES + 1)
+        except OSError as error:
+            raise BundleError(
+                f"{path} is not a bundle: {MANIFEST} cannot be read ({error.strerror}); "
+                "expected a folder that purify-export wrote"
+            ) from error
+        if len(content) > MAX_MANIFEST_BYTES:
+            raise BundleError(f"{manifest} is larger than {MAX_MANIFEST_BYTES} bytes; export the bundle again")
+        return cls(path, parse_manifest(content, source=str(manifest)))
+
+    def read(self, entry: FileEntry) -> bytes:
+        """The content of a file, verified. What is returned is what was hashed: the file is read once.
+
+        Raises:
+            BundleError: missing, outside the bundle (by a symbolic link), of another size or hash.
+        """
+        path = self.path / entry.path
+        advice = "copy the bundle again, or export it again"
+        if not path.resolve().is_relative_to(self.path.resolve()):
+            raise BundleError(f"{path} leads outside the bundle; {advice}")
+        try:
+            size = path.stat().st_size
+            if size != entry.size_bytes:
+                raise BundleError(f"{path} is damaged: expected {entry.size_bytes} bytes, found {size}; {advice}")
+            content = path.read_bytes()
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read ({error.strerror}); {advice}") from error
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != entry.sha256:
+            raise BundleError(f"{path} is damaged: expected SHA-256 {entry.sha256}, found {digest}; {advice}")
+        return content
+
+    def model(self, role: str, precision: str) -> ModelEntry:
+        """The entry of a model.
+
+        Raises:
+            BundleError: the bundle does not have it.
+        """
+        for model in self.manifest.models:
+            if (model.role, model.precision) == (role, precision):
+                return model
+        raise BundleError(
+            f"{self.path} has no {role} in {precision}, only in {', '.join(self.precisions(role)) or 'no precision'}"
+        )
+
+    def precisions(self, role: str) -> list[str]:
+        """The precisions in which the bundle has a model."""
+        return [model.precision for model in self.manifest.models if model.role == role]

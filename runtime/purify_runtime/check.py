@@ -1,0 +1,213 @@
+"""The check: a bundle's files, run by an engine, against the golden set's PyTorch reference."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from purify_runtime.bundle import Bundle
+from purify_runtime.engines import Engine
+from purify_runtime.errors import InputError
+from purify_runtime.golden import GoldenSplit, load_golden
+from purify_runtime.images import as_batch
+from purify_runtime.latency import ROUNDS, Contestant, measure
+from purify_runtime.pipeline import in_batches, open_model
+from purify_runtime.report import Check, LatencyRow, ParityRow, Report, environment
+from purify_runtime.stats import wilson
+
+Array = NDArray[np.float32]
+Run = Callable[[Array], Array]
+BATCHES = (1, 32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What must hold; a violated limit fails the check.
+
+    Attributes:
+        min_agreement: the smallest fraction of golden images on which engine and reference may name the same class.
+        max_accuracy_drop: by how much the engine's accuracy may lie below the reference's, as a fraction.
+        max_latency_ms: the largest median latency of the pipeline at batch 1; None for no limit.
+    """
+
+    min_agreement: float = 0.995
+    max_accuracy_drop: float = 0.01
+    max_latency_ms: float | None = None
+
+
+def check_bundle(
+    bundle: Bundle,
+    *,
+    engine: str = "auto",
+    precisions: Sequence[str] = (),
+    limits: Limits | None = None,
+    rounds: int = ROUNDS,
+    also_timed: Mapping[Contestant, Callable[[], object]] | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Report:
+    """Compare every model of the bundle with the golden set, and time it.
+
+    Args:
+        bundle: the bundle.
+        engine: `auto`, or a key of ENGINES.
+        precisions: those to check; empty for all that the bundle has.
+        limits: what must hold; None for the defaults.
+        rounds: timed calls of each contestant, 0 for no timing.
+        also_timed: further contestants in the same rounds, the PyTorch reference, say.
+        tell: told what is being done.
+
+    Raises:
+        BundleError, InputError, MissingError: see `open_model` and `load_golden`.
+    """
+    limits = limits or Limits()
+    if limits.max_latency_ms is not None and not rounds:
+        raise InputError("a latency limit needs at least one timed round")
+    golden = load_golden(bundle)
+    precisions = precisions or bundle.precisions("defended")
+    unknown = [name for name in precisions if name not in bundle.precisions("defended")]
+    if unknown:
+        raise InputError(f"{bundle.path} has no {', '.join(unknown)}, only {', '.join(bundle.precisions('defended'))}")
+    with ExitStack() as stack:
+        sets = [EngineSet.open(bundle, precision, engine, stack) for precision in precisions]
+        parity: list[ParityRow] = []
+        for engines in sets:
+            tell(f"parity: {engines.engine}, {engines.precision}")
+            parity += _parity(engines, golden, bundle)
+        tell("latency" if rounds else "no latency: no rounds asked for")
+        latency = _latency(sets, golden, bundle, rounds, also_timed or {})
+    checks = list(_checks(parity, latency, limits))
+    used = {name: version(name) for name in {engines.engine for engines in sets}}
+    return Report(
+        environment=environment({"purify-edge": version("purify-edge")} | used),
+        parity=tuple(parity),
+        latency=tuple(latency),
+        checks=tuple(checks),
+        passed=all(check.passed for check in checks),
+    )
+
+
+@dataclass(frozen=True)
+class EngineSet:
+    """The three models of one precision, opened."""
+
+    precision: str
+    purifier: Engine
+    classifier: Engine
+    defended: Engine
+
+    @classmethod
+    def open(cls, bundle: Bundle, precision: str, engine: str, stack: ExitStack) -> "EngineSet":
+        """Open the models of a precision; `stack` closes them."""
+        purifier, classifier, defended = (
+            stack.enter_context(open_model(bundle, role, precision, engine))
+            for role in ("purifier", "classifier", "defended")
+        )
+        return cls(precision, purifier, classifier, defended)
+
+    @property
+    def engine(self) -> str:
+        """The engine's name."""
+        return self.purifier.name
+
+    def stages(self) -> dict[str, Run]:
+        """What can be run: the three models, and purifier and classifier chained."""
+        return {
+            "purifier": self.purifier.run,
+            "classifier": self.classifier.run,
+            "pipeline": lambda x: self.classifier.run(self.purifier.run(x)),
+            "defended": self.defended.run,
+        }
+
+
+def _parity(engines: EngineSet, golden: Mapping[str, GoldenSplit], bundle: Bundle) -> Iterable[ParityRow]:
+    for name, split in golden.items():
+        images = as_batch(split.images, bundle.manifest.input)
+        references = {"purifier": split.purified, "classifier": split.classifier}
+        for role, run in engines.stages().items():
+            output, reference = in_batches(run, images), references.get(role, split.defended)
+            yield _parity_row(engines, role, name, output, reference, split.labels)
+
+
+def _parity_row(
+    engines: EngineSet, role: str, split: str, output: Array, reference: Array, labels: NDArray[np.int64]
+) -> ParityRow:
+    difference = np.abs(output - reference)
+    n = len(labels)
+    row = ParityRow(
+        engine=engines.engine,
+        precision=engines.precision,
+        role=role,
+        split=split,
+        n=n,
+        max_abs_diff=float(difference.max()),
+        mean_abs_diff=float(difference.mean()),
+    )
+    if role == "purifier":
+        return row
+    said, expected = output.argmax(axis=1), reference.argmax(axis=1)
+    valid = np.isfinite(output).all(axis=1)  # an engine that gives NaN or infinity agrees with nobody
+    same = int(((said == expected) & valid).sum())
+    return msgspec.structs.replace(
+        row,
+        accuracy_reference=float((expected == labels).mean()),
+        accuracy_engine=float(((said == labels) & valid).mean()),
+        agreement=same / n,
+        agreement_ci95=wilson(same, n),
+    )
+
+
+def _latency(
+    sets: Sequence[EngineSet],
+    golden: Mapping[str, GoldenSplit],
+    bundle: Bundle,
+    rounds: int,
+    also_timed: Mapping[Contestant, Callable[[], object]],
+) -> list[LatencyRow]:
+    if not rounds:
+        return []
+    images = as_batch(next(iter(golden.values())).images[: max(BATCHES)], bundle.manifest.input)
+    contestants = {
+        Contestant(engines.engine, engines.precision, stage, batch): _call(run, images[:batch])
+        for batch in BATCHES
+        for engines in sets
+        for stage, run in engines.stages().items()
+    }
+    return measure(contestants | dict(also_timed), rounds=rounds)
+
+
+def _call(run: Run, x: Array) -> Callable[[], object]:
+    return lambda: run(x)
+
+
+def _checks(parity: Iterable[ParityRow], latency: Iterable[LatencyRow], limits: Limits) -> Iterable[Check]:
+    for row in parity:
+        if row.agreement is None or row.accuracy_engine is None or row.accuracy_reference is None:
+            continue
+        where = f"{row.engine} {row.precision} {row.role} {row.split}"
+        drop = row.accuracy_reference - row.accuracy_engine
+        yield Check(
+            name=f"agreement, {where}",
+            value=row.agreement,
+            limit=limits.min_agreement,
+            passed=row.agreement >= limits.min_agreement,
+        )
+        yield Check(
+            name=f"accuracy drop, {where}",
+            value=drop,
+            limit=limits.max_accuracy_drop,
+            passed=drop <= limits.max_accuracy_drop,
+        )
+    if limits.max_latency_ms is None:
+        return
+    for timed in latency:
+        if (timed.stage, timed.batch) == ("pipeline", 1):
+            yield Check(
+                name=f"median latency in ms, {timed.engine} {timed.precision} pipeline, batch 1",
+                value=timed.p50_ms,
+                limit=limits.max_latency_ms,
+                passed=timed.p50_ms <= limits.max_latency_ms,
+            )

@@ -1,0 +1,71 @@
+"""purify-check: parity and latency of a bundle on this device, from its golden set."""
+
+from pathlib import Path
+
+import click
+
+from purify_runtime.cli.command import Command
+
+
+@click.command(cls=Command)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--engine", default="auto", show_default=True, help="auto or onnxruntime.")
+@click.option("--precision", "precisions", multiple=True, help="Check only this precision; may be repeated.")
+@click.option(
+    "--min-agreement",
+    default=0.995,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Fraction of golden images on which engine and PyTorch must name the same class.",
+)
+@click.option(
+    "--max-accuracy-drop",
+    default=0.01,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="How far the engine's accuracy may lie below PyTorch's, as a fraction.",
+)
+@click.option(
+    "--max-latency-ms",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Largest median latency of the pipeline at batch 1; default no limit.",
+)
+@click.option(
+    "--rounds", default=100, show_default=True, type=click.IntRange(min=0), help="Timed calls; 0 for no timing."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.version_option(package_name="purify-edge")
+def main(
+    bundle: Path,
+    engine: str,
+    precisions: tuple[str, ...],
+    min_agreement: float,
+    max_accuracy_drop: float,
+    max_latency_ms: float | None,
+    rounds: int,
+    as_json: bool,
+) -> None:
+    """Compare BUNDLE's models on this device with the PyTorch reference in its golden set, and time them.
+
+    Needs no torch. Exit code 1 when a limit is broken.
+    """
+    from purify_runtime.bundle import Bundle
+    from purify_runtime.check import Limits, check_bundle
+    from purify_runtime.cli.tables import print_report
+    from purify_runtime.report import encode_report
+
+    limits = Limits(min_agreement=min_agreement, max_accuracy_drop=max_accuracy_drop, max_latency_ms=max_latency_ms)
+    report = check_bundle(
+        Bundle.open(bundle),
+        engine=engine,
+        precisions=precisions,
+        limits=limits,
+        rounds=rounds,
+        tell=lambda text: click.echo(f"  {text}", err=True),
+    )
+    if as_json:
+        click.echo(encode_report(report), nl=False)
+    else:
+        print_report(report)
+    if not report.passed:
+        raise click.exceptions.Exit(1)

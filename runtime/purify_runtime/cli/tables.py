@@ -1,0 +1,82 @@
+"""A report as tables on standard output."""
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from purify_runtime.report import Report
+
+
+def print_report(report: Report, console: Console | None = None) -> None:
+    """Print parity, latency and verdict; the broken limits by name."""
+    console = console or Console()
+    machine = report.environment
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    console.print(
+        f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, {versions}", style="dim"
+    )
+    console.print(_parity(report))
+    if report.latency:
+        console.print(_latency(report))
+    broken = [check for check in report.checks if not check.passed]
+    for check in broken:
+        console.print(
+            f"[red]broken limit[/red]: {check.name}: {check.value:.4g}, limit {check.limit:g}", highlight=False
+        )
+    verdict = "[red]FAILED[/red]" if broken else "[green]passed[/green]"
+    console.print(f"{verdict}: {len(report.checks) - len(broken)} of {len(report.checks)} limits hold", highlight=False)
+
+
+def _table(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in left:
+        table.add_column(column, no_wrap=True)
+    for column in right:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _parity(report: Report) -> Table:
+    table = _table(
+        f"Parity with the PyTorch reference, {report.parity[0].n} images a row; shares in %",
+        ("model", "", "images"),
+        ("PyTorch\nright", "engine\nright", "same\nclass", "95%\ninterval", "largest\ndifference"),
+    )
+    for row in report.parity:
+        low, high = row.agreement_ci95 or (None, None)
+        table.add_row(
+            row.role,
+            row.precision,
+            row.split,
+            _percent(row.accuracy_reference),
+            _percent(row.accuracy_engine),
+            _percent(row.agreement),
+            f"{_percent(low)}-{_percent(high)}" if low is not None else "",
+            f"{row.max_abs_diff:.1e}",
+        )
+    return table
+
+
+def _latency(report: Report) -> Table:
+    first = report.latency[0]
+    table = _table(
+        f"Latency, {first.n} interleaved calls after {first.warmup}",
+        ("engine", "", "stage"),
+        ("batch", "p50 ms", "p90 ms", "p99 ms", "images/s"),
+    )
+    for row in report.latency:
+        table.add_row(
+            row.engine,
+            row.precision,
+            row.stage,
+            str(row.batch),
+            f"{row.p50_ms:.2f}",
+            f"{row.p90_ms:.2f}",
+            f"{row.p99_ms:.2f}",
+            f"{row.images_per_s:.0f}",
+        )
+    return table
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}"

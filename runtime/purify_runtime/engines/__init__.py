@@ -1,0 +1,92 @@
+"""Engines: what runs one ONNX graph. Each lives in a module of its own and imports its library only when opened."""
+
+import importlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purify_runtime.errors import InputError, MissingError
+
+logger = logging.getLogger("purify_runtime")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, dtype and shape of an engine's input or output; None stands for the batch."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+class Engine(Protocol):
+    """Runs one graph, on batches of any size.
+
+    Attributes:
+        name: its key in ENGINES.
+        device: where it really runs, `cpu` or `cuda:0`, say.
+    """
+
+    name: str
+    device: str
+    input_spec: TensorSpec
+    output_spec: TensorSpec
+
+    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The graph's output for a contiguous input of the input spec's shape."""
+
+    def close(self) -> None:
+        """Free what the engine holds; it cannot run any more."""
+
+    def __enter__(self) -> "Engine":
+        """The engine itself."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+
+
+ENGINES: dict[str, str] = {"onnxruntime": "purify_runtime.engines.onnxruntime:OnnxRuntimeEngine"}
+"""Engine name -> `module:class`, fastest first; the class takes an ONNX graph's bytes and a name for messages."""
+
+
+def open_engine(name: str, graph: bytes, *, source: str) -> Engine:
+    """Open an engine by name, or for `auto` the first of ENGINES that really loads the graph here.
+
+    Args:
+        name: `auto`, or a key of ENGINES.
+        graph: an ONNX model, verified.
+        source: what errors call it.
+
+    Raises:
+        InputError: no engine of this name.
+        MissingError: its library is not installed or does not work here; for `auto`, that goes for every engine.
+        BundleError: the graph cannot be loaded.
+    """
+    if name != "auto":
+        return _engine_class(name)(graph, source=source)
+    reasons: list[str] = []
+    for candidate in ENGINES:
+        try:
+            engine = _engine_class(candidate)(graph, source=source)
+        except MissingError as error:
+            reasons.append(f"{candidate} {error}")
+            continue
+        why = f"; not {'; '.join(reasons)}" if reasons else ""
+        logger.info("%s: engine %s on %s, the fastest that works here%s", source, candidate, engine.device, why)
+        return engine
+    raise MissingError("no engine works here: " + "; ".join(reasons))
+
+
+def _engine_class(name: str) -> Callable[..., Engine]:
+    if name not in ENGINES:
+        raise InputError(f"no engine {name!r}; known: auto, {', '.join(ENGINES)}")
+    module, _, kind = ENGINES[name].partition(":")
+    engine: Callable[..., Engine] = getattr(importlib.import_module(module), kind)
+    return engine

@@ -1,0 +1,25 @@
+"""The runtime's errors: each says what was expected, what came and what to do next."""
+
+
+class PurifyError(Exception):
+    """Base of all errors a user can cause or mend; its command ends with `exit_code`."""
+
+    exit_code = 2
+
+
+class InputError(PurifyError, ValueError):
+    """An image, an array or a value that cannot be used."""
+
+
+class BundleError(PurifyError, ValueError):
+    """A bundle that is incomplete, damaged, or not one of ours."""
+
+
+class MissingError(PurifyError, RuntimeError):
+    """A dependency or a device that this machine lacks."""
+
+    exit_code = 3
+
+
+class BuildError(PurifyError, RuntimeError):
+    """An engine that its builder refused; carries the builder's own words."""

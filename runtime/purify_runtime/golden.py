@@ -1,0 +1,78 @@
+"""The golden set: 8-bit images with labels and what the PyTorch reference made of them."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purify_runtime.bundle import Bundle
+from purify_runtime.errors import BundleError
+
+
+@dataclass(frozen=True)
+class GoldenSplit:
+    """One part of the golden set, `clean` or `adversarial`; N images.
+
+    Attributes:
+        images: uint8 `[N, H, W, C]`, as a file or a camera carries them.
+        labels: int64 `[N]`, the true classes.
+        purified: float32 `[N, C, H, W]`, the reference purifier's output.
+        classifier: float32 `[N, K]`, the reference classifier's logits of the unpurified images.
+        defended: float32 `[N, K]`, its logits of the purified ones.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    purified: NDArray[np.float32]
+    classifier: NDArray[np.float32]
+    defended: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+NAMES = tuple(field.name for field in fields(GoldenSplit))
+
+
+def encode_golden(splits: Mapping[str, GoldenSplit]) -> bytes:
+    """The golden set as a compressed npz with an array `<split>_<name>` for each field."""
+    arrays: dict[str, NDArray[Any]] = {
+        f"{split}_{name}": getattr(content, name) for split, content in splits.items() for name in NAMES
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the first for allow_pickle
+    return buffer.getvalue()
+
+
+def load_golden(bundle: Bundle) -> dict[str, GoldenSplit]:
+    """The golden set of a bundle, a split a key, verified.
+
+    Raises:
+        BundleError: damaged, or not what the manifest says.
+    """
+    entry = bundle.manifest.golden
+    content = bundle.read(entry.file)
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            splits = {split: GoldenSplit(*(arrays[f"{split}_{name}"] for name in NAMES)) for split in entry.splits}
+    except Exception as error:  # numpy and zipfile raise almost anything at a malformed file
+        raise BundleError(
+            f"{entry.file.path} does not hold the golden set: {error}; export the bundle again"
+        ) from error
+    contract, classes = bundle.manifest.input, len(bundle.manifest.class_names)
+    for name, split in splits.items():
+        n = entry.splits[name]
+        expected = {
+            "images": (n, contract.height, contract.width, contract.channels),
+            "labels": (n,),
+            "purified": (n, contract.channels, contract.height, contract.width),
+            "classifier": (n, classes),
+            "defended": (n, classes),
+        }
+        found = {key: getattr(split, key).shape for key in NAMES}
+        if found != expected:
+            raise BundleError(f"the golden set's split {name!r} has shapes {found}, expected {expected}; export again")
+    return splits

@@ -1,0 +1,116 @@
+"""The manifest: what a bundle holds, with the size and SHA-256 of every file."""
+
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from purify_runtime.errors import BundleError
+
+SCHEMA_VERSION = 1
+
+Role = Literal["purifier", "classifier", "defended"]
+Precision = Literal["fp32", "fp16", "int8"]
+Size = Annotated[int, Meta(ge=1)]
+
+
+class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of the bundle; `path` is relative to it, with forward slashes."""
+
+    path: str
+    size_bytes: Annotated[int, Meta(ge=0)]
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+    def __post_init__(self) -> None:
+        path = PurePosixPath(self.path)
+        if path.is_absolute() or ".." in path.parts or "\\" in self.path or ":" in self.path or not path.parts:
+            raise ValueError(f"the path {self.path!r} leads outside the bundle")
+
+
+class InputContract(msgspec.Struct, frozen=True, kw_only=True):
+    """What every model of the bundle takes: float32 `[N, channels, height, width]` in [0, 1]."""
+
+    channels: Annotated[int, Meta(ge=1, le=4)]
+    height: Size
+    width: Size
+    layout: Literal["NCHW"] = "NCHW"
+    dtype: Literal["float32"] = "float32"
+    low: float = 0.0
+    high: float = 1.0
+
+
+class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """An ONNX graph. `defended` is purifier and classifier composed."""
+
+    role: Role
+    precision: Precision
+    file: FileEntry
+
+
+class EngineEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A TensorRT engine, rebuildable from its model; never loaded unless its fingerprint fits the device."""
+
+    role: Role
+    precision: Precision
+    builder: Literal["tensorrt", "tensorrt_rtx"]
+    file: FileEntry
+    fingerprint: dict[str, Any]
+
+
+class GoldenEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """The golden set's file, its images a split, and the attack that made the adversarial ones."""
+
+    file: FileEntry
+    splits: dict[str, int]
+    attack: str
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of manifest.json."""
+
+    schema_version: int
+    name: str
+    created: str
+    producer: dict[str, str]
+    input: InputContract
+    class_names: Annotated[tuple[str, ...], Meta(min_length=2)]
+    models: Annotated[tuple[ModelEntry, ...], Meta(min_length=1)]
+    engines: tuple[EngineEntry, ...] = ()
+    golden: GoldenEntry
+    provenance: dict[str, Any]
+    report: FileEntry | None = None
+
+    def __post_init__(self) -> None:
+        keys = [(model.role, model.precision) for model in self.models]
+        if len(set(keys)) < len(keys):
+            raise ValueError("a model is listed twice")
+
+
+class _Version(msgspec.Struct):
+    schema_version: int
+
+
+def parse_manifest(content: bytes, *, source: str) -> Manifest:
+    """The manifest that a JSON text holds; `source` names the text in errors.
+
+    Raises:
+        BundleError: not JSON, of a newer schema, incomplete, or a path leads outside the bundle.
+    """
+    try:
+        version = msgspec.json.decode(content, type=_Version).schema_version
+        if version != SCHEMA_VERSION:
+            advice = "upgrade purify-edge" if version > SCHEMA_VERSION else "export it again with purify-export"
+            raise BundleError(
+                f"{source} has schema version {version}, this purify-edge reads {SCHEMA_VERSION}; {advice}"
+            )
+        return msgspec.json.decode(content, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BundleError(
+            f"{source} is not a purify-edge manifest: {error}; copy the bundle again, or export it again"
+        ) from error
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The manifest as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"

@@ -1,0 +1,142 @@
+"""The pipeline: purifier, then classifier, as run on a device."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purify_runtime.bundle import Bundle
+from purify_runtime.engines import Engine, open_engine
+from purify_runtime.errors import BundleError
+from purify_runtime.images import as_batch
+from purify_runtime.manifest import Manifest
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the pipeline says of N images.
+
+    Attributes:
+        labels: int64 `[N]`, the most probable classes.
+        probabilities: float32 `[N, K]`, each row sums to 1.
+        purified: float32 `[N, C, H, W]` in [0, 1], what the classifier saw.
+    """
+
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    purified: NDArray[np.float32]
+
+
+class Pipeline:
+    """Purifier and classifier of a bundle, each in an engine. A context manager.
+
+    Images are float `[N, C, H, W]` in [0, 1], or uint8 `[N, H, W, C]`, of the bundle's C, H and W; any N >= 1.
+    """
+
+    def __init__(self, manifest: Manifest, purifier: Engine, classifier: Engine) -> None:
+        self.input = manifest.input
+        self.class_names = manifest.class_names
+        self._purifier, self._classifier = purifier, classifier
+
+    @classmethod
+    def load(cls, bundle: str | Path, *, engine: str = "auto", precision: str = "fp32") -> "Pipeline":
+        """Open a bundle; every file is verified against its manifest before it is used.
+
+        Args:
+            bundle: a folder that `purify-export` wrote.
+            engine: `auto`, or a key of `purify_runtime.engines.ENGINES`.
+            precision: of the graphs; on a CPU fp32 is the fastest.
+
+        Raises:
+            BundleError: the bundle is incomplete or damaged, or has no such precision.
+            InputError: no engine of this name.
+            MissingError: the engine cannot be had here.
+        """
+        opened = Bundle.open(bundle)
+        with ExitStack() as stack:
+            purifier = stack.enter_context(open_model(opened, "purifier", precision, engine))
+            classifier = open_model(opened, "classifier", precision, purifier.name)
+            stack.pop_all()
+        return cls(opened.manifest, purifier, classifier)
+
+    def purify(self, images: NDArray[np.generic]) -> NDArray[np.float32]:
+        """The purified images, float32 `[N, C, H, W]` in [0, 1].
+
+        Raises:
+            InputError: the images are not as the class says.
+        """
+        return in_batches(self._purifier.run, as_batch(images, self.input))
+
+    def predict(self, images: NDArray[np.generic]) -> Prediction:
+        """Purify, then classify.
+
+        Raises:
+            InputError: the images are not as the class says.
+        """
+        purified = self.purify(images)
+        probabilities = softmax(in_batches(self._classifier.run, purified))
+        return Prediction(probabilities.argmax(axis=1), probabilities, purified)
+
+    def classify(self, images: NDArray[np.generic]) -> NDArray[np.float32]:
+        """The classifier's probabilities `[N, K]` for the images as they are, *not* purified; for comparison.
+
+        Raises:
+            InputError: the images are not as the class says.
+        """
+        return softmax(in_batches(self._classifier.run, as_batch(images, self.input)))
+
+    def close(self) -> None:
+        """Free the engines."""
+        self._purifier.close()
+        self._classifier.close()
+
+    def __enter__(self) -> "Pipeline":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_model(bundle: Bundle, role: str, precision: str, engine: str) -> Engine:
+    """An engine with a model of the bundle, verified.
+
+    Raises:
+        BundleError: damaged, no such model, or its input or output is not what the manifest says.
+        InputError, MissingError: see `open_engine`.
+    """
+    entry = bundle.model(role, precision)
+    graph, source = bundle.read(entry.file), entry.file.path
+    opened = open_engine(engine, graph, source=source)
+    contract = bundle.manifest.input
+    image = (None, contract.channels, contract.height, contract.width)
+    logits = (None, len(bundle.manifest.class_names))
+    expected = [("float32", image), ("float32", image if role == "purifier" else logits)]
+    found = [(spec.dtype, spec.shape) for spec in (opened.input_spec, opened.output_spec)]
+    if found != expected:
+        opened.close()
+        raise BundleError(f"{source} takes and gives {found}, the manifest says {expected}; export the bundle again")
+    return opened
+
+
+def in_batches(
+    run: Callable[[NDArray[np.float32]], NDArray[np.float32]], x: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Run any number of images without more than BATCH of them at work at once."""
+    if len(x) <= BATCH:
+        return run(x)
+    return np.concatenate([run(x[start : start + BATCH]) for start in range(0, len(x), BATCH)])
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities `[N, K]` from logits `[N, K]`."""
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    result: NDArray[np.float32] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return result

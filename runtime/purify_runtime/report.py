@@ -1,0 +1,94 @@
+"""The report: what parity, accuracy and latency were, and whether the limits hold."""
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+
+class ParityRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One engine file against the PyTorch reference, on one split of the golden set.
+
+    `role` `pipeline` is the purifier's engine chained to the classifier's. Accuracies and agreement are fractions
+    of n images; they are None for the purifier alone. Differences are of logits, for the purifier of pixels.
+    """
+
+    engine: str
+    precision: str
+    role: str
+    split: str
+    n: int
+    accuracy_reference: float | None = None
+    accuracy_engine: float | None = None
+    agreement: float | None = None
+    agreement_ci95: tuple[float, float] | None = None
+    max_abs_diff: float
+    mean_abs_diff: float
+
+
+class LatencyRow(msgspec.Struct, frozen=True, kw_only=True):
+    """How long one stage took for a batch, in milliseconds, over n timed calls interleaved with the other stages."""
+
+    engine: str
+    precision: str
+    stage: str
+    batch: int
+    n: int
+    warmup: int
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    mean_ms: float
+    images_per_s: float
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One limit and whether it holds."""
+
+    name: str
+    value: float
+    limit: float
+    passed: bool
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What `purify-check --json` prints and report.json holds."""
+
+    environment: dict[str, Any]
+    parity: tuple[ParityRow, ...]
+    latency: tuple[LatencyRow, ...]
+    checks: tuple[Check, ...]
+    passed: bool
+
+
+def encode_report(report: Report) -> bytes:
+    """The report as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
+
+
+def environment(versions: dict[str, str]) -> dict[str, Any]:
+    """The machine, for a report; `versions` are added to numpy's and Python's."""
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()}",
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "versions": {"numpy": np.__version__} | versions,
+    }
+
+
+def _processor() -> str:
+    """The processor's model, where Linux tells it; on a Jetson the board's."""
+    for path, key in (("/proc/device-tree/model", ""), ("/proc/cpuinfo", "model name")):
+        try:
+            text = Path(path).read_text(errors="replace")
+        except OSError:
+            continue
+        for line in text.splitlines():
+            if line.startswith(key):
+                return line.rpartition(":")[2].strip(" \0")
+    return platform.processor() or "unknown"

@@ -1,0 +1,33 @@
+"""Fixtures of the runtime's tests."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.images import BAD_IMAGES
+
+
+@pytest.fixture
+def edit_manifest(bundle_copy: Path) -> Callable[[Callable[[dict[str, Any]], None]], Path]:
+    """Change the manifest of a copied bundle; the copy."""
+
+    def edit(change: Callable[[dict[str, Any]], None]) -> Path:
+        path = bundle_copy / "manifest.json"
+        manifest = json.loads(path.read_text())
+        change(manifest)
+        path.write_text(json.dumps(manifest))
+        return bundle_copy
+
+    return edit
+
+
+@pytest.fixture(params=BAD_IMAGES)
+def bad_image(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
+    """A file that is no usable image, and what the error must say."""
+    content, message = BAD_IMAGES[request.param]
+    path = tmp_path / request.param
+    path.write_bytes(content)
+    return path, message

@@ -1,0 +1,147 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from purify_runtime import check
+from purify_runtime.bundle import Bundle
+from purify_runtime.check import Limits, check_bundle
+from purify_runtime.engines.onnxruntime import OnnxRuntimeEngine
+from purify_runtime.errors import InputError
+from purify_runtime.report import Report
+
+
+@pytest.fixture(scope="module")
+def report(bundle_path: Path) -> Report:
+    return check_bundle(Bundle.open(bundle_path), rounds=3)
+
+
+def test_every_model_is_compared_on_every_split(report: Report) -> None:
+    found = {(row.precision, row.role, row.split) for row in report.parity}
+    assert found == {
+        (precision, role, split)
+        for precision in ("fp32", "fp16")
+        for role in ("purifier", "classifier", "pipeline", "defended")
+        for split in ("clean", "adversarial")
+    }
+    assert report.passed
+    assert all(check.passed for check in report.checks)
+
+
+def test_fp32_differs_by_rounding_only_and_fp16_by_little(report: Report) -> None:
+    for row in report.parity:
+        limits = {"fp32": (1e-4, 1.0), "fp16": (0.5, 0.995)}[row.precision]
+        assert row.max_abs_diff <= limits[0]
+        assert row.mean_abs_diff <= row.max_abs_diff
+        if row.role == "purifier":
+            assert row.agreement is None
+        else:
+            assert row.agreement is not None
+            assert row.agreement >= limits[1]
+
+
+def test_the_report_shows_what_the_purifier_is_for(report: Report) -> None:
+    accuracy = {(row.role, row.split): row.accuracy_engine for row in report.parity if row.precision == "fp32"}
+    assert accuracy["classifier", "adversarial"] < 0.08
+    assert accuracy["pipeline", "adversarial"] > 0.75
+
+
+def test_every_stage_is_timed_at_every_batch(report: Report) -> None:
+    found = {(row.precision, row.stage, row.batch) for row in report.latency}
+    assert len(found) == len(report.latency) == 2 * 4 * 2
+    for row in report.latency:
+        assert row.n == 3
+        assert 0 < row.p50_ms <= row.p90_ms <= row.p99_ms
+        assert row.images_per_s == pytest.approx(1000 * row.batch / row.p50_ms)
+
+
+def test_the_environment_names_machine_and_versions(report: Report) -> None:
+    assert {"numpy", "onnxruntime", "purify-edge"} <= report.environment["versions"].keys()
+    assert report.environment["processor"]
+
+
+def test_no_rounds_no_latency(bundle_path: Path) -> None:
+    assert check_bundle(Bundle.open(bundle_path), precisions=("fp32",), rounds=0).latency == ()
+
+
+def test_a_latency_limit_is_judged_by_the_pipelines_median(bundle_path: Path) -> None:
+    bundle = Bundle.open(bundle_path)
+    report = check_bundle(bundle, precisions=("fp32",), rounds=3, limits=Limits(max_latency_ms=1e-6))
+    assert not report.passed
+    (broken,) = (check for check in report.checks if not check.passed)
+    assert broken.name == "median latency in ms, onnxruntime fp32 pipeline, batch 1"
+    assert check_bundle(bundle, precisions=("fp32",), rounds=3, limits=Limits(max_latency_ms=1e6)).passed
+
+
+def test_a_latency_limit_without_timing_is_refused(bundle_path: Path) -> None:
+    with pytest.raises(InputError, match="needs at least one timed round"):
+        check_bundle(Bundle.open(bundle_path), rounds=0, limits=Limits(max_latency_ms=1))
+
+
+def test_a_precision_that_is_not_there_is_refused(bundle_path: Path) -> None:
+    with pytest.raises(InputError, match="has no int8, only fp32, fp16"):
+        check_bundle(Bundle.open(bundle_path), precisions=("int8",))
+
+
+class IdentityPurifier(OnnxRuntimeEngine):
+    """The real engine, but a purifier that does nothing."""
+
+    def run(self, x: np.ndarray) -> np.ndarray:
+        return x if self.output_spec.name == "purified" else super().run(x)
+
+
+class NotANumber(OnnxRuntimeEngine):
+    """The real engine, but its outputs are NaN."""
+
+    def run(self, x: np.ndarray) -> np.ndarray:
+        return super().run(x) * np.float32(np.nan)
+
+
+class SlightlyWrong(OnnxRuntimeEngine):
+    """The real engine, but it names another class for 3 of 256 images."""
+
+    def run(self, x: np.ndarray) -> np.ndarray:
+        output = super().run(x)
+        if self.output_spec.name == "logits" and len(x) == 64:
+            output[0] = -output[0]
+        return output
+
+
+@pytest.mark.parametrize(
+    ("engine", "broken"),
+    [
+        (IdentityPurifier, "agreement, onnxruntime fp32 pipeline adversarial"),
+        (NotANumber, "agreement, onnxruntime fp32 classifier clean"),
+        (SlightlyWrong, "agreement, onnxruntime fp32 defended clean"),
+    ],
+)
+def test_an_engine_that_is_wrong_breaks_a_limit(
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch, engine: type, broken: str
+) -> None:
+    monkeypatch.setattr("purify_runtime.engines.onnxruntime.OnnxRuntimeEngine", engine)
+    report = check_bundle(Bundle.open(bundle_path), precisions=("fp32",), rounds=0)
+    assert not report.passed
+    assert broken in [check.name for check in report.checks if not check.passed]
+
+
+def test_the_limits_are_sharp() -> None:
+    row = check.ParityRow(
+        engine="e",
+        precision="fp32",
+        role="defended",
+        split="clean",
+        n=200,
+        accuracy_reference=0.9,
+        accuracy_engine=0.88,
+        agreement=0.99,
+        agreement_ci95=(0.96, 0.99),
+        max_abs_diff=0.0,
+        mean_abs_diff=0.0,
+    )
+
+    def verdicts(limits: Limits) -> list[bool]:
+        return [found.passed for found in check._checks([row], [], limits)]
+
+    assert verdicts(Limits(min_agreement=0.99, max_accuracy_drop=0.021)) == [True, True]
+    assert verdicts(Limits(min_agreement=0.991, max_accuracy_drop=0.021)) == [False, True]
+    assert verdicts(Limits(min_agreement=0.99, max_accuracy_drop=0.019)) == [True, False]

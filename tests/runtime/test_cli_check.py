@@ -1,0 +1,96 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def test_a_good_bundle_passes_and_shows_its_tables(run: Run, bundle_path: Path) -> None:
+    code, out, err = run("purify-check", bundle_path, "--rounds", 3)
+    assert code == 0, err
+    assert "Parity with the PyTorch reference, 256 images a row" in out
+    assert "Latency, 3 interleaved calls" in out
+    assert "passed: 24 of 24 limits hold" in out
+    assert "…" not in out  # nothing is cut off on a terminal of 80 columns
+
+
+def test_json_goes_to_standard_output_alone(run: Run, bundle_path: Path) -> None:
+    code, out, err = run("purify-check", bundle_path, "--json", "--rounds", 2, "--precision", "fp16")
+    assert code == 0
+    report = json.loads(out)
+    assert report["passed"] is True
+    assert {row["precision"] for row in report["parity"]} == {"fp16"}
+    assert set(report) == {"environment", "parity", "latency", "checks", "passed"}
+    assert "parity: onnxruntime, fp16" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "broken"),
+    [
+        (("--max-latency-ms", "0.000001"), "median latency in ms, onnxruntime fp32 pipeline, batch 1"),
+        (("--max-accuracy-drop", "0", "--min-agreement", "1"), None),
+    ],
+)
+def test_a_broken_limit_is_named_and_ends_with_1(
+    run: Run, bundle_path: Path, options: tuple[str, ...], broken: str | None
+) -> None:
+    code, out, _ = run("purify-check", bundle_path, "--precision", "fp32", "--rounds", 3, *options)
+    assert code == (1 if broken else 0)
+    assert ("FAILED" in out) == bool(broken)
+    if broken:
+        assert f"broken limit: {broken}" in " ".join(out.split())
+
+
+def test_a_model_under_the_name_of_another_precision_shows(run: Run, edit_manifest: Any) -> None:
+    def swap(manifest: dict[str, Any]) -> None:
+        for model in manifest["models"]:
+            if model["role"] == "classifier":
+                model["precision"] = {"fp32": "fp16", "fp16": "fp32"}[model["precision"]]
+
+    code, out, _ = run("purify-check", edit_manifest(swap), "--rounds", 0, "--precision", "fp32", "--json")
+    assert code == 0
+    rows = {row["role"]: row for row in json.loads(out)["parity"] if row["split"] == "adversarial"}
+    assert rows["classifier"]["max_abs_diff"] > 100 * rows["defended"]["max_abs_diff"]
+
+
+BAD = {
+    "no bundle": (shutil.rmtree, "is not a bundle"),
+    "no manifest": (lambda path: (path / "manifest.json").unlink(), "manifest.json cannot be read"),
+    "not json": (lambda path: (path / "manifest.json").write_text("{"), "is not a purify-edge manifest"),
+    "newer schema": (lambda path: (path / "manifest.json").write_text('{"schema_version": 99}'), "upgrade purify-edge"),
+    "missing golden set": (lambda path: (path / "golden.npz").unlink(), "golden.npz cannot be read"),
+    "missing model": (lambda path: (path / "models/defended.fp16.onnx").unlink(), "defended.fp16.onnx cannot be read"),
+}
+
+
+@pytest.mark.parametrize("damage", BAD)
+def test_a_bad_bundle_ends_with_2_and_one_message(run: Run, bundle_copy: Path, damage: str) -> None:
+    change, message = BAD[damage]
+    change(bundle_copy)
+    code, out, err = run("purify-check", bundle_copy, "--rounds", 1)
+    assert code == 2
+    assert out == ""
+    assert message in err
+    assert err.count("Error:") == 1
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--engine", "abacus"), "no engine 'abacus'; known: auto, onnxruntime"),
+        (("--precision", "int8"), "has no int8, only fp32, fp16"),
+        (("--min-agreement", "1.5"), "1.5 is not in the range 0<=x<=1"),
+        (("--max-latency-ms", "5", "--rounds", "0"), "needs at least one timed round"),
+        (("--frobnicate",), "No such option"),
+    ],
+)
+def test_wrong_usage_ends_with_2(run: Run, bundle_path: Path, options: tuple[str, ...], message: str) -> None:
+    code, _, err = run("purify-check", bundle_path, *options)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err

@@ -1,0 +1,75 @@
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from purify_runtime import engines
+from purify_runtime.bundle import Bundle
+from purify_runtime.engines import ENGINES, Engine, TensorSpec, open_engine
+from purify_runtime.errors import BundleError, InputError, MissingError
+from purify_runtime.golden import load_golden
+from purify_runtime.images import as_batch
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest, bundle_path: Path) -> Engine:
+    """Every engine, with the bundle's purifier."""
+    bundle = Bundle.open(bundle_path)
+    graph = bundle.read(bundle.model("purifier", "fp32").file)
+    return open_engine(request.param, graph, source="purifier")
+
+
+def test_an_engine_says_what_it_takes_and_gives(engine: Engine) -> None:
+    assert engine.input_spec == TensorSpec("images", "float32", (None, 1, 28, 28))
+    assert engine.output_spec == TensorSpec("purified", "float32", (None, 1, 28, 28))
+    assert engine.name in ENGINES
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7, 64])
+def test_an_engine_gives_the_references_numbers_at_any_batch(engine: Engine, bundle_path: Path, batch: int) -> None:
+    bundle = Bundle.open(bundle_path)
+    split = load_golden(bundle)["adversarial"]
+    with engine:
+        output = engine.run(as_batch(split.images[:batch], bundle.manifest.input))
+    assert output.dtype == np.float32
+    np.testing.assert_allclose(output, split.purified[:batch], atol=1e-5)
+
+
+def test_an_unknown_engine_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(InputError, match="no engine 'tensorflow'; known: auto, onnxruntime"):
+        open_engine("tensorflow", b"", source="m")
+
+
+@pytest.mark.parametrize("name", ["auto", *ENGINES])
+@pytest.mark.parametrize("graph", [b"", b"not a graph"])
+def test_what_is_no_graph_is_refused(name: str, graph: bytes) -> None:
+    with pytest.raises(BundleError, match=r"cannot load the purifier"):
+        open_engine(name, graph, source="the purifier")
+
+
+@pytest.fixture
+def a_missing_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ENGINES with one that cannot be had, before the others."""
+
+    def cannot(graph: bytes, *, source: str) -> Engine:
+        raise MissingError("needs 'quantum': pip install 'purify-edge[quantum]'")
+
+    monkeypatch.setattr(engines, "cannot", cannot, raising=False)
+    monkeypatch.setattr(engines, "ENGINES", {"quantum": "purify_runtime.engines:cannot"} | ENGINES)
+
+
+@pytest.mark.usefixtures("a_missing_engine")
+def test_auto_takes_the_first_that_works_and_says_why(bundle_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bundle = Bundle.open(bundle_path)
+    graph = bundle.read(bundle.model("purifier", "fp32").file)
+    with caplog.at_level(logging.INFO), open_engine("auto", graph, source="purifier") as engine:
+        assert engine.name == "onnxruntime"
+    assert "engine onnxruntime on cpu" in caplog.text
+    assert "not quantum needs 'quantum'" in caplog.text
+
+
+@pytest.mark.usefixtures("a_missing_engine")
+def test_a_requested_engine_that_is_missing_is_an_error() -> None:
+    with pytest.raises(MissingError, match=r"purify-edge\[quantum\]"):
+        open_engine("quantum", b"", source="purifier")

@@ -1,0 +1,63 @@
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from purify_runtime.bundle import Bundle
+from purify_runtime.errors import BundleError
+from purify_runtime.golden import GoldenSplit, encode_golden, load_golden
+
+
+def test_the_golden_set_holds_what_an_attacker_within_the_ball_can_do(bundle_path: Path) -> None:
+    splits = load_golden(Bundle.open(bundle_path))
+    clean, adversarial = splits["clean"], splits["adversarial"]
+    assert np.array_equal(clean.labels, adversarial.labels)
+    difference = np.abs(clean.images.astype(int) - adversarial.images.astype(int))
+    assert difference.max() == 25  # 0.1 * 255 = 25.5
+    assert (difference.max(axis=(1, 2, 3)) > 0).all()
+
+
+def test_the_reference_is_fooled_alone_and_not_behind_the_purifier(bundle_path: Path) -> None:
+    splits = load_golden(Bundle.open(bundle_path))
+
+    def accuracy(split: str, model: str) -> float:
+        return float((getattr(splits[split], model).argmax(axis=1) == splits[split].labels).mean())
+
+    assert accuracy("clean", "classifier") > 0.88
+    assert accuracy("clean", "defended") > 0.86
+    assert accuracy("adversarial", "classifier") < 0.08
+    assert accuracy("adversarial", "defended") > 0.75
+
+
+def install_golden(edit: Callable[[Callable[[dict[str, Any]], None]], Path], content: bytes) -> Bundle:
+    """Put another golden set into a bundle, its manifest entry made to fit."""
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["golden"]["file"] |= {"size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+    path = edit(change)
+    (path / "golden.npz").write_bytes(content)
+    return Bundle.open(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no zip", b"\x93NUMPY"])
+def test_a_file_that_is_no_golden_set_is_refused(edit_manifest: Any, content: bytes) -> None:
+    with pytest.raises(BundleError, match="does not hold the golden set"):
+        load_golden(install_golden(edit_manifest, content))
+
+
+def test_a_golden_set_of_other_shapes_is_refused(edit_manifest: Any) -> None:
+    n, k = 256, 10
+    wrong = GoldenSplit(
+        images=np.zeros((n, 28, 28, 3), np.uint8),
+        labels=np.zeros(n, np.int64),
+        purified=np.zeros((n, 1, 28, 28), np.float32),
+        classifier=np.zeros((n, k), np.float32),
+        defended=np.zeros((n, k), np.float32),
+    )
+    content = encode_golden({"clean": wrong, "adversarial": wrong})
+    with pytest.raises(BundleError, match=r"split 'clean' has shapes .*28, 28, 3"):
+        load_golden(install_golden(edit_manifest, content))

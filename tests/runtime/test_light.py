@@ -1,0 +1,54 @@
+"""The runtime is light: it loads no torch and no onnx, and it is there at once."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HEAVY = ("torch", "torchvision", "onnx", "onnxscript", "scipy", "matplotlib", "purify_toolkit", "purify_export")
+
+PROGRAM = """
+import json, sys
+import numpy as np
+import purify_runtime
+from purify_runtime.bundle import Bundle
+from purify_runtime.check import check_bundle
+with purify_runtime.Pipeline.load(sys.argv[1]) as pipeline:
+    labels = pipeline.predict(np.zeros((2, 28, 28, 1), np.uint8)).labels
+report = check_bundle(Bundle.open(sys.argv[1]), rounds=1)
+print(json.dumps({"labels": labels.tolist(), "passed": report.passed, "loaded": sorted(sys.modules)}))
+"""
+
+
+def test_a_fresh_process_that_runs_and_checks_has_loaded_neither_torch_nor_onnx(bundle_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(bundle_path)], capture_output=True, text=True, check=True, timeout=120
+    )
+    result = json.loads(done.stdout)
+    assert result["passed"]
+    assert len(result["labels"]) == 2
+    assert not [name for name in result["loaded"] if name.partition(".")[0] in HEAVY]
+
+
+def test_importing_takes_less_than_three_tenths_of_a_second() -> None:
+    program = """
+import time
+start = time.perf_counter()
+import purify_runtime
+purify_runtime.Pipeline
+print(time.perf_counter() - start)
+"""
+    seconds = []
+    for _ in range(5):
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        seconds.append(float(done.stdout))
+        time.sleep(0.05)
+    assert min(seconds) <= 0.3, seconds
+
+
+def test_the_public_names_are_there() -> None:
+    program = (
+        "from purify_runtime import *; print(Pipeline, Prediction, PurifyError, BundleError, InputError, MissingError)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False, capture_output=True).returncode == 0
