@@ -1,0 +1,84 @@
+"""The bundle's writer: a temporary sibling, renamed into place when complete, removed when not."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+from purify_runtime.bundle import MANIFEST, Bundle
+from purify_runtime.errors import BundleError, InputError
+from purify_runtime.manifest import FileEntry, Manifest, encode_manifest
+
+
+class BundleWriter:
+    """Writes one bundle; a context manager. Nothing takes the bundle's name before `finish`.
+
+    Args:
+        out: the bundle's folder.
+        force: replace a bundle, or an empty folder, that is there. Anything else is never replaced.
+
+    Raises:
+        InputError: `out` exists and may not be replaced, or its parent cannot be written to.
+    """
+
+    def __init__(self, out: Path, *, force: bool) -> None:
+        self._out = out
+        self._refuse(force)
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            self.path = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+        except OSError as error:
+            raise InputError(f"cannot write to {out.parent}: {error.strerror}; --out names another folder") from error
+        self.path.chmod(0o755)
+
+    def _refuse(self, force: bool) -> None:
+        if not self._out.exists() and not self._out.is_symlink():
+            return
+        if not force:
+            raise InputError(f"{self._out} exists; --force replaces it, --out names another folder")
+        if self._out.is_dir() and not self._out.is_symlink() and not any(self._out.iterdir()):
+            return
+        try:
+            Bundle.open(self._out)
+        except BundleError as error:
+            raise InputError(
+                f"{self._out} exists and is not a bundle; remove it yourself, or give another --out"
+            ) from error
+
+    def add(self, path: str, content: bytes) -> FileEntry:
+        """Write a file; its entry for the manifest."""
+        target = self.path / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        return FileEntry(path=path, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+    def finish(self, manifest: Manifest) -> Bundle:
+        """Write the manifest and give the bundle its name."""
+        self.add(MANIFEST, encode_manifest(manifest))
+        replaced = None
+        if self._out.exists():
+            replaced = Path(tempfile.mkdtemp(prefix=f".{self._out.name}.", suffix=".replaced", dir=self._out.parent))
+            self._out.rename(replaced / self._out.name)
+        try:
+            self.path.rename(self._out)
+        except OSError:
+            if replaced:
+                (replaced / self._out.name).rename(self._out)
+            raise
+        finally:
+            if replaced:
+                shutil.rmtree(replaced, ignore_errors=True)
+        return Bundle(self._out, manifest)
+
+    def __enter__(self) -> "BundleWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)  # gone already where it was finished

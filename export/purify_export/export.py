@@ -1,0 +1,180 @@
+"""From a run to a bundle: models, engines, golden set, parity, report, manifest."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import nn
+
+from purify_export.bundle_writer import BundleWriter
+from purify_export.golden_from_run import golden_from_run
+from purify_export.onnx_from_torch import onnx_from_torch
+from purify_runtime.bundle import Bundle
+from purify_runtime.check import BATCHES, check_bundle
+from purify_runtime.engines.tensorrt import EXTRAS, build_engine, installed_builders
+from purify_runtime.errors import MissingError
+from purify_runtime.golden import GoldenSplit, encode_golden
+from purify_runtime.latency import Contestant
+from purify_runtime.manifest import (
+    SCHEMA_VERSION,
+    EngineEntry,
+    GoldenEntry,
+    InputContract,
+    Manifest,
+    ModelEntry,
+    Precision,
+    Role,
+)
+from purify_runtime.pipeline import BATCH
+from purify_runtime.report import Report, encode_report
+from purify_toolkit.run_folder import RunFolder
+
+OUTPUTS: dict[Role, str] = {"purifier": "purified", "classifier": "logits", "defended": "logits"}
+ENGINE_BATCH = (1, BATCH // 4, BATCH)
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Networks:
+    """A run's trained pair, on the CPU, in evaluation mode, and the two composed."""
+
+    purifier: nn.Module
+    classifier: nn.Module
+    defended: nn.Module
+
+    @classmethod
+    def load(cls, run: RunFolder) -> "Networks":
+        """Read the weights."""
+        purifier, classifier = run.load_student(), run.load_classifier()
+        return cls(purifier, classifier, nn.Sequential(purifier, classifier).eval())
+
+
+def export_run(
+    run: RunFolder, out: Path, *, precisions: Sequence[Precision], force: bool, tell: Tell
+) -> tuple[Bundle, Report]:
+    """Write the bundle of a run.
+
+    Args:
+        run: a finished training.
+        out: the bundle's folder, not there yet.
+        precisions: of the models; fp32 first.
+        force: replace a bundle that is there.
+        tell: told each stage and how long it took.
+
+    Raises:
+        InputError: the run is not finished, or `out` cannot be written.
+        BuildError: a TensorRT builder that is installed refuses a model.
+    """
+    with BundleWriter(out, force=force) as writer:
+        with _stage(tell, f"loading {run.path}"):
+            networks, samples = Networks.load(run), run.load_samples()
+            channels, height, width = run.info["image_shape"]
+        models, graphs = _write_models(writer, networks, (channels, height, width), precisions, tell)
+        engines = _write_engines(writer, models, graphs, precisions, tell)
+        with _stage(tell, "golden set"):
+            splits, attack = golden_from_run(
+                networks.classifier, networks.purifier, samples, run.recipe.evaluation, seed=run.info["seed"]
+            )
+            golden = GoldenEntry(
+                file=writer.add("golden.npz", encode_golden(splits)),
+                splits={name: len(split) for name, split in splits.items()},
+                attack=attack,
+            )
+        manifest = Manifest(
+            schema_version=SCHEMA_VERSION,
+            name=run.info["recipe"],
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            producer={name: version(name) for name in ("purify-edge", "torch", "onnx", "onnxscript")},
+            input=InputContract(channels=channels, height=height, width=width),
+            class_names=tuple(run.info["class_names"]),
+            models=tuple(models),
+            engines=tuple(engines),
+            golden=golden,
+            provenance=run.provenance(),
+        )
+        with _stage(tell, "parity and latency against PyTorch"):
+            report = check_bundle(Bundle(writer.path, manifest), also_timed=_reference_calls(networks, splits["clean"]))
+        entry = writer.add("report.json", encode_report(report))
+        return writer.finish(msgspec.structs.replace(manifest, report=entry)), report
+
+
+@contextmanager
+def _stage(tell: Tell, title: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    tell(f"{title}: {time.perf_counter() - start:.1f} s")
+
+
+def _write_models(
+    writer: BundleWriter,
+    networks: Networks,
+    image_shape: tuple[int, int, int],
+    precisions: Sequence[Precision],
+    tell: Tell,
+) -> tuple[list[ModelEntry], dict[tuple[Role, Precision], bytes]]:
+    entries, graphs = [], {}
+    for precision in precisions:
+        for role, output in OUTPUTS.items():
+            path = f"models/{role}.{precision}.onnx"
+            with _stage(tell, path):
+                network = getattr(networks, role)
+                graph = onnx_from_torch(network, image_shape=image_shape, precision=precision, output=output)
+                entries.append(ModelEntry(role=role, precision=precision, file=writer.add(path, graph)))
+                graphs[role, precision] = graph
+    return entries, graphs
+
+
+def _write_engines(
+    writer: BundleWriter,
+    models: Sequence[ModelEntry],
+    graphs: dict[tuple[Role, Precision], bytes],
+    precisions: Sequence[Precision],
+    tell: Tell,
+) -> list[EngineEntry]:
+    """Engines of the last precision asked for, by every builder that is installed and works here."""
+    entries = []
+    for builder in installed_builders():
+        for model in models:
+            if model.precision != precisions[-1]:
+                continue
+            path = f"engines/{model.role}.{model.precision}.{EXTRAS[builder]}.engine"
+            try:
+                with _stage(tell, path):
+                    graph = graphs[model.role, model.precision]
+                    built = build_engine(graph, builder=builder, batch=ENGINE_BATCH, source=model.file.path)
+            except MissingError as error:
+                tell(f"no {builder} engines: {error}")
+                break
+            entries.append(
+                EngineEntry(
+                    role=model.role,
+                    precision=model.precision,
+                    builder=builder,
+                    file=writer.add(path, built.content),
+                    fingerprint=built.fingerprint,
+                )
+            )
+    return entries
+
+
+def _reference_calls(networks: Networks, split: GoldenSplit) -> dict[Contestant, Callable[[], Any]]:
+    """PyTorch's own pipeline, to be timed in the same rounds."""
+    images = torch.from_numpy(split.images).permute(0, 3, 1, 2).float() / 255
+
+    def call(batch: int) -> Callable[[], Any]:
+        x = images[:batch].contiguous()
+
+        def run() -> Any:
+            with torch.inference_mode():
+                return networks.defended(x)
+
+        return run
+
+    return {Contestant("pytorch", "fp32", "pipeline", batch): call(batch) for batch in BATCHES}

@@ -1,0 +1,59 @@
+"""The golden set: a run's test images, clean and attacked, and what its PyTorch networks make of them."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from purify_runtime.golden import GoldenSplit
+from purify_toolkit.attacks import pgd, to_8bit, to_float
+from purify_toolkit.evaluation import attack_name
+from purify_toolkit.recipe import EvaluationTable
+from purify_toolkit.run_folder import Samples
+
+IMAGES = 256
+
+
+def golden_from_run(
+    classifier: nn.Module, purifier: nn.Module, samples: Samples, table: EvaluationTable, *, seed: int
+) -> tuple[dict[str, GoldenSplit], str]:
+    """The splits `clean` and `adversarial`, of the same images, and the attack's description.
+
+    The attacker knows the classifier alone (grey-box). Its images are rounded to 8 bits within the ball: the
+    golden set holds what a file or a camera can carry, and the reference sees just that.
+
+    Args:
+        classifier, purifier: float32, in evaluation mode, on the CPU.
+        samples: at least one image; the first 256 are taken.
+        table: of the attack.
+        seed: of its random start.
+    """
+    images, labels = samples.images[:IMAGES], samples.labels[:IMAGES]
+    adversarial = pgd(
+        classifier,
+        to_float(images),
+        labels,
+        epsilon=table.epsilon,
+        steps=table.steps,
+        relative_step=table.relative_step,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    rounded = to_8bit(adversarial, clean=images, epsilon=table.epsilon)
+    splits = {
+        "clean": reference(classifier, purifier, images, labels),
+        "adversarial": reference(classifier, purifier, rounded, labels),
+    }
+    return splits, f"{attack_name(table)}, against the classifier alone, rounded to 8 bits"
+
+
+@torch.no_grad()
+def reference(classifier: nn.Module, purifier: nn.Module, images_u8: Tensor, labels: Tensor) -> GoldenSplit:
+    """What PyTorch makes of 8-bit images `[N, C, H, W]`."""
+    images = to_float(images_u8)
+    purified = purifier(images)
+    return GoldenSplit(
+        images=np.ascontiguousarray(images_u8.permute(0, 2, 3, 1).numpy()),
+        labels=labels.numpy(),
+        purified=np.ascontiguousarray(purified.numpy()),
+        classifier=classifier(images).numpy(),
+        defended=classifier(purified).numpy(),
+    )
