@@ -1,6 +1,6 @@
 """Fashion-MNIST in small: the shipped test images as IDX files, which the loader then takes for the original.
 
-Run as a program it is purify-train on such a folder: python small_data.py FOLDER [purify-train's arguments].
+Run as a program it is purify-train or purify-eval on such a folder: python small_data.py train|eval FOLDER [arguments].
 """
 
 import hashlib
@@ -85,7 +85,9 @@ def accept(folder: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    from purify_toolkit.cli.train import main
+    from purify_toolkit.cli.evaluate import main as evaluate
+    from purify_toolkit.cli.train import main as train
 
-    data.IDX_SHA256.update(accept(Path(sys.argv[1])))
-    main([*sys.argv[2:], "--data", sys.argv[1]])
+    command, folder, *arguments = sys.argv[1:]
+    data.IDX_SHA256.update(accept(Path(folder)))
+    {"train": train, "eval": evaluate}[command]([*arguments, "--data", folder])

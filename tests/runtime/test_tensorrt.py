@@ -1,7 +1,7 @@
 """The engine builder, exercised on TensorRT for RTX, which builds real engines on a machine without a GPU."""
 
 import hashlib
-import importlib
+import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -72,6 +72,14 @@ def test_a_builder_that_is_not_installed_is_named_with_its_extra(
     monkeypatch.setitem(sys.modules, builder, None)  # importing it now raises ImportError
     with pytest.raises(MissingError, match=rf"needs '{extra}': pip install 'purify-edge\[{extra}\]'"):
         build_engine(b"", builder=builder, batch=BATCH, source="the model")
+
+
+def test_a_folder_that_is_called_like_a_builder_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "tensorrt").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    if importlib.util.find_spec("tensorrt").origin is None:  # type: ignore[union-attr]  # no real one hides it
+        assert "tensorrt" not in installed_builders()
 
 
 def test_a_tensorrt_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,12 +146,11 @@ class RunFolder:
         return self._load(name, lambda: self.new_purifier(self.recipe.teacher))
 
     def _load(self, name: str, make: Callable[[], Network]) -> Network:
-        path = self.weights_path(name)
+        network, path = make(), self.weights_path(name)
         if not path.is_file():
             raise InputError(
                 f"{self.path} has no {path.name}; finish the training with purify-train --resume, or give another run"
             )
-        network = make()
         try:
             network.load_state_dict(load_file(path))
         except (SafetensorError, RuntimeError) as error:

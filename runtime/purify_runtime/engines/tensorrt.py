@@ -28,7 +28,13 @@ class BuiltEngine:
 
 def installed_builders() -> list[Builder]:
     """The builders whose package is installed; whether they work shows only when they build."""
-    return [builder for builder in EXTRAS if importlib.util.find_spec(builder) is not None]
+    return [builder for builder in EXTRAS if _is_installed(builder)]
+
+
+def _is_installed(package: str) -> bool:
+    """Whether a package is there; a mere folder of its name on the path (a namespace package) is not."""
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None
 
 
 def build_engine(onnx: bytes, *, builder: Builder, batch: tuple[int, int, int], source: str) -> BuiltEngine:

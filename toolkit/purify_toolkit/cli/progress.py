@@ -8,7 +8,7 @@ from rich.table import Column
 
 
 class RichProgress:
-    """A bar for the stage and a bar for the epoch; plain lines, one an epoch, where the output is no terminal."""
+    """A bar for the stage and a bar for the epoch; plain lines, one a stage and one an epoch, elsewhere."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -44,6 +44,7 @@ class RichProgress:
         self._tell()
         name, count = stage.replace("_", " "), f"epoch {epoch + 1}/{epochs}"
         if stage != self._stage:
+            self._print(name if epochs == 1 else f"{name}, {epochs} epochs")
             self._bars.reset(self._stage_bar, total=epochs, completed=epoch, description=name, visible=True)
         self._bars.update(self._stage_bar, completed=epoch)
         self._bars.reset(self._epoch_bar, total=units, description=f"  {count}", visible=True)
@@ -57,6 +58,10 @@ class RichProgress:
 
     def _tell(self) -> None:
         """Where there are no bars: a line for the epoch that ended."""
-        if not self._console.is_terminal and self._line:
-            self._console.print(self._line.rstrip(), highlight=False)
+        if self._line:
+            self._print(self._line.rstrip())
             self._line = ""
+
+    def _print(self, line: str) -> None:
+        if not self._console.is_terminal:
+            self._console.print(line, highlight=False)

@@ -53,7 +53,11 @@ def main(
         device=device,
         resume=resume,
     )
-    with RichProgress() as progress:
-        rows = train(request, progress)
+    try:
+        with RichProgress() as progress:
+            rows = train(request, progress)
+    except KeyboardInterrupt:
+        click.echo("\ninterrupted; the same command with --resume goes on from the last full epoch", err=True)
+        raise click.exceptions.Exit(130) from None
     print_rows(rows, as_json=as_json)
     click.echo(f"run folder: {request.out}", err=True)

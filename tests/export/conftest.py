@@ -1,0 +1,25 @@
+"""Fixtures of the exporter's tests."""
+
+import pytest
+from torch import nn
+
+from purify_export.export import Networks
+from purify_toolkit.pretrained import open_run
+from purify_toolkit.run_folder import RunFolder
+
+
+@pytest.fixture(scope="session")
+def shipped() -> RunFolder:
+    """The pair that ships; not to be changed."""
+    return open_run(None)
+
+
+@pytest.fixture(scope="session")
+def networks(shipped: RunFolder) -> Networks:
+    return Networks.load(shipped)
+
+
+@pytest.fixture(params=["purifier", "classifier", "defended"])
+def network(request: pytest.FixtureRequest, networks: Networks) -> nn.Module:
+    module: nn.Module = getattr(networks, request.param)
+    return module

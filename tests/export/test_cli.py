@@ -1,0 +1,155 @@
+import json
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
+
+from purify_export import export
+from purify_export.cli import main
+from purify_runtime.bundle import Bundle
+from purify_runtime.errors import MissingError
+from purify_toolkit.pretrained import FOLDER
+
+Run = Callable[..., tuple[int, str, str]]
+RUN = FOLDER / "fashion-mnist"
+
+
+def test_an_export_from_the_command_line(run: Run, tmp_path: Path) -> None:
+    code, out, err = run("purify-export", RUN, "--out", tmp_path / "bundle")
+    assert code == 0, err
+    assert "Parity with the PyTorch reference, 256 images a row" in out
+    assert "pytorch" in out
+    for stage in ("loading", "models/defended.fp32.onnx", "golden set", "parity and latency"):
+        assert stage in err  # a progress line a stage
+    assert Bundle.open(tmp_path / "bundle").precisions("purifier") == ["fp32"]
+    again, out, err = run("purify-export", RUN, "--out", tmp_path / "bundle")
+    assert (again, out) == (2, "")
+    assert "bundle exists; --force replaces it" in err
+
+
+def test_json_is_the_report_that_is_in_the_bundle(run: Run, tmp_path: Path) -> None:
+    code, out, err = run("purify-export", "--fp16", "--json", "--out", tmp_path / "bundle")
+    assert code == 0, err
+    assert json.loads(out) == json.loads((tmp_path / "bundle" / "report.json").read_text())
+
+
+def _empty(folder: Path) -> Path:
+    (folder / "run").mkdir()
+    return folder / "run"
+
+
+def _narrow(folder: Path) -> Path:
+    run = Path(shutil.copytree(RUN, folder / "run"))
+    recipe = run / "recipe.toml"
+    before, after = recipe.read_text().split("[student]")
+    recipe.write_text(before + "[student]" + after.replace("width = 16", "width = 8", 1))
+    return run
+
+
+def _incomplete(folder: Path, name: str) -> Path:
+    run = Path(shutil.copytree(RUN, folder / "run"))
+    (run / name).unlink()
+    return run
+
+
+def _cut(folder: Path, name: str) -> Path:
+    run = Path(shutil.copytree(RUN, folder / "run"))
+    (run / name).write_bytes((run / name).read_bytes()[:1000])
+    return run
+
+
+BAD_RUNS: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "absent": (lambda folder: folder / "absent", "no run"),
+    "empty": (_empty, "is not a run folder"),
+    "no student": (lambda folder: _incomplete(folder, "student.safetensors"), "student.safetensors"),
+    "no classifier": (lambda folder: _incomplete(folder, "classifier.safetensors"), "classifier.safetensors"),
+    "no samples": (lambda folder: _incomplete(folder, "samples.npz"), "samples.npz"),
+    "cut student": (lambda folder: _cut(folder, "student.safetensors"), "student.safetensors"),
+    "cut samples": (lambda folder: _cut(folder, "samples.npz"), "samples.npz"),
+    "weights of another recipe": (_narrow, "does not hold the recipe's student"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_RUNS)
+def test_a_bad_run_ends_with_2_and_one_message(tmp_path: Path, case: str) -> None:
+    make, message = BAD_RUNS[case]
+    done = CliRunner().invoke(main, [str(make(tmp_path)), "--out", str(tmp_path / "bundle")])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert done.stderr.count("Error:") == 1
+    assert "Traceback" not in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} <= {"run"}
+
+
+@pytest.mark.parametrize("out", ["file/bundle", "/sys/kernel/bundle"])
+def test_an_output_that_cannot_be_written_ends_with_2(tmp_path: Path, out: str) -> None:
+    (tmp_path / "file").write_text("")
+    done = CliRunner().invoke(main, ["--out", str(tmp_path / out)])
+    assert done.exit_code == 2
+    assert "cannot write to" in done.stderr
+    assert "--out names another folder" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_disk_that_fills_up_ends_with_2_and_leaves_no_half_bundle(run: Run, tmp_path: Path) -> None:
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write over the limit then fails like one on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    out = tmp_path / "bundle"
+    code, _, err = run("purify-export", RUN, "--out", out, preexec_fn=limit)
+    assert code == 2
+    assert "Error:" in err
+    assert "File too large" in err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("package", "extra"), [("torch", "train"), ("onnx", "export"), ("onnxscript", "export")])
+def test_a_package_that_is_not_installed_is_named_with_its_extra(tmp_path: Path, package: str, extra: str) -> None:
+    program = f"import sys; sys.modules[{package!r}] = None; from purify_export.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(RUN), "--out", str(tmp_path / "bundle")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 3
+    assert f"needs '{extra}': pip install 'purify-edge[{extra}]' ({package}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_builder_that_finds_no_gpu_is_reported_and_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise MissingError("tensorrt cannot build here, it needs a GPU and its driver: no CUDA-capable device")
+
+    monkeypatch.setattr(export, "installed_builders", lambda: ["tensorrt"])
+    monkeypatch.setattr(export, "build_engine", refuse)
+    main(["--out", str(tmp_path / "bundle")], standalone_mode=False)
+    assert "no tensorrt engines: tensorrt cannot build here" in capsys.readouterr().err
+    assert Bundle.open(tmp_path / "bundle").manifest.engines == ()
+
+
+def test_a_model_that_does_not_agree_with_pytorch_ends_with_1_and_is_named(run: Run, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(RUN, tmp_path / "run"))
+    weights = load_file(folder / "classifier.safetensors")
+    for name in ("head.weight", "head.bias"):
+        weights[name] *= 1e7  # the same classes, but more than float16 can hold
+    save_file(weights, folder / "classifier.safetensors")
+    code, out, err = run("purify-export", folder, "--fp16", "--out", tmp_path / "bundle")
+    assert code == 1, err
+    said = " ".join(out.split())
+    assert "broken limit: agreement, onnxruntime fp16 classifier clean" in said
+    assert "broken limit: agreement, onnxruntime fp32" not in said
+    assert Bundle.open(tmp_path / "bundle").manifest.report is not None

@@ -1,0 +1,76 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from purify_export.export import export_run
+from purify_runtime.bundle import Bundle
+from purify_runtime.engines.tensorrt import installed_builders
+from purify_runtime.golden import load_golden
+from purify_runtime.pipeline import Pipeline
+from purify_toolkit.errors import InputError
+from purify_toolkit.pretrained import FOLDER, open_run
+from purify_toolkit.run_folder import RunFolder
+
+
+def test_a_bundle_has_every_part_and_every_part_verifies(bundle_path: Path, shipped: RunFolder) -> None:
+    bundle = Bundle.open(bundle_path)
+    manifest = bundle.manifest
+    assert [(model.role, model.precision) for model in manifest.models] == [
+        (role, precision) for precision in ("fp32", "fp16") for role in ("purifier", "classifier", "defended")
+    ]
+    assert (manifest.input.channels, manifest.input.height, manifest.input.width) == (1, 28, 28)
+    assert list(manifest.class_names) == shipped.info["class_names"]
+    assert manifest.golden.splits == {"clean": 256, "adversarial": 256}
+    assert manifest.provenance["run"] == shipped.info
+    assert manifest.provenance["metrics"]["rows"][0]["n"] == 10_000
+    entries = [model.file for model in manifest.models] + [engine.file for engine in manifest.engines]
+    assert manifest.report is not None
+    entries += [manifest.golden.file, manifest.report]
+    for entry in entries:
+        assert len(bundle.read(entry)) == entry.size_bytes
+    found = {str(path.relative_to(bundle_path)) for path in bundle_path.rglob("*") if path.is_file()}
+    assert found == {entry.path for entry in entries} | {"manifest.json"}
+
+
+@pytest.mark.skipif("tensorrt_rtx" not in installed_builders(), reason="tensorrt-rtx is not installed")
+def test_engines_are_built_where_a_builder_is_installed(bundle_path: Path) -> None:
+    manifest = Bundle.open(bundle_path).manifest
+    assert [(engine.role, engine.precision, engine.builder) for engine in manifest.engines] == [
+        (role, "fp16", "tensorrt_rtx") for role in ("purifier", "classifier", "defended")
+    ]
+    models = {(model.role, model.precision): model.file.sha256 for model in manifest.models}
+    for engine in manifest.engines:
+        assert engine.fingerprint["onnx_sha256"] == models[engine.role, engine.precision]
+
+
+def test_the_report_holds_parity_of_every_file_and_beside_it_pytorchs_latency(bundle_path: Path) -> None:
+    report = json.loads((bundle_path / "report.json").read_text())
+    assert report["passed"] is True
+    rows = {(row["precision"], row["role"], row["split"]): row for row in report["parity"]}
+    assert len(rows) == 2 * 4 * 2
+    for (_, role, _), row in rows.items():
+        assert row["n"] == 256
+        assert (row["agreement"] is None) == (role == "purifier")
+        if role != "purifier":
+            assert row["agreement"] >= 0.995
+    timed = {(row["engine"], row["precision"], row["stage"], row["batch"]) for row in report["latency"]}
+    assert ("pytorch", "fp32", "pipeline", 1) in timed
+    assert ("onnxruntime", "fp16", "defended", 32) in timed
+
+
+def test_the_bundle_says_what_the_run_said(bundle_path: Path, shipped: RunFolder) -> None:
+    with Pipeline.load(bundle_path) as pipeline:
+        golden = load_golden(Bundle.open(bundle_path))["clean"]
+        labels = pipeline.predict(golden.images).labels
+    assert np.array_equal(labels, golden.defended.argmax(axis=1))
+
+
+def test_a_run_without_a_student_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    run = Path(shutil.copytree(FOLDER / "fashion-mnist", tmp_path / "run"))
+    (run / "student.safetensors").unlink()
+    with pytest.raises(InputError, match=r"student\.safetensors.*--resume"):
+        export_run(open_run(str(run)), tmp_path / "bundle", precisions=("fp32",), force=False, tell=print)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -1,0 +1,151 @@
+"""Ctrl-C in every command, and kill -9 in the one that runs for hours."""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from helpers import small_data
+from helpers.processes import wait_for
+from purify_toolkit.pretrained import FOLDER
+from purify_toolkit.run_folder import WEIGHTS
+
+Start = Callable[..., "subprocess.Popen[str]"]
+EPOCHS = {"classifier": 3, "adversarial teacher": 2, "normal teacher": 2, "student": 3}
+PROGRAM = [sys.executable, small_data.__file__]
+
+
+@pytest.fixture(scope="module")
+def idx_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("idx")
+    small_data.write_idx(folder)
+    return folder
+
+
+@pytest.fixture
+def start_training(idx_folder: Path, tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
+    """Start purify-train on the small data; its standard error goes to `log` in the temporary folder."""
+    (tmp_path / "small.toml").write_text(small_data.RECIPE)
+    running = []
+
+    def start(*options: str) -> "subprocess.Popen[bytes]":
+        arguments = [str(tmp_path / "small.toml"), "--out", str(tmp_path / "run"), *options]
+        with (tmp_path / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [*PROGRAM, "train", str(idx_folder), *arguments], stdout=subprocess.PIPE, stderr=log
+            )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def interrupt(process: "subprocess.Popen[str]", when: str) -> tuple[int, str]:
+    """Press Ctrl-C once standard error has said `when`; exit code and all of standard error."""
+    assert process.stderr is not None
+    said = ""
+    while when not in said:
+        line = process.stderr.readline()
+        assert line, said
+        said += line
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    return process.returncode, said + rest
+
+
+@pytest.mark.parametrize("when", ["importing", "models/purifier.fp32.onnx", "golden set"])
+def test_export_interrupted_leaves_no_half_bundle(start: Start, tmp_path: Path, when: str) -> None:
+    code, err = interrupt(start("purify-export", "--fp16", "--out", tmp_path / "bundle"), when)
+    assert code == 130, err
+    assert err.endswith("interrupted\n")
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_interrupted(start: Start, bundle_path: Path) -> None:
+    code, err = interrupt(start("purify-check", bundle_path, "--rounds", 1_000_000), "latency")
+    assert code == 130, err
+    assert err.endswith("interrupted\n")
+    assert "Traceback" not in err
+
+
+def test_run_interrupted_leaves_whole_images_only(start: Start, bundle_path: Path, tmp_path: Path) -> None:
+    image = FOLDER / "fashion-mnist" / "images" / "bag-clean.png"
+    saved = tmp_path / "purified"
+    process = start("purify-run", bundle_path, *[image] * 5_000, "--save", saved, "--save-grid", tmp_path / "grid.png")
+    wait_for(lambda: saved.is_dir() and len(list(saved.iterdir())) > 20)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    files = list(saved.iterdir())
+    assert 20 < len(files) < 5_000
+    for file in files:
+        with Image.open(file) as purified:
+            purified.load()
+    assert not (tmp_path / "grid.png").exists()
+
+
+def test_evaluation_interrupted(idx_folder: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(FOLDER / "fashion-mnist", tmp_path / "run"))
+    recipe = (run / "recipe.toml").read_text()
+    (run / "recipe.toml").write_text(recipe.replace("validation_size = 5000", "validation_size = 100"))
+    command = [*PROGRAM, "eval", str(idx_folder), str(run)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        code, err = interrupt(process, "evaluation")
+    assert code == 130, err
+    assert err.endswith("interrupted\n")
+    assert "Traceback" not in err
+
+
+def test_training_interrupted_says_how_to_go_on(
+    start_training: Callable[..., "subprocess.Popen[bytes]"], tmp_path: Path
+) -> None:
+    process = start_training()
+    wait_for(lambda: "normal teacher: epoch 1/2" in (tmp_path / "log").read_text())
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    log = (tmp_path / "log").read_text()
+    assert "--resume" in log
+    assert "Traceback" not in log
+    assert not list((tmp_path / "run").glob(".*"))  # no half written file
+
+
+def test_training_killed_again_and_again_loses_no_more_than_an_epoch(
+    start_training: Callable[..., "subprocess.Popen[bytes]"], tmp_path: Path
+) -> None:
+    log, metrics = tmp_path / "log", tmp_path / "run" / "metrics.jsonl"
+
+    def epochs_done() -> int:
+        return metrics.read_bytes().count(b"\n") if metrics.is_file() else 0
+
+    process = start_training()
+    for epochs in (1, 4, 6, 8):  # within each stage
+        wait_for(lambda wanted=epochs: epochs_done() >= wanted)  # type: ignore[misc]
+        process.kill()
+        process.wait()
+        done = epochs_done()
+        process = start_training("--resume")
+        wait_for(lambda: re.search(r"epoch \d/", log.read_text()))
+        assert first_epoch(log.read_text()) >= done - 1
+    assert process.wait(timeout=240) == 0, log.read_text()
+    assert {path.name for path in (tmp_path / "run").iterdir()} >= {f"{name}.safetensors" for name in WEIGHTS}
+    assert epochs_done() == sum(EPOCHS.values())
+
+
+def first_epoch(log: str) -> int:
+    """Of the first epoch a log tells of: how many epochs of the whole training lie before it."""
+    found = re.search(r"^(.+): epoch (\d)/", log, re.MULTILINE)
+    assert found, log
+    stages = list(EPOCHS)
+    return sum(EPOCHS[stage] for stage in stages[: stages.index(found[1])]) + int(found[2]) - 1
