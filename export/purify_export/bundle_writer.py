@@ -24,8 +24,8 @@ class BundleWriter:
     """
 
     def __init__(self, out: Path, *, force: bool) -> None:
-        self._out = out
-        self._refuse(force)
+        self._out, self._force = out, force
+        self._refuse()
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             self.path = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
@@ -33,10 +33,10 @@ class BundleWriter:
             raise InputError(f"cannot write to {out.parent}: {error.strerror}; --out names another folder") from error
         self.path.chmod(0o755)
 
-    def _refuse(self, force: bool) -> None:
+    def _refuse(self) -> None:
         if not self._out.exists() and not self._out.is_symlink():
             return
-        if not force:
+        if not self._force:
             raise InputError(f"{self._out} exists; --force replaces it, --out names another folder")
         if self._out.is_dir() and not self._out.is_symlink() and not any(self._out.iterdir()):
             return
@@ -60,20 +60,27 @@ class BundleWriter:
     def finish(self, manifest: Manifest) -> Bundle:
         """Write the manifest and give the bundle its name."""
         self.add(MANIFEST, encode_manifest(manifest))
-        replaced = None
+        self._refuse()  # again: something may have taken the name meanwhile
         if self._out.exists():
-            replaced = Path(tempfile.mkdtemp(prefix=f".{self._out.name}.", suffix=".replaced", dir=self._out.parent))
-            self._out.rename(replaced / self._out.name)
-        try:
+            self._replace()
+        else:
             self.path.rename(self._out)
-        except OSError:
-            if replaced:
-                (replaced / self._out.name).rename(self._out)
+        return Bundle(self._out, manifest)
+
+    def _replace(self) -> None:
+        """Put the old bundle aside, the new one in its place, and the old one back if that fails."""
+        aside = Path(tempfile.mkdtemp(prefix=f".{self._out.name}.", suffix=".replaced", dir=self._out.parent))
+        old = aside / self._out.name
+        try:
+            self._out.rename(old)
+            self.path.rename(self._out)
+        except BaseException:
+            if old.exists() and not self._out.exists():
+                old.rename(self._out)
             raise
         finally:
-            if replaced:
-                shutil.rmtree(replaced, ignore_errors=True)
-        return Bundle(self._out, manifest)
+            if self._out.exists():
+                shutil.rmtree(aside, ignore_errors=True)
 
     def __enter__(self) -> "BundleWriter":
         return self

@@ -29,7 +29,7 @@ def main(run: str | None, fp16: bool, out: Path | None, force: bool, as_json: bo
     folder = open_run(run)
     bundle, report = export_run(
         folder,
-        out or Path("bundles") / folder.path.name,
+        out or Path("bundles") / folder.path.resolve().name,
         precisions=("fp32", "fp16") if fp16 else ("fp32",),
         force=force,
         tell=lambda text: click.echo(f"  {text}", err=True),

@@ -16,8 +16,10 @@ from torch import nn
 from purify_export.bundle_writer import BundleWriter
 from purify_export.golden_from_run import golden_from_run
 from purify_export.onnx_from_torch import onnx_from_torch
+from purify_export.ranges import range_check
 from purify_runtime.bundle import Bundle
-from purify_runtime.check import BATCHES, check_bundle
+from purify_runtime.check import BATCHES, check_bundle, some_images
+from purify_runtime.engines import require_engine
 from purify_runtime.engines.tensorrt import EXTRAS, build_engine, installed_builders
 from purify_runtime.errors import MissingError
 from purify_runtime.golden import GoldenSplit, encode_golden
@@ -71,7 +73,9 @@ def export_run(
     Raises:
         InputError: the run is not finished, or `out` cannot be written.
         BuildError: a TensorRT builder that is installed refuses a model.
+        MissingError: no engine is installed to check the models with.
     """
+    require_engine()
     with BundleWriter(out, force=force) as writer:
         with _stage(tell, f"loading {run.path}"):
             networks, samples = Networks.load(run), run.load_samples()
@@ -101,6 +105,9 @@ def export_run(
         )
         with _stage(tell, "parity and latency against PyTorch"):
             report = check_bundle(Bundle(writer.path, manifest), also_timed=_reference_calls(networks, splits["clean"]))
+        if "fp16" in precisions:
+            with _stage(tell, "range of every layer on the golden images"):
+                report = report.with_checks(range_check(networks.defended, splits))
         entry = writer.add("report.json", encode_report(report))
         return writer.finish(msgspec.structs.replace(manifest, report=entry)), report
 
@@ -166,10 +173,9 @@ def _write_engines(
 
 def _reference_calls(networks: Networks, split: GoldenSplit) -> dict[Contestant, Callable[[], Any]]:
     """PyTorch's own pipeline, to be timed in the same rounds."""
-    images = torch.from_numpy(split.images).permute(0, 3, 1, 2).float() / 255
 
     def call(batch: int) -> Callable[[], Any]:
-        x = images[:batch].contiguous()
+        x = (torch.from_numpy(some_images(split, batch)).permute(0, 3, 1, 2).float() / 255).contiguous()
 
         def run() -> Any:
             with torch.inference_mode():

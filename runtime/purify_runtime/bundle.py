@@ -47,19 +47,30 @@ class Bundle:
         """
         path = self.path / entry.path
         advice = "copy the bundle again, or export it again"
-        if not path.resolve().is_relative_to(self.path.resolve()):
-            raise BundleError(f"{path} leads outside the bundle; {advice}")
         try:
+            if not path.resolve().is_relative_to(self.path.resolve()):
+                raise BundleError(f"{path} leads outside the bundle; {advice}")
             size = path.stat().st_size
             if size != entry.size_bytes:
                 raise BundleError(f"{path} is damaged: expected {entry.size_bytes} bytes, found {size}; {advice}")
             content = path.read_bytes()
-        except OSError as error:
-            raise BundleError(f"{path} cannot be read ({error.strerror}); {advice}") from error
+        except (OSError, RuntimeError) as error:  # until Python 3.13 a loop of links is a RuntimeError
+            raise BundleError(f"{path} cannot be read ({getattr(error, 'strerror', error)}); {advice}") from error
         digest = hashlib.sha256(content).hexdigest()
         if digest != entry.sha256:
             raise BundleError(f"{path} is damaged: expected SHA-256 {entry.sha256}, found {digest}; {advice}")
         return content
+
+    def verify(self) -> None:
+        """Read every file that the manifest lists.
+
+        Raises:
+            BundleError: see `read`.
+        """
+        manifest = self.manifest
+        entries = [model.file for model in manifest.models] + [engine.file for engine in manifest.engines]
+        for entry in (*entries, manifest.golden.file, *([manifest.report] if manifest.report else [])):
+            self.read(entry)
 
     def model(self, role: str, precision: str) -> ModelEntry:
         """The entry of a model.

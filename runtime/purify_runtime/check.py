@@ -66,6 +66,7 @@ def check_bundle(
     limits = limits or Limits()
     if limits.max_latency_ms is not None and not rounds:
         raise InputError("a latency limit needs at least one timed round")
+    bundle.verify()
     golden = load_golden(bundle)
     precisions = precisions or bundle.precisions("defended")
     unknown = [name for name in precisions if name not in bundle.precisions("defended")]
@@ -80,13 +81,13 @@ def check_bundle(
         tell("latency" if rounds else "no latency: no rounds asked for")
         latency = _latency(sets, golden, bundle, rounds, also_timed or {})
     checks = list(_checks(parity, latency, limits))
-    used = {name: version(name) for name in {engines.engine for engines in sets}}
+    used = {engines.engine: engines.purifier.version for engines in sets}
     return Report(
         environment=environment({"purify-edge": version("purify-edge")} | used),
         parity=tuple(parity),
         latency=tuple(latency),
         checks=tuple(checks),
-        passed=all(check.passed for check in checks),
+        passed=bool(checks) and all(check.passed for check in checks),
     )
 
 
@@ -102,9 +103,10 @@ class EngineSet:
     @classmethod
     def open(cls, bundle: Bundle, precision: str, engine: str, stack: ExitStack) -> "EngineSet":
         """Open the models of a precision; `stack` closes them."""
-        purifier, classifier, defended = (
-            stack.enter_context(open_model(bundle, role, precision, engine))
-            for role in ("purifier", "classifier", "defended")
+        purifier = stack.enter_context(open_model(bundle, "purifier", precision, engine))
+        classifier, defended = (
+            stack.enter_context(open_model(bundle, role, precision, purifier.name))
+            for role in ("classifier", "defended")
         )
         return cls(precision, purifier, classifier, defended)
 
@@ -169,7 +171,7 @@ def _latency(
 ) -> list[LatencyRow]:
     if not rounds:
         return []
-    images = as_batch(next(iter(golden.values())).images[: max(BATCHES)], bundle.manifest.input)
+    images = as_batch(some_images(next(iter(golden.values())), max(BATCHES)), bundle.manifest.input)
     contestants = {
         Contestant(engines.engine, engines.precision, stage, batch): _call(run, images[:batch])
         for batch in BATCHES
@@ -177,6 +179,11 @@ def _latency(
         for stage, run in engines.stages().items()
     }
     return measure(contestants | dict(also_timed), rounds=rounds)
+
+
+def some_images(split: GoldenSplit, count: int) -> NDArray[np.uint8]:
+    """So many images of a split, uint8 `[N, H, W, C]`; they repeat where it has fewer."""
+    return np.resize(split.images, (count, *split.images.shape[1:]))
 
 
 def _call(run: Run, x: Array) -> Callable[[], object]:

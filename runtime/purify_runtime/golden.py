@@ -1,6 +1,8 @@
 """The golden set: 8-bit images with labels and what the PyTorch reference made of them."""
 
 import io
+import math
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -34,6 +36,7 @@ class GoldenSplit:
         return len(self.labels)
 
 
+NPY_HEADER_BYTES = 1024
 NAMES = tuple(field.name for field in fields(GoldenSplit))
 
 
@@ -55,24 +58,44 @@ def load_golden(bundle: Bundle) -> dict[str, GoldenSplit]:
     """
     entry = bundle.manifest.golden
     content = bundle.read(entry.file)
+    expected = {name: _expected(bundle, n) for name, n in entry.splits.items()}
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            _bound(arrays.zip, expected)
             splits = {split: GoldenSplit(*(arrays[f"{split}_{name}"] for name in NAMES)) for split in entry.splits}
     except Exception as error:  # numpy and zipfile raise almost anything at a malformed file
         raise BundleError(
             f"{entry.file.path} does not hold the golden set: {error}; export the bundle again"
         ) from error
-    contract, classes = bundle.manifest.input, len(bundle.manifest.class_names)
     for name, split in splits.items():
-        n = entry.splits[name]
-        expected = {
-            "images": (n, contract.height, contract.width, contract.channels),
-            "labels": (n,),
-            "purified": (n, contract.channels, contract.height, contract.width),
-            "classifier": (n, classes),
-            "defended": (n, classes),
-        }
-        found = {key: getattr(split, key).shape for key in NAMES}
-        if found != expected:
-            raise BundleError(f"the golden set's split {name!r} has shapes {found}, expected {expected}; export again")
+        found = {key: (getattr(split, key).dtype.name, getattr(split, key).shape) for key in NAMES}
+        if found != expected[name]:
+            raise BundleError(
+                f"the golden set's split {name!r} holds {found}, expected {expected[name]}; export the bundle again"
+            )
     return splits
+
+
+Arrays = dict[str, tuple[str, tuple[int, ...]]]
+"""Name -> dtype and shape."""
+
+
+def _expected(bundle: Bundle, n: int) -> Arrays:
+    """What a split of n images must hold."""
+    contract, classes = bundle.manifest.input, len(bundle.manifest.class_names)
+    return {
+        "images": ("uint8", (n, contract.height, contract.width, contract.channels)),
+        "labels": ("int64", (n,)),
+        "purified": ("float32", (n, contract.channels, contract.height, contract.width)),
+        "classifier": ("float32", (n, classes)),
+        "defended": ("float32", (n, classes)),
+    }
+
+
+def _bound(archive: zipfile.ZipFile, splits: Mapping[str, Arrays]) -> None:
+    """Refuse an archive that would unpack to more than the manifest announces."""
+    arrays = [array for split in splits.values() for array in split.values()]
+    announced = sum(np.dtype(dtype).itemsize * math.prod(shape) + NPY_HEADER_BYTES for dtype, shape in arrays)
+    found = sum(info.file_size for info in archive.infolist())
+    if found > announced:
+        raise ValueError(f"it unpacks to {found} bytes, the manifest announces {announced} at most")

@@ -1,7 +1,7 @@
 """The manifest: what a bundle holds, with the size and SHA-256 of every file."""
 
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -13,6 +13,8 @@ SCHEMA_VERSION = 1
 Role = Literal["purifier", "classifier", "defended"]
 Precision = Literal["fp32", "fp16", "int8"]
 Size = Annotated[int, Meta(ge=1)]
+SplitName = Annotated[str, Meta(pattern="^[a-z][a-z0-9-]*$")]
+ROLES = frozenset(get_args(Role))
 
 
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +26,7 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         path = PurePosixPath(self.path)
-        if path.is_absolute() or ".." in path.parts or "\\" in self.path or ":" in self.path or not path.parts:
+        if path.is_absolute() or ".." in path.parts or set(self.path) & set("\\:\0") or not path.parts:
             raise ValueError(f"the path {self.path!r} leads outside the bundle")
 
 
@@ -62,7 +64,7 @@ class GoldenEntry(msgspec.Struct, frozen=True, kw_only=True):
     """The golden set's file, its images a split, and the attack that made the adversarial ones."""
 
     file: FileEntry
-    splits: dict[str, int]
+    splits: Annotated[dict[SplitName, Size], Meta(min_length=1)]
     attack: str
 
 
@@ -85,6 +87,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         keys = [(model.role, model.precision) for model in self.models]
         if len(set(keys)) < len(keys):
             raise ValueError("a model is listed twice")
+        for precision in {precision for _, precision in keys}:
+            missing = ROLES - {role for role, other in keys if other == precision}
+            if missing:
+                raise ValueError(f"no {precision} model for {', '.join(sorted(missing))}")
 
 
 class _Version(msgspec.Struct):

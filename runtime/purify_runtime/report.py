@@ -63,6 +63,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     checks: tuple[Check, ...]
     passed: bool
 
+    def with_checks(self, *more: Check) -> "Report":
+        """The report with further limits, which must hold too."""
+        return msgspec.structs.replace(
+            self, checks=(*self.checks, *more), passed=self.passed and all(check.passed for check in more)
+        )
+
 
 def encode_report(report: Report) -> bytes:
     """The report as indented JSON."""

@@ -54,6 +54,39 @@ def test_a_bundle_is_replaced_by_force_only(tmp_path: Path, manifest: Manifest) 
     assert names(tmp_path) == ["bundle"]
 
 
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_replacement_that_fails_half_way_puts_the_old_bundle_back(
+    tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    out = tmp_path / "bundle"
+    with BundleWriter(out, force=False) as writer:
+        writer.finish(manifest)
+    rename, calls = Path.rename, []
+
+    def interrupted(path: Path, target: Path) -> Path:
+        calls.append(path)
+        if len(calls) == failing:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), BundleWriter(out, force=True) as writer:
+        writer.finish(msgspec.structs.replace(manifest, name="second"))
+    assert Bundle.open(out).manifest == manifest
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_what_took_the_name_meanwhile_is_left_alone(tmp_path: Path, manifest: Manifest) -> None:
+    out = tmp_path / "bundle"
+    with BundleWriter(out, force=False) as writer:
+        out.mkdir()
+        (out / "photo.txt").write_text("dear")
+        with pytest.raises(InputError, match="bundle exists"):
+            writer.finish(manifest)
+    assert names(tmp_path) == ["bundle"]
+    assert names(out) == ["photo.txt"]
+
+
 def test_a_failed_replacement_leaves_the_old_bundle(tmp_path: Path, manifest: Manifest) -> None:
     out = tmp_path / "bundle"
     with BundleWriter(out, force=False) as writer:

@@ -2,7 +2,6 @@ import json
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -112,22 +111,6 @@ def test_a_disk_that_fills_up_ends_with_2_and_leaves_no_half_bundle(run: Run, tm
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("package", "extra"), [("torch", "train"), ("onnx", "export"), ("onnxscript", "export")])
-def test_a_package_that_is_not_installed_is_named_with_its_extra(tmp_path: Path, package: str, extra: str) -> None:
-    program = f"import sys; sys.modules[{package!r}] = None; from purify_export.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(RUN), "--out", str(tmp_path / "bundle")],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 3
-    assert f"needs '{extra}': pip install 'purify-edge[{extra}]' ({package}" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_builder_that_finds_no_gpu_is_reported_and_left_out(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,3 +136,23 @@ def test_a_model_that_does_not_agree_with_pytorch_ends_with_1_and_is_named(run: 
     assert "broken limit: agreement, onnxruntime fp16 classifier clean" in said
     assert "broken limit: agreement, onnxruntime fp32" not in said
     assert Bundle.open(tmp_path / "bundle").manifest.report is not None
+
+
+def test_a_run_in_the_current_folder_gives_the_bundle_its_folders_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Path(shutil.copytree(RUN, tmp_path / "mine"))
+    monkeypatch.chdir(run)
+    (run / "bundles" / "mine").mkdir(parents=True)
+    done = CliRunner().invoke(main, ["."])
+    assert done.exit_code == 2
+    assert "bundles/mine exists" in done.stderr
+
+
+def test_without_an_engine_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # importing it now raises ImportError
+    done = CliRunner().invoke(main, ["--out", str(tmp_path / "bundle")])
+    assert done.exit_code == 3
+    assert "needs 'cpu': pip install 'purify-edge[cpu]'" in done.stderr
+    assert "models/" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -89,3 +89,24 @@ def test_a_giant_manifest_is_refused(bundle_copy: Path) -> None:
 def test_a_precision_that_is_not_there_is_refused_by_name(bundle_path: Path) -> None:
     with pytest.raises(BundleError, match="has no purifier in int8, only in fp32, fp16"):
         Pipeline.load(bundle_path, precision="int8")
+
+
+def test_a_loop_of_links_is_refused(bundle_copy: Path) -> None:
+    model = bundle_copy / FILES[0]
+    model.unlink()
+    model.symlink_to(model)
+    with pytest.raises(BundleError, match="cannot be read"):
+        Pipeline.load(bundle_copy)
+
+
+def test_verify_reads_every_file(bundle_path: Path, bundle_copy: Path) -> None:
+    Bundle.open(bundle_path).verify()
+    bundle = Bundle.open(bundle_copy)
+    manifest = bundle.manifest
+    assert manifest.report is not None
+    parts = [part.file for part in (*manifest.models, *manifest.engines)]
+    for entry in (*parts, manifest.golden.file, manifest.report):
+        flip(bundle_copy / entry.path)
+        with pytest.raises(BundleError, match=f"{entry.path} is damaged"):
+            bundle.verify()
+        flip(bundle_copy / entry.path)

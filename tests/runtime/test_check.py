@@ -8,7 +8,8 @@ from purify_runtime.bundle import Bundle
 from purify_runtime.check import Limits, check_bundle
 from purify_runtime.engines.onnxruntime import OnnxRuntimeEngine
 from purify_runtime.errors import InputError
-from purify_runtime.report import Report
+from purify_runtime.golden import GoldenSplit
+from purify_runtime.report import Check, Report
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +146,22 @@ def test_the_limits_are_sharp() -> None:
     assert verdicts(Limits(min_agreement=0.99, max_accuracy_drop=0.021)) == [True, True]
     assert verdicts(Limits(min_agreement=0.991, max_accuracy_drop=0.021)) == [False, True]
     assert verdicts(Limits(min_agreement=0.99, max_accuracy_drop=0.019)) == [True, False]
+
+
+def test_a_batch_is_as_large_as_it_is_said_to_be_even_of_few_images() -> None:
+    images = np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1)
+    split = GoldenSplit(images, *[np.zeros(3)] * 4)  # type: ignore[arg-type]
+    assert check.some_images(split, 7).ravel().tolist() == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_a_report_without_a_check_has_not_passed(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "_checks", lambda *_: [])
+    assert not check_bundle(Bundle.open(bundle_path), precisions=("fp32",), rounds=0).passed
+
+
+def test_further_checks_must_hold_too(report: Report) -> None:
+    good = Check(name="good", value=1, limit=2, passed=True)
+    bad = Check(name="bad", value=3, limit=2, passed=False)
+    assert report.with_checks(good).passed
+    assert report.with_checks(good).checks[-1] == good
+    assert not report.with_checks(good, bad).passed

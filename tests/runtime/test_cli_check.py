@@ -26,6 +26,7 @@ def test_json_goes_to_standard_output_alone(run: Run, bundle_path: Path) -> None
     assert {row["precision"] for row in report["parity"]} == {"fp16"}
     assert set(report) == {"environment", "parity", "latency", "checks", "passed"}
     assert "parity: onnxruntime, fp16" in err
+    assert "models/purifier.fp16.onnx: engine onnxruntime on cpu, the fastest that works here" in err
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,7 @@ BAD = {
     "not json": (lambda path: (path / "manifest.json").write_text("{"), "is not a purify-edge manifest"),
     "newer schema": (lambda path: (path / "manifest.json").write_text('{"schema_version": 99}'), "upgrade purify-edge"),
     "missing golden set": (lambda path: (path / "golden.npz").unlink(), "golden.npz cannot be read"),
+    "missing report": (lambda path: (path / "report.json").unlink(), "report.json cannot be read"),
     "missing model": (lambda path: (path / "models/defended.fp16.onnx").unlink(), "defended.fp16.onnx cannot be read"),
 }
 

@@ -1,4 +1,7 @@
 import json
+import os
+import resource
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,3 +157,39 @@ def test_a_reader_that_goes_away_is_no_defect(start: Callable[..., Any], bundle_
     process.wait(timeout=60)
     assert "Traceback" not in err
     assert "defect" not in err
+
+
+def test_the_engine_that_was_taken_is_named_with_the_reason(run: Run, bundle_path: Path, images: list[Path]) -> None:
+    code, _, err = run("purify-run", bundle_path, images[0])
+    assert code == 0
+    assert "engine onnxruntime on cpu, the fastest that works here" in err
+
+
+def test_a_name_that_is_no_utf_8_is_shown_all_the_same(
+    run: Run, bundle_path: Path, images: list[Path], tmp_path: Path
+) -> None:
+    odd = os.fsencode(tmp_path) + b"/odd\xff.png"
+    os.link(images[0], odd)
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    code, out, err = run("purify-run", bundle_path, os.fsdecode(odd), env=environment)
+    assert code == 0, err
+    assert "odd" in out
+    Path(os.fsdecode(odd)).unlink()
+    code, _, err = run("purify-run", bundle_path, os.fsdecode(odd), env=environment)
+    assert code == 2
+    assert "no such file" in err
+
+
+def test_a_disk_that_fills_up_ends_with_2_and_leaves_no_half_image(
+    run: Run, bundle_path: Path, images: list[Path], tmp_path: Path
+) -> None:
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write over the limit then fails like one on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+
+    out = tmp_path / "out"
+    code, _, err = run("purify-run", bundle_path, *images, "--save", out, preexec_fn=limit)
+    assert code == 2
+    assert "File too large" in err
+    assert "Traceback" not in err
+    assert list(out.iterdir()) == []

@@ -1,4 +1,5 @@
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 
 from purify_runtime import engines
 from purify_runtime.bundle import Bundle
-from purify_runtime.engines import ENGINES, Engine, TensorSpec, open_engine
+from purify_runtime.engines import ENGINES, Engine, TensorSpec, open_engine, require_engine
 from purify_runtime.errors import BundleError, InputError, MissingError
 from purify_runtime.golden import load_golden
 from purify_runtime.images import as_batch
@@ -73,3 +74,50 @@ def test_auto_takes_the_first_that_works_and_says_why(bundle_path: Path, caplog:
 def test_a_requested_engine_that_is_missing_is_an_error() -> None:
     with pytest.raises(MissingError, match=r"purify-edge\[quantum\]"):
         open_engine("quantum", b"", source="purifier")
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_an_engine_whose_library_is_missing_names_its_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, name, None)  # importing it now raises ImportError
+    with pytest.raises(MissingError, match=r"needs '[a-z]+': pip install 'purify-edge\[[a-z]+\]'"):
+        open_engine(name, b"", source="m")
+    with pytest.raises(MissingError, match="no engine works here: onnxruntime needs"):
+        require_engine()
+
+
+def test_with_an_engine_there_is_nothing_to_complain_of() -> None:
+    require_engine()
+
+
+def test_a_graph_gets_no_weights_from_files_that_nobody_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    weights = np.arange(4, dtype=np.float32)
+    (tmp_path / "weights.bin").write_bytes(weights.tobytes())
+    monkeypatch.chdir(tmp_path)
+    tensor = onnx.numpy_helper.from_array(weights, "weights")
+    image, answer = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 4]) for name in "xy")
+    node = onnx.helper.make_node("Add", ["x", "weights"], ["y"])
+    opset = [onnx.helper.make_opsetid("", 18)]
+
+    def graph() -> bytes:
+        made = onnx.helper.make_graph([node], "g", [image], [answer], [tensor])
+        return bytes(onnx.helper.make_model(made, opset_imports=opset, ir_version=10).SerializeToString())
+
+    with open_engine("onnxruntime", graph(), source="m") as engine:
+        assert np.array_equal(engine.run(np.zeros((1, 4), np.float32))[0], weights)
+    onnx.external_data_helper.set_external_data(tensor, "weights.bin", offset=0, length=16)
+    tensor.ClearField("raw_data")
+    with pytest.raises(BundleError, match="cannot load m"):
+        open_engine("onnxruntime", graph(), source="m")
+
+
+def test_a_graph_of_no_input_is_refused() -> None:
+    onnx = pytest.importorskip("onnx")
+    answer = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    node = onnx.helper.make_node("Constant", [], ["y"], value_floats=[1.0])
+    made = onnx.helper.make_graph([node], "g", [], [answer])
+    model = onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    with pytest.raises(BundleError, match="m must have one input and one output"):
+        open_engine("onnxruntime", model.SerializeToString(), source="m")

@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from purify_runtime import golden
 from purify_runtime.bundle import Bundle
 from purify_runtime.errors import BundleError
 from purify_runtime.golden import GoldenSplit, encode_golden, load_golden
@@ -49,7 +51,7 @@ def test_a_file_that_is_no_golden_set_is_refused(edit_manifest: Any, content: by
         load_golden(install_golden(edit_manifest, content))
 
 
-def test_a_golden_set_of_other_shapes_is_refused(edit_manifest: Any) -> None:
+def test_a_golden_set_of_other_shapes_is_refused(edit_manifest: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     n, k = 256, 10
     wrong = GoldenSplit(
         images=np.zeros((n, 28, 28, 3), np.uint8),
@@ -59,5 +61,26 @@ def test_a_golden_set_of_other_shapes_is_refused(edit_manifest: Any) -> None:
         defended=np.zeros((n, k), np.float32),
     )
     content = encode_golden({"clean": wrong, "adversarial": wrong})
-    with pytest.raises(BundleError, match=r"split 'clean' has shapes .*28, 28, 3"):
+    monkeypatch.setattr(golden, "NPY_HEADER_BYTES", 10**7)  # not refused for its size
+    with pytest.raises(BundleError, match=r"split 'clean' holds .*28, 28, 3"):
+        load_golden(install_golden(edit_manifest, content))
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("images", np.int16), ("labels", np.float32), ("defended", "<U9")])
+def test_a_golden_set_of_other_types_is_refused(
+    edit_manifest: Any, bundle_path: Path, name: str, dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits = load_golden(Bundle.open(bundle_path))
+    wrong = dataclasses.replace(splits["clean"], **{name: getattr(splits["clean"], name).astype(dtype)})
+    content = encode_golden(splits | {"clean": wrong})
+    monkeypatch.setattr(golden, "NPY_HEADER_BYTES", 10**7)  # not refused for its size
+    with pytest.raises(BundleError, match=f"split 'clean' holds .*{np.dtype(dtype).name}.*, expected"):
+        load_golden(install_golden(edit_manifest, content))
+
+
+def test_a_golden_set_that_unpacks_to_more_than_announced_is_refused(edit_manifest: Any, bundle_path: Path) -> None:
+    splits = load_golden(Bundle.open(bundle_path))
+    giant = dataclasses.replace(splits["clean"], defended=np.zeros((1_000_000, 10), np.float32))
+    content = encode_golden(splits | {"clean": giant})
+    with pytest.raises(BundleError, match=r"unpacks to [0-9]+ bytes, the manifest announces"):
         load_golden(install_golden(edit_manifest, content))

@@ -55,7 +55,9 @@ def test_a_missing_part_is_named(content: bytes, key: str) -> None:
         parse_manifest(json.dumps(manifest).encode(), source="m")
 
 
-@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "models/../../x", "..", "", "models\\..\\..\\x", "C:/x"])
+@pytest.mark.parametrize(
+    "path", ["../x", "/etc/passwd", "models/../../x", "..", "", "models\\..\\..\\x", "C:/x", "models/\0x"]
+)
 def test_a_path_outside_the_bundle_is_refused(content: bytes, path: str) -> None:
     manifest = json.loads(content)
     manifest["golden"]["file"]["path"] = path
@@ -67,3 +69,16 @@ def test_a_model_listed_twice_is_refused(content: bytes) -> None:
     models = json.loads(content)["models"]
     with pytest.raises(BundleError, match="listed twice"):
         parse_manifest(changed(content, models=[*models, models[0]]), source="m")
+
+
+def test_a_precision_without_all_three_models_is_refused(content: bytes) -> None:
+    models = json.loads(content)["models"]
+    with pytest.raises(BundleError, match="no fp16 model for defended"):
+        parse_manifest(changed(content, models=models[:-1]), source="m")
+
+
+@pytest.mark.parametrize("splits", [{}, {"clean": 0}, {"[/]": 256}, {"": 256}])
+def test_a_golden_set_of_nothing_or_of_odd_names_is_refused(content: bytes, splits: dict[str, int]) -> None:
+    golden = json.loads(content)["golden"]
+    with pytest.raises(BundleError, match="is not a purify-edge manifest"):
+        parse_manifest(changed(content, golden=golden | {"splits": splits}), source="m")

@@ -1,12 +1,14 @@
-"""Ctrl-C in every command, and kill -9 in the one that runs for hours."""
+"""Ctrl-C in every command, and kill -9 and a full disk in the one that runs for hours."""
 
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -34,12 +36,11 @@ def start_training(idx_folder: Path, tmp_path: Path) -> Iterator[Callable[..., "
     (tmp_path / "small.toml").write_text(small_data.RECIPE)
     running = []
 
-    def start(*options: str) -> "subprocess.Popen[bytes]":
+    def start(*options: str, **process_options: Any) -> "subprocess.Popen[bytes]":
         arguments = [str(tmp_path / "small.toml"), "--out", str(tmp_path / "run"), *options]
         with (tmp_path / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [*PROGRAM, "train", str(idx_folder), *arguments], stdout=subprocess.PIPE, stderr=log
-            )
+            command = [*PROGRAM, "train", str(idx_folder), *arguments]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, **process_options)
         running.append(process)
         return process
 
@@ -119,6 +120,23 @@ def test_training_interrupted_says_how_to_go_on(
     assert "--resume" in log
     assert "Traceback" not in log
     assert not list((tmp_path / "run").glob(".*"))  # no half written file
+
+
+@pytest.mark.parametrize("size", [10_000, 100_000])  # too small for the weights, for the checkpoint of a teacher
+def test_training_on_a_disk_that_fills_up_can_go_on_later(
+    start_training: Callable[..., "subprocess.Popen[bytes]"], tmp_path: Path, size: int
+) -> None:
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write over the limit then fails like one on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    process = start_training(preexec_fn=limit)
+    assert process.wait(timeout=120) == 2
+    log = (tmp_path / "log").read_text()
+    assert "File too large" in log
+    assert "Traceback" not in log
+    assert not list((tmp_path / "run").rglob(".*"))  # no half written file
+    assert start_training("--resume").wait(timeout=240) == 0, (tmp_path / "log").read_text()
 
 
 def test_training_killed_again_and_again_loses_no_more_than_an_epoch(

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 import pytest
-import tomllib
 
 from purify_export.cli import main as purify_export
 from purify_runtime.cli.check import main as purify_check

@@ -45,13 +45,14 @@ def test_an_evaluation_from_the_command_line(trained: RunFolder, small_data: Pat
     [
         ("purify-train", (), 2, "Missing argument 'RECIPE'"),
         ("purify-train", ("fashion",), 2, "did you mean 'fashion-mnist'?"),
-        ("purify-train", ("fashion-mnist", "--data", "docs"), 2, "docs does not hold Fashion-MNIST"),
+        ("purify-train", ("fashion-mnist", "--data", "tests"), 2, "tests does not hold Fashion-MNIST"),
         ("purify-train", ("fashion-mnist", "--device", "abacus"), 2, "no device 'abacus'"),
         ("purify-train", ("fashion-mnist", "--device", "cuda:77"), 3, "device 'cuda:77' cannot be used here"),
+        ("purify-train", ("fashion-mnist", "--seed", str(2**63)), 2, "is not in the range"),
         ("purify-train", ("fashion-mnist", "--limit", "0"), 2, "0 is not in the range x>=1"),
         ("purify-train", ("fashion-mnist", "--out", "README.md"), 2, "README.md exists"),
         ("purify-eval", ("absent",), 2, "no run 'absent'"),
-        ("purify-eval", ("docs",), 2, "docs is not a run folder"),
+        ("purify-eval", ("tests",), 2, "tests is not a run folder"),
     ],
 )
 def test_bad_input_ends_with_one_message(

@@ -1,5 +1,6 @@
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,14 @@ from purify_toolkit.recipe import find_recipe
 def test_fashion_mnist_ships_and_is_the_default() -> None:
     assert pretrained_names() == ["fashion-mnist"]
     assert open_run(None).path == open_run("fashion-mnist").path == FOLDER / "fashion-mnist"
+
+
+def test_a_folder_of_the_same_name_is_not_taken_for_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fashion-mnist").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert open_run(None).path == FOLDER / "fashion-mnist"
 
 
 def test_an_unknown_run_names_what_ships() -> None:
@@ -28,6 +37,8 @@ def test_what_ships_is_what_was_evaluated(name: str) -> None:
     recipe = (run.path / "recipe.toml").read_bytes()
     assert hashlib.sha256(recipe).hexdigest() == metrics["recipe_sha256"] == run.info["recipe_sha256"]
     assert len(run.info["commit"]) == 40
+    assert metrics["evaluated_with"]["commit"] == metrics["commit"] == run.info["commit"]
+    assert "resumed_with" not in run.info
     assert metrics["limit"] is None
     assert recipe == find_recipe(name).read_bytes()
 

@@ -4,7 +4,7 @@ import pytest
 
 from helpers.small_data import RECIPE
 from purify_toolkit.errors import InputError
-from purify_toolkit.recipe import find_recipe, parse_recipe, shipped_recipes
+from purify_toolkit.recipe import find_recipe, parse_recipe, read_recipe, shipped_recipes
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -57,3 +57,10 @@ def test_a_recipe_cannot_be_changed() -> None:
     recipe = parse_recipe(RECIPE, source="r")
     with pytest.raises(AttributeError):
         recipe.dataset = "mnist"  # type: ignore[misc, assignment]
+
+
+def test_a_recipe_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b"dataset = \xff")
+    with pytest.raises(InputError, match="is not UTF-8 text"):
+        read_recipe(path)

@@ -35,7 +35,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a run folder"):
         _ = RunFolder(tmp_path).info
     (tmp_path / "run.json").write_text(json.dumps({"seed": 0}))
-    with pytest.raises(InputError, match="a key is missing"):
+    with pytest.raises(InputError, match=r"class_names, commit, dataset.* missing"):
         _ = RunFolder(tmp_path).info
 
 
@@ -87,3 +87,9 @@ def test_a_file_is_whole_or_absent(tmp_path: Path) -> None:
         assert target.read_text() == "old"
     assert target.read_text() == "new"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_damaged_evaluation_is_refused(copy: RunFolder) -> None:
+    (copy.path / "metrics.json").write_text('{"rows": [')
+    with pytest.raises(InputError, match=r"metrics\.json is damaged .*--resume"):
+        copy.provenance()

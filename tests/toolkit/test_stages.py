@@ -1,7 +1,10 @@
+import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from helpers.small_data import VALIDATION
 from purify_toolkit.data import load_fashion_mnist
@@ -18,6 +21,19 @@ def batch() -> Batch:
     return Batch(torch.arange(32), torch.Generator().manual_seed(0))
 
 
+def record_loaded(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
+    """The trained networks that a stage will load from now on: the very objects that it works with."""
+    loaded: list[nn.Module] = []
+    load = RunFolder._load
+
+    def recording(run: RunFolder, name: str, make: Any) -> nn.Module:
+        loaded.append(load(run, name, make))
+        return loaded[-1]
+
+    monkeypatch.setattr(RunFolder, "_load", recording)
+    return loaded
+
+
 @pytest.mark.parametrize(
     ("name", "losses"),
     [
@@ -28,13 +44,22 @@ def batch() -> Batch:
     ],
 )
 def test_each_stage_has_its_losses_and_trains_its_own_network_alone(
-    stages: Stages, name: str, losses: list[str]
+    stages: Stages, name: str, losses: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    loaded = record_loaded(stages, monkeypatch)
     stage = stages.build(name)
+    assert len(loaded) == {"classifier": 0, "student": 3}.get(name, 1)
+    before = [copy.deepcopy(network.state_dict()) for network in loaded]
+    stage.network.train()
     found = stage.losses(batch())
     assert list(found) == losses
+    optimizer = torch.optim.SGD(stage.network.parameters(), lr=0.1)
     torch.stack(list(found.values())).sum().backward()
+    optimizer.step()
     assert all(parameter.grad is not None for parameter in stage.network.parameters())
+    for network, state in zip(loaded, before, strict=True):  # batch normalisation's statistics included
+        assert all(parameter.grad is None for parameter in network.parameters())
+        assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
 
 
 def test_the_adversarial_teacher_sees_the_pool_and_the_normal_one_has_none(stages: Stages) -> None:
@@ -56,16 +81,6 @@ def test_the_student_sees_adversarial_images_in_the_stated_part_of_a_batch(stage
     student.losses(batch())
     white = (seen[0] == 1).flatten(1).all(dim=1)
     assert white.tolist() == [True] * 16 + [False] * 16
-
-
-def test_the_classifier_is_frozen_behind_the_purifiers(stages: Stages, trained: RunFolder) -> None:
-    before = trained.load_classifier().state_dict()
-    stage = stages.build("student")
-    optimizer = torch.optim.SGD(stage.network.parameters(), lr=0.1)
-    torch.stack(list(stage.losses(batch()).values())).sum().backward()
-    optimizer.step()
-    after = trained.load_classifier().state_dict()
-    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_validation_judges_the_purifier(stages: Stages) -> None:

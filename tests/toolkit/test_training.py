@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from safetensors.torch import load_file
 
 from helpers.small_data import RECIPE
 from purify_toolkit.errors import InputError, MissingError
+from purify_toolkit.provenance import provenance
 from purify_toolkit.run_folder import WEIGHTS, RunFolder
 from purify_toolkit.train import Request, choose_device, train
 from purify_toolkit.training import batch_indices, read_metrics, seeded
@@ -91,11 +93,14 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     ]
 
 
-def test_another_seed_gives_other_weights(trained: RunFolder, small_data: Path, tmp_path: Path) -> None:
-    train(request_for(tmp_path / "run", small_data, seed=1, limit=64), Interrupting(0))
-    other = RunFolder(tmp_path / "run")
-    assert not torch.equal(other.load_student().head.weight, trained.load_student().head.weight)
-    assert other.info["images"] == {"train": 64, "validation": 64, "test": 64}
+def test_the_seed_and_nothing_else_decides(small_data: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(request_for(tmp_path / name, small_data, seed=seed, limit=64), Interrupting(0))
+    runs = {name: RunFolder(tmp_path / name) for name in "abc"}
+    weights = {name: run.load_student().head.weight for name, run in runs.items()}
+    assert torch.equal(weights["a"], weights["b"])
+    assert not torch.equal(weights["a"], weights["c"])
+    assert runs["c"].info["images"] == {"train": 64, "validation": 64, "test": 64}
 
 
 @pytest.mark.parametrize("limit", [1, 5])
@@ -122,12 +127,13 @@ def test_a_folder_of_something_else_is_not_resumed(small_data: Path, tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_a_damaged_checkpoint_is_refused_with_advice(small_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [2000, 0])
+def test_a_damaged_checkpoint_is_refused_with_advice(small_data: Path, tmp_path: Path, kept: int) -> None:
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         train(request_for(out, small_data), Interrupting(15))  # within the classifier's second epoch
     checkpoint = out / "checkpoints" / "classifier.pt"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:2000])
+    checkpoint.write_bytes(checkpoint.read_bytes()[:kept])
     with pytest.raises(InputError, match=r"classifier\.pt cannot be resumed from .*remove it to repeat this stage"):
         train(request_for(out, small_data, resume=True), Interrupting(0))
     checkpoint.unlink()
@@ -139,6 +145,19 @@ def test_a_resumed_run_that_was_complete_is_evaluated_again(trained: RunFolder, 
     rows = train(request_for(trained.path, small_data, resume=True), Interrupting(0))
     assert len(rows) == 5
     assert (trained.path / "student.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_run_that_other_code_goes_on_with_says_so(
+    trained: RunFolder, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Path(shutil.copytree(trained.path, tmp_path / "run"))
+    train(request_for(out, small_data, resume=True), Interrupting(0))
+    assert "resumed_with" not in RunFolder(out).info
+    now = provenance() | {"commit": "0" * 40}
+    monkeypatch.setattr("purify_toolkit.train.provenance", lambda: now)
+    for _ in range(2):
+        train(request_for(out, small_data, resume=True), Interrupting(0))
+    assert RunFolder(out).info == trained.info | {"resumed_with": [now]}
 
 
 def test_generators_depend_on_everything_named() -> None:

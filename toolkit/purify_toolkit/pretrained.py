@@ -20,7 +20,9 @@ def open_run(path_or_name: str | None) -> RunFolder:
     Raises:
         InputError: neither a folder nor a name that ships.
     """
-    name = path_or_name or DEFAULT
+    if path_or_name is None:
+        return RunFolder(FOLDER / DEFAULT)
+    name = path_or_name
     if Path(name).is_dir():
         return RunFolder(Path(name))
     if name in pretrained_names():

@@ -51,7 +51,7 @@ class PurifierTable(OptimizerTable, frozen=True, kw_only=True):
 
 
 class DistillationTable(_Table, frozen=True, kw_only=True):
-    """The weights of the student's loss, see `losses.student_loss`."""
+    """The weights of the losses, see `losses`; `classifier_guidance` also goes for the adversarial teacher."""
 
     adversarial_teacher_weight: Fraction
     reconstruction: Weight
@@ -122,6 +122,18 @@ def find_recipe(name_or_path: str) -> Path:
         f"no recipe {name_or_path!r}{_nearest(name_or_path, shipped_recipes())}; "
         f"give one of {', '.join(shipped_recipes())}, or the path of a .toml file"
     )
+
+
+def read_recipe(path: Path) -> str:
+    """The text of a recipe's file.
+
+    Raises:
+        InputError: it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text ({error}); expected a recipe in TOML") from error
 
 
 def parse_recipe(text: str, *, source: str) -> Recipe:

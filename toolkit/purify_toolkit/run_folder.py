@@ -13,14 +13,17 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from purify_toolkit.errors import InputError
 from purify_toolkit.networks import Classifier, Purifier
-from purify_toolkit.recipe import PurifierTable, Recipe, parse_recipe
+from purify_toolkit.recipe import PurifierTable, Recipe, parse_recipe, read_recipe
 
 Network = TypeVar("Network", bound=nn.Module)
+
+KEYS = {"recipe", "recipe_sha256", "seed", "limit", "dataset", "commit", "class_names", "image_shape", "mean", "std"}
+"""What run.json says at least."""
 
 WEIGHTS = ("classifier", "adversarial_teacher", "normal_teacher", "student")
 
@@ -33,6 +36,8 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
+        with temporary.open("rb") as file:  # on the disk before it takes the name
+            os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
     finally:
@@ -80,9 +85,10 @@ class RunFolder:
             InputError: this is not a run folder.
         """
         try:
-            info = json.loads((self.path / "run.json").read_text())
-            if not isinstance(info, dict) or not {"class_names", "image_shape", "mean", "std", "seed"} <= info.keys():
-                raise ValueError("a key is missing")
+            info: dict[str, Any] = json.loads((self.path / "run.json").read_text())
+            missing = KEYS - info.keys() if isinstance(info, dict) else KEYS
+            if missing:
+                raise ValueError(f"{', '.join(sorted(missing))} missing")
         except (OSError, ValueError) as error:
             raise InputError(
                 f"{self.path} is not a run folder ({error}); expected one that purify-train wrote"
@@ -92,7 +98,10 @@ class RunFolder:
     def provenance(self) -> dict[str, Any]:
         """Where this run came from and how it did: run.json, and metrics.json where the run is evaluated."""
         path = self.path / "metrics.json"
-        return {"run": self.info, "metrics": json.loads(path.read_text()) if path.is_file() else None}
+        try:
+            return {"run": self.info, "metrics": json.loads(path.read_text()) if path.is_file() else None}
+        except ValueError as error:
+            raise InputError(f"{path} is damaged ({error}); purify-train --resume writes it again") from error
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -102,7 +111,7 @@ class RunFolder:
             raise InputError(
                 f"{self.path} is not a run folder: it has no recipe.toml; expected one that purify-train wrote"
             )
-        return parse_recipe(path.read_text(), source=str(path))
+        return parse_recipe(read_recipe(path), source=str(path))
 
     def weights_path(self, name: str) -> Path:
         """The file of one network's weights."""
@@ -162,7 +171,7 @@ class RunFolder:
         """Write a network's weights."""
         tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
         with atomic(self.weights_path(name)) as temporary:
-            save_file(tensors, temporary)
+            temporary.write_bytes(save(tensors))  # save_file reports a full disk by an exception of its own
 
     def save_samples(self, samples: Samples) -> None:
         """Write the travelling test images."""

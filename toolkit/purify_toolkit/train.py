@@ -124,7 +124,9 @@ def _open(request: Request) -> RunFolder:
 def _begin(run: RunFolder, request: Request, data: ImageData) -> None:
     """Write what identifies the run, where an interrupted attempt has not done so already."""
     run.path.mkdir(parents=True, exist_ok=True)
-    if not (run.path / "run.json").is_file():
+    if (run.path / "run.json").is_file():
+        _note_other_code(run)
+    else:
         mean, std = data.mean_std()
         about = {
             "dataset": data.name,
@@ -138,6 +140,14 @@ def _begin(run: RunFolder, request: Request, data: ImageData) -> None:
     with atomic(run.path / "recipe.toml") as temporary:
         temporary.write_text(request.recipe_text)
     _save_samples(run, data, request.seed)
+
+
+def _note_other_code(run: RunFolder) -> None:
+    """Record in run.json that other code than the one that began the run goes on with it."""
+    now, sessions = provenance(), [run.info, *run.info.get("resumed_with", [])]
+    if any(sessions[-1].get(key) != now[key] for key in ("commit", "versions", "python")):
+        write_json(run.path / "run.json", run.info | {"resumed_with": [*sessions[1:], now]})
+        del run.__dict__["info"]  # cached
 
 
 def _save_samples(run: RunFolder, data: ImageData, seed: int) -> None:

@@ -5,6 +5,7 @@ epoch repeats exactly what the interrupted one would have done (on a CPU; GPU ke
 """
 
 import hashlib
+import io
 import json
 import pickle
 import time
@@ -124,17 +125,19 @@ class Trainer:
         stage = self._stage
         path = self._run.checkpoint_path(stage.name)
         path.parent.mkdir(exist_ok=True)
+        buffer = io.BytesIO()  # writing to a path, torch.save reports a full disk as a RuntimeError
+        torch.save(
+            {
+                "epochs_done": epochs_done,
+                "network": stage.network.state_dict(),
+                "optimizer": self._optimizer.state_dict(),
+                "scheduler": self._scheduler.state_dict(),
+                "pool": None if stage.pool is None else stage.pool.examples,
+            },
+            buffer,
+        )
         with atomic(path) as temporary:
-            torch.save(
-                {
-                    "epochs_done": epochs_done,
-                    "network": stage.network.state_dict(),
-                    "optimizer": self._optimizer.state_dict(),
-                    "scheduler": self._scheduler.state_dict(),
-                    "pool": None if stage.pool is None else stage.pool.examples,
-                },
-                temporary,
-            )
+            temporary.write_bytes(buffer.getbuffer())
 
     def _resume(self) -> int:
         path = self._run.checkpoint_path(self._stage.name)
@@ -145,8 +148,8 @@ class Trainer:
             self._stage.network.load_state_dict(state["network"])
             self._optimizer.load_state_dict(state["optimizer"])
             self._scheduler.load_state_dict(state["scheduler"])
-        except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
-            reason = str(error).splitlines()[0]
+        except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            reason = (str(error) or "it is empty").splitlines()[0]
             raise InputError(f"{path} cannot be resumed from ({reason}); remove it to repeat this stage") from error
         if self._stage.pool is not None:
             self._stage.pool.examples = state["pool"].cpu()

@@ -4,6 +4,7 @@ The toolkit has a command class of its own like this one, for neither room may i
 """
 
 import errno
+import logging
 import os
 import sys
 from typing import Any
@@ -20,6 +21,7 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; see the class."""
+        _log_to_standard_error()
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
@@ -33,6 +35,19 @@ class Command(click.Command):
             message, code = _explain(error)
             click.echo(f"Error: {message}", err=True)
             sys.exit(code)
+
+
+def _log_to_standard_error() -> None:
+    """Show what the runtime logs, which engine it takes and why, say."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            click.echo(f"  {record.getMessage()}", err=True)
+
+    logger = logging.getLogger("purify_runtime")
+    logger.handlers = [Handler()]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 def _explain(error: Exception) -> tuple[str, int]:

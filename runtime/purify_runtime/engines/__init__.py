@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +29,12 @@ class Engine(Protocol):
 
     Attributes:
         name: its key in ENGINES.
+        version: of its library.
         device: where it really runs, `cpu` or `cuda:0`, say.
     """
 
     name: str
+    version: str
     device: str
     input_spec: TensorSpec
     output_spec: TensorSpec
@@ -53,7 +55,10 @@ class Engine(Protocol):
 
 
 ENGINES: dict[str, str] = {"onnxruntime": "purify_runtime.engines.onnxruntime:OnnxRuntimeEngine"}
-"""Engine name -> `module:class`, fastest first; the class takes an ONNX graph's bytes and a name for messages."""
+"""Engine name -> `module:class`, fastest first; the class takes an ONNX graph's bytes and a name for messages.
+
+The module also has `require()`, which returns its library or raises MissingError.
+"""
 
 
 def open_engine(name: str, graph: bytes, *, source: str) -> Engine:
@@ -84,9 +89,29 @@ def open_engine(name: str, graph: bytes, *, source: str) -> Engine:
     raise MissingError("no engine works here: " + "; ".join(reasons))
 
 
+def require_engine() -> None:
+    """See that at least one engine's library is here, before long work that ends with opening an engine.
+
+    Raises:
+        MissingError: none is.
+    """
+    reasons: list[str] = []
+    for name in ENGINES:
+        try:
+            _module(name).require()
+        except MissingError as error:
+            reasons.append(f"{name} {error}")
+        else:
+            return
+    raise MissingError("no engine works here: " + "; ".join(reasons))
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(ENGINES[name].partition(":")[0])
+
+
 def _engine_class(name: str) -> Callable[..., Engine]:
     if name not in ENGINES:
         raise InputError(f"no engine {name!r}; known: auto, {', '.join(ENGINES)}")
-    module, _, kind = ENGINES[name].partition(":")
-    engine: Callable[..., Engine] = getattr(importlib.import_module(module), kind)
+    engine: Callable[..., Engine] = getattr(_module(name), ENGINES[name].partition(":")[2])
     return engine

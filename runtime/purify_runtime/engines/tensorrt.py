@@ -13,7 +13,8 @@ EXTRAS: dict[Builder, str] = {"tensorrt_rtx": "rtx", "tensorrt": "tensorrt"}
 """Builder, which is also its module's name -> the extra that installs it."""
 
 RTX_COMPUTE_CAPABILITIES = ("SM80", "SM86", "SM89", "SM120")
-"""Ampere to Blackwell. Turing (SM75) is left out: it has no kernels for float32 matrix products."""
+"""GPUs of compute capability 8.0, 8.6, 8.9 and 12.0; no Jetson. Turing (SM75) is left out: TensorRT for RTX has no
+kernels for float32 matrix products there."""
 
 MIN_MAJOR: dict[Builder, int] = {"tensorrt_rtx": 1, "tensorrt": 10}
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+MAX_SEED = 2**63 - 1  # torch's generators take no more
 EXTRAS = dict.fromkeys(
     ("torch", "torchvision", "safetensors", "scipy", "matplotlib", "tomli"), "train"
 ) | dict.fromkeys(("onnx", "onnxscript", "onnx_ir"), "export")

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import click
 
-from purify_toolkit.cli.command import Command
+from purify_toolkit.cli.command import MAX_SEED, Command
 
 
 @click.command(cls=Command)
 @click.argument("run", required=False)
 @click.option("--data", type=click.Path(path_type=Path), help="Folder that holds the dataset; see purify-train.")
-@click.option("--seed", type=click.IntRange(min=0), help="Of the attacks' random starts; default the run's.")
+@click.option("--seed", type=click.IntRange(0, MAX_SEED), help="Of the attacks' random starts; default the run's.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--limit", type=click.IntRange(min=1), help="Use only the first so many test images.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from purify_toolkit.cli.command import Command
+from purify_toolkit.cli.command import MAX_SEED, Command
 
 
 @click.command(cls=Command)
@@ -15,7 +15,7 @@ from purify_toolkit.cli.command import Command
     type=click.Path(path_type=Path),
     help="Folder that holds the dataset; default: cache, download or Debian's.",
 )
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of every random choice.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, MAX_SEED), help="Of every random choice.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--limit", type=click.IntRange(min=1), help="Use only so many images of each part: a quick trial.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
@@ -39,13 +39,13 @@ def main(
     click.echo("importing PyTorch", err=True)
     from purify_toolkit.cli.progress import RichProgress
     from purify_toolkit.cli.table import print_rows
-    from purify_toolkit.recipe import find_recipe
+    from purify_toolkit.recipe import find_recipe, read_recipe
     from purify_toolkit.train import Request, train
 
     path = find_recipe(recipe)
     request = Request(
         recipe_name=path.stem,
-        recipe_text=path.read_text(),
+        recipe_text=read_recipe(path),
         out=out or Path("runs") / path.stem,
         data=data,
         seed=seed,

@@ -1,0 +1,53 @@
+"""Every command without a package that it needs: the extra is named, exit code 3, no traceback, nothing written."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MODULES = {
+    "purify-train": "purify_toolkit.cli.train",
+    "purify-eval": "purify_toolkit.cli.evaluate",
+    "purify-export": "purify_export.cli",
+    "purify-check": "purify_runtime.cli.check",
+    "purify-run": "purify_runtime.cli.run",
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "package", "extra"),
+    [
+        ("purify-train", "torch", "train"),
+        ("purify-train", "safetensors", "train"),
+        ("purify-eval", "torch", "train"),
+        ("purify-eval", "scipy", "train"),
+        ("purify-export", "torch", "train"),
+        ("purify-export", "onnx", "export"),
+        ("purify-export", "onnxscript", "export"),
+        ("purify-export", "onnxruntime", "cpu"),
+        ("purify-check", "onnxruntime", "cpu"),
+        ("purify-run", "onnxruntime", "cpu"),
+    ],
+)
+def test_a_package_that_is_not_installed_is_named_with_its_extra(
+    bundle_path: Path, tmp_path: Path, command: str, package: str, extra: str
+) -> None:
+    image = tmp_path / "image.png"
+    arguments = {
+        "purify-train": ["fashion-mnist", "--out", str(tmp_path / "out")],
+        "purify-eval": [],
+        "purify-export": ["--out", str(tmp_path / "out")],
+        "purify-check": [str(bundle_path)],
+        "purify-run": [str(bundle_path), str(image)],
+    }[command]
+    # None in sys.modules makes Python's own import machinery say that there is no such module.
+    program = f"import sys; sys.modules[{package!r}] = None; from {MODULES[command]} import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 3, done.stderr
+    assert f"needs '{extra}': pip install 'purify-edge[{extra}]' (" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
