@@ -8,6 +8,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from purify_runtime.errors import BuildError
 from purify_runtime.manifest import Precision
 
 OPSET = 18  # ONNX Runtime's CUDA provider lacks Resize-19; static INT8 refuses 21 and later
@@ -40,22 +41,32 @@ def onnx_from_torch(
     Returns:
         The serialised model, checked by onnx.checker with strict shape inference, without the traces of the
         exporting machine (paths, stack traces) that the exporter leaves in it.
+
+    Raises:
+        BuildError: the module cannot be exported.
     """
     wrapped = HalfPrecision(module).eval() if precision == "fp16" else module
     example = torch.zeros(2, *image_shape)  # not 1: a size of 1 would be taken for a constant
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        program = torch.onnx.export(
-            wrapped,
-            (example,),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["images"],
-            output_names=[output],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                wrapped,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["images"],
+                output_names=[output],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                verbose=False,
+            )
+        except Exception as error:  # a user's network may hold anything
+            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            raise BuildError(
+                f"torch {torch.__version__} cannot export the {type(module).__name__} to ONNX: {reason}; it must be "
+                "traceable by torch.export with any batch size"
+            ) from error
     assert program is not None
     model = _anonymous(program.model_proto)
     onnx.checker.check_model(onnx.shape_inference.infer_shapes(model, strict_mode=True), full_check=True)

@@ -22,4 +22,4 @@ class MissingError(PurifyError, RuntimeError):
 
 
 class BuildError(PurifyError, RuntimeError):
-    """An engine that its builder refused; carries the builder's own words."""
+    """A graph or an engine that its builder refused; carries the builder's own words."""

@@ -10,6 +10,7 @@ from onnx import TensorProto
 from torch import nn
 
 from purify_export.onnx_from_torch import onnx_from_torch
+from purify_runtime.errors import BuildError
 from purify_runtime.manifest import Precision
 from purify_toolkit.networks import Purifier
 
@@ -104,3 +105,15 @@ def test_images_of_any_shape_are_padded_and_cropped_inside_the_graph(
         expected = purifier(images).numpy()
     assert expected.shape == (3, channels, height, width)
     np.testing.assert_allclose(run(model, images), expected, rtol=0, atol=1e-5)
+
+
+class Undecided(nn.Module):
+    """Does another thing for dark batches: no graph can say that."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1) if x.sum() > 0 else -x.flatten(1)
+
+
+def test_a_network_that_cannot_be_exported_is_named_with_the_reason() -> None:
+    with pytest.raises(BuildError, match=r"cannot export the Undecided to ONNX: .+; it must be"):
+        export(Undecided(), "fp32")

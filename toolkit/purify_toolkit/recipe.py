@@ -83,16 +83,21 @@ class EvaluationTable(_Table, frozen=True, kw_only=True):
 
 
 class Recipe(_Table, frozen=True, kw_only=True):
-    """One training, from data to student."""
+    """One training, from data to student. `image_size`, height and width, is for an image folder only."""
 
-    dataset: Literal["fashion-mnist"]
+    dataset: Literal["fashion-mnist", "image-folder"]
     validation_size: Count
+    image_size: tuple[Count, Count] | None = None
     classifier: ClassifierTable
     teacher: PurifierTable
     student: PurifierTable
     distillation: DistillationTable
     attack: AttackTable
     evaluation: EvaluationTable
+
+    def __post_init__(self) -> None:
+        if self.image_size is not None and self.dataset != "image-folder":
+            raise ValueError(f"image_size is for the dataset image-folder, not for {self.dataset}")
 
 
 def recipe_folder() -> Path:

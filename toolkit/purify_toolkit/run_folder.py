@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from purify_toolkit.errors import InputError
 from purify_toolkit.networks import Classifier, Purifier
 from purify_toolkit.recipe import PurifierTable, Recipe, parse_recipe, read_recipe
+from purify_toolkit.user_classifier import ClassifierSource, PixelClassifier, build_classifier
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -125,9 +126,12 @@ class RunFolder:
         """Whether this network is trained."""
         return self.weights_path(name).is_file()
 
-    def new_classifier(self) -> Classifier:
-        """An untrained classifier of the recipe's size."""
+    def new_classifier(self) -> Classifier | PixelClassifier:
+        """An untrained classifier of the recipe's size, or the user's own without its weights."""
         info, table = self.info, self.recipe.classifier
+        if info.get("classifier"):
+            source = ClassifierSource.from_dict(info["classifier"])
+            return build_classifier(source, channels=info["image_shape"][0], classes=len(info["class_names"]))
         return Classifier(
             info["image_shape"][0],
             len(info["class_names"]),
@@ -142,8 +146,8 @@ class RunFolder:
         channels = self.info["image_shape"][0]
         return Purifier(channels, width=table.width, depth=table.depth, blocks=table.blocks)
 
-    def load_classifier(self) -> Classifier:
-        """The trained classifier, frozen, in evaluation mode, on the CPU."""
+    def load_classifier(self) -> Classifier | PixelClassifier:
+        """The trained classifier, the recipe's or the user's own, frozen, in evaluation mode, on the CPU."""
         return self._load("classifier", self.new_classifier)
 
     def load_student(self) -> Purifier:
@@ -169,7 +173,7 @@ class RunFolder:
 
     def save_weights(self, name: str, network: nn.Module) -> None:
         """Write a network's weights."""
-        tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+        tensors = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
         with atomic(self.weights_path(name)) as temporary:
             temporary.write_bytes(save(tensors))  # save_file reports a full disk by an exception of its own
 

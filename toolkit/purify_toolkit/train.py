@@ -12,12 +12,20 @@ import torch
 from purify_toolkit.data import ImageData, Split, load_fashion_mnist
 from purify_toolkit.errors import InputError, MissingError
 from purify_toolkit.evaluation import Row, evaluate
+from purify_toolkit.image_folder import load_image_folder
 from purify_toolkit.plots import save_grid, save_loss_curves
 from purify_toolkit.provenance import provenance
 from purify_toolkit.recipe import Recipe, parse_recipe
 from purify_toolkit.run_folder import WEIGHTS, RunFolder, Samples, atomic, write_json
 from purify_toolkit.stages import Stages
 from purify_toolkit.training import Progress, Trainer, read_metrics
+from purify_toolkit.user_classifier import (
+    ClassifierSource,
+    PixelClassifier,
+    build_classifier,
+    check_classifier,
+    read_weights,
+)
 
 SAMPLES = 1000
 GRID_ROWS = 8
@@ -25,7 +33,10 @@ GRID_ROWS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What `purify-train` was asked for; together with the data it determines the result."""
+    """What `purify-train` was asked for; together with the data it determines the result.
+
+    `classifier` and `weights` go together: a classifier of the user's, which then is not trained.
+    """
 
     recipe_name: str
     recipe_text: str
@@ -35,6 +46,8 @@ class Request:
     limit: int | None = None
     device: str = "auto"
     resume: bool = False
+    classifier: ClassifierSource | None = None
+    weights: Path | None = None
 
 
 def train(request: Request, progress: Progress) -> list[Row]:
@@ -50,7 +63,10 @@ def train(request: Request, progress: Progress) -> list[Row]:
     data = load_data(recipe, request.data)
     if request.limit is not None:
         data = data.limited(request.limit)
+    own = None if run.has("classifier") else _own_classifier(request, data, device, progress)
     _begin(run, request, data)
+    if own is not None:
+        run.save_weights("classifier", own)
     stages = Stages(run, data, device=device)
     for name in WEIGHTS:
         if not run.has(name):
@@ -61,10 +77,36 @@ def train(request: Request, progress: Progress) -> list[Row]:
     return rows
 
 
+def _own_classifier(
+    request: Request, data: ImageData, device: torch.device, progress: Progress
+) -> PixelClassifier | None:
+    """The user's classifier, checked; None where the recipe's is to be trained."""
+    if request.classifier is None or request.weights is None:
+        if request.classifier or request.weights:
+            raise InputError("--classifier and --weights belong together")
+        return None
+    channels = data.train.images.shape[1]
+    classifier = build_classifier(request.classifier, channels=channels, classes=len(data.class_names))
+    read_weights(classifier.network, request.weights)
+    progress.epoch("checking the classifier", 0, 1, len(data.validation))
+    accuracy = check_classifier(classifier, data.validation, data.class_names, device)
+    progress.advance(
+        len(data.validation), f"right on {100 * accuracy:.2f}% of {len(data.validation)} validation images"
+    )
+    return classifier.cpu()
+
+
 def load_data(recipe: Recipe, folder: Path | None) -> ImageData:
-    """The recipe's dataset."""
-    loaders = {"fashion-mnist": load_fashion_mnist}
-    return loaders[recipe.dataset](folder, validation_size=recipe.validation_size)
+    """The recipe's dataset.
+
+    Raises:
+        InputError, MissingError: see `load_fashion_mnist` and `load_image_folder`.
+    """
+    if recipe.dataset == "fashion-mnist":
+        return load_fashion_mnist(folder, validation_size=recipe.validation_size)
+    if folder is None:
+        raise InputError("the recipe is for your own images: --data names their folder or zip, SPLIT/CLASS/FILE")
+    return load_image_folder(folder, validation_size=recipe.validation_size, image_size=recipe.image_size)
 
 
 def choose_device(name: str) -> torch.device:
@@ -96,6 +138,7 @@ def _identity(request: Request) -> dict[str, Any]:
         "recipe_sha256": hashlib.sha256(request.recipe_text.encode()).hexdigest(),
         "seed": request.seed,
         "limit": request.limit,
+        "classifier": None if request.classifier is None else request.classifier.as_dict(),
     }
 
 

@@ -7,6 +7,14 @@ import click
 from purify_toolkit.cli.command import MAX_SEED, Command
 
 
+def _numbers(context: click.Context, option: click.Parameter, value: str | None) -> tuple[float, ...]:
+    """`0.49,0.48,0.45` -> a number a channel."""
+    try:
+        return tuple(float(number) for number in value.split(",")) if value else ()
+    except ValueError as error:
+        raise click.BadParameter(f"expected numbers with commas between, 0.49,0.48,0.45, got {value!r}") from error
+
+
 @click.command(cls=Command)
 @click.argument("recipe")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; default runs/RECIPE.")
@@ -17,6 +25,10 @@ from purify_toolkit.cli.command import MAX_SEED, Command
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, MAX_SEED), help="Of every random choice.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--classifier", metavar="MODULE:CALLABLE", help="Your own classifier; see below.")
+@click.option("--weights", type=click.Path(path_type=Path), help="Its weights: safetensors or a torch state dict.")
+@click.option("--mean", callback=_numbers, help="Of the normalisation it was trained with: 0.49,0.48,0.45, say.")
+@click.option("--std", callback=_numbers, help="Likewise; without --mean and --std it takes pixels in [0, 1].")
 @click.option("--limit", type=click.IntRange(min=1), help="Use only so many images of each part: a quick trial.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @click.option("--json", "as_json", is_flag=True, help="Print the evaluation as JSON.")
@@ -27,11 +39,18 @@ def main(
     data: Path | None,
     seed: int,
     device: str,
+    classifier: str | None,
+    weights: Path | None,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
     limit: int | None,
     resume: bool,
     as_json: bool,
 ) -> None:
     """Train the purifier of RECIPE: a shipped recipe's name, or the path of a .toml file.
+
+    With --classifier, your own classifier is taken as it is and the purifier is trained for it:
+    PACKAGE.MODULE:CALLABLE, called without arguments, or torchvision:NAME or timm:NAME. It is never changed.
 
     Progress goes to standard error, the final evaluation to standard output. After an interruption the
     same command with --resume goes on from the last full epoch.
@@ -41,7 +60,10 @@ def main(
     from purify_toolkit.cli.table import print_rows
     from purify_toolkit.recipe import find_recipe, read_recipe
     from purify_toolkit.train import Request, train
+    from purify_toolkit.user_classifier import ClassifierSource
 
+    if (mean or std) and classifier is None:
+        raise click.UsageError("--mean and --std are those of your own classifier: they need --classifier")
     path = find_recipe(recipe)
     request = Request(
         recipe_name=path.stem,
@@ -52,6 +74,8 @@ def main(
         limit=limit,
         device=device,
         resume=resume,
+        classifier=None if classifier is None else ClassifierSource(classifier, mean, std),
+        weights=weights,
     )
     try:
         with RichProgress() as progress:

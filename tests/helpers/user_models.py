@@ -1,0 +1,62 @@
+"""Classifiers as users have them: not ours, with parts that a purifier's training must not touch."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Tiny(nn.Module):
+    """A small network with batch normalisation and dropout; takes normalised images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 24, 3, 2, 1), nn.ReLU()
+        )
+        self.head = nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(24 * 49, 10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, 1, 28, 28] -> [N, 10]`."""
+        logits: Tensor = self.head(self.body(x))
+        return logits
+
+
+class Softmaxed(Tiny):
+    """Gives probabilities."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, 1, 28, 28] -> [N, 10]`."""
+        return super().forward(x).softmax(1)
+
+
+class Deaf(Tiny):
+    """Has no gradient towards its image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, 1, 28, 28] -> [N, 10]`."""
+        return super().forward(x.detach())
+
+
+class NotANumber(Tiny):
+    """Gives NaN."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, 1, 28, 28] -> [N, 10]`."""
+        return super().forward(x) * torch.nan
+
+
+class ThreeClasses(Tiny):
+    """Knows three classes only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, 1, 28, 28] -> [N, 3]`."""
+        return super().forward(x)[:, :3]
+
+
+def no_module() -> str:
+    """Gives something else than a network."""
+    return "a network"
+
+
+def failing() -> nn.Module:
+    """Cannot be built."""
+    raise RuntimeError("no licence for this network")

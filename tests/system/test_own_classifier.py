@@ -1,0 +1,91 @@
+"""The whole path with a user's own images and classifier: train, export, check, run."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from helpers.small_data import RECIPE
+from helpers.user_models import Tiny
+from purify_toolkit.pretrained import open_run
+
+Run = Callable[..., tuple[int, str, str]]
+TESTS = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def user(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a user has: images by split and class, a recipe, and the weights of a trained classifier."""
+    folder = tmp_path_factory.mktemp("user")
+    samples, names = open_run(None).load_samples(), ["ankle", "bag", "coat", "dress", "e", "f", "g", "h", "i", "j"]
+    for index, (image, label) in enumerate(zip(samples.images, samples.labels.tolist(), strict=True)):
+        path = folder / "images" / ("train" if index < 800 else "test") / names[label] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(path)
+    (folder / "mine.toml").write_text(RECIPE.replace('"fashion-mnist"', '"image-folder"'))
+    torch.manual_seed(0)
+    network, images, labels = Tiny(), samples.images[:800].float() / 255, samples.labels[:800]
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    for _ in range(6):
+        for part in torch.randperm(800).split(50):
+            optimizer.zero_grad()
+            F.cross_entropy(network((images[part] - 0.3) / 0.35), labels[part]).backward()
+            optimizer.step()
+    torch.save(network.state_dict(), folder / "mine.pt")
+    return folder
+
+
+def test_a_users_own_classifier_gets_its_purifier(run: Run, user: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(TESTS)}
+    out, bundle = tmp_path / "run", tmp_path / "bundle"
+    options = (
+        "--classifier",
+        "helpers.user_models:Tiny",
+        "--weights",
+        user / "mine.pt",
+        "--mean",
+        "0.3",
+        "--std",
+        "0.35",
+    )
+    code, _, err = run(
+        "purify-train", user / "mine.toml", "--data", user / "images", "--out", out, *options, env=environment
+    )
+    assert code == 0, err
+    assert "checking the classifier: epoch 1/1  right on" in err
+    code, _, err = run("purify-export", out, "--fp16", "--out", bundle, env=environment)
+    assert code == 0, err
+    code, printed, err = run(
+        "purify-check", bundle, "--json", "--rounds", 1
+    )  # the device needs no module of the user's
+    assert code == 0, err
+    accuracy = {
+        (row["role"], row["split"]): row["accuracy_reference"]
+        for row in json.loads(printed)["parity"]
+        if row["precision"] == "fp32"
+    }
+    assert accuracy["classifier", "clean"] > 0.6
+    image = next((user / "images" / "test" / "bag").iterdir())
+    code, printed, err = run("purify-run", bundle, image, "--json")
+    assert code == 0, err
+    assert json.loads(printed)["unpurified_class"] in ("ankle", "bag", "coat", "dress", *"efghij")
+    metrics = json.loads((bundle / "manifest.json").read_text())["provenance"]["run"]["classifier"]
+    assert metrics["factory"] == "helpers.user_models:Tiny"
+
+
+def test_without_the_users_module_the_error_says_so(run: Run, user: Path, tmp_path: Path) -> None:
+    code, _, err = run(
+        "purify-train",
+        user / "mine.toml",
+        *("--data", user / "images", "--out", tmp_path / "run"),
+        *("--classifier", "helpers.user_models:Tiny", "--weights", user / "mine.pt"),
+    )
+    assert code == 2
+    assert "no module 'helpers' here or installed" in err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,157 @@
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from purify_toolkit.errors import InputError
+from purify_toolkit.image_folder import is_image_folder, load_image_folder
+
+CLASSES = ("cat", "dog")
+
+
+def colour(split: str, label: int, index: int) -> tuple[int, int, int]:
+    return (40 * len(split) % 256, 100 + label, index)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six training and two test images a class, 8 x 6, each of one colour that tells which it is."""
+    source = tmp_path / "pets"
+    for split, count in (("train", 6), ("test", 2)):
+        for label, name in enumerate(CLASSES):
+            (source / split / name).mkdir(parents=True)
+            for index in range(count):
+                image = Image.new("RGB", (6, 8), colour(split, label, index))
+                image.save(source / split / name / f"{index}.png")
+    return source
+
+
+def zipped(folder: Path, target: Path, *splits: str) -> Path:
+    with zipfile.ZipFile(target, "w") as archive:
+        for split in splits:
+            for path in sorted((folder / split).rglob("*.png")):
+                archive.write(path, path.relative_to(folder))
+    return target
+
+
+def test_every_image_comes_with_its_label(folder: Path) -> None:
+    data = load_image_folder(folder, validation_size=4)
+    assert (data.name, data.class_names) == ("pets", CLASSES)
+    assert [len(part) for part in (data.train, data.validation, data.test)] == [8, 4, 4]
+    assert data.train.images.shape == (8, 3, 8, 6)
+    assert data.train.images.dtype == torch.uint8
+    for part in (data.train, data.validation, data.test):
+        assert torch.equal(part.images[:, 1, 0, 0].long(), 100 + part.labels)
+    assert sorted(data.test.images[:, 2, 0, 0].tolist()) == [0, 0, 1, 1]
+
+
+def test_the_first_images_of_a_split_are_of_every_class(folder: Path) -> None:
+    data = load_image_folder(folder, validation_size=4)
+    assert data.train.labels[:4].unique().tolist() == [0, 1]
+    assert data.validation.labels.unique().tolist() == [0, 1]
+
+
+def test_the_validation_part_is_always_the_same_and_shares_no_image(folder: Path) -> None:
+    first, second = load_image_folder(folder, validation_size=4), load_image_folder(folder, validation_size=4)
+    assert torch.equal(first.validation.images, second.validation.images)
+
+    def pixels(images: torch.Tensor) -> set[tuple[int, ...]]:
+        return {tuple(image[:, 0, 0].tolist()) for image in images}
+
+    assert not pixels(first.train.images) & pixels(first.validation.images)
+    assert len(pixels(first.train.images) | pixels(first.validation.images)) == 12
+
+
+@pytest.mark.parametrize("name", ["validation", "valid", "val"])
+def test_a_split_for_validation_is_taken_as_it_is(folder: Path, name: str) -> None:
+    (folder / "test").rename(folder / name)
+    (folder / "test" / "dog").mkdir(parents=True)  # a test part need not have every class
+    Image.new("RGB", (6, 8)).save(folder / "test" / "dog" / "0.jpg")
+    data = load_image_folder(folder, validation_size=999)
+    assert [len(part) for part in (data.train, data.validation, data.test)] == [12, 4, 1]
+    assert data.test.labels.tolist() == [1]
+
+
+@pytest.mark.parametrize("layout", ["a zip", "a folder of zips"])
+def test_zips_hold_the_same_images(folder: Path, tmp_path: Path, layout: str) -> None:
+    (tmp_path / "zips").mkdir()
+    if layout == "a zip":
+        source = zipped(folder, tmp_path / "zips" / "pets.zip", "train", "test")
+    else:
+        source = tmp_path / "zips"
+        zipped(folder, source / "a.zip", "train")
+        zipped(folder, source / "b.zip", "test")
+    assert is_image_folder(source)
+    expected, found = load_image_folder(folder, validation_size=4), load_image_folder(source, validation_size=4)
+    for part in ("train", "validation", "test"):
+        assert torch.equal(getattr(found, part).images, getattr(expected, part).images)
+        assert torch.equal(getattr(found, part).labels, getattr(expected, part).labels)
+
+
+def test_grey_images_stay_grey_until_one_has_colour(folder: Path) -> None:
+    for path in folder.rglob("*.png"):
+        Image.new("L", (6, 8), 77).save(path)
+    grey = load_image_folder(folder, validation_size=4)
+    assert grey.train.images.shape == (8, 1, 8, 6)
+    assert grey.train.images.unique().tolist() == [77]
+    Image.new("RGBA", (6, 8), (1, 2, 3, 4)).save(folder / "test" / "cat" / "0.png")
+    assert load_image_folder(folder, validation_size=4).train.images.shape == (8, 3, 8, 6)
+
+
+def test_images_of_several_sizes_need_an_image_size(folder: Path) -> None:
+    Image.new("RGB", (12, 16), (9, 9, 9)).save(folder / "train" / "dog" / "3.png")
+    with pytest.raises(InputError, match=r"train/dog/3\.png is 16 x 12, others are 8 x 6; image_size"):
+        load_image_folder(folder, validation_size=4)
+    data = load_image_folder(folder, validation_size=4, image_size=(4, 5))
+    assert data.train.images.shape == (8, 3, 4, 5)
+
+
+def damage(folder: Path, kind: str) -> Path:
+    image = folder / "train" / "cat" / "0.png"
+    if kind == "cut":
+        image.write_bytes(image.read_bytes()[:40])
+    elif kind == "text":
+        image.write_text("not an image")
+    elif kind == "16 bits":
+        Image.fromarray(np.full((8, 6), 40_000, np.uint16)).save(image)
+    elif kind == "no test":
+        (folder / "test").rename(folder / "tests")
+    elif kind == "unknown class":
+        (folder / "test" / "dog").rename(folder / "test" / "cow")
+    elif kind == "no zip":
+        archive = folder.parent / "pets.zip"
+        archive.write_bytes(b"PK nothing")
+        return archive
+    elif kind == "nothing":
+        return folder / "train" / "cat"
+    elif kind == "one class":
+        for split in ("train", "test"):
+            (folder / split / "dog").rename(folder / f"{split} dogs")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("cut", r"train/cat/0\.png cannot be read as an image"),
+        ("text", r"train/cat/0\.png cannot be read as an image"),
+        ("16 bits", r"train/cat/0\.png has more than 8 bits a channel"),
+        ("no test", "the split 'test': .*expected SPLIT/CLASS/FILE"),
+        ("unknown class", "the split 'test': the class 'cow' is not in 'train'"),
+        ("one class", "there is one class only"),
+        ("no zip", r"pets\.zip cannot be unpacked"),
+        ("nothing", "holds neither a folder 'train' nor a zip"),
+    ],
+)
+def test_what_cannot_be_used_is_named(folder: Path, kind: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_image_folder(damage(folder, kind), validation_size=4)
+
+
+@pytest.mark.parametrize("size", [0, 12])
+def test_a_validation_part_that_leaves_nothing_is_refused(folder: Path, size: int) -> None:
+    with pytest.raises(InputError, match="validation_size must be between 1 and 11"):
+        load_image_folder(folder, validation_size=size)

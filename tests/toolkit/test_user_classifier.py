@@ -1,0 +1,210 @@
+import hashlib
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+
+from helpers.small_data import RECIPE
+from helpers.user_models import Tiny
+from purify_toolkit.attacks import to_float
+from purify_toolkit.cli.train import main as train_command
+from purify_toolkit.data import Split
+from purify_toolkit.errors import InputError, MissingError
+from purify_toolkit.pretrained import open_run
+from purify_toolkit.run_folder import RunFolder
+from purify_toolkit.train import Request, train
+from purify_toolkit.user_classifier import ClassifierSource, build_classifier, check_classifier, read_weights
+
+MEAN, STD = (0.286,), (0.353,)
+NAMES = tuple("abcdefghij")
+CPU = torch.device("cpu")
+
+
+class Silent:
+    def epoch(self, stage: str, epoch: int, epochs: int, units: int) -> None:
+        pass
+
+    def advance(self, units: int, text: str) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def samples() -> Split:
+    loaded = open_run(None).load_samples()
+    return Split(loaded.images, loaded.labels)
+
+
+@pytest.fixture(scope="module")
+def user_network(samples: Split) -> Tiny:
+    """A user's classifier, trained on normalised images in the user's own way."""
+    torch.manual_seed(0)
+    network = Tiny()
+    images, labels = (to_float(samples.images) - MEAN[0]) / STD[0], samples.labels
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    for _ in range(8):
+        for part in torch.randperm(800).split(50):
+            optimizer.zero_grad()
+            F.cross_entropy(network(images[part]), labels[part]).backward()
+            optimizer.step()
+    return network.eval()
+
+
+@pytest.fixture(params=["safetensors", "torch", "checkpoint of DataParallel"])
+def weights(request: pytest.FixtureRequest, user_network: Tiny, tmp_path: Path) -> Path:
+    state = user_network.state_dict()
+    if request.param == "safetensors":
+        save_file(state, tmp_path / "mine.safetensors")
+        return tmp_path / "mine.safetensors"
+    if request.param == "checkpoint of DataParallel":
+        state = {"epoch": 3, "state_dict": {f"module.{key}": value for key, value in state.items()}}
+    torch.save(state, tmp_path / "mine.pt")
+    return tmp_path / "mine.pt"
+
+
+def test_it_gives_the_users_logits_from_pixels(weights: Path, user_network: Tiny, samples: Split) -> None:
+    built = build_classifier(ClassifierSource("helpers.user_models:Tiny", MEAN, STD), channels=1, classes=10)
+    read_weights(built.network, weights)
+    pixels = to_float(samples.images[:32])
+    with torch.no_grad():
+        expected = user_network((pixels - MEAN[0]) / STD[0])
+        torch.testing.assert_close(built.eval()(pixels), expected)
+    accuracy = check_classifier(built, samples[800:], NAMES, CPU)
+    assert 0.6 < accuracy < 1
+
+
+def test_a_whole_training_leaves_it_as_it_was(user_network: Tiny, small_data: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.pt"
+    torch.save(user_network.state_dict(), path)
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    source = ClassifierSource("helpers.user_models:Tiny", MEAN, STD)
+    request = Request(
+        recipe_name="small",
+        recipe_text=RECIPE,
+        out=tmp_path / "run",
+        data=small_data,
+        limit=100,
+        classifier=source,
+        weights=path,
+    )
+    rows = train(request, Silent())
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == before
+    run = RunFolder(tmp_path / "run")
+    kept = load_file(run.weights_path("classifier"))
+    for key, value in user_network.state_dict().items():
+        assert torch.equal(kept[f"network.{key}"], value)
+    assert ClassifierSource.from_dict(run.info["classifier"]) == source
+    assert [(row.threat, row.defended) for row in rows] == [
+        ("clean", False),
+        ("clean", True),
+        ("grey-box", False),
+        ("grey-box", True),
+        ("white-box", True),
+    ]
+    loaded = run.load_classifier()
+    assert not loaded.training
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    stages = [line.split('"')[3] for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert "classifier" not in stages
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("Tiny", "expected PACKAGE.MODULE:CALLABLE"),
+        ("absent.module:Tiny", "no module 'absent' here or installed"),
+        ("helpers.user_models:Absent", "helpers.user_models has no 'Absent'"),
+        ("helpers.user_models:no_module", r"gave a str, expected a torch\.nn\.Module"),
+        ("helpers.user_models:failing", "failed: RuntimeError: no licence for this network"),
+        ("torchvision:resnet1800", "failed: ValueError: Unknown model resnet1800"),
+    ],
+)
+def test_what_cannot_be_built_is_named(factory: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build_classifier(ClassifierSource(factory), channels=1, classes=10)
+
+
+def test_a_name_of_torchvision_is_built_for_the_classes() -> None:
+    built = build_classifier(ClassifierSource("torchvision:mobilenet_v3_small"), channels=3, classes=7).eval()
+    with torch.no_grad():
+        assert built(torch.rand(2, 3, 32, 32)).shape == (2, 7)
+
+
+def test_timm_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(MissingError, match="needs timm: pip install timm"):
+        build_classifier(ClassifierSource("timm:resnet18"), channels=1, classes=10)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        ((0.1, 0.2), (0.1, 0.2), "--mean has 2 values; the images have 1 channels"),
+        ((0.1,), (), "--mean and --std belong together"),
+        ((0.1,), (0.0,), "std must be above 0"),
+    ],
+)
+def test_a_normalisation_that_does_not_fit_is_refused(
+    mean: tuple[float, ...], std: tuple[float, ...], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        build_classifier(ClassifierSource("helpers.user_models:Tiny", mean, std), channels=1, classes=10)
+
+
+@pytest.mark.parametrize("content", ["missing", "empty", "text", "pickle", "another network", "no state dict"])
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "mine.pt"
+    if content in ("empty", "text"):
+        path.write_bytes(b"" if content == "empty" else b"weights")
+    elif content == "pickle":
+        torch.save({"network": Tiny()}, path)  # a whole module: loading it would run its code
+    elif content == "another network":
+        torch.save({"fc.weight": torch.zeros(3)}, path)
+    elif content == "no state dict":
+        torch.save([1, 2, 3], path)
+    with pytest.raises(InputError, match=r"mine\.pt"):
+        read_weights(Tiny(), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Softmaxed", "gives probabilities, expected logits"),
+        ("Deaf", "no gradient towards the image"),
+        ("NotANumber", "not finite"),
+        ("ThreeClasses", r"gives \[2, 3\], expected logits \[2, 10\]"),
+        ("Tiny", "validation images, guessing on 10.0%: check its weights"),  # untrained
+    ],
+)
+def test_what_is_no_classifier_of_the_data_is_refused(name: str, message: str, samples: Split) -> None:
+    torch.manual_seed(1)
+    built = build_classifier(ClassifierSource(f"helpers.user_models:{name}"), channels=1, classes=10)
+    with pytest.raises(InputError, match=message):
+        check_classifier(built, samples, NAMES, CPU)
+
+
+def test_a_classifier_of_other_images_is_refused(samples: Split) -> None:
+    built = build_classifier(ClassifierSource("torchvision:resnet18"), channels=1, classes=10)
+    with pytest.raises(InputError, match="cannot take images of 2 x 1 x 28 x 28"):
+        check_classifier(built, samples, NAMES, CPU)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--classifier", "helpers.user_models:Tiny"), "--classifier and --weights belong together"),
+        (("--mean", "0.5", "--std", "0.5"), "they need --classifier"),
+        (("--classifier", "a:b", "--mean", "half"), "expected numbers with commas between"),
+    ],
+)
+def test_options_that_do_not_go_together_end_with_2(
+    small_data: Path, recipe_file: Path, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    arguments = [str(recipe_file), "--data", str(small_data), "--out", str(tmp_path / "run"), *options]
+    done = CliRunner().invoke(train_command, arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert not (tmp_path / "run").exists()
