@@ -40,6 +40,7 @@ from purify_toolkit.run_folder import RunFolder
 
 OUTPUTS: dict[Role, str] = {"purifier": "purified", "classifier": "logits", "defended": "logits"}
 ENGINE_BATCH = (1, BATCH // 4, BATCH)
+ROUNDS = 50  # of the latency measurement: the whole command is to take less than a minute
 Tell = Callable[[str], None]
 
 
@@ -104,7 +105,9 @@ def export_run(
             provenance=run.provenance(),
         )
         with _stage(tell, "parity and latency against PyTorch"):
-            report = check_bundle(Bundle(writer.path, manifest), also_timed=_reference_calls(networks, splits["clean"]))
+            report = check_bundle(
+                Bundle(writer.path, manifest), rounds=ROUNDS, also_timed=_reference_calls(networks, splits["clean"])
+            )
         if "fp16" in precisions:
             with _stage(tell, "range of every layer on the golden images"):
                 report = report.with_checks(range_check(networks.defended, splits))

@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 from purify_toolkit.attacks import pgd, to_float
@@ -28,6 +29,7 @@ def save_loss_curves(metrics: list[dict[str, Any]], path: Path) -> None:
         for name in lines[0]["losses"]:
             axes.plot(epochs, [line["losses"][name] for line in lines], label=name)
         axes.set(title=stage.replace("_", " "), xlabel="epoch", ylabel="training loss", yscale="log")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         right = axes.twinx()
         accuracies = [name for name in lines[0]["validation"] if name.startswith("accuracy")]
         for name, style in zip(accuracies, ("--", ":"), strict=False):

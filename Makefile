@@ -1,0 +1,55 @@
+# demo and test create .venv and install what they need by themselves, once.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
+IMAGES := toolkit/purify_toolkit/pretrained/fashion-mnist/images
+
+.PHONY: demo test test-runtime check clean
+
+# Export the pre-trained pair, check the bundle against PyTorch, purify the sample images.
+demo: $(VENV)/.export
+	$(BIN)/purify-export --fp16 --out demo/bundle --force
+	$(BIN)/purify-check demo/bundle
+	$(BIN)/purify-run demo/bundle $(IMAGES)/*.png --save demo/purified --save-grid demo/purified.png --force
+	@echo "bundle: demo/bundle, picture: demo/purified.png"
+
+# The whole test suite.
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+# The runtime's tests, in an environment without torch: make test-runtime PYTHON=python3.10 VENV=.venv-3.10
+# They need a bundle: make demo.
+test-runtime: $(VENV)/.runtime
+	PURIFY_TEST_BUNDLE=demo/bundle $(BIN)/python -m pytest tests/runtime runtime
+
+# Lint, format, types, import rules.
+check: $(VENV)/.check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv .venv-* demo dist
+
+$(VENV)/.pip:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+	@touch $@
+
+$(VENV)/.export: $(VENV)/.pip pyproject.toml
+	$(PIP) -e '.[export,cpu]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.export
+	$(PIP) -e '.[export,cpu,rtx]' --group test
+	@touch $@
+
+$(VENV)/.runtime: $(VENV)/.pip pyproject.toml
+	$(PIP) -e '.[cpu]' --group test
+	@touch $@
+
+$(VENV)/.check: $(VENV)/.export
+	$(PIP) --group check
+	@touch $@
