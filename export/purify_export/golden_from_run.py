@@ -1,11 +1,13 @@
 """The golden set: a run's test images, clean and attacked, and what its PyTorch networks make of them."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from purify_runtime.golden import GoldenSplit
-from purify_toolkit.attacks import pgd, to_8bit, to_float
+from purify_toolkit.attacks import batch_size, pgd, to_8bit, to_float
 from purify_toolkit.evaluation import attack_name
 from purify_toolkit.recipe import EvaluationTable
 from purify_toolkit.run_folder import Samples
@@ -28,16 +30,20 @@ def golden_from_run(
         seed: of its random start.
     """
     images, labels = samples.images[:IMAGES], samples.labels[:IMAGES]
-    adversarial = pgd(
-        classifier,
-        to_float(images),
-        labels,
-        epsilon=table.epsilon,
-        steps=table.steps,
-        relative_step=table.relative_step,
-        generator=torch.Generator().manual_seed(seed),
-    )
-    rounded = to_8bit(adversarial, clean=images, epsilon=table.epsilon)
+    generator = torch.Generator().manual_seed(seed)
+    adversarial = [
+        pgd(
+            classifier,
+            to_float(part),
+            classes,
+            epsilon=table.epsilon,
+            steps=table.steps,
+            relative_step=table.relative_step,
+            generator=generator,
+        )
+        for part, classes in _parts(images, labels)
+    ]
+    rounded = to_8bit(torch.cat(adversarial), clean=images, epsilon=table.epsilon)
     splits = {
         "clean": reference(classifier, purifier, images, labels),
         "adversarial": reference(classifier, purifier, rounded, labels),
@@ -48,12 +54,21 @@ def golden_from_run(
 @torch.no_grad()
 def reference(classifier: nn.Module, purifier: nn.Module, images_u8: Tensor, labels: Tensor) -> GoldenSplit:
     """What PyTorch makes of 8-bit images `[N, C, H, W]`."""
-    images = to_float(images_u8)
-    purified = purifier(images)
+    purified, plain, defended = [], [], []
+    for part, _ in _parts(images_u8, labels):
+        images = to_float(part)
+        purified.append(purifier(images))
+        plain.append(classifier(images))
+        defended.append(classifier(purified[-1]))
     return GoldenSplit(
         images=np.ascontiguousarray(images_u8.permute(0, 2, 3, 1).numpy()),
         labels=labels.numpy(),
-        purified=np.ascontiguousarray(purified.numpy()),
-        classifier=classifier(images).numpy(),
-        defended=classifier(purified).numpy(),
+        purified=np.ascontiguousarray(torch.cat(purified).numpy()),
+        classifier=torch.cat(plain).numpy(),
+        defended=torch.cat(defended).numpy(),
     )
+
+
+def _parts(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    size = batch_size(images)
+    return zip(images.split(size), labels.split(size), strict=True)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from purify_runtime.errors import BuildError
 from purify_runtime.manifest import Precision
+from purify_toolkit.errors import reason
 
 OPSET = 18  # ONNX Runtime's CUDA provider lacks Resize-19; static INT8 refuses 21 and later
 
@@ -45,33 +46,40 @@ def onnx_from_torch(
     Raises:
         BuildError: the module cannot be exported.
     """
+    try:
+        model = _exported(module, image_shape, precision, output)
+        onnx.checker.check_model(onnx.shape_inference.infer_shapes(model, strict_mode=True), full_check=True)
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # a user's network may hold anything
+        raise BuildError(
+            f"torch {torch.__version__} cannot export the {type(module).__name__} to ONNX in {precision}: "
+            f"{reason(error.__cause__ or error)}; torch.export must be able to trace it, with any batch size"
+        ) from error
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
+
+
+def _exported(
+    module: nn.Module, image_shape: tuple[int, int, int], precision: Precision, output: str
+) -> onnx.ModelProto:
     wrapped = HalfPrecision(module).eval() if precision == "fp16" else module
     example = torch.zeros(2, *image_shape)  # not 1: a size of 1 would be taken for a constant
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        try:
-            program = torch.onnx.export(
-                wrapped,
-                (example,),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=["images"],
-                output_names=[output],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                verbose=False,
-            )
-        except Exception as error:  # a user's network may hold anything
-            reason = str(error.__cause__ or error).strip().splitlines()[0]
-            raise BuildError(
-                f"torch {torch.__version__} cannot export the {type(module).__name__} to ONNX: {reason}; it must be "
-                "traceable by torch.export with any batch size"
-            ) from error
+        program = torch.onnx.export(
+            wrapped,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=[output],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
     assert program is not None
-    model = _anonymous(program.model_proto)
-    onnx.checker.check_model(onnx.shape_inference.infer_shapes(model, strict_mode=True), full_check=True)
-    content: bytes = model.SerializeToString(deterministic=True)
-    return content
+    return _anonymous(program.model_proto)
 
 
 def _anonymous(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from purify_runtime.golden import GoldenSplit
 from purify_runtime.report import Check
@@ -21,7 +22,9 @@ def largest_activation(network: nn.Module, images: Tensor) -> tuple[str, float]:
 
     def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            found[name] = max(found.get(name, 0.0), float(output.abs().max()))
+            for tensor in filter(torch.is_tensor, tree_leaves(output)):  # a module may give a tuple
+                if tensor.is_floating_point() and tensor.numel():
+                    found[name] = max(found.get(name, 0.0), float(tensor.abs().max()))
 
         return hook
 

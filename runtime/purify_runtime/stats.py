@@ -9,7 +9,7 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     """95% score interval of a proportion (Wilson 1927, doi:10.1080/01621459.1927.10502953).
 
     >>> [round(bound, 4) for bound in wilson(250, 256)]
-    [0.9499, 0.9892]
+    [0.9498, 0.9892]
     """
     if n == 0:
         return 0.0, 1.0

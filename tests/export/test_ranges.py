@@ -2,6 +2,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from helpers.user_models import Attentive
 from purify_export.export import Networks
 from purify_export.ranges import largest_activation, range_check
 from purify_runtime.golden import GoldenSplit
@@ -42,3 +43,9 @@ def test_hooks_are_removed(networks: Networks) -> None:
     assert value < 65504
     assert dict(networks.defended.named_modules())[name] is not None
     assert not any(module._forward_hooks for module in networks.defended.modules())
+
+
+def test_modules_that_give_tuples_are_watched_too() -> None:
+    name, value = largest_activation(Attentive().eval(), torch.rand(2, 1, 5, 8))
+    assert value > 0
+    assert name in ("", "attention", "attention.out_proj")

@@ -60,3 +60,41 @@ def no_module() -> str:
 def failing() -> nn.Module:
     """Cannot be built."""
     raise RuntimeError("no licence for this network")
+
+
+class Viewing(nn.Module):
+    """Takes colour images and flattens by view(), as many do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU())
+        self.module = nn.Linear(8 * 49, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, 3, 14, 14] -> [N, 4]`."""
+        features = self.body(x)
+        logits: Tensor = self.module(features.view(features.shape[0], -1))
+        return logits
+
+
+class Attentive(nn.Module):
+    """Holds a module that gives a tuple."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, 1, T, 8] -> [N, 8]`."""
+        attended, _ = self.attention(x[:, 0], x[:, 0], x[:, 0])
+        logits: Tensor = attended.mean(1)
+        return logits
+
+
+class Asserting(Tiny):
+    """Fails without a word."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, 1, 28, 28] -> [N, 10]`."""
+        assert x.shape[-1] == 32
+        return super().forward(x)

@@ -170,10 +170,11 @@ def test_a_name_that_is_no_utf_8_is_shown_all_the_same(
 ) -> None:
     odd = os.fsencode(tmp_path) + b"/odd\xff.png"
     os.link(images[0], odd)
-    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
-    code, out, err = run("purify-run", bundle_path, os.fsdecode(odd), env=environment)
-    assert code == 0, err
-    assert "odd" in out
+    for encoding in ("utf-8:strict", "latin-1", "ascii"):
+        environment = os.environ | {"PYTHONIOENCODING": encoding}
+        code, out, err = run("purify-run", bundle_path, os.fsdecode(odd), env=environment)
+        assert code == 0, err
+        assert "odd" in out
     Path(os.fsdecode(odd)).unlink()
     code, _, err = run("purify-run", bundle_path, os.fsdecode(odd), env=environment)
     assert code == 2

@@ -105,6 +105,11 @@ def test_every_target_and_extra_in_the_documents_exists(document: Path) -> None:
             assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"]), line
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_no_figure_is_left_to_be_filled_in(document: Path) -> None:
+    assert not re.findall(r"@[A-Z_]+@", document.read_text())
+
+
 def test_the_readme_opens_with_the_two_commands() -> None:
     assert shell_lines(REPOSITORY / "README.md")[:2] == ["make demo", "make test"]
 

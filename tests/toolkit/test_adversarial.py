@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from purify_toolkit.adversarial import BATCH, AdversarialPool
-from purify_toolkit.attacks import to_float
+from purify_toolkit.adversarial import AdversarialPool
+from purify_toolkit.attacks import batch_size, to_float
 from purify_toolkit.pretrained import open_run
 from purify_toolkit.recipe import AttackTable
 
@@ -30,7 +30,7 @@ def test_each_image_is_attacked_at_first_and_then_once_in_every_few_epochs(pool:
 
 def test_the_examples_differ_from_the_images_by_epsilon_at_most(pool: AdversarialPool) -> None:
     clean = open_run(None).load_samples().images[:COUNT]
-    assert refresh(pool, 0) == [BATCH, COUNT - BATCH]
+    assert refresh(pool, 0) == [batch_size(clean), COUNT - batch_size(clean)]
     largest = (pool.examples.int() - clean.int()).abs().amax(dim=(1, 2, 3))
     assert largest.min() >= 0.02 * 255 - 1
     assert largest.max() <= 0.1 * 255 + 0.5

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from purify_toolkit.attacks import pgd, to_8bit, to_float
+from purify_toolkit.attacks import batch_size, pgd, to_8bit, to_float
 from purify_toolkit.errors import InputError
 from purify_toolkit.evaluation import count_correct
 from purify_toolkit.pretrained import open_run
@@ -84,3 +84,8 @@ def test_8_bits_survive_the_way_to_float_and_back() -> None:
     assert floats.min() == 0
     assert floats.max() == 1
     assert torch.equal(to_8bit(floats), images)
+
+
+def test_large_images_are_attacked_few_at_once() -> None:
+    sizes = [batch_size(torch.zeros(1, 3, side, side)) for side in (28, 32, 224, 2000)]
+    assert sizes == [500, 382, 7, 1]

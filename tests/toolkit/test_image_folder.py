@@ -1,11 +1,14 @@
+import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
+from purify_runtime.images import read_image
+from purify_runtime.manifest import InputContract
 from purify_toolkit.errors import InputError
 from purify_toolkit.image_folder import is_image_folder, load_image_folder
 
@@ -109,7 +112,7 @@ def test_images_of_several_sizes_need_an_image_size(folder: Path) -> None:
     assert data.train.images.shape == (8, 3, 4, 5)
 
 
-def damage(folder: Path, kind: str) -> Path:
+def damage(folder: Path, kind: str) -> Path:  # noqa: PLR0912
     image = folder / "train" / "cat" / "0.png"
     if kind == "cut":
         image.write_bytes(image.read_bytes()[:40])
@@ -121,6 +124,19 @@ def damage(folder: Path, kind: str) -> Path:
         (folder / "test").rename(folder / "tests")
     elif kind == "unknown class":
         (folder / "test" / "dog").rename(folder / "test" / "cow")
+    elif kind == "not UTF-8":
+        for split in ("train", "test"):
+            (folder / split / "dog").rename(os.fsdecode(os.fsencode(folder / split) + b"/d\xffg"))
+    elif kind == "text chunk":
+        info = PngImagePlugin.PngInfo()
+        info.add_text("comment", "x" * 10_000_000, zip=True)
+        Image.new("RGB", (6, 8)).save(image, pnginfo=info)
+    elif kind == "damaged zip":
+        archive = zipped(folder, folder.parent / "pets.zip", "train", "test")
+        content = bytearray(archive.read_bytes())
+        content[60:90] = bytes(30)
+        archive.write_bytes(content)
+        return archive
     elif kind == "no zip":
         archive = folder.parent / "pets.zip"
         archive.write_bytes(b"PK nothing")
@@ -142,6 +158,9 @@ def damage(folder: Path, kind: str) -> Path:
         ("no test", "the split 'test': .*expected SPLIT/CLASS/FILE"),
         ("unknown class", "the split 'test': the class 'cow' is not in 'train'"),
         ("one class", "there is one class only"),
+        ("not UTF-8", "is not named in UTF-8"),
+        ("text chunk", r"train/cat/0\.png cannot be read as an image"),
+        ("damaged zip", r"pets\.zip cannot be unpacked"),
         ("no zip", r"pets\.zip cannot be unpacked"),
         ("nothing", "holds neither a folder 'train' nor a zip"),
     ],
@@ -155,3 +174,37 @@ def test_what_cannot_be_used_is_named(folder: Path, kind: str, message: str) -> 
 def test_a_validation_part_that_leaves_nothing_is_refused(folder: Path, size: int) -> None:
     with pytest.raises(InputError, match="validation_size must be between 1 and 11"):
         load_image_folder(folder, validation_size=size)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_recipe_may_say_how_many_channels(folder: Path, channels: int) -> None:
+    data = load_image_folder(folder, validation_size=4, channels=channels)
+    assert data.train.images.shape == (8, channels, 8, 6)
+    if channels == 1:  # as Pillow, and so the runtime, turns colour into grey
+        expected = {
+            Image.new("RGB", (1, 1), colour("test", label, index)).convert("L").getpixel((0, 0))
+            for label in (0, 1)
+            for index in (0, 1)
+        }
+        assert set(data.test.images[:, 0, 0, 0].tolist()) == expected
+
+
+def test_images_are_read_as_the_device_reads_them(folder: Path) -> None:
+    """Transparency over black, and the camera's orientation applied."""
+    path = folder / "test" / "cat" / "0.png"
+    image = Image.new("RGBA", (8, 6), (200, 100, 50, 0))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter: 8 wide as it is stored, 6 wide as it is meant
+    image.save(path, exif=exif)
+    found = read_image(path, InputContract(channels=3, height=8, width=6))
+    data = load_image_folder(folder, validation_size=4)
+    assert found.max() == 0
+    assert any(np.array_equal(found, image.permute(1, 2, 0).numpy()) for image in data.test.images)
+
+
+def test_all_data_are_told_apart_from_others(folder: Path) -> None:
+    first = load_image_folder(folder, validation_size=4)
+    assert first.sha256() == load_image_folder(folder, validation_size=4).sha256()
+    assert first.sha256() != load_image_folder(folder, validation_size=5).sha256()
+    Image.new("RGB", (6, 8), (9, 9, 9)).save(folder / "test" / "cat" / "0.png")
+    assert first.sha256() != load_image_folder(folder, validation_size=4).sha256()

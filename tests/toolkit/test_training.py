@@ -10,7 +10,7 @@ from helpers.small_data import RECIPE
 from purify_toolkit.errors import InputError, MissingError
 from purify_toolkit.provenance import provenance
 from purify_toolkit.run_folder import WEIGHTS, RunFolder
-from purify_toolkit.train import Request, choose_device, train
+from purify_toolkit.train import Request, choose_device, load_data_of, train
 from purify_toolkit.training import batch_indices, read_metrics, seeded
 
 EPOCHS = {"classifier": 3, "adversarial_teacher": 2, "normal_teacher": 2, "student": 3}
@@ -118,6 +118,21 @@ def test_a_run_of_another_request_is_not_resumed(
 ) -> None:
     with pytest.raises(InputError, match=difference):
         train(request_for(trained.path, small_data, resume=True, **changes), Interrupting(0))
+
+
+def test_a_run_of_other_data_is_not_resumed(trained: RunFolder, small_data: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(trained.path, tmp_path / "run"))
+    info = trained.info | {"data_sha256": "0" * 64}
+    (out / "run.json").write_text(json.dumps(info))
+    with pytest.raises(InputError, match="was begun with other data"):
+        train(request_for(out, small_data, resume=True), Interrupting(0))
+
+
+def test_data_of_other_classes_are_not_evaluated(trained: RunFolder, small_data: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(trained.path, tmp_path / "run"))
+    (out / "run.json").write_text(json.dumps(trained.info | {"class_names": ["cat", "dog"]}))
+    with pytest.raises(InputError, match=r"the data do not fit .*class_names"):
+        load_data_of(RunFolder(out), small_data)
 
 
 def test_a_folder_of_something_else_is_not_resumed(small_data: Path, tmp_path: Path) -> None:

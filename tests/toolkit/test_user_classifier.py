@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from helpers.small_data import RECIPE
-from helpers.user_models import Tiny
+from helpers.user_models import Tiny, Viewing
 from purify_toolkit.attacks import to_float
 from purify_toolkit.cli.train import main as train_command
 from purify_toolkit.data import Split
@@ -142,7 +142,7 @@ def test_timm_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("mean", "std", "message"),
     [
-        ((0.1, 0.2), (0.1, 0.2), "--mean has 2 values; the images have 1 channels"),
+        ((0.1, 0.2), (0.1, 0.2), "--mean has 2 values, the images have 1 channels"),
         ((0.1,), (), "--mean and --std belong together"),
         ((0.1,), (0.0,), "std must be above 0"),
     ],
@@ -154,11 +154,13 @@ def test_a_normalisation_that_does_not_fit_is_refused(
         build_classifier(ClassifierSource("helpers.user_models:Tiny", mean, std), channels=1, classes=10)
 
 
-@pytest.mark.parametrize("content", ["missing", "empty", "text", "pickle", "another network", "no state dict"])
+@pytest.mark.parametrize(
+    "content", ["missing", "empty", "text", "half a text", "pickle", "another network", "no state dict"]
+)
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "mine.pt"
-    if content in ("empty", "text"):
-        path.write_bytes(b"" if content == "empty" else b"weights")
+    if content in ("empty", "text", "half a text"):
+        path.write_bytes({"empty": b"", "text": b"weights", "half a text": b"the weights"}[content])
     elif content == "pickle":
         torch.save({"network": Tiny()}, path)  # a whole module: loading it would run its code
     elif content == "another network":
@@ -176,7 +178,8 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, content: str) -> No
         ("Deaf", "no gradient towards the image"),
         ("NotANumber", "not finite"),
         ("ThreeClasses", r"gives \[2, 3\], expected logits \[2, 10\]"),
-        ("Tiny", "validation images, guessing on 10.0%: check its weights"),  # untrained
+        ("Asserting", "cannot take images of 2 x 1 x 28 x 28: AssertionError"),
+        ("Tiny", r"no better than guessing, 10\.0%: check its weights"),  # untrained
     ],
 )
 def test_what_is_no_classifier_of_the_data_is_refused(name: str, message: str, samples: Split) -> None:
@@ -208,3 +211,34 @@ def test_options_that_do_not_go_together_end_with_2(
     assert done.exit_code == 2
     assert message in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_network_that_views_channels_last_images_is_taken() -> None:
+    torch.manual_seed(0)
+    built = build_classifier(ClassifierSource("helpers.user_models:Viewing"), channels=3, classes=4)
+    images = torch.randint(0, 256, (40, 3, 14, 14), dtype=torch.uint8)
+    with torch.no_grad():
+        labels = built(to_float(images)).argmax(1)
+    assert check_classifier(built, Split(images, labels), ("a", "b", "c", "d"), CPU) == 1
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_part_that_is_called_module_keeps_its_name(tmp_path: Path, wrapped: bool) -> None:
+    network = Viewing()
+    prefix = "module." if wrapped else ""
+    torch.save({prefix + key: value for key, value in network.state_dict().items()}, tmp_path / "mine.pt")
+    other = Viewing()
+    read_weights(other, tmp_path / "mine.pt")
+    assert torch.equal(other.module.weight, network.module.weight)
+
+
+def test_a_modest_classifier_of_two_classes_is_taken() -> None:
+    class Modest(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            score = x.mean((1, 2, 3))
+            return torch.stack([score, 1 - score], dim=1) * 9
+
+    images = torch.zeros(200, 1, 4, 4, dtype=torch.uint8)
+    labels = torch.ones(200, dtype=torch.long)
+    labels[:60] = 0  # right on 70%
+    assert check_classifier(Modest(), Split(images, labels), ("a", "b"), CPU) == 0.7

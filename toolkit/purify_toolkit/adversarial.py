@@ -5,10 +5,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from purify_toolkit.attacks import pgd, to_8bit, to_float
+from purify_toolkit.attacks import batch_size, pgd, to_8bit, to_float
 from purify_toolkit.recipe import AttackTable
-
-BATCH = 500
 
 
 class AdversarialPool:
@@ -50,7 +48,7 @@ class AdversarialPool:
 
     def refresh(self, epoch: int, generator: torch.Generator) -> Iterator[int]:
         """Attack the images that are due, a batch a turn; yields the number of images done by each turn."""
-        for indices in self.due(epoch).split(BATCH):
+        for indices in self.due(epoch).split(batch_size(self._images)):
             self.examples[indices] = self._attacked(indices, generator)
             yield len(indices)
 

@@ -8,6 +8,8 @@ from torch.nn import functional as F
 
 from purify_toolkit.errors import InputError
 
+BATCH_PIXELS = 500 * 28 * 28
+
 
 def pgd(
     model: Callable[[Tensor], Tensor],
@@ -48,6 +50,11 @@ def pgd(
         step = relative_step * epsilon * gradient.sign()
         adversarial = torch.clamp(adversarial.detach() + step, low, high)
     return adversarial
+
+
+def batch_size(images: Tensor) -> int:
+    """How many images `[N, C, H, W]` to attack at once: fewer where they are large, for memory's sake."""
+    return max(1, BATCH_PIXELS // (images.shape[2] * images.shape[3]))
 
 
 def to_8bit(images: Tensor, *, clean: Tensor | None = None, epsilon: float | Tensor = 1.0) -> Tensor:

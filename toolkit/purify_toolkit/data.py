@@ -55,8 +55,23 @@ class ImageData:
 
     def mean_std(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of the training pixels, a value a channel, in units of [0, 1]."""
-        pixels = self.train.images.double().div(255).transpose(0, 1).flatten(1)
-        return pixels.mean(1).tolist(), pixels.std(1).tolist()
+        counts = torch.zeros(self.train.images.shape[1], 256, dtype=torch.float64)
+        for images in self.train.images.split(1000):
+            for channel in range(len(counts)):
+                counts[channel] += torch.bincount(images[:, channel].flatten(), minlength=256)
+        levels = torch.arange(256, dtype=torch.float64) / 255
+        total = counts.sum(1, keepdim=True)
+        mean = (counts * levels).sum(1, keepdim=True) / total
+        variance = (counts * (levels - mean) ** 2).sum(1, keepdim=True) / (total - 1).clamp(min=1)
+        return mean.flatten().tolist(), variance.sqrt().flatten().tolist()
+
+    def sha256(self) -> str:
+        """Of all images and labels: whether two are the same data."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.validation, self.test):
+            digest.update(repr(tuple(split.images.shape)).encode())
+            digest.update(split.images.numpy().tobytes() + split.labels.numpy().tobytes())
+        return digest.hexdigest()
 
 
 FASHION_MNIST_CLASSES = (

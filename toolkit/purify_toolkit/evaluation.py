@@ -8,11 +8,10 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from purify_toolkit.attacks import pgd, to_float
+from purify_toolkit.attacks import batch_size, pgd, to_float
 from purify_toolkit.data import Split
 from purify_toolkit.recipe import EvaluationTable
 
-BATCH = 500
 Model = Callable[[Tensor], Tensor]
 
 
@@ -49,7 +48,8 @@ def device_generator(seed: int, device: torch.device) -> torch.Generator:
 
 def batches(split: Split, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """Images float `[B, C, H, W]` in [0, 1] and labels, on `device`, in order."""
-    for images, labels in zip(split.images.split(BATCH), split.labels.split(BATCH), strict=True):
+    size = batch_size(split.images)
+    for images, labels in zip(split.images.split(size), split.labels.split(size), strict=True):
         yield to_float(images, device), labels.to(device)
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
+from torch import Tensor
 from torchvision.datasets import ImageFolder
 
 from purify_toolkit.data import ImageData, Split
-from purify_toolkit.errors import InputError
+from purify_toolkit.errors import InputError, reason
 
 VALIDATION_NAMES = ("validation", "valid", "val")
 ORDER_SEED = 0
@@ -25,16 +26,20 @@ def is_image_folder(source: Path) -> bool:
     return source.suffix == ".zip" and source.is_file()
 
 
-def load_image_folder(source: Path, *, validation_size: int, image_size: tuple[int, int] | None = None) -> ImageData:
+def load_image_folder(
+    source: Path, *, validation_size: int, channels: int | None = None, image_size: tuple[int, int] | None = None
+) -> ImageData:
     """Images `SPLIT/CLASS/FILE` of a folder, a zip, or a folder of zips.
 
-    The classes are the sorted names of the folders in `train`. The tensors are `[N, 1, H, W]` where every image
-    is grey, else `[N, 3, H, W]`; an alpha channel is dropped. Each split is in a random order, always the same, so
-    that its first images are a fair sample. Without a split `validation`, that part is taken from `train`.
+    The classes are the sorted names of the folders in `train`. The tensors are `[N, channels, H, W]`. As on the
+    device, transparency is laid over black and the camera's orientation applied. Each split is in a random order,
+    always the same, so that its first images are a fair sample. Without a split `validation`, that part is taken
+    from `train`.
 
     Args:
         source: the folder or zip.
         validation_size: images to take from `train` where there is no split `validation`.
+        channels: 1 for grey, 3 for colour; None for 1 where every image is grey, else 3.
         image_size: height and width to resize every image to, bilinear; without it all must have one size.
 
     Raises:
@@ -48,16 +53,17 @@ def load_image_folder(source: Path, *, validation_size: int, image_size: tuple[i
             _extract(source, folder)
         reader = _Reader(folder, image_size)
         train, test = reader.split("train"), reader.split("test")
-        name = next((name for name in VALIDATION_NAMES if (folder / name).is_dir()), None)
-        validation = reader.split(name) if name else None
+        folder_name = next((name for name in VALIDATION_NAMES if (folder / name).is_dir()), None)
+        validation = reader.split(folder_name) if folder_name else None
     if validation is None:
         if not 0 < validation_size < len(train):
             raise InputError(f"validation_size must be between 1 and {len(train) - 1}, got {validation_size}")
         train, validation = train[:-validation_size], train[-validation_size:]
     parts = (train, validation, test)
-    if not reader.coloured:
-        train, validation, test = (Split(part.images[:, :1].contiguous(), part.labels) for part in parts)
-    return ImageData(source.resolve().stem, reader.classes, train, validation, test)
+    if (channels or (3 if reader.coloured else 1)) == 1:
+        train, validation, test = (Split(_grey(part.images), part.labels) for part in parts)
+    name = source.resolve().stem.encode(errors="backslashreplace").decode()
+    return ImageData(name, reader.classes, train, validation, test)
 
 
 def _extract(source: Path, target: Path) -> None:
@@ -68,8 +74,17 @@ def _extract(source: Path, target: Path) -> None:
         try:
             with zipfile.ZipFile(path) as archive:
                 archive.extractall(target)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # damaged, odd method, encrypted
-            raise InputError(f"{path} cannot be unpacked ({error}); {LAYOUT}") from error
+        except OSError:
+            raise
+        except Exception as error:  # damaged in one of many ways, encrypted, packed by an odd method
+            raise InputError(f"{path} cannot be unpacked ({reason(error)}); {LAYOUT}") from error
+
+
+def _grey(images: Tensor) -> Tensor:
+    """RGB uint8 -> one channel by Pillow's weights (ITU-R 601-2), in its integer arithmetic."""
+    weights = torch.tensor([19595, 38470, 7471]).view(1, 3, 1, 1)
+    grey = [((part.int() * weights).sum(1, keepdim=True) + 0x8000) >> 16 for part in images.split(1000)]
+    return torch.cat(grey).to(torch.uint8)
 
 
 class _Reader:
@@ -91,6 +106,13 @@ class _Reader:
         if unknown or len(self.classes) < 2:
             reason = f"the class {unknown[0]!r} is not in 'train'" if unknown else "there is one class only"
             raise InputError(f"the split {name!r}: {reason}; {LAYOUT}")
+        for label in found.classes:
+            try:
+                label.encode()
+            except UnicodeEncodeError as error:
+                raise InputError(
+                    f"the split {name!r}: the folder {label!r} is not named in UTF-8; rename it"
+                ) from error
         position = [self.classes.index(label) for label in found.classes]
         images = torch.from_numpy(np.stack([image for image, _ in found])).permute(0, 3, 1, 2)
         labels = torch.tensor([position[target] for target in found.targets])
@@ -100,13 +122,19 @@ class _Reader:
     def _load(self, path: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         name = Path(path).relative_to(self._folder)
         try:
-            with Image.open(path) as image:
+            with Image.open(path) as file:
+                image = ImageOps.exif_transpose(file)
                 if image.mode.startswith(("I", "F")):
                     raise InputError(f"{name} has more than 8 bits a channel; convert it to 8 bits first")
                 self.coloured |= image.mode not in ("1", "L", "LA")
+                if image.has_transparency_data:
+                    image = image.convert("RGBA")
+                    image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
                 pixels = image.convert("RGB")
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise InputError(f"{name} cannot be read as an image ({error}); remove it") from error
+        except InputError:
+            raise
+        except Exception as error:  # decoders raise almost anything at a damaged file
+            raise InputError(f"{name} cannot be read as an image ({reason(error)}); remove it") from error
         self._size = self._size or (pixels.height, pixels.width)
         if (pixels.height, pixels.width) != self._size:
             if not self._resize:

@@ -90,7 +90,7 @@ def _show(axes: Any, image_CHW: Tensor, title: str, caption: str, colour: str) -
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     axes.set_title(title, fontsize=9)
-    axes.set_xlabel(caption, fontsize=8, color=colour)
+    axes.set_xlabel(caption, fontsize=8, color=colour, parse_math=False)  # a $ in a class name is a $
 
 
 def _save(figure: Figure, path: Path) -> None:

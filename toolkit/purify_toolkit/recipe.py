@@ -83,11 +83,12 @@ class EvaluationTable(_Table, frozen=True, kw_only=True):
 
 
 class Recipe(_Table, frozen=True, kw_only=True):
-    """One training, from data to student. `image_size`, height and width, is for an image folder only."""
+    """One training, from data to student. `image_size` (height, width) and `channels` are for an image folder."""
 
     dataset: Literal["fashion-mnist", "image-folder"]
     validation_size: Count
     image_size: tuple[Count, Count] | None = None
+    channels: Literal[1, 3] | None = None
     classifier: ClassifierTable
     teacher: PurifierTable
     student: PurifierTable
@@ -96,8 +97,8 @@ class Recipe(_Table, frozen=True, kw_only=True):
     evaluation: EvaluationTable
 
     def __post_init__(self) -> None:
-        if self.image_size is not None and self.dataset != "image-folder":
-            raise ValueError(f"image_size is for the dataset image-folder, not for {self.dataset}")
+        if (self.image_size or self.channels) and self.dataset != "image-folder":
+            raise ValueError(f"image_size and channels are for the dataset image-folder, not for {self.dataset}")
 
 
 def recipe_folder() -> Path:

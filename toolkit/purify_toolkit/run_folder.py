@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from purify_toolkit.errors import InputError
+from purify_toolkit.errors import InputError, reason
 from purify_toolkit.networks import Classifier, Purifier
 from purify_toolkit.recipe import PurifierTable, Recipe, parse_recipe, read_recipe
 from purify_toolkit.user_classifier import ClassifierSource, PixelClassifier, build_classifier
@@ -167,8 +167,7 @@ class RunFolder:
         try:
             network.load_state_dict(load_file(path))
         except (SafetensorError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{path} does not hold the recipe's {name}: {reason}") from error
+            raise InputError(f"{path} does not hold the recipe's {name}: {reason(error)}") from error
         return network.eval().requires_grad_(False)
 
     def save_weights(self, name: str, network: nn.Module) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from purify_toolkit.data import ImageData, Split, load_fashion_mnist
-from purify_toolkit.errors import InputError, MissingError
+from purify_toolkit.errors import InputError, MissingError, reason
 from purify_toolkit.evaluation import Row, evaluate
 from purify_toolkit.image_folder import load_image_folder
 from purify_toolkit.plots import save_grid, save_loss_curves
@@ -106,7 +106,9 @@ def load_data(recipe: Recipe, folder: Path | None) -> ImageData:
         return load_fashion_mnist(folder, validation_size=recipe.validation_size)
     if folder is None:
         raise InputError("the recipe is for your own images: --data names their folder or zip, SPLIT/CLASS/FILE")
-    return load_image_folder(folder, validation_size=recipe.validation_size, image_size=recipe.image_size)
+    return load_image_folder(
+        folder, validation_size=recipe.validation_size, channels=recipe.channels, image_size=recipe.image_size
+    )
 
 
 def choose_device(name: str) -> torch.device:
@@ -122,11 +124,10 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
         kind = name.partition(":")[0]
         if kind in ("cpu", "cuda", "mps"):
             raise MissingError(
-                f"device {name!r} cannot be used here: {reason}; --device auto takes what there is"
+                f"device {name!r} cannot be used here: {reason(error)}; --device auto takes what there is"
             ) from error
         raise InputError(f"no device {name!r}: expected auto, cpu, cuda, cuda:N or mps") from error
     return device
@@ -138,8 +139,14 @@ def _identity(request: Request) -> dict[str, Any]:
         "recipe_sha256": hashlib.sha256(request.recipe_text.encode()).hexdigest(),
         "seed": request.seed,
         "limit": request.limit,
-        "classifier": None if request.classifier is None else request.classifier.as_dict(),
+        "classifier": None if request.classifier is None else request.classifier.as_dict() | _weights_digest(request),
     }
+
+
+def _weights_digest(request: Request) -> dict[str, str]:
+    if request.weights is None or not request.weights.is_file():  # read_weights will say what is wrong
+        return {}
+    return {"weights_sha256": hashlib.sha256(request.weights.read_bytes()).hexdigest()}
 
 
 def _open(request: Request) -> RunFolder:
@@ -168,11 +175,14 @@ def _begin(run: RunFolder, request: Request, data: ImageData) -> None:
     """Write what identifies the run, where an interrupted attempt has not done so already."""
     run.path.mkdir(parents=True, exist_ok=True)
     if (run.path / "run.json").is_file():
+        if run.info.get("data_sha256") != data.sha256():
+            raise InputError(f"{run.path} was begun with other data; --data names the same, --out another folder")
         _note_other_code(run)
     else:
         mean, std = data.mean_std()
         about = {
             "dataset": data.name,
+            "data_sha256": data.sha256(),
             "class_names": list(data.class_names),
             "image_shape": list(data.train.images.shape[1:]),
             "mean": mean,
@@ -224,6 +234,19 @@ def evaluate_run(run: RunFolder, test: Split, *, seed: int, device: torch.device
         device=device,
         advance=lambda images: progress.advance(images, ""),
     )
+
+
+def load_data_of(run: RunFolder, folder: Path | None) -> ImageData:
+    """The dataset that a run was made with, or another of the same classes and image shape.
+
+    Raises:
+        InputError, MissingError: see `load_data`; or the data do not fit the run.
+    """
+    data = load_data(run.recipe, folder)
+    for key, found in (("class_names", list(data.class_names)), ("image_shape", list(data.test.images.shape[1:]))):
+        if found != run.info[key]:
+            raise InputError(f"the data do not fit {run.path}: {key} {found}, the run has {run.info[key]}")
+    return data
 
 
 def metrics(run: RunFolder, rows: list[Row], device: torch.device) -> dict[str, Any]:

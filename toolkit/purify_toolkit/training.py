@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from purify_toolkit.errors import InputError
+from purify_toolkit.errors import InputError, reason
 from purify_toolkit.run_folder import RunFolder, atomic
 from purify_toolkit.stages import Batch, Stage
 
@@ -149,8 +149,9 @@ class Trainer:
             self._optimizer.load_state_dict(state["optimizer"])
             self._scheduler.load_state_dict(state["scheduler"])
         except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            reason = (str(error) or "it is empty").splitlines()[0]
-            raise InputError(f"{path} cannot be resumed from ({reason}); remove it to repeat this stage") from error
+            raise InputError(
+                f"{path} cannot be resumed from ({reason(error)}); remove it to repeat this stage"
+            ) from error
         if self._stage.pool is not None:
             self._stage.pool.examples = state["pool"].cpu()
         return int(state["epochs_done"])

@@ -1,7 +1,6 @@
 """The user's own classifier: built by a callable or by name, filled with weights, checked, never changed."""
 
 import importlib
-import pickle
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -9,18 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
+from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from purify_toolkit.data import Split
-from purify_toolkit.errors import InputError, MissingError
+from purify_toolkit.errors import InputError, MissingError, reason
 from purify_toolkit.evaluation import batches, count_correct
 
 HOW = "expected PACKAGE.MODULE:CALLABLE, torchvision:NAME or timm:NAME"
 NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts keep it within a checkpoint
 PARALLEL = "module."  # what torch's DataParallel puts before every name
-ABOVE_CHANCE = 1.5
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,8 @@ class PixelClassifier(nn.Module):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """`[N, C, H, W]` pixels in [0, 1] -> `[N, K]` logits."""
-        logits: Tensor = self.network((x_NCHW - self.mean) / self.std)
+        # Contiguous, for images may come channels-last, and many a network flattens its features by view().
+        logits: Tensor = self.network(((x_NCHW - self.mean) / self.std).contiguous())
         return logits
 
 
@@ -74,7 +73,10 @@ def build_classifier(source: ClassifierSource, *, channels: int, classes: int) -
     """
     for name in ("mean", "std"):
         if len(getattr(source, name)) not in (0, channels):
-            raise InputError(f"--{name} has {len(getattr(source, name))} values; the images have {channels} channels")
+            raise InputError(
+                f"--{name} has {len(getattr(source, name))} values, the images have {channels} channels; "
+                "channels in the recipe says how many they are given"
+            )
     if bool(source.mean) != bool(source.std) or any(value <= 0 for value in source.std):
         raise InputError("--mean and --std belong together, and std must be above 0")
     library, _, name = source.factory.partition(":")
@@ -100,19 +102,27 @@ def read_weights(network: nn.Module, path: Path) -> None:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
-    except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = (str(error) or "it is empty").splitlines()[0]
-        raise InputError(f"{path} holds no weights: {reason}; expected safetensors or a torch state dict") from error
+    except Exception as error:  # torch's reader raises almost anything at a file that is not its own
+        raise InputError(
+            f"{path} holds no weights ({reason(error)}); expected safetensors or a torch state dict"
+        ) from error
     for key in NESTED:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path} holds no state dict; save it by torch.save(network.state_dict(), FILE)")
     try:
-        network.load_state_dict({key.removeprefix(PARALLEL): value for key, value in state.items()})
+        network.load_state_dict(_without_prefix(state, network))
     except RuntimeError as error:
         reasons = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
         raise InputError(f"{path} does not fit the classifier: {reasons}") from error
+
+
+def _without_prefix(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """A state dict without DataParallel's prefix, where every key has it and it is not the network's own."""
+    if all(key.startswith(PARALLEL) for key in state) and not state.keys() <= network.state_dict().keys():
+        return {key.removeprefix(PARALLEL): value for key, value in state.items()}
+    return state
 
 
 def check_classifier(
@@ -132,7 +142,10 @@ def check_classifier(
         found = tuple(logits.shape)
     except Exception as error:  # the user's own code may raise anything
         shape = " x ".join(map(str, images.shape))
-        raise InputError(f"the classifier cannot take images of {shape}: {str(error).splitlines()[0]}") from error
+        raise InputError(
+            f"the classifier cannot take images of {shape}: {reason(error)}; the recipe's image_size and channels "
+            "say what it is given"
+        ) from error
     if found != expected:
         raise InputError(
             f"the classifier gives {list(found)}, expected logits {list(expected)} for the classes "
@@ -149,10 +162,10 @@ def check_classifier(
         raise InputError("the classifier has no gradient towards the image; the purifier cannot be trained without")
     right = sum(count_correct(network, x, y) for x, y in batches(validation, device))
     accuracy, chance = right / len(validation), 1 / len(class_names)
-    if accuracy < ABOVE_CHANCE * chance:
+    if binomtest(right, len(validation), chance, alternative="greater").pvalue > 0.05:
         raise InputError(
-            f"the classifier is right on {100 * accuracy:.1f}% of {len(validation)} validation images, guessing on "
-            f"{100 * chance:.1f}%: check its weights, --mean and --std, and the order of the classes: "
+            f"the classifier is right on {100 * accuracy:.1f}% of {len(validation)} validation images, no better than "
+            f"guessing, {100 * chance:.1f}%: check its weights, --mean and --std, and the order of the classes: "
             f"{', '.join(class_names)}"
         )
     return accuracy

@@ -148,18 +148,11 @@ def run(job: Job, *, as_json: bool) -> int:
             if as_json:
                 click.echo(json.dumps(result.as_dict()))
             elif result.error:
-                progress.console.print(
-                    f"Error: {_printable(result.error)}", markup=False, highlight=False, soft_wrap=True
-                )
+                progress.console.print(f"Error: {result.error}", markup=False, highlight=False, soft_wrap=True)
     failed = sum(bool(result.error) for result in results)
     if not as_json and failed < len(results):
         _print_table(results)
     return 0 if not failed else 2 if failed == len(results) else 1
-
-
-def _printable(text: str) -> str:
-    """A text that any terminal takes: bytes of a file name that are no UTF-8 are shown as escapes."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 def _print_table(results: Sequence[Result]) -> None:
@@ -169,7 +162,7 @@ def _print_table(results: Sequence[Result]) -> None:
             continue
         changed = "yellow" if result.class_name != result.unpurified_class_name else ""
         table.add_row(
-            escape(_printable(result.file.name)),
+            escape(result.file.name),
             escape(result.class_name),
             f"{100 * result.probability:.1f}%",
             escape(result.unpurified_class_name),

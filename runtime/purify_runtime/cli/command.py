@@ -4,6 +4,7 @@ The toolkit has a command class of its own like this one, for neither room may i
 """
 
 import errno
+import io
 import logging
 import os
 import sys
@@ -21,6 +22,9 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; see the class."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # a file's name may be unprintable here
         _log_to_standard_error()
         try:
             return super().invoke(ctx)

@@ -4,12 +4,14 @@ The runtime has a command class of its own like this one, for neither room may i
 """
 
 import errno
+import io
 import os
 import sys
 from typing import Any
 
 import click
 
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA out of memory", "MPS backend out of memory")  # torch's RuntimeErrors
 MAX_SEED = 2**63 - 1  # torch's generators take no more
 EXTRAS = dict.fromkeys(
     ("torch", "torchvision", "safetensors", "scipy", "matplotlib", "tomli"), "train"
@@ -25,6 +27,9 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; see the class."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # a file's name may be unprintable here
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
@@ -51,6 +56,6 @@ def _explain(error: Exception) -> tuple[str, int]:
             return f"needs '{extra}': pip install 'purify-edge[{extra}]' ({error.name} is not installed)", 3
     if isinstance(error, OSError):
         return f"{error.filename or 'input or output'}: {error.strerror or error}", 2
-    if isinstance(error, MemoryError):
-        return "out of memory", 3
+    if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
+        return "out of memory; smaller images, networks or batches (all in the recipe) need less", 3
     return f"{type(error).__name__}: {error}\nThis is a defect; PURIFY_TRACEBACK=1 shows where.", 70

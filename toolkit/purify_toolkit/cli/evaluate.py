@@ -25,11 +25,11 @@ def main(run: str | None, data: Path | None, seed: int | None, device: str, limi
     from purify_toolkit.cli.progress import RichProgress
     from purify_toolkit.cli.table import print_rows
     from purify_toolkit.pretrained import open_run
-    from purify_toolkit.train import choose_device, evaluate_run, load_data
+    from purify_toolkit.train import choose_device, evaluate_run, load_data_of
 
     folder = open_run(run)
     chosen = choose_device(device)
-    test = load_data(folder.recipe, data).test
+    test = load_data_of(folder, data).test
     with RichProgress() as progress:
         rows = evaluate_run(
             folder, test[:limit], seed=folder.info["seed"] if seed is None else seed, device=chosen, progress=progress
