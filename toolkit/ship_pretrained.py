@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from purify_toolkit.attacks import pgd, to_8bit, to_float
+from purify_toolkit.attacks import to_8bit, to_float
+from purify_toolkit.evaluation import attack
 from purify_toolkit.pretrained import FOLDER
 from purify_toolkit.run_folder import RunFolder
 
@@ -43,15 +44,7 @@ def write_images(run: RunFolder, folder: Path) -> None:
     samples, table, classifier = run.load_samples(), run.recipe.evaluation, run.load_classifier()
     first = torch.stack([(samples.labels == label).nonzero()[0, 0] for label in range(len(run.info["class_names"]))])
     images, labels = samples.images[first], samples.labels[first]
-    adversarial = pgd(
-        classifier,
-        to_float(images),
-        labels,
-        epsilon=table.epsilon,
-        steps=table.steps,
-        relative_step=table.relative_step,
-        generator=torch.Generator().manual_seed(run.info["seed"]),
-    )
+    adversarial = attack(classifier, to_float(images), labels, table, torch.Generator().manual_seed(run.info["seed"]))
     folder.mkdir(exist_ok=True)
     rounded = to_8bit(adversarial, clean=images, epsilon=table.epsilon)
     for kind, pixels in (("clean", images), ("adversarial", rounded)):

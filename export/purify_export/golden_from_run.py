@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from purify_runtime.golden import GoldenSplit
-from purify_toolkit.attacks import batch_size, pgd, to_8bit, to_float
-from purify_toolkit.evaluation import attack_name
+from purify_toolkit.attacks import batch_size, to_8bit, to_float
+from purify_toolkit.evaluation import attack, attack_name
 from purify_toolkit.recipe import EvaluationTable
 from purify_toolkit.run_folder import Samples
 
@@ -32,16 +32,7 @@ def golden_from_run(
     images, labels = samples.images[:IMAGES], samples.labels[:IMAGES]
     generator = torch.Generator().manual_seed(seed)
     adversarial = [
-        pgd(
-            classifier,
-            to_float(part),
-            classes,
-            epsilon=table.epsilon,
-            steps=table.steps,
-            relative_step=table.relative_step,
-            generator=generator,
-        )
-        for part, classes in _parts(images, labels)
+        attack(classifier, to_float(part), classes, table, generator) for part, classes in _parts(images, labels)
     ]
     rounded = to_8bit(torch.cat(adversarial), clean=images, epsilon=table.epsilon)
     splits = {

@@ -9,9 +9,8 @@ from torch.utils._pytree import tree_leaves
 
 from purify_runtime.golden import GoldenSplit
 from purify_runtime.report import Check
-from purify_toolkit.attacks import to_float
+from purify_toolkit.attacks import batch_size, to_float
 
-BATCH = 64
 FLOAT16_MAX = float(torch.finfo(torch.float16).max)
 
 
@@ -30,7 +29,7 @@ def largest_activation(network: nn.Module, images: Tensor) -> tuple[str, float]:
 
     hooks = [module.register_forward_hook(watch(name)) for name, module in network.named_modules()]
     try:
-        for batch in images.split(BATCH):
+        for batch in images.split(batch_size(images)):
             network(batch)
     finally:
         for hook in hooks:

@@ -77,20 +77,6 @@ class Viewing(nn.Module):
         return logits
 
 
-class Attentive(nn.Module):
-    """Holds a module that gives a tuple."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[N, 1, T, 8] -> [N, 8]`."""
-        attended, _ = self.attention(x[:, 0], x[:, 0], x[:, 0])
-        logits: Tensor = attended.mean(1)
-        return logits
-
-
 class Asserting(Tiny):
     """Fails without a word."""
 
@@ -98,3 +84,11 @@ class Asserting(Tiny):
         """`[N, 1, 28, 28] -> [N, 10]`."""
         assert x.shape[-1] == 32
         return super().forward(x)
+
+
+class Wrapping(nn.Module):
+    """Calls its only part `module`, as DataParallel would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.module = nn.Linear(4, 2)

@@ -93,12 +93,12 @@ def test_a_graph_gets_no_weights_from_files_that_nobody_verified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     onnx = pytest.importorskip("onnx")
-    weights = np.arange(4, dtype=np.float32)
+    weights = np.arange(16, dtype=np.float32).reshape(4, 4)
     (tmp_path / "weights.bin").write_bytes(weights.tobytes())
     monkeypatch.chdir(tmp_path)
     tensor = onnx.numpy_helper.from_array(weights, "weights")
     image, answer = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 4]) for name in "xy")
-    node = onnx.helper.make_node("Add", ["x", "weights"], ["y"])
+    node = onnx.helper.make_node("MatMul", ["x", "weights"], ["y"])
     opset = [onnx.helper.make_opsetid("", 18)]
 
     def graph() -> bytes:
@@ -106,8 +106,8 @@ def test_a_graph_gets_no_weights_from_files_that_nobody_verified(
         return bytes(onnx.helper.make_model(made, opset_imports=opset, ir_version=10).SerializeToString())
 
     with open_engine("onnxruntime", graph(), source="m") as engine:
-        assert np.array_equal(engine.run(np.zeros((1, 4), np.float32))[0], weights)
-    onnx.external_data_helper.set_external_data(tensor, "weights.bin", offset=0, length=16)
+        assert np.array_equal(engine.run(np.eye(4, dtype=np.float32)), weights)
+    onnx.external_data_helper.set_external_data(tensor, "weights.bin", offset=0, length=64)
     tensor.ClearField("raw_data")
     with pytest.raises(BundleError, match="cannot load m"):
         open_engine("onnxruntime", graph(), source="m")

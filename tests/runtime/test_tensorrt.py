@@ -75,11 +75,14 @@ def test_a_builder_that_is_not_installed_is_named_with_its_extra(
 
 
 def test_a_folder_that_is_called_like_a_builder_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "tensorrt").mkdir()
+    (tmp_path / "a_builder").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(tensorrt, "EXTRAS", {"a_builder": "none"})
+    assert importlib.util.find_spec("a_builder") is not None
+    assert installed_builders() == []
+    (tmp_path / "a_builder" / "__init__.py").touch()
     importlib.invalidate_caches()
-    if importlib.util.find_spec("tensorrt").origin is None:  # type: ignore[union-attr]  # no real one hides it
-        assert "tensorrt" not in installed_builders()
+    assert installed_builders() == ["a_builder"]
 
 
 def test_a_tensorrt_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

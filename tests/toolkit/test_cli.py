@@ -2,9 +2,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
+import torch
 from click.testing import CliRunner
 
+from purify_toolkit.cli.command import Command
 from purify_toolkit.cli.evaluate import main as evaluate
 from purify_toolkit.cli.train import main as train
 from purify_toolkit.run_folder import RunFolder
@@ -63,3 +66,13 @@ def test_bad_input_ends_with_one_message(
     assert message in err
     assert out == ""
     assert "Traceback" not in err
+
+
+def test_out_of_memory_is_no_defect() -> None:
+    @click.command(cls=Command)
+    def greedy() -> None:
+        torch.empty(2**50)
+
+    done = CliRunner().invoke(greedy, [])
+    assert done.exit_code == 3
+    assert "out of memory; smaller images, networks or batches" in done.stderr

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from helpers.small_data import RECIPE
-from helpers.user_models import Tiny, Viewing
+from helpers.user_models import Tiny, Viewing, Wrapping
 from purify_toolkit.attacks import to_float
 from purify_toolkit.cli.train import main as train_command
 from purify_toolkit.data import Split
@@ -222,12 +222,13 @@ def test_a_network_that_views_channels_last_images_is_taken() -> None:
     assert check_classifier(built, Split(images, labels), ("a", "b", "c", "d"), CPU) == 1
 
 
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_a_part_that_is_called_module_keeps_its_name(tmp_path: Path, wrapped: bool) -> None:
-    network = Viewing()
-    prefix = "module." if wrapped else ""
+@pytest.mark.parametrize("kind", [Viewing, Wrapping])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_part_that_is_called_module_keeps_its_name(
+    tmp_path: Path, kind: type[Viewing] | type[Wrapping], prefix: str
+) -> None:
+    network, other = kind(), kind()
     torch.save({prefix + key: value for key, value in network.state_dict().items()}, tmp_path / "mine.pt")
-    other = Viewing()
     read_weights(other, tmp_path / "mine.pt")
     assert torch.equal(other.module.weight, network.module.weight)
 

@@ -58,6 +58,19 @@ def attack_name(table: EvaluationTable) -> str:
     return f"PGD-{table.steps}, Linf {table.epsilon:g}, step {table.relative_step * table.epsilon:g}, 1 random start"
 
 
+def attack(model: Model, images: Tensor, labels: Tensor, table: EvaluationTable, generator: torch.Generator) -> Tensor:
+    """The table's PGD, see `attacks.pgd`."""
+    return pgd(
+        model,
+        images,
+        labels,
+        epsilon=table.epsilon,
+        steps=table.steps,
+        relative_step=table.relative_step,
+        generator=generator,
+    )
+
+
 def evaluate(
     classifier: nn.Module,
     purifier: nn.Module,
@@ -90,15 +103,7 @@ def evaluate(
     correct = dict.fromkeys(keys, 0)
     for images, labels in batches(test, device):
         attacked = {
-            threat: pgd(
-                model,
-                images,
-                labels,
-                epsilon=table.epsilon,
-                steps=table.steps,
-                relative_step=table.relative_step,
-                generator=generator,
-            )
+            threat: attack(model, images, labels, table, generator)
             for threat, model in (("grey-box", classifier), ("white-box", defended))
         } | {"clean": images}
         for key in keys:

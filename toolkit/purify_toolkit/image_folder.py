@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from torch import Tensor
 from torchvision.datasets import ImageFolder
 
 from purify_toolkit.data import ImageData, Split
@@ -51,7 +50,7 @@ def load_image_folder(
         if not (source / "train").is_dir():
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="purify-images-")))
             _extract(source, folder)
-        reader = _Reader(folder, image_size)
+        reader = _Reader(folder, channels, image_size)
         train, test = reader.split("train"), reader.split("test")
         folder_name = next((name for name in VALIDATION_NAMES if (folder / name).is_dir()), None)
         validation = reader.split(folder_name) if folder_name else None
@@ -60,8 +59,8 @@ def load_image_folder(
             raise InputError(f"validation_size must be between 1 and {len(train) - 1}, got {validation_size}")
         train, validation = train[:-validation_size], train[-validation_size:]
     parts = (train, validation, test)
-    if (channels or (3 if reader.coloured else 1)) == 1:
-        train, validation, test = (Split(_grey(part.images), part.labels) for part in parts)
+    if not reader.coloured:
+        train, validation, test = (Split(part.images[:, :1].contiguous(), part.labels) for part in parts)
     name = source.resolve().stem.encode(errors="backslashreplace").decode()
     return ImageData(name, reader.classes, train, validation, test)
 
@@ -80,32 +79,25 @@ def _extract(source: Path, target: Path) -> None:
             raise InputError(f"{path} cannot be unpacked ({reason(error)}); {LAYOUT}") from error
 
 
-def _grey(images: Tensor) -> Tensor:
-    """RGB uint8 -> one channel by Pillow's weights (ITU-R 601-2), in its integer arithmetic."""
-    weights = torch.tensor([19595, 38470, 7471]).view(1, 3, 1, 1)
-    grey = [((part.int() * weights).sum(1, keepdim=True) + 0x8000) >> 16 for part in images.split(1000)]
-    return torch.cat(grey).to(torch.uint8)
-
-
 class _Reader:
     """Reads splits one after another, `train` first; they must fit each other."""
 
-    def __init__(self, folder: Path, image_size: tuple[int, int] | None) -> None:
+    def __init__(self, folder: Path, channels: int | None, image_size: tuple[int, int] | None) -> None:
         self._folder, self._size, self._resize = folder, image_size, image_size is not None
         self.classes: tuple[str, ...] = ()
-        self.coloured = False
+        self._channels, self.coloured = channels, channels == 3
 
     def split(self, name: str) -> Split:
-        """The images of a split as RGB."""
+        """The images of a split as RGB; the three channels of grey images are the same."""
         try:
             found = ImageFolder(str(self._folder / name), loader=self._load)
         except FileNotFoundError as error:
-            raise InputError(f"the split {name!r}: {str(error).splitlines()[0]}; {LAYOUT}") from error
+            raise InputError(f"the split {name!r}: {reason(error)}; {LAYOUT}") from error
         self.classes = self.classes or tuple(found.classes)
         unknown = sorted(set(found.classes) - set(self.classes))
         if unknown or len(self.classes) < 2:
-            reason = f"the class {unknown[0]!r} is not in 'train'" if unknown else "there is one class only"
-            raise InputError(f"the split {name!r}: {reason}; {LAYOUT}")
+            problem = f"the class {unknown[0]!r} is not in 'train'" if unknown else "there is one class only"
+            raise InputError(f"the split {name!r}: {problem}; {LAYOUT}")
         for label in found.classes:
             try:
                 label.encode()
@@ -126,11 +118,11 @@ class _Reader:
                 image = ImageOps.exif_transpose(file)
                 if image.mode.startswith(("I", "F")):
                     raise InputError(f"{name} has more than 8 bits a channel; convert it to 8 bits first")
-                self.coloured |= image.mode not in ("1", "L", "LA")
+                self.coloured |= self._channels is None and image.mode not in ("1", "L", "LA")
                 if image.has_transparency_data:
                     image = image.convert("RGBA")
                     image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-                pixels = image.convert("RGB")
+                pixels = (image.convert("L") if self._channels == 1 else image).convert("RGB")
         except InputError:
             raise
         except Exception as error:  # decoders raise almost anything at a damaged file

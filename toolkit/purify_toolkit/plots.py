@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
-from purify_toolkit.attacks import pgd, to_float
+from purify_toolkit.attacks import to_float
 from purify_toolkit.data import Split
-from purify_toolkit.evaluation import attack_name, device_generator
+from purify_toolkit.evaluation import attack, attack_name, device_generator
 from purify_toolkit.recipe import EvaluationTable
 from purify_toolkit.run_folder import atomic
 
@@ -55,15 +55,7 @@ def save_grid(
     Under each image stands the classifier's word for it, red where it is wrong. Networks on the CPU.
     """
     clean = to_float(examples.images)
-    adversarial = pgd(
-        classifier,
-        clean,
-        examples.labels,
-        epsilon=table.epsilon,
-        steps=table.steps,
-        relative_step=table.relative_step,
-        generator=device_generator(0, clean.device),
-    )
+    adversarial = attack(classifier, clean, examples.labels, table, device_generator(0, clean.device))
     with torch.no_grad():
         purified = purifier(adversarial)
         shown = {"clean": clean, "adversarial": adversarial, "purified": purified}

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from purify_toolkit.adversarial import AdversarialPool
-from purify_toolkit.attacks import pgd, to_8bit, to_float
+from purify_toolkit.attacks import to_8bit, to_float
 from purify_toolkit.data import ImageData, Split
-from purify_toolkit.evaluation import batches, count_correct, device_generator
+from purify_toolkit.evaluation import attack, batches, count_correct, device_generator
 from purify_toolkit.losses import ensemble, guidance_loss, imitation_loss, reconstruction_loss
 from purify_toolkit.recipe import EvaluationTable, OptimizerTable, Recipe
 from purify_toolkit.run_folder import RunFolder
@@ -72,15 +72,7 @@ class Validation:
         if self._adversarial is None:
             generator = device_generator(0, self.device)
             examples = [
-                pgd(
-                    self.classifier,
-                    images,
-                    labels,
-                    epsilon=self.attack.epsilon,
-                    steps=self.attack.steps,
-                    relative_step=self.attack.relative_step,
-                    generator=generator,
-                )
+                attack(self.classifier, images, labels, self.attack, generator)
                 for images, labels in batches(self.split, self.device)
             ]
             self._adversarial = Split(to_8bit(torch.cat(examples)).cpu(), self.split.labels)
