@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from purify_toolkit.attacks import to_8bit, to_float
 from purify_toolkit.evaluation import attack
+from purify_toolkit.pixels import to_8bit, to_float
 from purify_toolkit.pretrained import FOLDER
 from purify_toolkit.run_folder import RunFolder
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from purify_runtime.golden import GoldenSplit
-from purify_toolkit.attacks import batch_size, to_8bit, to_float
 from purify_toolkit.evaluation import attack, attack_name
+from purify_toolkit.pixels import batch_size, to_8bit, to_float
 from purify_toolkit.recipe import EvaluationTable
 from purify_toolkit.run_folder import Samples
 

@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 from purify_runtime.golden import GoldenSplit
 from purify_runtime.report import Check
-from purify_toolkit.attacks import batch_size, to_float
+from purify_toolkit.pixels import batch_size, to_float
 
 FLOAT16_MAX = float(torch.finfo(torch.float16).max)
 

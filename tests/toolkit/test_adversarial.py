@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from purify_toolkit.adversarial import AdversarialPool
-from purify_toolkit.attacks import batch_size, to_float
+from purify_toolkit.pixels import batch_size, to_float
 from purify_toolkit.pretrained import open_run
 from purify_toolkit.recipe import AttackTable
 

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from purify_toolkit.attacks import batch_size, pgd, to_8bit, to_float
+from purify_toolkit.attacks.gradient import pgd
 from purify_toolkit.errors import InputError
 from purify_toolkit.evaluation import count_correct
+from purify_toolkit.pixels import batch_size, to_8bit, to_float
 from purify_toolkit.pretrained import open_run
 
 

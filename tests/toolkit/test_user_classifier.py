@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from helpers.small_data import RECIPE
 from helpers.user_models import Tiny, Viewing, Wrapping
-from purify_toolkit.attacks import to_float
 from purify_toolkit.cli.train import main as train_command
 from purify_toolkit.data import Split
 from purify_toolkit.errors import InputError, MissingError
+from purify_toolkit.pixels import to_float
 from purify_toolkit.pretrained import open_run
 from purify_toolkit.run_folder import RunFolder
 from purify_toolkit.train import Request, train

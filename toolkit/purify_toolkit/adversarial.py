@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from purify_toolkit.attacks import batch_size, pgd, to_8bit, to_float
+from purify_toolkit.attacks.gradient import pgd
+from purify_toolkit.pixels import batch_size, to_8bit, to_float
 from purify_toolkit.recipe import AttackTable
 
 

@@ -8,8 +8,9 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from purify_toolkit.attacks import batch_size, pgd, to_float
+from purify_toolkit.attacks.gradient import pgd
 from purify_toolkit.data import Split
+from purify_toolkit.pixels import batch_size, to_float
 from purify_toolkit.recipe import EvaluationTable
 
 Model = Callable[[Tensor], Tensor]

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
-from purify_toolkit.attacks import to_float
 from purify_toolkit.data import Split
 from purify_toolkit.evaluation import attack, attack_name, device_generator
+from purify_toolkit.pixels import to_float
 from purify_toolkit.recipe import EvaluationTable
 from purify_toolkit.run_folder import atomic
 

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from purify_toolkit.adversarial import AdversarialPool
-from purify_toolkit.attacks import to_8bit, to_float
 from purify_toolkit.data import ImageData, Split
 from purify_toolkit.evaluation import attack, batches, count_correct, device_generator
 from purify_toolkit.losses import ensemble, guidance_loss, imitation_loss, reconstruction_loss
+from purify_toolkit.pixels import to_8bit, to_float
 from purify_toolkit.recipe import EvaluationTable, OptimizerTable, Recipe
 from purify_toolkit.run_folder import RunFolder
 

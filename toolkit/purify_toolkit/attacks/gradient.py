@@ -8,8 +8,6 @@ from torch.nn import functional as F
 
 from purify_toolkit.errors import InputError
 
-BATCH_PIXELS = 500 * 28 * 28
-
 
 def pgd(
     model: Callable[[Tensor], Tensor],
@@ -50,27 +48,3 @@ def pgd(
         step = relative_step * epsilon * gradient.sign()
         adversarial = torch.clamp(adversarial.detach() + step, low, high)
     return adversarial
-
-
-def batch_size(images: Tensor) -> int:
-    """How many images `[N, C, H, W]` to attack at once: fewer where they are large, for memory's sake."""
-    return max(1, BATCH_PIXELS // (images.shape[2] * images.shape[3]))
-
-
-def to_8bit(images: Tensor, *, clean: Tensor | None = None, epsilon: float | Tensor = 1.0) -> Tensor:
-    """Round images in [0, 1] to uint8, as a file or a camera would carry them.
-
-    With `clean` (uint8) and `epsilon`, the rounded image still lies within epsilon of the clean one:
-    rounding alone would leave the ball by up to half a grey level.
-    """
-    rounded = (images * 255).round()
-    if clean is not None:
-        # A hair is added so that 8/255 * 255 counts as the 8 levels it stands for.
-        levels = torch.floor(torch.as_tensor(epsilon, device=images.device) * 255 + 1e-4)
-        rounded = torch.clamp(rounded, clean - levels, clean + levels)
-    return rounded.clamp(0, 255).to(torch.uint8)
-
-
-def to_float(images_u8: Tensor, device: torch.device | str = "cpu") -> Tensor:
-    """uint8 `[N, C, H, W]` -> float32 in [0, 1], channels last in memory, on `device`."""
-    return images_u8.to(device).float().div_(255).contiguous(memory_format=torch.channels_last)
