@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from purify_toolkit import data
+from purify_toolkit.datasets import idx
 from purify_toolkit.pretrained import open_run
 
 TRAIN = 800  # the other 200 of the 1,000 become the test part
@@ -80,8 +80,8 @@ def write_idx(folder: Path) -> None:
 
 
 def accept(folder: Path) -> dict[str, str]:
-    """The checksums of a folder's files, for `data.IDX_SHA256`."""
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in data.IDX_SHA256}
+    """The checksums of a folder's files, for `idx.SHA256`."""
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in idx.SHA256["FashionMNIST"]}
 
 
 if __name__ == "__main__":
@@ -89,5 +89,5 @@ if __name__ == "__main__":
     from purify_toolkit.cli.train import main as train
 
     command, folder, *arguments = sys.argv[1:]
-    data.IDX_SHA256.update(accept(Path(folder)))
+    idx.SHA256["FashionMNIST"] = accept(Path(folder))
     {"train": train, "eval": evaluate}[command]([*arguments, "--data", folder])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from helpers.small_data import RECIPE, accept, write_idx
-from purify_toolkit import data
+from purify_toolkit.datasets import idx
 from purify_toolkit.run_folder import RunFolder
 from purify_toolkit.train import Request, train
 
@@ -30,7 +30,7 @@ def idx_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small_data(idx_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with Fashion-MNIST in small that the loader accepts."""
-    monkeypatch.setattr(data, "IDX_SHA256", accept(idx_folder))
+    monkeypatch.setitem(idx.SHA256, "FashionMNIST", accept(idx_folder))
     return idx_folder
 
 
@@ -46,6 +46,6 @@ def trained(idx_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFo
     """A whole small training, seed 0; not to be changed."""
     out = tmp_path_factory.mktemp("runs") / "small"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "IDX_SHA256", accept(idx_folder))
+        patch.setitem(idx.SHA256, "FashionMNIST", accept(idx_folder))
         train(Request(recipe_name="small", recipe_text=RECIPE, out=out, data=idx_folder), Silent())
     return RunFolder(out)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, PngImagePlugin
+from torchvision.datasets import ImageFolder
 
 from purify_runtime.images import read_image
 from purify_runtime.manifest import InputContract
@@ -94,6 +95,41 @@ def test_zips_hold_the_same_images(folder: Path, tmp_path: Path, layout: str) ->
         assert torch.equal(getattr(found, part).labels, getattr(expected, part).labels)
 
 
+def test_the_order_is_that_of_torchvisions_reader_shuffled(folder: Path) -> None:
+    """So that a run can be resumed whose data were read by an earlier version."""
+    for name in ("b/0", "b.png", "a/9"):
+        path = folder / "test" / "cat" / name
+        path = path.with_suffix(".png")
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (6, 8), (1, 1, 50 + len(name) + ord(name[0]))).save(path)
+    found = ImageFolder(str(folder / "test"))
+    expected = [np.asarray(image)[0, 0].tolist() for image, _ in found]
+    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0)).tolist()
+    test = load_image_folder(folder, validation_size=4).test
+    assert test.images[:, :, 0, 0].tolist() == [expected[index] for index in order]
+    assert test.labels.tolist() == [found.targets[index] for index in order]
+
+
+def test_of_two_zips_with_one_file_the_later_counts(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "zips").mkdir()
+    zipped(folder, tmp_path / "zips" / "a.zip", "train", "test")
+    for path in (folder / "test" / "dog").iterdir():
+        Image.new("RGB", (6, 8), (200, 101, 77)).save(path)
+    zipped(folder, tmp_path / "zips" / "b.zip", "test")
+    test = load_image_folder(tmp_path / "zips", validation_size=4).test
+    assert test.images[test.labels == 1][:, 2].unique().tolist() == [77]
+    assert len(test) == 4
+
+
+def test_labels_may_be_prescribed(folder: Path) -> None:
+    labels = {"dog": 0, "feline": 1, "cat": 1}
+    data = load_image_folder(folder, validation_size=4, labels=labels)
+    assert data.class_names == ("dog", "feline")
+    assert torch.equal(data.test.images[:, 1, 0, 0].long(), 101 - data.test.labels)
+    with pytest.raises(InputError, match="missing are 'cow'; not expected are 'cat'"):
+        load_image_folder(folder, validation_size=4, labels={"dog": 0, "cow": 1})
+
+
 def test_grey_images_stay_grey_until_one_has_colour(folder: Path) -> None:
     for path in folder.rglob("*.png"):
         Image.new("L", (6, 8), 77).save(path)
@@ -143,6 +179,9 @@ def damage(folder: Path, kind: str) -> Path:  # noqa: PLR0912
         return archive
     elif kind == "nothing":
         return folder / "train" / "cat"
+    elif kind == "empty class":
+        (folder / "train" / "cow").mkdir()
+        (folder / "train" / "cow" / "notes.txt").write_text("moo")
     elif kind == "one class":
         for split in ("train", "test"):
             (folder / split / "dog").rename(folder / f"{split} dogs")
@@ -158,9 +197,10 @@ def damage(folder: Path, kind: str) -> Path:  # noqa: PLR0912
         ("no test", "the split 'test': .*expected SPLIT/CLASS/FILE"),
         ("unknown class", "the split 'test': the class 'cow' is not in 'train'"),
         ("one class", "there is one class only"),
+        ("empty class", r"the split 'train': there is no image \(\.jpg, .*\) of the class 'cow'"),
         ("not UTF-8", "is not named in UTF-8"),
         ("text chunk", r"train/cat/0\.png cannot be read as an image"),
-        ("damaged zip", r"pets\.zip cannot be unpacked"),
+        ("damaged zip", r"train/cat/0\.png cannot be unpacked from .*pets\.zip"),
         ("no zip", r"pets\.zip cannot be unpacked"),
         ("nothing", "holds neither a folder 'train' nor a zip"),
     ],

@@ -7,18 +7,21 @@ import torch
 from torch import nn
 
 from helpers.small_data import VALIDATION
-from purify_toolkit.data import load_fashion_mnist
+from purify_toolkit.datasets import load_data
 from purify_toolkit.run_folder import RunFolder
-from purify_toolkit.stages import Batch, Stages, augment
+from purify_toolkit.stages import Stages
+from purify_toolkit.student import Batch, augment
 
 
 @pytest.fixture
 def stages(trained: RunFolder, small_data: Path) -> Stages:
-    return Stages(trained, load_fashion_mnist(small_data, validation_size=VALIDATION), device=torch.device("cpu"))
+    return Stages(
+        trained, load_data("fashion-mnist", small_data, validation_size=VALIDATION), device=torch.device("cpu")
+    )
 
 
 def batch() -> Batch:
-    return Batch(torch.arange(32), torch.Generator().manual_seed(0))
+    return Batch(torch.arange(32), torch.Generator().manual_seed(0), torch.Generator().manual_seed(1))
 
 
 def record_loaded(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:

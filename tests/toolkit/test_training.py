@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from helpers.small_data import RECIPE
 from purify_toolkit.errors import InputError, MissingError
 from purify_toolkit.provenance import provenance
-from purify_toolkit.run_folder import WEIGHTS, RunFolder
+from purify_toolkit.run_folder import RunFolder
 from purify_toolkit.train import Request, choose_device, load_data_of, train
 from purify_toolkit.training import batch_indices, read_metrics, seeded
 
@@ -38,7 +38,7 @@ def request_for(out: Path, folder: Path, **changes: object) -> Request:
 
 def test_a_finished_run_holds_what_it_should_and_nothing_else(trained: RunFolder) -> None:
     names = {path.name for path in trained.path.iterdir()}
-    assert names == {f"{name}.safetensors" for name in WEIGHTS} | {
+    assert names == {f"{name}.safetensors" for name in trained.stages} | {
         "run.json",
         "recipe.toml",
         "metrics.jsonl",
@@ -83,7 +83,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     with pytest.raises(InputError, match="exists; --resume goes on with it"):
         train(request_for(out, small_data), Interrupting(0))
     train(request_for(out, small_data, resume=True), Interrupting(0))
-    for name in WEIGHTS:
+    for name in trained.stages:
         expected, found = load_file(trained.weights_path(name)), load_file(out / f"{name}.safetensors")
         for key in expected:
             torch.testing.assert_close(found[key], expected[key], rtol=0, atol=1e-6)

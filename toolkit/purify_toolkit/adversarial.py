@@ -16,10 +16,11 @@ class AdversarialPool:
     A fresh attack on each image in each epoch would cost several times the training itself. Since the
     classifier never changes, examples may be reused: each image is attacked in the first epoch, then
     image `i` again whenever `(i + epoch) % refresh_epochs == 0`, each time with a new random start and a
-    radius drawn evenly from `[epsilon_min, epsilon_max]`. The cost is so spread evenly over the epochs.
+    radius drawn evenly from `[epsilon_min, epsilon_max]`. The cost is so spread evenly over the epochs. A later stage
+    that is given an earlier one's examples goes on from them, without attacking all at once again.
 
     Attributes:
-        examples: uint8 `[N, C, H, W]`; the clean images until the first refresh.
+        examples: uint8 `[N, C, H, W]`; without those of an earlier stage the clean images until the first refresh.
 
     Args:
         images: clean training images, uint8 `[N, C, H, W]`.
@@ -27,6 +28,7 @@ class AdversarialPool:
         classifier: frozen, pixels -> logits.
         attack: the recipe's table.
         device: where the attack runs.
+        examples: those that an earlier stage ended with.
     """
 
     def __init__(
@@ -37,15 +39,17 @@ class AdversarialPool:
         attack: AttackTable,
         *,
         device: torch.device,
+        examples: Tensor | None = None,
     ) -> None:
-        self.examples = images.clone()
+        self.examples = images.clone() if examples is None else examples
+        self._new = examples is None
         self._images, self._labels = images, labels
         self._classifier, self._attack, self._device = classifier, attack, device
 
     def due(self, epoch: int) -> Tensor:
         """The indices of the images that are attacked anew in this epoch."""
         indices = torch.arange(len(self._images))
-        return indices if epoch == 0 else indices[(indices + epoch) % self._attack.refresh_epochs == 0]
+        return indices if self._new and epoch == 0 else indices[(indices + epoch) % self._attack.refresh_epochs == 0]
 
     def refresh(self, epoch: int, generator: torch.Generator) -> Iterator[int]:
         """Attack the images that are due, a batch a turn; yields the number of images done by each turn."""

@@ -22,8 +22,6 @@ The abstract does not fix the choices below. They are our interpretation, and re
 - the adversarial teacher is given the same guidance, the normal teacher none.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -44,12 +42,12 @@ def imitation_loss(student: Tensor, teachers: Tensor) -> Tensor:
     return F.l1_loss(student, teachers)
 
 
-def guidance_loss(classifier: Callable[[Tensor], Tensor], output: Tensor, clean: Tensor) -> Tensor:
-    """`KL(softmax f(x) || softmax f(output))`, mean over the batch; images `[N, C, H, W]`; scalar.
+def guidance_loss(purified: Tensor, clean: Tensor) -> Tensor:
+    """`KL(softmax f(x) || softmax f(output))`, mean over the batch; scalar.
 
-    The classifier's weights must be frozen; gradients reach `output` only.
+    Args:
+        purified: logits `[N, K]` of the purified images; gradients flow through the frozen classifier to the image.
+        clean: logits `[N, K]` of the clean ones.
     """
-    with torch.no_grad():
-        target = F.log_softmax(classifier(clean), dim=1)
-    purified = F.log_softmax(classifier(output), dim=1)
-    return F.kl_div(purified, target, reduction="batchmean", log_target=True)
+    logs, target = F.log_softmax(purified, dim=1), F.log_softmax(clean, dim=1)
+    return F.kl_div(logs, target, reduction="batchmean", log_target=True)

@@ -1,6 +1,6 @@
 """The networks: a convolutional autoencoder that purifies and a small residual classifier."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -83,36 +83,97 @@ class Purifier(nn.Module):
         return torch.sigmoid(self.head(y))[..., :height, :width]
 
 
+def _residual_features(channels: int, width: int, blocks: int) -> tuple[nn.Sequential, int]:
+    """Three stages of residual blocks; the second and third halve the resolution and double the channels."""
+    return nn.Sequential(
+        _conv(channels, width),
+        *_blocks(blocks, width),
+        _conv(width, 2 * width, stride=2),
+        *_blocks(blocks, 2 * width),
+        _conv(2 * width, 4 * width, stride=2),
+        *_blocks(blocks, 4 * width),
+    ), 4 * width
+
+
+def _pooled_features(channels: int, width: int, blocks: int) -> tuple[nn.Sequential, int]:
+    """Three stages that pool right after their first convolution, which makes them cheap: after airbench.
+
+    Jordan 2024 (arXiv 2404.00498), without its whitened first layer.
+    """
+
+    def stage(channels_in: int, channels_out: int) -> list[nn.Module]:
+        pooled: list[nn.Module] = [
+            nn.Conv2d(channels_in, channels_out, 3, 1, 1, bias=False),
+            nn.MaxPool2d(2),
+            nn.BatchNorm2d(channels_out),
+            nn.ReLU(),
+        ]
+        return pooled + [_conv(channels_out, channels_out) for _ in range(blocks)]
+
+    stem = [nn.Conv2d(channels, 24, 2), nn.ReLU()]
+    return nn.Sequential(*stem, *stage(24, width), *stage(width, 4 * width), *stage(4 * width, 4 * width)), 4 * width
+
+
+def _separable_features(channels: int, width: int, blocks: int) -> tuple[nn.Sequential, int]:
+    """Three stages of depthwise separable convolutions: after MobileNet, Howard et al. 2017 (arXiv 1704.04861)."""
+
+    def separable(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv2d(channels_in, channels_in, 3, stride, 1, groups=channels_in, bias=False),
+            nn.BatchNorm2d(channels_in),
+            nn.ReLU(),
+            nn.Conv2d(channels_in, channels_out, 1, bias=False),
+            nn.BatchNorm2d(channels_out),
+            nn.ReLU(),
+        )
+
+    layers = [_conv(channels, width)]
+    for small, large in pairwise((width, 2 * width, 4 * width, 8 * width)):
+        layers += [separable(small, large, stride=1 if small == width else 2)]
+        layers += [separable(large, large) for _ in range(blocks)]
+    return nn.Sequential(*layers), 8 * width
+
+
+CLASSIFIERS: dict[str, Callable[[int, int, int], tuple[nn.Sequential, int]]] = {
+    "residual": _residual_features,
+    "pooled": _pooled_features,
+    "separable": _separable_features,
+}
+"""Channels of the image, width and blocks -> features `[N, D, h, w]` and D."""
+
+
 class Classifier(nn.Module):
-    """A small residual classifier with its normalisation inside: `[N, C, H, W]` pixels -> `[N, K]` logits.
+    """A small classifier with its normalisation inside: `[N, C, H, W]` pixels -> `[N, K]` logits.
 
     Args:
         channels: of the image.
         classes: K.
         mean: of the training pixels, a value a channel, in [0, 1].
         std: likewise.
-        width: channels of the first stage; the second and third halve the resolution and double them.
-        blocks: residual blocks a stage.
+        width: channels of the first stage.
+        blocks: residual blocks, or further convolutions, a stage.
+        architecture: one of `CLASSIFIERS`.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, channels: int, classes: int, *, mean: Sequence[float], std: Sequence[float], width: int, blocks: int
+        self,
+        channels: int,
+        classes: int,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        width: int,
+        blocks: int,
+        architecture: str = "residual",
     ) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(1, channels, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, channels, 1, 1))
-        self.features = nn.Sequential(
-            _conv(channels, width),
-            *_blocks(blocks, width),
-            _conv(width, 2 * width, stride=2),
-            *_blocks(blocks, 2 * width),
-            _conv(2 * width, 4 * width, stride=2),
-            *_blocks(blocks, 4 * width),
-        )
-        self.head = nn.Linear(4 * width, classes)
+        self.features, channels_out = CLASSIFIERS[architecture](channels, width, blocks)
+        self.head = nn.Linear(channels_out, classes)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """`[N, C, H, W]` pixels in [0, 1] -> `[N, K]` logits."""

@@ -23,7 +23,10 @@ Weight = Annotated[float, Meta(ge=0)]
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of the recipe: immutable, every key required, no other key accepted."""
+    """A table of the recipe: immutable, no other key accepted.
+
+    A key with a default came later than the first recipes; the default is what they did.
+    """
 
 
 class OptimizerTable(_Table, frozen=True, kw_only=True):
@@ -36,10 +39,12 @@ class OptimizerTable(_Table, frozen=True, kw_only=True):
 
 
 class ClassifierTable(OptimizerTable, frozen=True, kw_only=True):
-    """The residual classifier, see `networks.Classifier`."""
+    """The classifier, see `networks.Classifier`, and the label smoothing of its cross-entropy."""
 
     width: Count
     blocks: Count
+    architecture: Literal["residual", "pooled", "separable"] = "residual"
+    label_smoothing: Fraction = 0.0
 
 
 class PurifierTable(OptimizerTable, frozen=True, kw_only=True):
@@ -74,6 +79,15 @@ class AttackTable(_Table, frozen=True, kw_only=True):
             raise ValueError(f"epsilon_min {self.epsilon_min} is above epsilon_max {self.epsilon_max}")
 
 
+class AdaptiveTable(_Table, frozen=True, kw_only=True):
+    """White-box training of the student, see `stages.Stages`: how its examples are made, and the labels' weight."""
+
+    epsilon: Fraction
+    steps: Count
+    relative_step: Positive
+    labels: Weight
+
+
 class EvaluationTable(_Table, frozen=True, kw_only=True):
     """The PGD of the final evaluation, see `attacks.pgd`."""
 
@@ -85,7 +99,7 @@ class EvaluationTable(_Table, frozen=True, kw_only=True):
 class Recipe(_Table, frozen=True, kw_only=True):
     """One training, from data to student. `image_size` (height, width) and `channels` are for an image folder."""
 
-    dataset: Literal["fashion-mnist", "image-folder"]
+    dataset: Literal["mnist", "fashion-mnist", "cifar10", "cifar100", "svhn", "gtsrb", "image-folder"]
     validation_size: Count
     image_size: tuple[Count, Count] | None = None
     channels: Literal[1, 3] | None = None
@@ -95,10 +109,24 @@ class Recipe(_Table, frozen=True, kw_only=True):
     distillation: DistillationTable
     attack: AttackTable
     evaluation: EvaluationTable
+    adaptive: AdaptiveTable | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         if (self.image_size or self.channels) and self.dataset != "image-folder":
             raise ValueError(f"image_size and channels are for the dataset image-folder, not for {self.dataset}")
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """The teachers whose images the student is to imitate; none where the weights leave nothing of them."""
+        weight = self.distillation.adversarial_teacher_weight if self.distillation.imitation else None
+        wanted = {"adversarial_teacher": weight not in (None, 0), "normal_teacher": weight not in (None, 1)}
+        return tuple(name for name, is_wanted in wanted.items() if is_wanted)
+
+    def same_teachers(self, other: "Recipe") -> bool:
+        """Whether another recipe trains the same teachers for the same classifier."""
+        guidance = self.distillation.classifier_guidance == other.distillation.classifier_guidance
+        return guidance and (self.teacher, self.attack) == (other.teacher, other.attack)
 
 
 def recipe_folder() -> Path:

@@ -1,7 +1,10 @@
 """The run folder: everything one training leaves behind, each file whole or absent."""
 
+import hashlib
+import io
 import json
 import os
+import pickle
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,8 +29,6 @@ Network = TypeVar("Network", bound=nn.Module)
 KEYS = {"recipe", "recipe_sha256", "seed", "limit", "dataset", "commit", "class_names", "image_shape", "mean", "std"}
 """What run.json says at least."""
 
-WEIGHTS = ("classifier", "adversarial_teacher", "normal_teacher", "student")
-
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
@@ -45,10 +46,24 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def write_json(path: Path, content: object) -> None:
     """Write JSON, indented, whole or not at all."""
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def save_state(state: object, path: Path) -> None:
+    """Write tensors and what goes with them as `torch.load(weights_only=True)` reads them, whole or not at all."""
+    path.parent.mkdir(exist_ok=True)
+    buffer = io.BytesIO()  # writing to a path, torch.save reports a full disk as a RuntimeError
+    torch.save(state, buffer)
+    with atomic(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 @dataclass(frozen=True)
@@ -72,7 +87,7 @@ class RunFolder:
     {classifier,adversarial_teacher,normal_teacher,student}.safetensors
     samples.npz             test images for golden sets and demonstrations
     losses.png  grid.png
-    checkpoints/            of stages under way; removed at the end
+    checkpoints/            of stages under way, and the adversarial examples; removed at the end
     ```
     """
 
@@ -139,7 +154,13 @@ class RunFolder:
             std=info["std"],
             width=table.width,
             blocks=table.blocks,
+            architecture=table.architecture,
         )
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The networks that the recipe trains, in order."""
+        return ("classifier", *self.recipe.teachers, "student")
 
     def new_purifier(self, table: PurifierTable) -> Purifier:
         """An untrained purifier of a table's size."""
@@ -175,6 +196,25 @@ class RunFolder:
         tensors = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
         with atomic(self.weights_path(name)) as temporary:
             temporary.write_bytes(save(tensors))  # save_file reports a full disk by an exception of its own
+
+    def save_examples(self, examples: Tensor) -> None:
+        """Write the adversarial training examples that a stage ended with, for the next one."""
+        save_state(examples, self.checkpoint_path("examples"))
+
+    def load_examples(self) -> Tensor | None:
+        """Those of an earlier stage, uint8 `[N, C, H, W]`; None where no stage has made any.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        path = self.checkpoint_path("examples")
+        if not path.is_file():
+            return None
+        try:
+            examples: Tensor = torch.load(path, weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise InputError(f"{path} cannot be read ({reason(error)}); remove it to make them again") from error
+        return examples
 
     def save_samples(self, samples: Samples) -> None:
         """Write the travelling test images."""

@@ -1,4 +1,4 @@
-"""The four stages of a training: classifier, two teachers, student. Each is a network and its losses."""
+"""The stages of a training: classifier, teachers, student. Each is a network and its losses."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,23 +11,14 @@ from torch.nn import functional as F
 from purify_toolkit.adversarial import AdversarialPool
 from purify_toolkit.data import ImageData, Split
 from purify_toolkit.evaluation import attack, batches, count_correct, device_generator
-from purify_toolkit.losses import ensemble, guidance_loss, imitation_loss, reconstruction_loss
+from purify_toolkit.losses import guidance_loss, reconstruction_loss
 from purify_toolkit.pixels import to_8bit, to_float
 from purify_toolkit.recipe import EvaluationTable, OptimizerTable, Recipe
 from purify_toolkit.run_folder import RunFolder
+from purify_toolkit.student import Batch, Losses, StudentLosses, augment
 
 VALIDATION_IMAGES = 2000  # of the validation part, looked at after each epoch
-
-Losses = dict[str, Tensor]
-"""Named scalar losses; their sum is minimised."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What a stage's losses may look at: indices `[B]` into the training images, and the epoch's generator."""
-
-    indices: Tensor
-    generator: torch.Generator
+WHITE_BOX_IMAGES = 500  # of those, attacked through purifier and classifier
 
 
 @dataclass(frozen=True)
@@ -63,6 +54,16 @@ class Validation:
             "l1_clean": l1 / len(self.split),
         }
 
+    def white_box(self, purifier: nn.Module) -> dict[str, float]:
+        """Accuracy under the recipe's attack through purifier and classifier, on the first images."""
+        pipeline, split = nn.Sequential(purifier, self.classifier), self.split[:WHITE_BOX_IMAGES]
+        generator = device_generator(0, self.device)
+        right = sum(
+            count_correct(pipeline, attack(pipeline, x, y, self.attack, generator), y)
+            for x, y in batches(split, self.device)
+        )
+        return {"accuracy_white_box": right / len(split)}
+
     def accuracy(self, model: nn.Module, *, adversarial: bool = False) -> float:
         """Fraction of the validation images, or of their adversarial examples, classified right."""
         split = self._attacked() if adversarial else self.split
@@ -79,19 +80,6 @@ class Validation:
         return self._adversarial
 
 
-def augment(images_u8: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image mirrored by chance and shifted by up to two pixels, the gap black; uint8 `[N, C, H, W]`."""
-    count, _, height, width = images_u8.shape
-    mirrored = torch.rand(count, generator=generator) < 0.5
-    images = torch.where(mirrored[:, None, None, None], images_u8.flip(3), images_u8)
-    padded = F.pad(images, (2, 2, 2, 2))
-    shift = torch.randint(0, 5, (2, count, 1), generator=generator)
-    rows = shift[0] + torch.arange(height)
-    columns = shift[1] + torch.arange(width)
-    example = torch.arange(count)[:, None, None]
-    return padded[example, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
 class Stages:
     """Builds the stages of a recipe, in order; each after the first needs those before it to be trained."""
 
@@ -101,7 +89,7 @@ class Stages:
         self._validation: Validation | None = None
 
     def build(self, name: str) -> Stage:
-        """The stage called `name`, one of `run_folder.WEIGHTS`."""
+        """The stage called `name`, one of `RunFolder.stages`."""
         builders: dict[str, Callable[[], Stage]] = {
             "classifier": self._classifier,
             "adversarial_teacher": partial(self._teacher, adversarial=True),
@@ -118,7 +106,10 @@ class Stages:
 
     def _new_pool(self, classifier: nn.Module) -> AdversarialPool:
         train = self._data.train
-        return AdversarialPool(train.images, train.labels, classifier, self._recipe.attack, device=self._device)
+        examples = self._run.load_examples()
+        return AdversarialPool(
+            train.images, train.labels, classifier, self._recipe.attack, device=self._device, examples=examples
+        )
 
     def _validate_with(self, classifier: nn.Module) -> Validation:
         if self._validation is None:
@@ -133,7 +124,8 @@ class Stages:
         def losses(batch: Batch) -> Losses:
             split = self._data.train[batch.indices]
             images = to_float(augment(split.images, batch.generator), self._device)
-            return {"cross_entropy": F.cross_entropy(network(images), split.labels.to(self._device))}
+            labels, smoothing = split.labels.to(self._device), self._recipe.classifier.label_smoothing
+            return {"cross_entropy": F.cross_entropy(network(images), labels, label_smoothing=smoothing)}
 
         return Stage(
             "classifier",
@@ -154,9 +146,11 @@ class Stages:
             if pool is None:
                 return {"reconstruction": reconstruction_loss(network(clean), clean)}
             output = network(to_float(pool.examples[batch.indices], self._device))
+            with torch.no_grad():
+                target = classifier(clean)
             return {
                 "reconstruction": reconstruction_loss(output, clean),
-                "guidance": weights.classifier_guidance * guidance_loss(classifier, output, clean),
+                "guidance": weights.classifier_guidance * guidance_loss(classifier(output), target),
             }
 
         validation = self._validate_with(classifier)
@@ -166,28 +160,13 @@ class Stages:
     def _student(self) -> Stage:
         network = self._run.new_purifier(self._recipe.student).to(self._device)
         classifier = self._frozen_classifier()
-        adversarial_teacher = self._run.load_teacher("adversarial_teacher").to(self._device)
-        normal_teacher = self._run.load_teacher("normal_teacher").to(self._device)
-        pool, weights = self._new_pool(classifier), self._recipe.distillation
-
-        def losses(batch: Batch) -> Losses:
-            clean = self._clean(batch.indices)
-            # The permutation is random, so the first part of a batch is a random choice of its images.
-            attacked = batch.indices[: round(weights.adversarial_fraction * len(batch.indices))]
-            seen = torch.cat([to_float(pool.examples[attacked], self._device), clean[len(attacked) :]])
-            seen = seen.contiguous(memory_format=torch.channels_last)
-            output = network(seen)
-            with torch.no_grad():
-                teachers = ensemble(
-                    adversarial_teacher(seen),
-                    normal_teacher(clean),
-                    adversarial_weight=weights.adversarial_teacher_weight,
-                )
-            return {
-                "imitation": weights.imitation * imitation_loss(output, teachers),
-                "reconstruction": weights.reconstruction * reconstruction_loss(output, clean),
-                "guidance": weights.classifier_guidance * guidance_loss(classifier, output, clean),
-            }
-
+        adaptive = self._recipe.adaptive is not None
+        pool = None if adaptive else self._new_pool(classifier)
+        teachers = {name: self._run.load_teacher(name).to(self._device) for name in self._recipe.teachers}
+        losses = StudentLosses(network, classifier, teachers, pool, self._data.train, self._recipe, self._device)
         validation = self._validate_with(classifier)
-        return Stage("student", network, self._recipe.student, losses, lambda: validation.purification(network), pool)
+
+        def validate() -> dict[str, float]:
+            return validation.purification(network) | (validation.white_box(network) if adaptive else {})
+
+        return Stage("student", network, self._recipe.student, losses, validate, pool)

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from purify_toolkit.data import ImageData, Split, load_fashion_mnist
+from purify_toolkit import datasets
+from purify_toolkit.data import ImageData, Split
 from purify_toolkit.errors import InputError, MissingError, reason
 from purify_toolkit.evaluation import Row, evaluate
-from purify_toolkit.image_folder import load_image_folder
 from purify_toolkit.plots import save_grid, save_loss_curves
 from purify_toolkit.provenance import provenance
 from purify_toolkit.recipe import Recipe, parse_recipe
-from purify_toolkit.run_folder import WEIGHTS, RunFolder, Samples, atomic, write_json
+from purify_toolkit.run_folder import RunFolder, Samples, atomic, file_sha256, write_json
 from purify_toolkit.stages import Stages
 from purify_toolkit.training import Progress, Trainer, read_metrics
 from purify_toolkit.user_classifier import (
@@ -35,7 +35,8 @@ GRID_ROWS = 8
 class Request:
     """What `purify-train` was asked for; together with the data it determines the result.
 
-    `classifier` and `weights` go together: a classifier of the user's, which then is not trained.
+    `classifier` and `weights` go together: a classifier of the user's, which then is not trained. So is `base`, a
+    finished run for the same data: its classifier is taken, and its teachers where the recipe would train the same.
     """
 
     recipe_name: str
@@ -48,6 +49,7 @@ class Request:
     resume: bool = False
     classifier: ClassifierSource | None = None
     weights: Path | None = None
+    base: RunFolder | None = None
 
 
 def train(request: Request, progress: Progress) -> list[Row]:
@@ -67,8 +69,10 @@ def train(request: Request, progress: Progress) -> list[Row]:
     _begin(run, request, data)
     if own is not None:
         run.save_weights("classifier", own)
+    if request.base is not None:
+        _take_over(run, request.base)
     stages = Stages(run, data, device=device)
-    for name in WEIGHTS:
+    for name in run.stages:
         if not run.has(name):
             stage = stages.build(name)
             Trainer(stage, run, count=len(data.train), seed=request.seed, device=device, progress=progress).train()
@@ -100,15 +104,33 @@ def load_data(recipe: Recipe, folder: Path | None) -> ImageData:
     """The recipe's dataset.
 
     Raises:
-        InputError, MissingError: see `load_fashion_mnist` and `load_image_folder`.
+        InputError, MissingError: see `datasets.load_data`.
     """
-    if recipe.dataset == "fashion-mnist":
-        return load_fashion_mnist(folder, validation_size=recipe.validation_size)
-    if folder is None:
-        raise InputError("the recipe is for your own images: --data names their folder or zip, SPLIT/CLASS/FILE")
-    return load_image_folder(
-        folder, validation_size=recipe.validation_size, channels=recipe.channels, image_size=recipe.image_size
+    return datasets.load_data(
+        recipe.dataset,
+        folder,
+        validation_size=recipe.validation_size,
+        channels=recipe.channels,
+        image_size=recipe.image_size,
     )
+
+
+def _take_over(run: RunFolder, base: RunFolder) -> None:
+    """Copy the networks of another run that the recipe would train just so.
+
+    Raises:
+        InputError: the other run's data or classifier are others.
+    """
+    for key in ("dataset", "class_names", "image_shape"):
+        if run.info[key] != base.info[key]:
+            raise InputError(f"--base {base.path} does not fit: its {key} is {base.info[key]}, here {run.info[key]}")
+    if not base.info.get("classifier") and run.recipe.classifier != base.recipe.classifier:
+        raise InputError(f"--base {base.path} does not fit: the table [classifier] of its recipe.toml is another one")
+    if not run.has("classifier"):
+        run.save_weights("classifier", base.load_classifier())
+    for name in run.recipe.teachers:
+        if run.recipe.same_teachers(base.recipe) and base.has(name) and not run.has(name):
+            run.save_weights(name, base.load_teacher(name))
 
 
 def choose_device(name: str) -> torch.device:
@@ -140,13 +162,29 @@ def _identity(request: Request) -> dict[str, Any]:
         "seed": request.seed,
         "limit": request.limit,
         "classifier": None if request.classifier is None else request.classifier.as_dict() | _weights_digest(request),
+    } | _base_identity(request)
+
+
+def _base_identity(request: Request) -> dict[str, Any]:
+    """The run whose classifier is taken; that classifier may be its user's own."""
+    if request.base is None:
+        return {}
+    path = request.base.weights_path("classifier")
+    if not path.is_file():
+        raise InputError(f"--base {request.base.path} has no {path.name}; expected a run that purify-train finished")
+    return {
+        "base": {
+            "run": request.base.info["recipe"],
+            "classifier_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        },
+        "classifier": request.base.info.get("classifier"),
     }
 
 
 def _weights_digest(request: Request) -> dict[str, str]:
     if request.weights is None or not request.weights.is_file():  # read_weights will say what is wrong
         return {}
-    return {"weights_sha256": hashlib.sha256(request.weights.read_bytes()).hexdigest()}
+    return {"weights_sha256": file_sha256(request.weights)}
 
 
 def _open(request: Request) -> RunFolder:
@@ -251,9 +289,7 @@ def load_data_of(run: RunFolder, folder: Path | None) -> ImageData:
 
 def metrics(run: RunFolder, rows: list[Row], device: torch.device) -> dict[str, Any]:
     """What metrics.json holds: the rows, and what they were measured on."""
-    weights = {
-        name: hashlib.sha256(run.weights_path(name).read_bytes()).hexdigest() for name in ("classifier", "student")
-    }
+    weights = {name: file_sha256(run.weights_path(name)) for name in ("classifier", "student")}
     identity = {key: run.info[key] for key in ("recipe", "recipe_sha256", "seed", "limit", "dataset", "commit")}
     return (
         identity

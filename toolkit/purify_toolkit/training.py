@@ -5,7 +5,6 @@ epoch repeats exactly what the interrupted one would have done (on a CPU; GPU ke
 """
 
 import hashlib
-import io
 import json
 import pickle
 import time
@@ -15,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from purify_toolkit.errors import InputError, reason
-from purify_toolkit.run_folder import RunFolder, atomic
-from purify_toolkit.stages import Batch, Stage
+from purify_toolkit.run_folder import RunFolder, atomic, save_state
+from purify_toolkit.stages import Stage
+from purify_toolkit.student import Batch
 
 
 class Progress(Protocol):
@@ -83,15 +83,21 @@ class Trainer:
                 "stage": self._stage.name,
                 "epoch": epoch,
                 "losses": losses,
-                "validation": self._stage.validate(),
+                "validation": self._validate(),
                 "learning_rate": self._scheduler.get_last_lr()[0],
                 "seconds": round(time.perf_counter() - start, 1),
             }
             with (self._run.path / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
             self._save(epoch + 1)
+        if self._stage.pool is not None:
+            self._run.save_examples(self._stage.pool.examples)
         self._run.save_weights(self._stage.name, self._stage.network.eval())
         self._run.checkpoint_path(self._stage.name).unlink(missing_ok=True)
+
+    def _validate(self) -> dict[str, float]:
+        with self._mixed():
+            return self._stage.validate()
 
     def _epoch(self, epoch: int) -> dict[str, float]:
         stage = self._stage
@@ -99,21 +105,23 @@ class Trainer:
         order = batch_indices(self._count, stage.optimizer.batch_size, generator)
         due = 0 if stage.pool is None else len(stage.pool.due(epoch))
         self._progress.epoch(stage.name, epoch, stage.optimizer.epochs, due + sum(map(len, order)))
+        attack_generator = seeded(self._seed, stage.name, epoch, "attack", device=self._device)
         if stage.pool is not None:
-            attack_generator = seeded(self._seed, stage.name, epoch, "attack", device=self._device)
-            for done in stage.pool.refresh(epoch, attack_generator):
-                self._progress.advance(done, "attacking")
+            with self._mixed():
+                for done in stage.pool.refresh(epoch, attack_generator):
+                    self._progress.advance(done, "attacking")
         stage.network.train()
         sums: dict[str, float] = {}
         for indices in order:
-            losses = self._step(Batch(indices, generator))
+            losses = self._step(Batch(indices, generator, attack_generator))
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value
             self._progress.advance(len(indices), "  ".join(f"{name} {value:.4f}" for name, value in losses.items()))
         return {name: value / len(order) for name, value in sums.items()}
 
     def _step(self, batch: Batch) -> dict[str, float]:
-        losses = self._stage.losses(batch)
+        with self._mixed():
+            losses = self._stage.losses(batch)
         total = torch.stack(list(losses.values())).sum()
         self._optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -121,23 +129,20 @@ class Trainer:
         self._scheduler.step()
         return {name: float(value.detach()) for name, value in losses.items()}
 
+    def _mixed(self) -> torch.autocast:
+        """The recipe's precision: convolutions in bfloat16, which needs no scaling of the loss, or all in float32."""
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._run.recipe.precision == "bfloat16")
+
     def _save(self, epochs_done: int) -> None:
         stage = self._stage
-        path = self._run.checkpoint_path(stage.name)
-        path.parent.mkdir(exist_ok=True)
-        buffer = io.BytesIO()  # writing to a path, torch.save reports a full disk as a RuntimeError
-        torch.save(
-            {
-                "epochs_done": epochs_done,
-                "network": stage.network.state_dict(),
-                "optimizer": self._optimizer.state_dict(),
-                "scheduler": self._scheduler.state_dict(),
-                "pool": None if stage.pool is None else stage.pool.examples,
-            },
-            buffer,
-        )
-        with atomic(path) as temporary:
-            temporary.write_bytes(buffer.getbuffer())
+        state = {
+            "epochs_done": epochs_done,
+            "network": stage.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scheduler": self._scheduler.state_dict(),
+            "pool": None if stage.pool is None else stage.pool.examples,
+        }
+        save_state(state, self._run.checkpoint_path(stage.name))
 
     def _resume(self) -> int:
         path = self._run.checkpoint_path(self._stage.name)

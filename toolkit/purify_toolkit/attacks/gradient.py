@@ -1,4 +1,4 @@
-"""Attacks: projected gradient descent within an Linf ball around images in [0, 1]."""
+"""Attacks that follow the gradient: one loop for every norm, loss, number of restarts and randomised model."""
 
 from collections.abc import Callable
 
@@ -6,11 +6,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from purify_toolkit.errors import InputError
+from purify_toolkit.attacks.base import Model, check_images, choose
+from purify_toolkit.attacks.norms import LINF, Norm
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Logits `[N, K]`, labels `[N]` -> a loss an example `[N]`; an attack raises it."""
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """`-log softmax(z)_y`, `[N]`. Its gradient vanishes where the model is very sure; the margin's does not."""
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """`max_{j != y} z_j - z_y`, `[N]`: above 0 when misclassified (Carlini and Wagner 2017, arXiv 1608.04644)."""
+    index = labels.view(-1, 1)
+    return logits.scatter(1, index, float("-inf")).amax(1) - logits.gather(1, index).squeeze(1)
 
 
 def pgd(
-    model: Callable[[Tensor], Tensor],
+    model: Model,
     images: Tensor,
     labels: Tensor,
     *,
@@ -18,8 +33,17 @@ def pgd(
     steps: int,
     relative_step: float,
     generator: torch.Generator,
+    norm: Norm = LINF,
+    loss: Loss = cross_entropy,
+    restarts: int = 1,
+    samples: int = 1,
+    random_start: bool = True,
 ) -> Tensor:
-    """Untargeted Linf PGD with a random start, maximising the cross-entropy (Madry et al. 2018, arXiv 1706.06083).
+    """Untargeted projected gradient ascent of a loss (Madry et al. 2018, arXiv 1706.06083).
+
+    With several restarts the best example of each image is kept: the first that is misclassified,
+    else the one of the highest loss. With several samples each gradient is the mean over so many
+    evaluations of a randomised model: expectation over transformation (Athalye et al. 2018, arXiv 1802.00420).
 
     Args:
         model: pixels `[N, C, H, W]` -> logits `[N, K]`, differentiable.
@@ -28,7 +52,12 @@ def pgd(
         epsilon: radius of the ball in pixel units, a number or a tensor `[N, 1, 1, 1]`.
         steps: gradient steps.
         relative_step: length of a step as a fraction of epsilon.
-        generator: of the random start, on the images' device.
+        generator: of the random starts, on the images' device.
+        norm: of the ball.
+        loss: what is raised.
+        restarts: how often to begin anew.
+        samples: evaluations a gradient.
+        random_start: begin at a random point of the ball instead of the image.
 
     Returns:
         Adversarial images `[N, C, H, W]` in [0, 1], within epsilon of `images`.
@@ -36,15 +65,60 @@ def pgd(
     Raises:
         InputError: an image lies outside [0, 1].
     """
-    if images.numel() and (float(images.min()) < 0 or float(images.max()) > 1):
-        raise InputError(f"images must lie in [0, 1], got [{float(images.min()):g}, {float(images.max()):g}]")
-    low, high = (images - epsilon).clamp(0, 1), (images + epsilon).clamp(0, 1)
-    start = torch.rand(images.shape, generator=generator, device=images.device) * 2 - 1
-    adversarial = torch.clamp(images + start * epsilon, low, high)
-    for _ in range(steps):
-        adversarial.requires_grad_(True)
-        loss = F.cross_entropy(model(adversarial), labels, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, adversarial)
-        step = relative_step * epsilon * gradient.sign()
-        adversarial = torch.clamp(adversarial.detach() + step, low, high)
-    return adversarial
+    check_images(images)
+
+    def climb() -> Tensor:
+        adversarial = images.detach().clone()
+        if random_start:
+            adversarial = norm.project(images + norm.start(images, epsilon, generator), images, epsilon)
+        for _ in range(steps):
+            step = relative_step * epsilon * norm.direction(_gradient(model, adversarial, labels, loss, samples))
+            adversarial = norm.project(adversarial + step, images, epsilon)
+        return adversarial
+
+    best = climb()
+    if restarts > 1:
+        best_score = _score(model, best, labels, loss, samples)
+    for _ in range(restarts - 1):
+        found = climb()
+        score = _score(model, found, labels, loss, samples)
+        best = choose(score > best_score, found, best)
+        best_score = torch.maximum(score, best_score)
+    return best
+
+
+def fgsm(model: Model, images: Tensor, labels: Tensor, *, epsilon: float | Tensor, norm: Norm = LINF) -> Tensor:
+    """The fast gradient (sign) method: one step from the image to the ball's edge (Goodfellow et al. 2015, 1412.6572).
+
+    Args, returns and raises as `pgd`.
+    """
+    generator = torch.Generator(images.device)  # not drawn from
+    return pgd(
+        model,
+        images,
+        labels,
+        epsilon=epsilon,
+        steps=1,
+        relative_step=1,
+        generator=generator,
+        norm=norm,
+        random_start=False,
+    )
+
+
+def _gradient(model: Model, images: Tensor, labels: Tensor, loss: Loss, samples: int) -> Tensor:
+    """The loss's gradient by the images, `[N, C, H, W]`, the mean over so many evaluations of the model."""
+    total = torch.zeros_like(images)
+    for _ in range(samples):
+        with torch.enable_grad():
+            x = images.detach().requires_grad_(True)
+            value = loss(model(x), labels).sum()
+        total += torch.autograd.grad(value, x)[0]
+    return total / samples
+
+
+@torch.no_grad()
+def _score(model: Model, images: Tensor, labels: Tensor, loss: Loss, samples: int) -> Tensor:
+    """How good each example is, `[N]`: infinite when misclassified, else its loss, by the logits' mean."""
+    logits = torch.stack([model(images) for _ in range(samples)]).mean(0)
+    return loss(logits, labels).masked_fill(logits.argmax(1) != labels, float("inf"))

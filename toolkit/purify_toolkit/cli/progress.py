@@ -8,9 +8,14 @@ from rich.table import Column
 
 
 class RichProgress:
-    """A bar for the stage and a bar for the epoch; plain lines, one a stage and one an epoch, elsewhere."""
+    """A bar for the stage and a bar for the epoch; plain lines, one a stage and one an epoch, elsewhere.
 
-    def __init__(self) -> None:
+    Args:
+        unit: what the stage's epochs are called.
+    """
+
+    def __init__(self, *, unit: str = "epoch") -> None:
+        self._unit = unit
         self._console = Console(stderr=True)
         self._bars = Progress(
             TextColumn("{task.description}"),
@@ -42,9 +47,9 @@ class RichProgress:
     def epoch(self, stage: str, epoch: int, epochs: int, units: int) -> None:
         """An epoch begins, perhaps the first of another stage."""
         self._tell()
-        name, count = stage.replace("_", " "), f"epoch {epoch + 1}/{epochs}"
+        name, count = stage.replace("_", " "), f"{self._unit} {epoch + 1}/{epochs}"
         if stage != self._stage:
-            self._print(name if epochs == 1 else f"{name}, {epochs} epochs")
+            self._print(name if epochs == 1 else f"{name}, {epochs} {self._unit}s")
             self._bars.reset(self._stage_bar, total=epochs, completed=epoch, description=name, visible=True)
         self._bars.update(self._stage_bar, completed=epoch)
         self._bars.reset(self._epoch_bar, total=units, description=f"  {count}", visible=True)

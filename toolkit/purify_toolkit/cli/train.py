@@ -29,6 +29,7 @@ def _numbers(context: click.Context, option: click.Parameter, value: str | None)
 @click.option("--weights", type=click.Path(path_type=Path), help="Its weights: safetensors or a torch state dict.")
 @click.option("--mean", callback=_numbers, help="Of the normalisation it was trained with: 0.49,0.48,0.45, say.")
 @click.option("--std", callback=_numbers, help="Likewise; without --mean and --std it takes pixels in [0, 1].")
+@click.option("--base", metavar="RUN", help="Take classifier and teachers from a finished run; or the name of a pair.")
 @click.option("--limit", type=click.IntRange(min=1), help="Use only so many images of each part: a quick trial.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @click.option("--json", "as_json", is_flag=True, help="Print the evaluation as JSON.")
@@ -43,6 +44,7 @@ def main(
     weights: Path | None,
     mean: tuple[float, ...],
     std: tuple[float, ...],
+    base: str | None,
     limit: int | None,
     resume: bool,
     as_json: bool,
@@ -58,12 +60,15 @@ def main(
     click.echo("importing PyTorch", err=True)
     from purify_toolkit.cli.progress import RichProgress
     from purify_toolkit.cli.table import print_rows
+    from purify_toolkit.pretrained import open_run
     from purify_toolkit.recipe import find_recipe, read_recipe
     from purify_toolkit.train import Request, train
     from purify_toolkit.user_classifier import ClassifierSource
 
     if (mean or std) and classifier is None:
         raise click.UsageError("--mean and --std are those of your own classifier: they need --classifier")
+    if base and classifier:
+        raise click.UsageError("--base takes that run's classifier: it does not go with --classifier")
     path = find_recipe(recipe)
     request = Request(
         recipe_name=path.stem,
@@ -76,6 +81,7 @@ def main(
         resume=resume,
         classifier=None if classifier is None else ClassifierSource(classifier, mean, std),
         weights=weights,
+        base=None if base is None else open_run(base),
     )
     try:
         with RichProgress() as progress:

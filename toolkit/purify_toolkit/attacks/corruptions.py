@@ -1,0 +1,166 @@
+"""Common corruptions: what cameras, weather and storage do to images without any intent.
+
+After Hendrycks and Dietterich 2019 (arXiv 1903.12261) with the severities of their CIFAR-10-C. Those are for
+images of 32 x 32: lengths in pixels grow here with the shorter side. Snow, frost, fog, glass, elastic and
+spatter are left out: they need pictures of their own or have no definition for one channel.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as tv
+
+from purify_toolkit.attacks.base import check_images
+from purify_toolkit.attacks.spatial import warp
+from purify_toolkit.errors import InputError
+from purify_toolkit.pixels import to_8bit, to_float
+
+SEVERITIES = (1, 2, 3, 4, 5)
+
+Corruption = Callable[[Tensor, int, torch.Generator], Tensor]
+"""Images `[N, C, H, W]` in [0, 1], severity 1 to 5, generator on the images' device -> images in [0, 1]."""
+
+
+def _corruption(function: Corruption) -> Corruption:
+    """Check what comes, keep the result in [0, 1]."""
+
+    @functools.wraps(function)
+    def checked(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
+        check_images(images)
+        if severity not in SEVERITIES:
+            raise InputError(f"a corruption's severity is one of 1, 2, 3, 4, 5, got {severity!r}")
+        return function(images, severity - 1, generator).clamp(0, 1)
+
+    return checked
+
+
+@_corruption
+def gaussian_noise(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
+    """Normal noise, as in poor light."""
+    return images + (0.04, 0.06, 0.08, 0.09, 0.10)[severity] * _normal(images, generator)
+
+
+@_corruption
+def shot_noise(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
+    """Poisson noise: the light's own grain, `Poisson(x c) / c`."""
+    photons = (500, 250, 100, 75, 50)[severity]
+    return torch.poisson(images * photons, generator=generator) / photons
+
+
+@_corruption
+def impulse_noise(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
+    """Salt and pepper: values lost to 0 or 1."""
+    amount = (0.01, 0.02, 0.03, 0.05, 0.07)[severity]
+    draw = torch.rand(images.shape, generator=generator, device=images.device)
+    return images.masked_fill(draw < amount, 1).masked_fill(draw < amount / 2, 0)
+
+
+@_corruption
+def speckle_noise(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
+    """Normal noise in proportion to the pixel."""
+    return images + images * (0.06, 0.1, 0.12, 0.16, 0.2)[severity] * _normal(images, generator)
+
+
+@_corruption
+def gaussian_blur(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
+    """Blur by a normal kernel."""
+    sigma = (0.4, 0.6, 0.7, 0.8, 1.0)[severity] * _scale(images)
+    half = min(math.ceil(4 * sigma), min(images.shape[2:]) - 1)
+    blurred: Tensor = tv.gaussian_blur(images, [2 * half + 1] * 2, [sigma] * 2)
+    return blurred
+
+
+@_corruption
+def defocus_blur(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
+    """Blur by a disk: out of focus. The disk's edge is smoothed by a 3 x 3 normal kernel."""
+    radius, alias = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1.0, 0.2), (1.5, 0.1))[severity]
+    radius, alias = radius * _scale(images), alias * _scale(images)
+    half = int(radius) + 1
+    axis = torch.arange(-half, half + 1, device=images.device, dtype=images.dtype)
+    disk = (axis[:, None] ** 2 + axis[None, :] ** 2 <= radius**2).to(images.dtype)
+    edge = torch.exp(-(torch.arange(-1, 2, device=images.device, dtype=images.dtype) ** 2) / (2 * alias**2))
+    smooth = F.conv2d(disk[None, None], (edge[:, None] * edge[None, :])[None, None], padding=1)
+    kernel = (smooth / smooth.sum()).expand(images.shape[1], 1, -1, -1)
+    return F.conv2d(F.pad(images, (half,) * 4, mode="replicate"), kernel, groups=images.shape[1])
+
+
+@_corruption
+def motion_blur(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
+    """The camera moved: shifted copies along a direction of each image's own, within 45 degrees of the horizontal."""
+    radius, sigma = ((6, 1.0), (6, 1.5), (6, 2.0), (8, 2.0), (9, 2.5))[severity]
+    sigma *= _scale(images)
+    angle = (torch.rand(len(images), generator=generator, device=images.device) - 0.5) * (math.pi / 2)
+    distances = range(round(radius * _scale(images)) + 1)
+    weights = torch.tensor([math.exp(-(distance**2) / (2 * sigma**2)) for distance in distances])
+    blurred = torch.zeros_like(images)
+    for distance, weight in zip(distances, (weights / weights.sum()).tolist(), strict=True):
+        right, down = distance * torch.cos(angle) / images.shape[3], distance * torch.sin(angle) / images.shape[2]
+        blurred += weight * warp(images, shift_x=right, shift_y=down, padding="border")
+    return blurred
+
+
+@_corruption
+def zoom_blur(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
+    """The camera came nearer: the mean of the image and enlarged copies."""
+    largest = (5, 10, 15, 20, 25)[severity]
+    copies = [warp(images, zoom=1 + percent / 100, padding="border") for percent in range(largest + 1)]
+    return (images + torch.stack(copies).sum(0)) / (len(copies) + 1)
+
+
+@_corruption
+def brightness(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
+    """Brighter by a constant: V of HSV is raised, hue and saturation stay."""
+    value = images.amax(1, keepdim=True)
+    raised = (value + (0.05, 0.1, 0.15, 0.2, 0.3)[severity]).clamp(max=1)
+    return torch.where(value > 0, images * raised / value.clamp_min(1e-6), raised)
+
+
+@_corruption
+def contrast(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
+    """Nearer to each channel's mean."""
+    mean = images.mean((2, 3), keepdim=True)
+    return mean + (0.75, 0.5, 0.4, 0.3, 0.15)[severity] * (images - mean)
+
+
+@_corruption
+def pixelate(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
+    """A lower resolution, by the means of areas, and back by the nearest pixel."""
+    share = (0.95, 0.9, 0.85, 0.75, 0.65)[severity]
+    small = [max(1, int(side * share)) for side in images.shape[2:]]
+    return F.interpolate(F.interpolate(images, small, mode="area"), images.shape[2:], mode="nearest")
+
+
+@_corruption
+def jpeg_compression(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
+    """Stored as JPEG of a low quality, on the CPU; for one or three channels."""
+    stored = tv.jpeg(to_8bit(images).cpu(), quality=(80, 65, 58, 50, 40)[severity])
+    return to_float(stored, images.device)
+
+
+def _normal(images: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(images.shape, generator=generator, device=images.device)
+
+
+def _scale(images: Tensor) -> float:
+    """The shorter side in units of CIFAR's 32 pixels."""
+    return min(images.shape[2:]) / 32
+
+
+CORRUPTIONS: dict[str, Corruption] = {
+    "gaussian_noise": gaussian_noise,
+    "shot_noise": shot_noise,
+    "impulse_noise": impulse_noise,
+    "speckle_noise": speckle_noise,
+    "gaussian_blur": gaussian_blur,
+    "defocus_blur": defocus_blur,
+    "motion_blur": motion_blur,
+    "zoom_blur": zoom_blur,
+    "brightness": brightness,
+    "contrast": contrast,
+    "pixelate": pixelate,
+    "jpeg_compression": jpeg_compression,
+}

@@ -1,0 +1,115 @@
+"""What the student learns from: its examples, its teachers' images and, in an adaptive recipe, the labels."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from purify_toolkit.adversarial import AdversarialPool
+from purify_toolkit.attacks.gradient import pgd
+from purify_toolkit.data import Split
+from purify_toolkit.losses import ensemble, guidance_loss, imitation_loss, reconstruction_loss
+from purify_toolkit.pixels import to_float
+from purify_toolkit.recipe import Recipe
+
+Losses = dict[str, Tensor]
+"""Named scalar losses; their sum is minimised."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a stage's losses may look at.
+
+    Attributes:
+        indices: `[B]`, into the training images.
+        generator: of the epoch, on the CPU.
+        attack_generator: likewise, on the device.
+    """
+
+    indices: Tensor
+    generator: torch.Generator
+    attack_generator: torch.Generator
+
+
+@dataclass(frozen=True)
+class StudentLosses:
+    """The student's losses on a batch, see `losses` for the formulas.
+
+    By default its adversarial examples are those of the pool, made against the classifier alone. An adaptive recipe
+    makes them anew at each step through student and classifier, as AdvAE does (Li et al. 2019, arXiv 1905.10729), from
+    images that are mirrored and shifted by chance, and adds the cross-entropy of the labels.
+    """
+
+    student: nn.Module
+    classifier: nn.Module
+    teachers: Mapping[str, nn.Module]
+    pool: AdversarialPool | None
+    train: Split
+    recipe: Recipe
+    device: torch.device
+
+    def __call__(self, batch: Batch) -> Losses:
+        """Each weighted term by its name."""
+        split, weights, adaptive = self.train[batch.indices], self.recipe.distillation, self.recipe.adaptive
+        labels = split.labels.to(self.device)
+        clean = to_float(augment(split.images, batch.generator) if adaptive else split.images, self.device)
+        seen = self._seen(batch, clean, labels)
+        output = self.student(seen)
+        found = {}
+        if self.teachers:
+            found["imitation"] = weights.imitation * imitation_loss(output, self._shown(seen, clean))
+        found["reconstruction"] = weights.reconstruction * reconstruction_loss(output, clean)
+        logits = self.classifier(output)
+        if weights.classifier_guidance:
+            with torch.no_grad():
+                target = self.classifier(clean)
+            found["guidance"] = weights.classifier_guidance * guidance_loss(logits, target)
+        if adaptive:
+            found["labels"] = adaptive.labels * F.cross_entropy(logits, labels)
+        return found
+
+    def _seen(self, batch: Batch, clean: Tensor, labels: Tensor) -> Tensor:
+        """The images, their first part attacked: a random choice, for the order of the batch is random."""
+        count = round(self.recipe.distillation.adversarial_fraction * len(clean))
+        if self.pool is None:
+            attacked = self._white_box(clean[:count], labels[:count], batch.attack_generator)
+        else:
+            attacked = to_float(self.pool.examples[batch.indices[:count]], self.device)
+        return torch.cat([attacked, clean[count:]]).contiguous(memory_format=torch.channels_last)
+
+    def _white_box(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        adaptive = self.recipe.adaptive
+        assert adaptive is not None
+        return pgd(
+            nn.Sequential(self.student, self.classifier),
+            images,
+            labels,
+            epsilon=adaptive.epsilon,
+            steps=adaptive.steps,
+            relative_step=adaptive.relative_step,
+            generator=generator,
+        )
+
+    @torch.no_grad()
+    def _shown(self, seen: Tensor, clean: Tensor) -> Tensor:
+        """What the adversarial teacher makes of what the student sees, and the normal one of the original."""
+        looked_at = {"adversarial_teacher": seen, "normal_teacher": clean}
+        images: dict[str, Tensor] = {name: teacher(looked_at[name]) for name, teacher in self.teachers.items()}
+        if len(images) == 1:
+            return next(iter(images.values()))
+        return ensemble(**images, adversarial_weight=self.recipe.distillation.adversarial_teacher_weight)
+
+
+def augment(images_u8: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image mirrored by chance and shifted by up to two pixels, the gap black; uint8 `[N, C, H, W]`."""
+    count, _, height, width = images_u8.shape
+    mirrored = torch.rand(count, generator=generator) < 0.5
+    images = torch.where(mirrored[:, None, None, None], images_u8.flip(3), images_u8)
+    padded = F.pad(images, (2, 2, 2, 2))
+    shift = torch.randint(0, 5, (2, count, 1), generator=generator)
+    rows = shift[0] + torch.arange(height)
+    columns = shift[1] + torch.arange(width)
+    example = torch.arange(count)[:, None, None]
+    return padded[example, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
