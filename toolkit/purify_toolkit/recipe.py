@@ -97,7 +97,7 @@ class EvaluationTable(_Table, frozen=True, kw_only=True):
 
 
 class Recipe(_Table, frozen=True, kw_only=True):
-    """One training, from data to student. `image_size` (height, width) and `channels` are for an image folder."""
+    """One training, from data to student. `image_size` is height and width."""
 
     dataset: Literal["mnist", "fashion-mnist", "cifar10", "cifar100", "svhn", "gtsrb", "image-folder"]
     validation_size: Count
@@ -113,8 +113,9 @@ class Recipe(_Table, frozen=True, kw_only=True):
     precision: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
-        if (self.image_size or self.channels) and self.dataset != "image-folder":
-            raise ValueError(f"image_size and channels are for the dataset image-folder, not for {self.dataset}")
+        for key, datasets in (("channels", ("image-folder",)), ("image_size", ("image-folder", "gtsrb"))):
+            if getattr(self, key) and self.dataset not in datasets:
+                raise ValueError(f"{key} is for the dataset {' or '.join(datasets)}, not for {self.dataset}")
 
     @property
     def teachers(self) -> tuple[str, ...]:

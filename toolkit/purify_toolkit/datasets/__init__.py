@@ -90,7 +90,7 @@ def _anywhere(name: str, source: Source) -> Path:
         return found
     problem = "it is incomplete"
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr):  # some versions of torchvision print
             source.fetch(cache)
     except (OSError, RuntimeError, HTTPException) as error:
         problem = [reason(error), *str(error).strip().splitlines()][-1]
