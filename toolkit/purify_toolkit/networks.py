@@ -98,7 +98,7 @@ def _residual_features(channels: int, width: int, blocks: int) -> tuple[nn.Seque
 def _pooled_features(channels: int, width: int, blocks: int) -> tuple[nn.Sequential, int]:
     """Three stages that pool right after their first convolution, which makes them cheap: after airbench.
 
-    Jordan 2024 (arXiv 2404.00498), without its whitened first layer.
+    Jordan 2024 (arXiv 2404.00498), with ReLU for GELU. Its first layer is meant to be whitened, see `whiten`.
     """
 
     def stage(channels_in: int, channels_out: int) -> list[nn.Module]:
@@ -110,8 +110,32 @@ def _pooled_features(channels: int, width: int, blocks: int) -> tuple[nn.Sequent
         ]
         return pooled + [_conv(channels_out, channels_out) for _ in range(blocks)]
 
-    stem = [nn.Conv2d(channels, 24, 2), nn.ReLU()]
-    return nn.Sequential(*stem, *stage(24, width), *stage(width, 4 * width), *stage(4 * width, 4 * width)), 4 * width
+    patch = 2 * 2 * channels
+    stem = [nn.Conv2d(channels, 2 * patch, 2), nn.ReLU()]
+    return nn.Sequential(
+        *stem, *stage(2 * patch, width), *stage(width, 4 * width), *stage(4 * width, 4 * width)
+    ), 4 * width
+
+
+@torch.no_grad()
+def whiten(convolution: nn.Conv2d, images: Tensor, *, epsilon: float = 5e-4) -> None:
+    """Fix a convolution's weights so that its outputs over the images' patches are uncorrelated, of unit variance.
+
+    The first half of its output channels are the eigenvectors of the patches' covariance, each divided by the root of
+    its eigenvalue plus `epsilon`; the second half their negatives, so that a ReLU loses nothing. It halves the epochs
+    that a small network takes (Jordan 2024, arXiv 2404.00498, section 3.2). The bias stays free.
+
+    Args:
+        convolution: with twice as many output channels as its patch has values.
+        images: `[N, C, H, W]`, normalised.
+        epsilon: keeps noise from being blown up.
+    """
+    side, channels = convolution.kernel_size[0], images.shape[1]
+    patches = F.unfold(images, side).transpose(1, 2).flatten(0, 1).double()  # channels outermost, as in a kernel
+    values, vectors = torch.linalg.eigh(patches.T.cov())
+    filters = (vectors / torch.sqrt(values + epsilon)).T.flip(0).reshape(-1, channels, side, side)
+    convolution.weight.copy_(torch.cat([filters, -filters]))
+    convolution.weight.requires_grad_(False)
 
 
 def _separable_features(channels: int, width: int, blocks: int) -> tuple[nn.Sequential, int]:

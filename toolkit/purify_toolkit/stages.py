@@ -13,11 +13,13 @@ from purify_toolkit.data import ImageData, Split
 from purify_toolkit.evaluation import attack, batches, count_correct, device_generator
 from purify_toolkit.losses import guidance_loss, reconstruction_loss
 from purify_toolkit.pixels import to_8bit, to_float
+from purify_toolkit.networks import Classifier, whiten
 from purify_toolkit.recipe import EvaluationTable, OptimizerTable, Recipe
 from purify_toolkit.run_folder import RunFolder
 from purify_toolkit.student import Batch, Losses, StudentLosses, augment
 
 VALIDATION_IMAGES = 2000  # of the validation part, looked at after each epoch
+WHITENING_IMAGES = 5000  # of the training part, for the classifier's first layer
 WHITE_BOX_IMAGES = 500  # of those, attacked through purifier and classifier
 
 
@@ -31,6 +33,7 @@ class Stage:
     losses: Callable[[Batch], Losses]
     validate: Callable[[], dict[str, float]]
     pool: AdversarialPool | None = None
+    prepare: Callable[[], None] | None = None  # the network, once it has its first weights
 
 
 @dataclass
@@ -127,12 +130,19 @@ class Stages:
             labels, smoothing = split.labels.to(self._device), self._recipe.classifier.label_smoothing
             return {"cross_entropy": F.cross_entropy(network(images), labels, label_smoothing=smoothing)}
 
+        def prepare() -> None:
+            first = network.features[0] if isinstance(network, Classifier) else None
+            if isinstance(first, nn.Conv2d):
+                images = to_float(self._data.train.images[:WHITENING_IMAGES], self._device)
+                whiten(first, (images - network.mean) / network.std)
+
         return Stage(
             "classifier",
             network,
             self._recipe.classifier,
             losses,
             lambda: {"accuracy_clean": validation.accuracy(network)},
+            prepare=prepare,
         )
 
     def _teacher(self, *, adversarial: bool) -> Stage:

@@ -63,6 +63,8 @@ class Trainer:
         table = stage.optimizer
         self._steps = max(1, count // table.batch_size)
         initialise(stage.network, seeded(seed, stage.name, "initialise"))
+        if stage.prepare is not None:
+            stage.prepare()
         stage.network.to(memory_format=torch.channels_last)
         self._optimizer = torch.optim.AdamW(
             stage.network.parameters(), lr=table.learning_rate, weight_decay=table.weight_decay
