@@ -30,12 +30,13 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class OptimizerTable(_Table, frozen=True, kw_only=True):
-    """What every training stage needs: AdamW with a one-cycle learning rate."""
+    """What every training stage needs: the optimizer, its highest learning rate in one cycle, its weight decay."""
 
     epochs: Count
     batch_size: Annotated[int, Meta(ge=2)]
     learning_rate: Positive
     weight_decay: Weight
+    optimizer: Literal["adamw", "sgd"] = "adamw"
 
 
 class ClassifierTable(OptimizerTable, frozen=True, kw_only=True):

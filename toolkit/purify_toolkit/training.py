@@ -8,6 +8,8 @@ import hashlib
 import json
 import pickle
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -27,6 +29,13 @@ class Progress(Protocol):
 
     def advance(self, units: int, text: str) -> None:
         """So many units are done; `text` says what and with which losses."""
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "sgd": partial(torch.optim.SGD, momentum=0.9, nesterov=True),
+}
+"""Of the recipe's key `optimizer`; each takes parameters, `lr` and `weight_decay`."""
 
 
 def seeded(seed: int, *names: object, device: torch.device | str = "cpu") -> torch.Generator:
@@ -66,7 +75,7 @@ class Trainer:
         if stage.prepare is not None:
             stage.prepare()
         stage.network.to(memory_format=torch.channels_last)
-        self._optimizer = torch.optim.AdamW(
+        self._optimizer = OPTIMIZERS[table.optimizer](
             stage.network.parameters(), lr=table.learning_rate, weight_decay=table.weight_decay
         )
         self._scheduler = torch.optim.lr_scheduler.OneCycleLR(
