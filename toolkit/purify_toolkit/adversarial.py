@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from purify_toolkit.attacks.gradient import pgd
+from purify_toolkit.attacks.gradient import fgsm, pgd
 from purify_toolkit.pixels import batch_size, to_8bit, to_float
 from purify_toolkit.recipe import AttackTable
 
@@ -18,6 +18,9 @@ class AdversarialPool:
     image `i` again whenever `(i + epoch) % refresh_epochs == 0`, each time with a new random start and a
     radius drawn evenly from `[epsilon_min, epsilon_max]`. The cost is so spread evenly over the epochs. A later stage
     that is given an earlier one's examples goes on from them, without attacking all at once again.
+
+    Of all examples a random share, `single_step`, is made by one step as long as the radius (FGSM): those of many
+    steps lie elsewhere, and a purifier that has seen no others lets many of one step through.
 
     Attributes:
         examples: uint8 `[N, C, H, W]`; without those of an earlier stage the clean images until the first refresh.
@@ -60,11 +63,16 @@ class AdversarialPool:
     def _attacked(self, indices: Tensor, generator: torch.Generator) -> Tensor:
         attack = self._attack
         draw = torch.rand(len(indices), 1, 1, 1, generator=generator, device=self._device)
-        examples = pgd(
+        single = torch.rand(len(indices), generator=generator, device=self._device) < attack.single_step
+        x, labels = to_float(self._images[indices], self._device), self._labels[indices].to(self._device)
+        epsilon = attack.epsilon_min + draw * (attack.epsilon_max - attack.epsilon_min)
+        examples = x.clone()
+        examples[single] = fgsm(self._classifier, x[single], labels[single], epsilon=epsilon[single])
+        examples[~single] = pgd(
             self._classifier,
-            to_float(self._images[indices], self._device),
-            self._labels[indices].to(self._device),
-            epsilon=attack.epsilon_min + draw * (attack.epsilon_max - attack.epsilon_min),
+            x[~single],
+            labels[~single],
+            epsilon=epsilon[~single],
             steps=attack.steps,
             relative_step=attack.relative_step,
             generator=generator,

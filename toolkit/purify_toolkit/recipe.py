@@ -74,6 +74,7 @@ class AttackTable(_Table, frozen=True, kw_only=True):
     steps: Count
     relative_step: Positive
     refresh_epochs: Count
+    single_step: Fraction = 0.0
 
     def __post_init__(self) -> None:
         if self.epsilon_min > self.epsilon_max:

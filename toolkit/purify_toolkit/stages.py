@@ -12,8 +12,8 @@ from purify_toolkit.adversarial import AdversarialPool
 from purify_toolkit.data import ImageData, Split
 from purify_toolkit.evaluation import attack, batches, count_correct, device_generator
 from purify_toolkit.losses import guidance_loss, reconstruction_loss
-from purify_toolkit.pixels import to_8bit, to_float
 from purify_toolkit.networks import Classifier, whiten
+from purify_toolkit.pixels import to_8bit, to_float
 from purify_toolkit.recipe import EvaluationTable, OptimizerTable, Recipe
 from purify_toolkit.run_folder import RunFolder
 from purify_toolkit.student import Batch, Losses, StudentLosses, augment
