@@ -1,6 +1,6 @@
 """For maintainers: copy what ships of a finished run into the package.
 
-Usage: python toolkit/ship_pretrained.py RUN NAME
+Usage: python toolkit/ship_pretrained.py RUN NAME [--half] [--without-images] [--data DIR]
 """
 
 import argparse
@@ -9,34 +9,53 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from purify_toolkit.cli.progress import RichProgress
 from purify_toolkit.evaluation import attack
 from purify_toolkit.pixels import to_8bit, to_float
 from purify_toolkit.pretrained import FOLDER
-from purify_toolkit.run_folder import RunFolder
+from purify_toolkit.run_folder import RunFolder, write_json
+from purify_toolkit.train import choose_device, evaluate_run, load_data_of, metrics
 
-FILES = (
-    "run.json",
-    "recipe.toml",
-    "metrics.json",
-    "metrics.jsonl",
-    "classifier.safetensors",
-    "student.safetensors",
-    "samples.npz",
-)
+FILES = ("run.json", "recipe.toml", "metrics.json", "metrics.jsonl")
+WEIGHTS = ("classifier.safetensors", "student.safetensors")
+SAMPLES = "samples.npz"
 
 
 def main() -> None:
-    """Copy the files and write an image a class, clean and adversarial, as PNG."""
+    """Copy the files; write an image a class, clean and adversarial, as PNG, where the images may be passed on."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("name")
+    parser.add_argument("--half", action="store_true", help="store float16 and evaluate what the weights became")
+    parser.add_argument("--without-images", action="store_true", help="the licence of the images forbids it")
+    parser.add_argument("--data", type=Path, help="with --half: the run's dataset")
     arguments = parser.parse_args()
     target = FOLDER / arguments.name
     target.mkdir(parents=True, exist_ok=True)
-    for file in FILES:
+    for file in (*FILES, *WEIGHTS):
         shutil.copyfile(arguments.run / file, target / file)
-    write_images(RunFolder(target), target / "images")
+    if arguments.half:
+        for file in WEIGHTS:
+            halve(target / file)
+        evaluate_again(RunFolder(target), arguments.data)
+    if not arguments.without_images:
+        shutil.copyfile(arguments.run / SAMPLES, target / SAMPLES)
+        write_images(RunFolder(target), target / "images")
+
+
+def halve(path: Path) -> None:
+    """Store a file's matrices and kernels as float16; vectors stay, for the variances in them may be tiny."""
+    save_file({name: value.half() if value.ndim > 1 else value for name, value in load_file(path).items()}, path)
+
+
+def evaluate_again(run: RunFolder, data: Path | None) -> None:
+    """Write the metrics.json of the weights that are in the folder now."""
+    device, test = choose_device("auto"), load_data_of(run, data).test
+    with RichProgress() as progress:
+        rows = evaluate_run(run, test, seed=run.info["seed"], device=device, progress=progress)
+    write_json(run.path / "metrics.json", metrics(run, rows, device))
 
 
 def write_images(run: RunFolder, folder: Path) -> None:

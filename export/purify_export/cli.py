@@ -10,11 +10,16 @@ from purify_toolkit.cli.command import Command
 @click.command(cls=Command)
 @click.argument("run", required=False)
 @click.option("--fp16", is_flag=True, help="Export float16 models too, beside the float32 ones.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="The run's dataset, for the golden set; default the images in the run, else as purify-train finds them.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="The bundle's folder; default bundles/NAME.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.version_option(package_name="purify-edge")
-def main(run: str | None, fp16: bool, out: Path | None, force: bool, as_json: bool) -> None:
+def main(run: str | None, fp16: bool, data: Path | None, out: Path | None, force: bool, as_json: bool) -> None:
     """Export RUN: a folder that purify-train wrote, or the name of a pair that ships; default fashion-mnist.
 
     Writes models, golden set, report and manifest, and TensorRT engines where a builder is installed. Exit
@@ -32,6 +37,7 @@ def main(run: str | None, fp16: bool, out: Path | None, force: bool, as_json: bo
         out or Path("bundles") / folder.path.resolve().name,
         precisions=("fp32", "fp16") if fp16 else ("fp32",),
         force=force,
+        data=data,
         tell=lambda text: click.echo(f"  {text}", err=True),
     )
     if as_json:

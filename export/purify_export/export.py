@@ -37,6 +37,7 @@ from purify_runtime.manifest import (
 from purify_runtime.pipeline import BATCH
 from purify_runtime.report import Report, encode_report
 from purify_toolkit.run_folder import RunFolder
+from purify_toolkit.train import samples_of
 
 OUTPUTS: dict[Role, str] = {"purifier": "purified", "classifier": "logits", "defended": "logits"}
 ENGINE_BATCH = (1, BATCH // 4, BATCH)
@@ -60,7 +61,13 @@ class Networks:
 
 
 def export_run(
-    run: RunFolder, out: Path, *, precisions: Sequence[Precision], force: bool, tell: Tell
+    run: RunFolder,
+    out: Path,
+    *,
+    precisions: Sequence[Precision],
+    force: bool,
+    tell: Tell,
+    data: Path | None = None,
 ) -> tuple[Bundle, Report]:
     """Write the bundle of a run.
 
@@ -70,17 +77,20 @@ def export_run(
         precisions: of the models; fp32 first.
         force: replace a bundle that is there.
         tell: told each stage and how long it took.
+        data: the run's dataset, for the golden set; without it the test images that travel with the run.
 
     Raises:
-        InputError: the run is not finished, or `out` cannot be written.
+        InputError: the run is not finished, `data` does not fit it, or `out` cannot be written.
         BuildError: a TensorRT builder that is installed refuses a model.
-        MissingError: no engine is installed to check the models with.
+        MissingError: no engine is installed to check the models with; no test images can be had.
     """
     require_engine()
     with BundleWriter(out, force=force) as writer:
         with _stage(tell, f"loading {run.path}"):
-            networks, samples = Networks.load(run), run.load_samples()
+            networks = Networks.load(run)
             channels, height, width = run.info["image_shape"]
+        with _stage(tell, "test images"):
+            samples = samples_of(run, data)
         models, graphs = _write_models(writer, networks, (channels, height, width), precisions, tell)
         engines = _write_engines(writer, models, graphs, precisions, tell)
         with _stage(tell, "golden set"):

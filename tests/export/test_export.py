@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from purify_export.export import export_run
 from purify_runtime.bundle import Bundle
@@ -76,3 +77,32 @@ def test_a_run_without_a_student_is_refused_and_nothing_is_written(tmp_path: Pat
     with pytest.raises(InputError, match=r"student\.safetensors.*--resume"):
         export_run(open_run(str(run)), tmp_path / "bundle", precisions=("fp32",), force=False, tell=print)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_run_without_test_images_takes_them_from_its_dataset(tmp_path: Path) -> None:
+    run = Path(shutil.copytree(FOLDER / "fashion-mnist", tmp_path / "run"))
+    samples = open_run(str(run)).load_samples()
+    (run / "samples.npz").unlink()
+    with pytest.raises(InputError, match="does not hold Fashion-MNIST"):
+        export_run(
+            open_run(str(run)), tmp_path / "b", precisions=("fp32",), force=False, tell=print, data=tmp_path / "run"
+        )
+    for label, name in enumerate(open_run(str(run)).info["class_names"]):
+        of_class = samples.images[samples.labels == label][:6, 0].numpy()
+        for part, images in (("train", of_class[:1]), ("validation", of_class[1:2]), ("test", of_class)):
+            folder = tmp_path / "data" / part / name.replace("/", "_")
+            folder.mkdir(parents=True)
+            for index, image in enumerate(images):
+                Image.fromarray(image).save(folder / f"{index}.png")
+    bundle, report = export_run(
+        open_run(str(run)), tmp_path / "b", precisions=("fp32",), force=False, tell=print, data=tmp_path / "data"
+    )
+    assert report.passed
+    golden = load_golden(bundle)["clean"]
+    assert sorted(golden.labels) == sorted([*range(10)] * 6)
+    known = {
+        (int(label), image.tobytes())
+        for image, label in zip(samples.images, samples.labels, strict=True)
+        for image in [image.numpy()]
+    }
+    assert {(int(label), image.tobytes()) for image, label in zip(golden.images, golden.labels, strict=True)} <= known

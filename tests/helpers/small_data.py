@@ -66,6 +66,18 @@ steps = 4
 relative_step = 0.5
 """
 
+ADAPTIVE = (
+    RECIPE
+    + """
+[adaptive]
+epsilon = 0.1
+steps = 2
+relative_step = 0.5
+labels = 1.0
+"""
+)
+"""The same with a student that is trained against white-box attacks."""
+
 
 def write_idx(folder: Path) -> None:
     """Write the four IDX files."""

@@ -1,22 +1,28 @@
 """Ctrl-C in every command, and kill -9 and a full disk in the one that runs for hours."""
 
+import random
 import re
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from helpers import small_data
+from helpers.curves import points
 from helpers.processes import wait_for
+from purify_toolkit.history import read_metrics
 from purify_toolkit.pretrained import FOLDER
-from purify_toolkit.run_folder import WEIGHTS
+from purify_toolkit.run_folder import RunFolder
 
 Start = Callable[..., "subprocess.Popen[str]"]
 EPOCHS = {"classifier": 3, "adversarial teacher": 2, "normal teacher": 2, "student": 3}
@@ -139,31 +145,43 @@ def test_training_on_a_disk_that_fills_up_can_go_on_later(
     assert start_training("--resume").wait(timeout=240) == 0, (tmp_path / "log").read_text()
 
 
-def test_training_killed_again_and_again_loses_no_more_than_an_epoch(
-    start_training: Callable[..., "subprocess.Popen[bytes]"], tmp_path: Path
+def test_training_killed_at_random_five_times_loses_no_more_than_an_epoch_and_ends_alike(
+    start_training: Callable[..., "subprocess.Popen[bytes]"], idx_folder: Path, tmp_path: Path
 ) -> None:
-    log, metrics = tmp_path / "log", tmp_path / "run" / "metrics.jsonl"
+    log, run = tmp_path / "log", RunFolder(tmp_path / "run")
+    assert start_training().wait(timeout=240) == 0, log.read_text()
+    whole = RunFolder(run.path.rename(tmp_path / "whole"))
+    seconds = [line["seconds"] for line in read_metrics(whole)]
+    seed = random.SystemRandom().randrange(2**32)
+    moments = sorted(random.Random(seed).sample(range(100 * len(seconds)), 5))
+    print(f"seed {seed}: killed after so many hundredths of an epoch: {moments}")
 
-    def epochs_done() -> int:
-        return metrics.read_bytes().count(b"\n") if metrics.is_file() else 0
-
-    process = start_training()
-    for epochs in (1, 4, 6, 8):  # within each stage
-        wait_for(lambda wanted=epochs: epochs_done() >= wanted)  # type: ignore[misc]
+    process, done = start_training(), 0
+    for moment in moments:
+        epoch, part = divmod(moment, 100)
+        wait_for(lambda wanted=epoch: " epochs\n" in log.read_text() and len(read_metrics(run)) >= wanted)  # type: ignore[misc]
+        time.sleep(seconds[epoch] * part / 100)
+        assert process.poll() is None, "ended before it could be killed"
         process.kill()
         process.wait()
-        done = epochs_done()
-        process = start_training("--resume")
-        wait_for(lambda: re.search(r"epoch \d/", log.read_text()))
         assert first_epoch(log.read_text()) >= done - 1
+        done = len(read_metrics(run))
+        process = start_training("--resume")
     assert process.wait(timeout=240) == 0, log.read_text()
-    assert {path.name for path in (tmp_path / "run").iterdir()} >= {f"{name}.safetensors" for name in WEIGHTS}
-    assert epochs_done() == sum(EPOCHS.values())
+    assert first_epoch(log.read_text()) >= done - 1
+    assert [line["epoch"] for line in read_metrics(run)] == [line["epoch"] for line in read_metrics(whole)]
+    for name in whole.stages:
+        expected, found = (load_file(folder.weights_path(name)) for folder in (whole, run))
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value, rtol=0, atol=1e-6)
+    for stage in whole.stages:
+        assert points(run, stage) == points(whole, stage)
 
 
 def first_epoch(log: str) -> int:
-    """Of the first epoch a log tells of: how many epochs of the whole training lie before it."""
+    """Of the first epoch that a log tells to have ended: how many epochs of the whole training lie before it."""
     found = re.search(r"^(.+): epoch (\d)/", log, re.MULTILINE)
-    assert found, log
     stages = list(EPOCHS)
+    if found is None or found[1] not in stages:  # killed within an epoch, or nothing was left but the evaluation
+        return sum(EPOCHS.values())
     return sum(EPOCHS[stage] for stage in stages[: stages.index(found[1])]) + int(found[2]) - 1

@@ -4,20 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from helpers.silent import Silent
 from helpers.small_data import RECIPE, accept, write_idx
 from purify_toolkit.datasets import idx
 from purify_toolkit.run_folder import RunFolder
 from purify_toolkit.train import Request, train
-
-
-class Silent:
-    """Progress that nobody sees."""
-
-    def epoch(self, stage: str, epoch: int, epochs: int, units: int) -> None:
-        pass
-
-    def advance(self, units: int, text: str) -> None:
-        pass
 
 
 @pytest.fixture(scope="session")

@@ -1,21 +1,35 @@
+import msgspec
 import pytest
 import torch
 
 from purify_toolkit.adversarial import AdversarialPool
 from purify_toolkit.pixels import batch_size, to_float
 from purify_toolkit.pretrained import open_run
+from purify_toolkit.processes import Processes
 from purify_toolkit.recipe import AttackTable
 
 ATTACK = AttackTable(epsilon_min=0.02, epsilon_max=0.1, steps=2, relative_step=0.5, refresh_epochs=3)
 COUNT = 600  # more than one batch
 
 
-@pytest.fixture(scope="module")
-def pool() -> AdversarialPool:
+def new_pool(
+    examples: torch.Tensor | None = None, processes: Processes | None = None, attack: AttackTable = ATTACK
+) -> AdversarialPool:
     run = open_run(None)
     samples = run.load_samples()
-    device = torch.device("cpu")
-    return AdversarialPool(samples.images[:COUNT], samples.labels[:COUNT], run.load_classifier(), ATTACK, device=device)
+    return AdversarialPool(
+        samples.images[:COUNT],
+        samples.labels[:COUNT],
+        run.load_classifier(),
+        attack,
+        processes=processes or Processes(torch.device("cpu")),
+        examples=examples,
+    )
+
+
+@pytest.fixture(scope="module")
+def pool() -> AdversarialPool:
+    return new_pool()
 
 
 def refresh(pool: AdversarialPool, epoch: int) -> list[int]:
@@ -58,3 +72,57 @@ def test_the_examples_fool_the_classifier(pool: AdversarialPool) -> None:
     with torch.no_grad():
         said = run.load_classifier()(to_float(pool.examples)).argmax(dim=1)
     assert (said == run.load_samples().labels[:COUNT]).float().mean() < 0.4
+
+
+def test_a_pool_that_is_handed_over_goes_on_without_attacking_everything() -> None:
+    examples = open_run(None).load_samples().images[:COUNT].flip(3)
+    pool = new_pool(examples.clone())
+    assert torch.equal(pool.examples, examples)
+    due = pool.due(0)
+    assert due.tolist() == list(range(0, COUNT, 3))
+    assert sum(refresh(pool, 0)) == len(due)
+    assert (pool.examples[due] != examples[due]).flatten(1).any(1).all()
+    kept = torch.ones(COUNT, dtype=torch.bool).index_fill(0, due, False)
+    assert torch.equal(pool.examples[kept], examples[kept])
+
+
+class _Turns(Processes):
+    """Of two processes the one that is told what the other found."""
+
+    count = 2
+
+    def __init__(self, index: int, found: torch.Tensor) -> None:
+        super().__init__(torch.device("cpu"))
+        self.index, self._found, self._given = index, found, 0
+        self.attacked: list[int] = []
+
+    def from_owner(self, tensor: torch.Tensor, owner: int) -> torch.Tensor:
+        expected = self._found[self._given : self._given + len(tensor)]
+        self._given += len(tensor)
+        if owner != self.index:
+            return expected
+        self.attacked.append(len(tensor))
+        assert torch.equal(tensor, expected)
+        return tensor
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_each_process_attacks_its_turn_with_the_draws_of_all(pool: AdversarialPool, index: int) -> None:
+    refresh(pool, 0)
+    processes = _Turns(index, pool.examples)
+    shared = new_pool(processes=processes)
+    refresh(shared, 0)
+    assert torch.equal(shared.examples, pool.examples)
+    assert processes.attacked == [[500, 100][index]]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_share_of_the_examples_is_made_by_one_step(share: float) -> None:
+    """One step goes to the edge of the ball in nearly every pixel; many steps from a random start do not."""
+    pool = new_pool(attack=msgspec.structs.replace(ATTACK, epsilon_min=0.1, single_step=share))
+    clean = open_run(None).load_samples().images[:COUNT].int()
+    refresh(pool, 0)
+    moved = (pool.examples.int() - clean).abs()
+    free = (clean > 26) & (clean < 229)
+    at_the_edge = ((moved >= 25) & free).sum((1, 2, 3)) / free.sum((1, 2, 3))
+    assert (at_the_edge > 0.97).float().mean().item() == pytest.approx(share, abs=0.06)

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 from purify_toolkit.cli.command import Command
 from purify_toolkit.cli.evaluate import main as evaluate
 from purify_toolkit.cli.train import main as train
+from purify_toolkit.pretrained import open_run
 from purify_toolkit.run_folder import RunFolder
 
 Run = Callable[..., tuple[int, str, str]]
@@ -31,16 +33,47 @@ def test_a_training_from_the_command_line(small_data: Path, recipe_file: Path, t
     assert RunFolder(out).info["seed"] == 3
 
 
-def test_an_evaluation_from_the_command_line(trained: RunFolder, small_data: Path) -> None:
-    arguments = [str(trained.path), "--data", str(small_data)]
+@pytest.fixture
+def shipped(tmp_path: Path) -> Path:
+    """The shipped pair, for small data."""
+    run = Path(shutil.copytree(open_run(None).path, tmp_path / "pair"))
+    recipe = run / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace("validation_size = 5000", "validation_size = 100"))
+    return run
+
+
+def test_an_evaluation_from_the_command_line(small_data: Path, shipped: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    arguments = [str(shipped), "--data", str(small_data), "--limit", "40", "--curve-limit", "10", "--out", str(out)]
     done = CliRunner().invoke(evaluate, [*arguments, "--json"])
     assert done.exit_code == 0, done.stderr
-    published = json.loads((trained.path / "metrics.json").read_text())["rows"]
-    assert json.loads(done.stdout) == published
-    table = CliRunner().invoke(evaluate, [*arguments, "--limit", "20"])
+    content = json.loads(done.stdout)
+    assert content == json.loads((out / "evaluation.json").read_text())
+    assert content["passed"]
+    assert {row["threat"] for row in content["rows"]} == {"clean", "noise", "grey-box", "white-box", "bpda"}
+    assert {row["n"] for row in content["rows"]} == {40}
+    assert "evaluation: attack 5/23  grey-box:pgd" in done.stderr
+    assert sorted(path.name for path in out.iterdir()) == ["curves.png", "evaluation.json", "grid.png", "rows"]
+    table = CliRunner().invoke(evaluate, arguments)
     assert table.exit_code == 0
-    assert "white-box" in table.stdout
-    assert " 20 " in table.stdout
+    assert "evaluation: attack 5/23  grey-box:pgd, measured before" in table.stderr
+    assert table.stdout.index("worst case of each threat") < table.stdout.index("every attack")
+    tax = content["tax"]
+    assert f"The purifier costs {tax['points']:.2f} points on 40 clean images" in table.stdout
+    assert "not checked" in table.stdout
+
+
+def test_an_evaluation_that_cannot_be_trusted_ends_with_1(small_data: Path, shipped: Path) -> None:
+    text = (shipped / "recipe.toml").read_text()
+    weak = text.replace("steps = 20", "steps = 1").replace("relative_step = 0.125", "relative_step = 0.01")
+    (shipped / "recipe.toml").write_text(weak)
+    arguments = [str(shipped), "--data", str(small_data), "--limit", "60", "--attacks", "grey-box:pgd"]
+    done = CliRunner().invoke(evaluate, [*arguments, "--curve-limit", "0"])
+    assert done.exit_code == 1, done.stderr
+    assert "FAILED" in done.stdout
+    content = json.loads((shipped / "evaluation" / "evaluation.json").read_text())
+    assert content["passed"] is False
+    assert "the attack is too weak" in content["gates"][0]["explanation"]
 
 
 @pytest.mark.parametrize(
@@ -56,6 +89,8 @@ def test_an_evaluation_from_the_command_line(trained: RunFolder, small_data: Pat
         ("purify-train", ("fashion-mnist", "--out", "README.md"), 2, "README.md exists"),
         ("purify-eval", ("absent",), 2, "no run 'absent'"),
         ("purify-eval", ("tests",), 2, "tests is not a run folder"),
+        ("purify-eval", ("--attacks", "autoatack"), 2, "no attack 'autoatack' (did you mean 'autoattack'?)"),
+        ("purify-eval", ("--l2-epsilon", "0"), 2, "is not in the range"),
     ],
 )
 def test_bad_input_ends_with_one_message(

@@ -63,7 +63,7 @@ def test_a_white_box_attack_is_the_strongest(rows: dict[tuple[str, bool], Row]) 
 
 
 def test_the_interval_is_wilsons() -> None:
-    row = Row("clean", "none", False, 100, 90)
+    row = Row("clean", "none", False, n=100, correct=90)
     assert row.accuracy == 0.9
     assert row.interval == pytest.approx((0.8256, 0.9448), abs=1e-4)
     assert row.as_dict()["ci95"] == row.interval

@@ -1,7 +1,8 @@
 import pytest
 import torch
+from torch import nn
 
-from purify_toolkit.networks import Classifier, Purifier
+from purify_toolkit.networks import CLASSIFIERS, Classifier, Purifier
 
 
 @pytest.mark.parametrize("size", [(28, 28), (32, 32), (1, 1), (5, 31), (224, 17)])
@@ -51,3 +52,43 @@ def test_a_classifier_normalises_by_itself() -> None:
     with torch.no_grad():
         assert classifier(images).shape == (4, 5)
         assert torch.allclose(classifier(images), plain(normalised), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(28, 28), (32, 32), (9, 31), (65, 40)])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("architecture", CLASSIFIERS)
+def test_every_classifier_takes_any_size(architecture: str, channels: int, size: tuple[int, int]) -> None:
+    classifier = Classifier(
+        channels, 7, mean=[0.5] * channels, std=[0.3] * channels, width=4, blocks=1, architecture=architecture
+    ).eval()
+    images = torch.rand(2, channels, *size)
+    with torch.no_grad():
+        logits = classifier(images)
+    assert logits.shape == (2, 7)
+    assert not torch.allclose(logits[0], logits[1])
+
+
+@pytest.mark.parametrize("architecture", CLASSIFIERS)
+def test_blocks_deepen_and_width_widens_a_classifier(architecture: str) -> None:
+    def parameters(width: int, blocks: int) -> int:
+        network = Classifier(1, 10, mean=[0.5], std=[0.3], width=width, blocks=blocks, architecture=architecture)
+        return sum(parameter.numel() for parameter in network.parameters())
+
+    assert parameters(4, 1) < parameters(4, 2) < parameters(8, 2)
+
+
+def test_the_separable_classifier_filters_each_channel_by_itself() -> None:
+    network = Classifier(1, 10, mean=[0.5], std=[0.3], width=4, blocks=1, architecture="separable")
+    convolutions = [module for module in network.features.modules() if isinstance(module, nn.Conv2d)]
+    assert all(module.groups == module.in_channels or module.kernel_size == (1, 1) for module in convolutions[1:])
+    assert sum(module.groups > 1 for module in convolutions) == 6  # three stages of two
+
+
+def test_the_pooled_classifier_pools_right_after_a_stages_first_convolution() -> None:
+    network = Classifier(3, 10, mean=[0.5] * 3, std=[0.3] * 3, width=4, blocks=1, architecture="pooled")
+    sizes: list[int] = []
+    for module in network.features.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.register_forward_hook(lambda module, inputs, output: sizes.append(output.shape[-1]))
+    network(torch.rand(2, 3, 32, 32))
+    assert sizes == [15, 15, 7, 7, 3, 3]

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from helpers.small_data import VALIDATION
+from helpers.small_data import ADAPTIVE, VALIDATION
 from purify_toolkit.datasets import load_data
+from purify_toolkit.processes import Processes
+from purify_toolkit.recipe import parse_recipe
 from purify_toolkit.run_folder import RunFolder
 from purify_toolkit.stages import Stages
 from purify_toolkit.student import Batch, augment
@@ -16,12 +18,14 @@ from purify_toolkit.student import Batch, augment
 @pytest.fixture
 def stages(trained: RunFolder, small_data: Path) -> Stages:
     return Stages(
-        trained, load_data("fashion-mnist", small_data, validation_size=VALIDATION), device=torch.device("cpu")
+        trained,
+        load_data("fashion-mnist", small_data, validation_size=VALIDATION),
+        processes=Processes(torch.device("cpu")),
     )
 
 
-def batch() -> Batch:
-    return Batch(torch.arange(32), torch.Generator().manual_seed(0), torch.Generator().manual_seed(1))
+def batch(count: int = 32) -> Batch:
+    return Batch(torch.arange(count), torch.Generator().manual_seed(0), torch.Generator().manual_seed(1))
 
 
 def record_loaded(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
@@ -44,11 +48,14 @@ def record_loaded(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> list[nn.Mo
         ("adversarial_teacher", ["reconstruction", "guidance"]),
         ("normal_teacher", ["reconstruction"]),
         ("student", ["imitation", "reconstruction", "guidance"]),
+        ("adaptive student", ["imitation", "reconstruction", "guidance", "labels"]),
     ],
 )
 def test_each_stage_has_its_losses_and_trains_its_own_network_alone(
     stages: Stages, name: str, losses: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if name.startswith("adaptive"):
+        stages._recipe, name = parse_recipe(ADAPTIVE, source="adaptive"), "student"
     loaded = record_loaded(stages, monkeypatch)
     stage = stages.build(name)
     assert len(loaded) == {"classifier": 0, "student": 3}.get(name, 1)
@@ -96,7 +103,7 @@ def test_validation_judges_the_purifier(stages: Stages) -> None:
 def test_images_are_shifted_and_mirrored_each_on_its_own() -> None:
     image = torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
     image[0, 0, 10, 5] = 200
-    found = augment(image.expand(500, -1, -1, -1), torch.Generator().manual_seed(0))
+    found = augment(image.expand(500, -1, -1, -1), batch(500))
     assert found.shape == (500, 1, 28, 28)
     assert (found.flatten(1).sum(dim=1) == 200).all()
     places = {tuple(place) for place in found[:, 0].nonzero()[:, 1:].tolist()}

@@ -1,17 +1,20 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
-from helpers.small_data import RECIPE
+from helpers.small_data import ADAPTIVE, RECIPE
 from purify_toolkit.errors import InputError, MissingError
+from purify_toolkit.history import read_metrics
 from purify_toolkit.provenance import provenance
 from purify_toolkit.run_folder import RunFolder
 from purify_toolkit.train import Request, choose_device, load_data_of, train
-from purify_toolkit.training import batch_indices, read_metrics, seeded
+from purify_toolkit.training import batch_indices, seeded
 
 EPOCHS = {"classifier": 3, "adversarial_teacher": 2, "normal_teacher": 2, "student": 3}
 
@@ -43,6 +46,7 @@ def test_a_finished_run_holds_what_it_should_and_nothing_else(trained: RunFolder
         "recipe.toml",
         "metrics.jsonl",
         "metrics.json",
+        "tensorboard",
         "samples.npz",
         "losses.png",
         "grid.png",
@@ -91,6 +95,107 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     assert [(line["stage"], line["epoch"]) for line in found_lines] == [
         (line["stage"], line["epoch"]) for line in expected_lines
     ]
+
+
+def test_an_interrupted_adaptive_run_ends_with_the_same_weights(
+    trained: RunFolder, small_data: Path, tmp_path: Path
+) -> None:
+    options = {"recipe_text": ADAPTIVE, "base": trained, "limit": 200}
+    train(request_for(tmp_path / "whole", small_data, **options), Interrupting(0))
+    expected = load_file(tmp_path / "whole" / "student.safetensors")
+    for after in (2, 8):  # batches: within the first epoch, within the last
+        out = tmp_path / str(after)
+        with pytest.raises(KeyboardInterrupt):
+            train(request_for(out, small_data, **options), Interrupting(after))
+        train(request_for(out, small_data, resume=True, **options), Interrupting(0))
+        found = load_file(out / "student.safetensors")
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value, rtol=0, atol=1e-6)
+        assert [line["epoch"] for line in read_metrics(RunFolder(out))] == [0, 1, 2]
+
+
+class Attacks(Interrupting):
+    """Progress that counts the images attacked for the pool, in each epoch of each stage."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.found: dict[str, list[int]] = {}
+
+    def epoch(self, stage: str, epoch: int, epochs: int, units: int) -> None:
+        self._stage = stage
+        self.found.setdefault(stage, []).append(0)
+
+    def advance(self, units: int, text: str) -> None:
+        self.found[self._stage][-1] += units * (text == "attacking")
+
+
+def test_the_student_goes_on_with_the_teachers_examples(small_data: Path, tmp_path: Path) -> None:
+    progress = Attacks()
+    train(request_for(tmp_path / "run", small_data, limit=64), progress)
+    assert progress.found["adversarial_teacher"] == [64, 32]
+    assert progress.found["student"] == [32, 32, 32]  # not all of them in its first epoch
+    assert progress.found["normal_teacher"] == [0, 0]
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_student_without_an_adversarial_teacher_makes_its_own_examples(small_data: Path, tmp_path: Path) -> None:
+    progress = Attacks()
+    recipe = RECIPE.replace("imitation = 1.0", "imitation = 0.0")
+    train(request_for(tmp_path / "run", small_data, limit=64, recipe_text=recipe), progress)
+    assert progress.found == {"classifier": [0] * 3, "student": [64, 32, 32], "evaluation": [0]}
+    names = {path.stem for path in (tmp_path / "run").glob("*.safetensors")}
+    assert names == {"classifier", "student"}
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, ADAPTIVE], ids=["plain", "adaptive"])
+def test_no_training_changes_the_networks_that_are_given(
+    trained: RunFolder, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str
+) -> None:
+    """Not their parameters, not the statistics of batch normalisation, neither in memory nor on the disk."""
+    used: list[tuple[Path, nn.Module]] = []
+    load = RunFolder._load
+
+    def recording(run: RunFolder, name: str, make: Any) -> nn.Module:
+        used.append((run.weights_path(name), load(run, name, make)))
+        return used[-1][1]
+
+    before = {name: trained.weights_path(name).read_bytes() for name in trained.stages}
+    monkeypatch.setattr(RunFolder, "_load", recording)
+    train(request_for(tmp_path / "run", small_data, base=trained, limit=200, recipe_text=recipe), Interrupting(0))
+    assert {path.name for path, _ in used} == {f"{name}.safetensors" for name in trained.stages}
+    for path, network in used:
+        for key, value in load_file(path).items():
+            assert torch.equal(network.state_dict()[key], value)
+    assert {name: trained.weights_path(name).read_bytes() for name in trained.stages} == before
+    for name in trained.stages[:-1]:
+        assert (tmp_path / "run" / f"{name}.safetensors").read_bytes() == before[name]
+
+
+def test_bfloat16_is_the_arithmetic_of_the_convolutions_and_of_nothing_that_stays(
+    trained: RunFolder, small_data: Path, tmp_path: Path
+) -> None:
+    found: dict[str, set[torch.dtype]] = {}
+
+    def note(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        if isinstance(module, nn.Conv2d) and module.training:
+            assert module.weight.dtype == torch.float32
+            found.setdefault(precision, set()).add(output.dtype)
+
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        hook = torch.nn.modules.module.register_module_forward_hook(note)  # type: ignore[arg-type]
+        recipe = f'precision = "{precision}"\n{ADAPTIVE}'
+        train(
+            request_for(tmp_path / precision, small_data, base=trained, limit=200, recipe_text=recipe), Interrupting(0)
+        )
+        hook.remove()
+        run = RunFolder(tmp_path / precision)
+        losses[precision] = sum(read_metrics(run)[-1]["losses"].values())
+        weights = load_file(run.weights_path("student")).values()
+        assert {value.dtype for value in weights} == {torch.float32, torch.int64}
+    assert found == {"float32": {torch.float32}, "bfloat16": {torch.bfloat16}}
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.03)
 
 
 def test_the_seed_and_nothing_else_decides(small_data: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
+from helpers.silent import Silent
 from helpers.small_data import RECIPE
 from helpers.user_models import Tiny, Viewing, Wrapping
 from purify_toolkit.cli.train import main as train_command
@@ -22,14 +23,6 @@ from purify_toolkit.user_classifier import ClassifierSource, build_classifier, c
 MEAN, STD = (0.286,), (0.353,)
 NAMES = tuple("abcdefghij")
 CPU = torch.device("cpu")
-
-
-class Silent:
-    def epoch(self, stage: str, epoch: int, epochs: int, units: int) -> None:
-        pass
-
-    def advance(self, units: int, text: str) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from purify_toolkit.attacks.gradient import fgsm, pgd
+from purify_toolkit.attacks.norms import LINF
 from purify_toolkit.pixels import batch_size, to_8bit, to_float
+from purify_toolkit.processes import Processes
 from purify_toolkit.recipe import AttackTable
 
 
@@ -30,7 +32,7 @@ class AdversarialPool:
         labels: `[N]`.
         classifier: frozen, pixels -> logits.
         attack: the recipe's table.
-        device: where the attack runs.
+        processes: that share the attacks; they run on the device of each.
         examples: those that an earlier stage ended with.
     """
 
@@ -41,13 +43,13 @@ class AdversarialPool:
         classifier: Callable[[Tensor], Tensor],
         attack: AttackTable,
         *,
-        device: torch.device,
+        processes: Processes,
         examples: Tensor | None = None,
     ) -> None:
         self.examples = images.clone() if examples is None else examples
         self._new = examples is None
         self._images, self._labels = images, labels
-        self._classifier, self._attack, self._device = classifier, attack, device
+        self._classifier, self._attack, self._processes = classifier, attack, processes
 
     def due(self, epoch: int) -> Tensor:
         """The indices of the images that are attacked anew in this epoch."""
@@ -55,26 +57,38 @@ class AdversarialPool:
         return indices if self._new and epoch == 0 else indices[(indices + epoch) % self._attack.refresh_epochs == 0]
 
     def refresh(self, epoch: int, generator: torch.Generator) -> Iterator[int]:
-        """Attack the images that are due, a batch a turn; yields the number of images done by each turn."""
-        for indices in self.due(epoch).split(batch_size(self._images)):
-            self.examples[indices] = self._attacked(indices, generator)
-            yield len(indices)
+        """Attack the images that are due, a batch a turn and process; yields how many images are done, batch by batch.
 
-    def _attacked(self, indices: Tensor, generator: torch.Generator) -> Tensor:
-        attack = self._attack
-        draw = torch.rand(len(indices), 1, 1, 1, generator=generator, device=self._device)
-        single = torch.rand(len(indices), generator=generator, device=self._device) < attack.single_step
-        x, labels = to_float(self._images[indices], self._device), self._labels[indices].to(self._device)
+        Each process draws for all batches, so that the examples do not depend on the number of processes.
+        """
+        chunks, count = self.due(epoch).split(batch_size(self._images)), self._processes.count
+        for turn in (chunks[first : first + count] for first in range(0, len(chunks), count)):
+            found = [self._attacked(indices, generator, owner) for owner, indices in enumerate(turn)]
+            for owner, indices in enumerate(turn):
+                self.examples[indices] = self._processes.from_owner(found[owner], owner)
+                yield len(indices)
+
+    def _attacked(self, indices: Tensor, generator: torch.Generator, owner: int) -> Tensor:
+        """The examples, uint8; those that fall to another process unchanged."""
+        attack, images = self._attack, self._images[indices]
+        device = self._processes.device
+        draw = torch.rand(len(indices), 1, 1, 1, generator=generator, device=device)
         epsilon = attack.epsilon_min + draw * (attack.epsilon_max - attack.epsilon_min)
+        single = torch.rand(len(indices), generator=generator, device=device) < attack.single_step
+        start = LINF.start(draw.expand(images.shape), epsilon, generator)
+        if owner != self._processes.index:
+            return images
+        x, labels, many = to_float(images, device), self._labels[indices].to(device), ~single
         examples = x.clone()
         examples[single] = fgsm(self._classifier, x[single], labels[single], epsilon=epsilon[single])
-        examples[~single] = pgd(
+        examples[many] = pgd(
             self._classifier,
-            x[~single],
-            labels[~single],
-            epsilon=epsilon[~single],
+            x[many],
+            labels[many],
+            epsilon=epsilon[many],
             steps=attack.steps,
             relative_step=attack.relative_step,
             generator=generator,
+            start=start[many],
         )
         return to_8bit(examples).cpu()

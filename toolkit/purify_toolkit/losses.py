@@ -20,6 +20,15 @@ The abstract does not fix the choices below. They are our interpretation, and re
   logits guidance of Liao et al. 2018 (HGD, arXiv 1712.02976), with a Kullback-Leibler divergence:
   what is left of an attack after a denoiser that minimises pixel error alone is amplified by the classifier.
 - the adversarial teacher is given the same guidance, the normal teacher none.
+
+The student's loss is the sum of the terms below, each under a weight of the recipe's table `[distillation]`. A recipe
+may leave a teacher out: `adversarial_teacher_weight` 1 leaves the adversarial one alone, 0 the normal one, and
+`imitation` 0 none, which makes the student a plain convolutional autoencoder trained to denoise.
+
+An adaptive recipe (table `[adaptive]`) puts in the place of `x'` an example `x_w` that is made anew at each step
+through student and classifier, and adds `labels * CE(f(S(x_w)), y)`, the cross-entropy of the true class `y`: training
+through the frozen classifier as in AdvAE (Li et al. 2019, arXiv 1905.10729), on the min-max problem of Madry et al.
+2018 (arXiv 1706.06083).
 """
 
 import torch

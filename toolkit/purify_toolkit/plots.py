@@ -1,4 +1,4 @@
-"""Pictures of a run: loss curves and a grid of purified images."""
+"""Pictures of a run and of its evaluation: loss curves, accuracy curves, grids of attacked and purified images."""
 
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from purify_toolkit.data import Split
 from purify_toolkit.evaluation import attack, attack_name, device_generator
+from purify_toolkit.evaluation.stats import wilson
 from purify_toolkit.pixels import to_float
 from purify_toolkit.recipe import EvaluationTable
 from purify_toolkit.run_folder import atomic
@@ -75,11 +76,71 @@ def save_grid(
     _save(figure, path)
 
 
+def save_accuracy_curves(lines: dict[str, dict[float, tuple[int, int]]], path: Path) -> None:
+    """Accuracy against the attack's size, with 95% intervals: a line a model; size -> images right, images.
+
+    The sizes stand side by side, not to scale: they span two orders of magnitude and begin at 0.
+    """
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for (name, points), marker in zip(lines.items(), "osD", strict=False):
+        sizes = sorted(points)
+        accuracy = np.array([points[size][0] / points[size][1] for size in sizes])
+        low, high = np.array([wilson(*points[size]) for size in sizes]).T
+        errors = np.clip([accuracy - low, high - accuracy], 0, None)
+        axes.errorbar(
+            range(len(sizes)), 100 * accuracy, 100 * errors, marker=marker, markersize=4, capsize=2, label=name
+        )
+    n = next(iter(next(iter(lines.values())).values()))[1]
+    axes.set(xlabel="size of the attack, Linf, pixels in [0, 1]", ylabel=f"accuracy, % of {n} images", ylim=(-2, 102))
+    axes.set_xticks(range(len(sizes)), [f"{size:.3g}" for size in sizes])
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, frameon=False)
+    _save(figure, path)
+
+
+def save_threat_grid(
+    classifier: nn.Module,
+    purifier: nn.Module,
+    examples: dict[str, tuple[Tensor, Tensor, Tensor]],
+    class_names: tuple[str, ...],
+    path: Path,
+    *,
+    rows: int = 8,
+) -> None:
+    """A row an image: clean, then for each threat the attacked image and what the purifier makes of it.
+
+    Under each image stands the classifier's word for it, red where it is wrong.
+
+    Args:
+        classifier, purifier: on one device.
+        examples: for each threat, the same clean images uint8, attacked ones float32, labels.
+        class_names: the classifier's words.
+        path: of the PNG.
+        rows: at most so many.
+    """
+    clean, _, labels = (part[:rows] for part in next(iter(examples.values())))
+    device = next(classifier.parameters()).device
+    columns = {"clean": to_float(clean, device)}
+    with torch.no_grad():
+        for threat, (_, attacked, _) in examples.items():
+            short = threat.partition(",")[0]
+            columns[short] = attacked[:rows].to(device)
+            columns[f"{short}, purified"] = purifier(columns[short])
+        words = {title: classifier(images).argmax(1).tolist() for title, images in columns.items()}
+    figure = Figure(figsize=(1.6 * len(columns), 1.55 * len(labels) + 0.3 + 0.2 * len(examples)), layout="constrained")
+    figure.suptitle("\n".join(examples), fontsize=8)
+    grid = figure.subplots(len(labels), len(columns), squeeze=False)
+    for column, (title, images) in enumerate(columns.items()):
+        for row, label in enumerate(labels.tolist()):
+            word = words[title][row]
+            colour = "black" if word == label else "crimson"
+            _show(grid[row][column], images[row].cpu(), title if row == 0 else "", class_names[word], colour)
+    _save(figure, path)
+
+
 def _show(axes: Any, image_CHW: Tensor, title: str, caption: str, colour: str) -> None:
-    pixels = (
-        np.squeeze(image_CHW.permute(1, 2, 0).numpy(), axis=2) if len(image_CHW) == 1 else image_CHW.permute(1, 2, 0)
-    )
-    axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.imshow(image_CHW.permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     axes.set_title(title, fontsize=9)
     axes.set_xlabel(caption, fontsize=8, color=colour, parse_math=False)  # a $ in a class name is a $

@@ -87,6 +87,7 @@ class RunFolder:
     {classifier,adversarial_teacher,normal_teacher,student}.safetensors
     samples.npz             test images for golden sets and demonstrations
     losses.png  grid.png
+    tensorboard/            the lines of metrics.jsonl as event files, a folder a stage
     checkpoints/            of stages under way, and the adversarial examples; removed at the end
     ```
     """
@@ -225,6 +226,11 @@ class RunFolder:
                 labels=samples.labels.numpy(),
                 indices=samples.indices.numpy(),
             )
+
+    @property
+    def has_samples(self) -> bool:
+        """Whether test images travel with this run; a pair whose images may not be passed on ships without."""
+        return (self.path / "samples.npz").is_file()
 
     def load_samples(self) -> Samples:
         """Read the travelling test images.

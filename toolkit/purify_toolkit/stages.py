@@ -14,6 +14,7 @@ from purify_toolkit.evaluation import attack, batches, count_correct, device_gen
 from purify_toolkit.losses import guidance_loss, reconstruction_loss
 from purify_toolkit.networks import Classifier, whiten
 from purify_toolkit.pixels import to_8bit, to_float
+from purify_toolkit.processes import Processes
 from purify_toolkit.recipe import EvaluationTable, OptimizerTable, Recipe
 from purify_toolkit.run_folder import RunFolder
 from purify_toolkit.student import Batch, Losses, StudentLosses, augment
@@ -86,8 +87,9 @@ class Validation:
 class Stages:
     """Builds the stages of a recipe, in order; each after the first needs those before it to be trained."""
 
-    def __init__(self, run: RunFolder, data: ImageData, *, device: torch.device) -> None:
-        self._run, self._data, self._device = run, data, device
+    def __init__(self, run: RunFolder, data: ImageData, *, processes: Processes) -> None:
+        self._run, self._data = run, data
+        self._processes, self._device = processes, processes.device
         self._recipe: Recipe = run.recipe
         self._validation: Validation | None = None
 
@@ -111,7 +113,12 @@ class Stages:
         train = self._data.train
         examples = self._run.load_examples()
         return AdversarialPool(
-            train.images, train.labels, classifier, self._recipe.attack, device=self._device, examples=examples
+            train.images,
+            train.labels,
+            classifier,
+            self._recipe.attack,
+            processes=self._processes,
+            examples=examples,
         )
 
     def _validate_with(self, classifier: nn.Module) -> Validation:
@@ -125,8 +132,8 @@ class Stages:
         validation = Validation(network, self._data.validation, self._recipe.evaluation, self._device)
 
         def losses(batch: Batch) -> Losses:
-            split = self._data.train[batch.indices]
-            images = to_float(augment(split.images, batch.generator), self._device)
+            split = self._data.train[batch.mine]
+            images = to_float(augment(split.images, batch), self._device)
             labels, smoothing = split.labels.to(self._device), self._recipe.classifier.label_smoothing
             return {"cross_entropy": F.cross_entropy(network(images), labels, label_smoothing=smoothing)}
 
@@ -152,10 +159,10 @@ class Stages:
         weights = self._recipe.distillation
 
         def losses(batch: Batch) -> Losses:
-            clean = self._clean(batch.indices)
+            clean = self._clean(batch.mine)
             if pool is None:
                 return {"reconstruction": reconstruction_loss(network(clean), clean)}
-            output = network(to_float(pool.examples[batch.indices], self._device))
+            output = network(to_float(pool.examples[batch.mine], self._device))
             with torch.no_grad():
                 target = classifier(clean)
             return {

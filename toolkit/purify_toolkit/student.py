@@ -1,7 +1,7 @@
 """What the student learns from: its examples, its teachers' images and, in an adaptive recipe, the labels."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from purify_toolkit.adversarial import AdversarialPool
 from purify_toolkit.attacks.gradient import pgd
+from purify_toolkit.attacks.norms import LINF
 from purify_toolkit.data import Split
 from purify_toolkit.losses import ensemble, guidance_loss, imitation_loss, reconstruction_loss
 from purify_toolkit.pixels import to_float
@@ -23,14 +24,26 @@ class Batch:
     """What a stage's losses may look at.
 
     Attributes:
-        indices: `[B]`, into the training images.
+        indices: `[B]`, into the training images; of the whole batch, however many processes share it.
         generator: of the epoch, on the CPU.
-        attack_generator: likewise, on the device.
+        attack_generator: likewise, on the device. Both are drawn from for the whole batch.
+        share: of the batch, what falls to this process; a loss is the mean over it.
     """
 
     indices: Tensor
     generator: torch.Generator
     attack_generator: torch.Generator
+    share: slice = field(default_factory=lambda: slice(None))
+
+    @property
+    def mine(self) -> Tensor:
+        """The indices of this process's images."""
+        return self.indices[self.share]
+
+    def first(self, fraction: float) -> tuple[int, int]:
+        """How many images the first part of the batch holds, and how many of these are this process's."""
+        count = round(fraction * len(self.indices))
+        return count, len(range(count)[self.share])
 
 
 @dataclass(frozen=True)
@@ -52,9 +65,9 @@ class StudentLosses:
 
     def __call__(self, batch: Batch) -> Losses:
         """Each weighted term by its name."""
-        split, weights, adaptive = self.train[batch.indices], self.recipe.distillation, self.recipe.adaptive
+        split, weights, adaptive = self.train[batch.mine], self.recipe.distillation, self.recipe.adaptive
         labels = split.labels.to(self.device)
-        clean = to_float(augment(split.images, batch.generator) if adaptive else split.images, self.device)
+        clean = to_float(augment(split.images, batch) if adaptive else split.images, self.device)
         seen = self._seen(batch, clean, labels)
         output = self.student(seen)
         found = {}
@@ -72,16 +85,19 @@ class StudentLosses:
 
     def _seen(self, batch: Batch, clean: Tensor, labels: Tensor) -> Tensor:
         """The images, their first part attacked: a random choice, for the order of the batch is random."""
-        count = round(self.recipe.distillation.adversarial_fraction * len(clean))
+        of_all, count = batch.first(self.recipe.distillation.adversarial_fraction)
         if self.pool is None:
-            attacked = self._white_box(clean[:count], labels[:count], batch.attack_generator)
+            attacked = self._white_box(clean[:count], labels[:count], batch, of_all)
         else:
-            attacked = to_float(self.pool.examples[batch.indices[:count]], self.device)
+            attacked = to_float(self.pool.examples[batch.mine[:count]], self.device)
         return torch.cat([attacked, clean[count:]]).contiguous(memory_format=torch.channels_last)
 
-    def _white_box(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    def _white_box(self, images: Tensor, labels: Tensor, batch: Batch, of_all: int) -> Tensor:
+        """The attacked images of this process; the random starts are drawn for those of all."""
         adaptive = self.recipe.adaptive
         assert adaptive is not None
+        all_images = images.new_empty(1).expand(of_all, *images.shape[1:])  # of which only the shape counts
+        start = LINF.start(all_images, adaptive.epsilon, batch.attack_generator)[batch.share]
         return pgd(
             nn.Sequential(self.student, self.classifier),
             images,
@@ -89,7 +105,8 @@ class StudentLosses:
             epsilon=adaptive.epsilon,
             steps=adaptive.steps,
             relative_step=adaptive.relative_step,
-            generator=generator,
+            generator=batch.attack_generator,
+            start=start,
         )
 
     @torch.no_grad()
@@ -102,13 +119,18 @@ class StudentLosses:
         return ensemble(**images, adversarial_weight=self.recipe.distillation.adversarial_teacher_weight)
 
 
-def augment(images_u8: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image mirrored by chance and shifted by up to two pixels, the gap black; uint8 `[N, C, H, W]`."""
-    count, _, height, width = images_u8.shape
-    mirrored = torch.rand(count, generator=generator) < 0.5
+def augment(images_u8: Tensor, batch: Batch) -> Tensor:
+    """Each image mirrored by chance and shifted by up to two pixels, the gap black; uint8 as they came.
+
+    Args:
+        images_u8: `[N, C, H, W]`.
+        batch: whose share they are, as `Batch.mine` has it.
+    """
+    (count, _, height, width), of_all, generator = images_u8.shape, len(batch.indices), batch.generator
+    mirrored = (torch.rand(of_all, generator=generator) < 0.5)[batch.share]
     images = torch.where(mirrored[:, None, None, None], images_u8.flip(3), images_u8)
     padded = F.pad(images, (2, 2, 2, 2))
-    shift = torch.randint(0, 5, (2, count, 1), generator=generator)
+    shift = torch.randint(0, 5, (2, of_all, 1), generator=generator)[:, batch.share]
     rows = shift[0] + torch.arange(height)
     columns = shift[1] + torch.arange(width)
     example = torch.arange(count)[:, None, None]

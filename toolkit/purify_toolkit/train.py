@@ -13,12 +13,14 @@ from purify_toolkit import datasets
 from purify_toolkit.data import ImageData, Split
 from purify_toolkit.errors import InputError, MissingError, reason
 from purify_toolkit.evaluation import Row, evaluate
+from purify_toolkit.history import read_metrics
 from purify_toolkit.plots import save_grid, save_loss_curves
+from purify_toolkit.processes import Processes, find_processes
 from purify_toolkit.provenance import provenance
 from purify_toolkit.recipe import Recipe, parse_recipe
 from purify_toolkit.run_folder import RunFolder, Samples, atomic, file_sha256, write_json
 from purify_toolkit.stages import Stages
-from purify_toolkit.training import Progress, Trainer, read_metrics
+from purify_toolkit.training import Progress, Trainer
 from purify_toolkit.user_classifier import (
     ClassifierSource,
     PixelClassifier,
@@ -55,30 +57,50 @@ class Request:
 def train(request: Request, progress: Progress) -> list[Row]:
     """Train what is not trained yet, then evaluate; the rows of the final evaluation.
 
+    Where a launcher started several processes, each calls this. The first alone writes to the run folder, and
+    evaluates; the others get no rows.
+
     Raises:
         InputError: bad recipe or data; the run folder exists (without `resume`) or is of another request.
         MissingError: no data, or no such device.
     """
     recipe = parse_recipe(request.recipe_text, source=request.recipe_name)
-    device = choose_device(request.device)
-    run = _open(request)
-    data = load_data(recipe, request.data)
+    processes = find_processes(choose_device(request.device))
+    run = open_folder(request) if processes.is_main else RunFolder(request.out)
+    with processes.one_first():
+        data = load_data(recipe, request.data)
     if request.limit is not None:
         data = data.limited(request.limit)
+    if processes.is_main:
+        _prepare(run, request, data, processes.device, progress)
+    processes.wait()
+    _train_stages(run, request, data, processes, progress)
+    processes.close()
+    if not processes.is_main:
+        return []
+    rows = _finish(run, request, data, processes.device, progress)
+    shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
+    return rows
+
+
+def _prepare(run: RunFolder, request: Request, data: ImageData, device: torch.device, progress: Progress) -> None:
+    """Write what is there before any training: what identifies the run, and the networks that are given."""
+    if request.base is not None:
+        check_base(request, data)
     own = None if run.has("classifier") else _own_classifier(request, data, device, progress)
-    _begin(run, request, data)
+    begin_folder(run, request, data)
     if own is not None:
         run.save_weights("classifier", own)
     if request.base is not None:
         _take_over(run, request.base)
-    stages = Stages(run, data, device=device)
+
+
+def _train_stages(run: RunFolder, request: Request, data: ImageData, processes: Processes, progress: Progress) -> None:
+    stages = Stages(run, data, processes=processes)
     for name in run.stages:
         if not run.has(name):
-            stage = stages.build(name)
-            Trainer(stage, run, count=len(data.train), seed=request.seed, device=device, progress=progress).train()
-    rows = _finish(run, request, data, device, progress)
-    shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
-    return rows
+            stage, count = stages.build(name), len(data.train)
+            Trainer(stage, run, count=count, seed=request.seed, processes=processes, progress=progress).train()
 
 
 def _own_classifier(
@@ -115,17 +137,24 @@ def load_data(recipe: Recipe, folder: Path | None) -> ImageData:
     )
 
 
-def _take_over(run: RunFolder, base: RunFolder) -> None:
-    """Copy the networks of another run that the recipe would train just so.
-
-    Raises:
-        InputError: the other run's data or classifier are others.
-    """
-    for key in ("dataset", "class_names", "image_shape"):
-        if run.info[key] != base.info[key]:
-            raise InputError(f"--base {base.path} does not fit: its {key} is {base.info[key]}, here {run.info[key]}")
-    if not base.info.get("classifier") and run.recipe.classifier != base.recipe.classifier:
+def check_base(request: Request, data: ImageData) -> None:
+    """InputError where the run to take networks from is of other data or another classifier."""
+    base, recipe = request.base, parse_recipe(request.recipe_text, source=request.recipe_name)
+    assert base is not None
+    asked = {
+        "dataset": data.name,
+        "class_names": list(data.class_names),
+        "image_shape": list(data.train.images.shape[1:]),
+    }
+    for key, value in asked.items():
+        if value != base.info[key]:
+            raise InputError(f"--base {base.path} does not fit: its {key} is {base.info[key]}, here {value}")
+    if not base.info.get("classifier") and recipe.classifier != base.recipe.classifier:
         raise InputError(f"--base {base.path} does not fit: the table [classifier] of its recipe.toml is another one")
+
+
+def _take_over(run: RunFolder, base: RunFolder) -> None:
+    """Copy the networks of another run that the recipe would train just so."""
     if not run.has("classifier"):
         run.save_weights("classifier", base.load_classifier())
     for name in run.recipe.teachers:
@@ -187,7 +216,7 @@ def _weights_digest(request: Request) -> dict[str, str]:
     return {"weights_sha256": file_sha256(request.weights)}
 
 
-def _open(request: Request) -> RunFolder:
+def open_folder(request: Request) -> RunFolder:
     """The run folder: new, or one that this very request may resume."""
     run = RunFolder(request.out)
     if not request.out.exists():
@@ -209,8 +238,9 @@ def _open(request: Request) -> RunFolder:
     return run
 
 
-def _begin(run: RunFolder, request: Request, data: ImageData) -> None:
+def begin_folder(run: RunFolder, request: Request, data: ImageData) -> None:
     """Write what identifies the run, where an interrupted attempt has not done so already."""
+    identity = _identity(request)
     run.path.mkdir(parents=True, exist_ok=True)
     if (run.path / "run.json").is_file():
         if run.info.get("data_sha256") != data.sha256():
@@ -227,10 +257,10 @@ def _begin(run: RunFolder, request: Request, data: ImageData) -> None:
             "std": std,
             "images": {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)},
         }
-        write_json(run.path / "run.json", _identity(request) | about | provenance())
+        write_json(run.path / "run.json", identity | about | provenance())
     with atomic(run.path / "recipe.toml") as temporary:
         temporary.write_text(request.recipe_text)
-    _save_samples(run, data, request.seed)
+    run.save_samples(choose_samples(data, request.seed))
 
 
 def _note_other_code(run: RunFolder) -> None:
@@ -241,12 +271,23 @@ def _note_other_code(run: RunFolder) -> None:
         del run.__dict__["info"]  # cached
 
 
-def _save_samples(run: RunFolder, data: ImageData, seed: int) -> None:
+def choose_samples(data: ImageData, seed: int) -> Samples:
     """A random choice of test images, kept in the order of the test set."""
     chosen = np.random.default_rng(seed).permutation(len(data.test))[:SAMPLES]
     indices = torch.from_numpy(np.sort(chosen))
     split = data.test[indices]
-    run.save_samples(Samples(split.images, split.labels, indices))
+    return Samples(split.images, split.labels, indices)
+
+
+def samples_of(run: RunFolder, folder: Path | None) -> Samples:
+    """The test images that travel with a run, or without them, or where `folder` is given, a choice from its dataset.
+
+    Raises:
+        InputError, MissingError: see `load_data_of`.
+    """
+    if folder is None and run.has_samples:
+        return run.load_samples()
+    return choose_samples(load_data_of(run, folder), run.info["seed"])
 
 
 def _finish(run: RunFolder, request: Request, data: ImageData, device: torch.device, progress: Progress) -> list[Row]:

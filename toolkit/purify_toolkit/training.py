@@ -5,7 +5,6 @@ epoch repeats exactly what the interrupted one would have done (on a CPU; GPU ke
 """
 
 import hashlib
-import json
 import pickle
 import time
 from collections.abc import Callable
@@ -16,9 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from purify_toolkit.errors import InputError, reason
-from purify_toolkit.run_folder import RunFolder, atomic, save_state
+from purify_toolkit.history import History
+from purify_toolkit.processes import Processes
+from purify_toolkit.run_folder import RunFolder, save_state
 from purify_toolkit.stages import Stage
-from purify_toolkit.student import Batch
+from purify_toolkit.student import Batch, Losses
 
 
 class Progress(Protocol):
@@ -61,20 +62,34 @@ def batch_indices(count: int, batch_size: int, generator: torch.Generator) -> li
     return full or list(batches)
 
 
+class _Losses(nn.Module):
+    """A stage's losses with its network in it: what DistributedDataParallel can wrap."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self.network = stage.network
+        self._losses = stage.losses
+
+    def forward(self, batch: Batch) -> Losses:
+        return self._losses(batch)
+
+
 class Trainer:
-    """Trains one stage of a run."""
+    """Trains one stage of a run, together with the same object in each other process."""
 
     def __init__(
-        self, stage: Stage, run: RunFolder, *, count: int, seed: int, device: torch.device, progress: Progress
+        self, stage: Stage, run: RunFolder, *, count: int, seed: int, processes: Processes, progress: Progress
     ) -> None:
         self._stage, self._run, self._count, self._seed = stage, run, count, seed
-        self._device, self._progress = device, progress
+        self._processes, self._progress = processes, progress
         table = stage.optimizer
+        _check_share(min(count, table.batch_size), processes)
         self._steps = max(1, count // table.batch_size)
         initialise(stage.network, seeded(seed, stage.name, "initialise"))
         if stage.prepare is not None:
             stage.prepare()
         stage.network.to(memory_format=torch.channels_last)
+        self._losses = processes.wrap(_Losses(stage), stage.network)
         self._optimizer = OPTIMIZERS[table.optimizer](
             stage.network.parameters(), lr=table.learning_rate, weight_decay=table.weight_decay
         )
@@ -83,13 +98,24 @@ class Trainer:
         )
 
     def train(self) -> None:
-        """Train from the last checkpoint, or from the start, to the end; write the weights."""
+        """Train from the last checkpoint, or from the start, to the end; the main process writes the weights."""
         first = self._resume()
-        self._forget(first)
+        if self._processes.is_main:
+            with History(self._run, self._stage.name, epochs_done=first) as history:
+                self._epochs(first, history)
+            self._keep()
+        else:
+            self._epochs(first, None)
+        self._processes.wait()
+
+    def _epochs(self, first: int, history: History | None) -> None:
+        """All epochs from `first` on; the process that has the history judges them and makes the checkpoints."""
         for epoch in range(first, self._stage.optimizer.epochs):
             start = time.perf_counter()
             losses = self._epoch(epoch)
             self._stage.network.eval()
+            if history is None:
+                continue
             line = {
                 "stage": self._stage.name,
                 "epoch": epoch,
@@ -98,9 +124,11 @@ class Trainer:
                 "learning_rate": self._scheduler.get_last_lr()[0],
                 "seconds": round(time.perf_counter() - start, 1),
             }
-            with (self._run.path / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            history.append(line)
             self._save(epoch + 1)
+
+    def _keep(self) -> None:
+        """Write what the stage leaves behind."""
         if self._stage.pool is not None:
             self._run.save_examples(self._stage.pool.examples)
         self._run.save_weights(self._stage.name, self._stage.network.eval())
@@ -116,7 +144,7 @@ class Trainer:
         order = batch_indices(self._count, stage.optimizer.batch_size, generator)
         due = 0 if stage.pool is None else len(stage.pool.due(epoch))
         self._progress.epoch(stage.name, epoch, stage.optimizer.epochs, due + sum(map(len, order)))
-        attack_generator = seeded(self._seed, stage.name, epoch, "attack", device=self._device)
+        attack_generator = seeded(self._seed, stage.name, epoch, "attack", device=self._processes.device)
         if stage.pool is not None:
             with self._mixed():
                 for done in stage.pool.refresh(epoch, attack_generator):
@@ -124,25 +152,29 @@ class Trainer:
         stage.network.train()
         sums: dict[str, float] = {}
         for indices in order:
-            losses = self._step(Batch(indices, generator, attack_generator))
+            losses = self._step(Batch(indices, generator, attack_generator, self._processes.share))
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value
             self._progress.advance(len(indices), "  ".join(f"{name} {value:.4f}" for name, value in losses.items()))
         return {name: value / len(order) for name, value in sums.items()}
 
     def _step(self, batch: Batch) -> dict[str, float]:
+        """One step of the optimizer; the losses over the whole batch, each by its name."""
         with self._mixed():
-            losses = self._stage.losses(batch)
-        total = torch.stack(list(losses.values())).sum()
+            losses = self._losses(batch)
+        values = torch.stack(list(losses.values()))
+        if self._processes.count > 1:  # shares may differ by an image; the mean over the processes is to be the batch's
+            values = values * (len(batch.mine) * self._processes.count / len(batch.indices))
         self._optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        values.sum().backward()
         self._optimizer.step()
         self._scheduler.step()
-        return {name: float(value.detach()) for name, value in losses.items()}
+        return dict(zip(losses, self._processes.mean(values.detach()).tolist(), strict=True))
 
     def _mixed(self) -> torch.autocast:
         """The recipe's precision: convolutions in bfloat16, which needs no scaling of the loss, or all in float32."""
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._run.recipe.precision == "bfloat16")
+        kind, enabled = self._processes.device.type, self._run.recipe.precision == "bfloat16"
+        return torch.autocast(kind, torch.bfloat16, enabled=enabled)
 
     def _save(self, epochs_done: int) -> None:
         stage = self._stage
@@ -160,7 +192,7 @@ class Trainer:
         if not path.is_file():
             return 0
         try:
-            state: dict[str, Any] = torch.load(path, weights_only=True, map_location=self._device)
+            state: dict[str, Any] = torch.load(path, weights_only=True, map_location=self._processes.device)
             self._stage.network.load_state_dict(state["network"])
             self._optimizer.load_state_dict(state["optimizer"])
             self._scheduler.load_state_dict(state["scheduler"])
@@ -172,26 +204,8 @@ class Trainer:
             self._stage.pool.examples = state["pool"].cpu()
         return int(state["epochs_done"])
 
-    def _forget(self, first: int) -> None:
-        """Drop metrics of epochs that will be repeated, and a line that was cut short."""
-        path = self._run.path / "metrics.jsonl"
-        if not path.is_file():
-            return
-        kept = [
-            line
-            for line in read_metrics(self._run)
-            if not (line["stage"] == self._stage.name and line["epoch"] >= first)
-        ]
-        with atomic(path) as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
-
-def read_metrics(run: RunFolder) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; a last line that was cut short by an interruption is left out."""
-    lines = []
-    for line in (run.path / "metrics.jsonl").read_text().splitlines():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            break
-    return lines
+def _check_share(batch: int, processes: Processes) -> None:
+    """InputError unless a batch has an image for each process."""
+    if batch < processes.count:
+        raise InputError(f"a batch of {batch} images cannot be shared by {processes.count} processes; start fewer")

@@ -1,15 +1,19 @@
 """Common corruptions: what cameras, weather and storage do to images without any intent.
 
 After Hendrycks and Dietterich 2019 (arXiv 1903.12261) with the severities of their CIFAR-10-C. Those are for
-images of 32 x 32: lengths in pixels grow here with the shorter side. Snow, frost, fog, glass, elastic and
-spatter are left out: they need pictures of their own or have no definition for one channel.
+images of 32 x 32: lengths in pixels grow here with the shorter side of larger ones. Snow, frost, fog, glass, elastic
+and spatter are left out: they need pictures of their own or have no definition for one channel.
 """
 
 import functools
+import io
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tv
@@ -128,17 +132,26 @@ def contrast(images: Tensor, severity: int, generator: torch.Generator) -> Tenso
 
 @_corruption
 def pixelate(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """A lower resolution, by the means of areas, and back by the nearest pixel."""
+    """A lower resolution and back by the nearest pixel; the original shrinks by a box, not by a triangle filter."""
     share = (0.95, 0.9, 0.85, 0.75, 0.65)[severity]
     small = [max(1, int(side * share)) for side in images.shape[2:]]
-    return F.interpolate(F.interpolate(images, small, mode="area"), images.shape[2:], mode="nearest")
+    return F.interpolate(tv.resize(images, small, antialias=True), images.shape[2:], mode="nearest-exact")
 
 
 @_corruption
 def jpeg_compression(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
     """Stored as JPEG of a low quality, on the CPU; for one or three channels."""
-    stored = tv.jpeg(to_8bit(images).cpu(), quality=(80, 65, 58, 50, 40)[severity])
-    return to_float(stored, images.device)
+    quality = (80, 65, 58, 50, 40)[severity]
+    stored = [_through_jpeg(image, quality) for image in to_8bit(images).cpu().permute(0, 2, 3, 1).numpy()]
+    shape = (len(images), *images.shape[2:], images.shape[1])
+    return to_float(torch.from_numpy(np.array(stored, np.uint8).reshape(shape)).permute(0, 3, 1, 2), images.device)
+
+
+def _through_jpeg(image_HWC: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """Encoded and decoded by Pillow, as in the original; torchvision is about to drop its own codec."""
+    file = io.BytesIO()
+    Image.fromarray(image_HWC.squeeze(2) if image_HWC.shape[2] == 1 else image_HWC).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file))
 
 
 def _normal(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -146,8 +159,8 @@ def _normal(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _scale(images: Tensor) -> float:
-    """The shorter side in units of CIFAR's 32 pixels."""
-    return min(images.shape[2:]) / 32
+    """The shorter side in units of CIFAR's 32 pixels, 1 at least."""
+    return max(min(images.shape[2:]) / 32, 1.0)
 
 
 CORRUPTIONS: dict[str, Corruption] = {

@@ -61,11 +61,12 @@ class _L2:
     def project(self, candidate: Tensor, images: Tensor, epsilon: float | Tensor) -> Tensor:
         perturbation = candidate - images
         # Cutting at 0 and 1 only shortens a perturbation of an image in [0, 1], so the result stays in the ball.
-        shrink: Tensor = (epsilon / _column(self.size(perturbation)).clamp_min(1e-12)).clamp(max=1)
+        shrink = (epsilon / _column(self.size(perturbation)).clamp_min(1e-12)).clamp(max=1)
         return (images + perturbation * shrink).clamp(0, 1)
 
     def size(self, perturbation: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(perturbation.flatten(1), dim=1)
+        size: Tensor = torch.linalg.vector_norm(perturbation.flatten(1), dim=1)
+        return size
 
 
 def _column(values: Tensor) -> Tensor:

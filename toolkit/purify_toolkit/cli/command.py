@@ -14,7 +14,13 @@ import click
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA out of memory", "MPS backend out of memory")  # torch's RuntimeErrors
 MAX_SEED = 2**63 - 1  # torch's generators take no more
 EXTRAS = (
-    dict.fromkeys(("torch", "torchvision", "safetensors", "scipy", "matplotlib", "pyautoattack", "tomli"), "train")
+    dict.fromkeys(
+        (
+            *("torch", "torchvision", "safetensors", "scipy", "matplotlib", "pyautoattack"),
+            *("tensorboard", "accelerate", "tomli"),
+        ),
+        "train",
+    )
     | dict.fromkeys(("foolbox", "eagerpy"), "attacks")
     | dict.fromkeys(("onnx", "onnxscript", "onnx_ir"), "export")
 )

@@ -7,6 +7,24 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Column
 
 
+class QuietProgress:
+    """Says nothing: the main process speaks for the others."""
+
+    def __enter__(self) -> "QuietProgress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def epoch(self, stage: str, epoch: int, epochs: int, units: int) -> None:
+        """See `RichProgress`."""
+
+    def advance(self, units: int, text: str) -> None:
+        """See `RichProgress`."""
+
+
 class RichProgress:
     """A bar for the stage and a bar for the epoch; plain lines, one a stage and one an epoch, elsewhere.
 

@@ -1,5 +1,6 @@
 """purify-train: classifier, two teachers and student, from a recipe to a run folder."""
 
+import os
 from pathlib import Path
 
 import click
@@ -56,10 +57,16 @@ def main(
 
     Progress goes to standard error, the final evaluation to standard output. After an interruption the
     same command with --resume goes on from the last full epoch.
+
+    `torchrun --nproc-per-node 2 -m purify_toolkit.cli.train RECIPE ...` trains on two GPUs, or with --device cpu by two
+    processes. A batch stays the recipe's. Several machines need a run folder that all of them see.
     """
-    click.echo("importing PyTorch", err=True)
-    from purify_toolkit.cli.progress import RichProgress
+    is_main = os.environ.get("RANK", "0") == "0"  # of the processes that a launcher started
+    if is_main:
+        click.echo("importing PyTorch", err=True)
+    from purify_toolkit.cli.progress import QuietProgress, RichProgress
     from purify_toolkit.cli.table import print_rows
+    from purify_toolkit.history import EVENTS
     from purify_toolkit.pretrained import open_run
     from purify_toolkit.recipe import find_recipe, read_recipe
     from purify_toolkit.train import Request, train
@@ -84,10 +91,18 @@ def main(
         base=None if base is None else open_run(base),
     )
     try:
-        with RichProgress() as progress:
+        with RichProgress() if is_main else QuietProgress() as progress:
             rows = train(request, progress)
     except KeyboardInterrupt:
+        if not is_main:
+            raise click.exceptions.Exit(130) from None
         click.echo("\ninterrupted; the same command with --resume goes on from the last full epoch", err=True)
         raise click.exceptions.Exit(130) from None
-    print_rows(rows, as_json=as_json)
-    click.echo(f"run folder: {request.out}", err=True)
+    if is_main:
+        print_rows(rows, as_json=as_json)
+        click.echo(f"run folder: {request.out}", err=True)
+        click.echo(f"its curves: tensorboard --logdir {request.out / EVENTS}", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,45 +1,26 @@
-"""Accuracy on test images: clean, under grey-box and under white-box attack, with n and intervals."""
+"""The small evaluation that ends a training: clean, grey-box and white-box accuracy by one attack."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
-from scipy.stats import binomtest
 from torch import Tensor, nn
 
+from purify_toolkit.attacks.base import Model
 from purify_toolkit.attacks.gradient import pgd
 from purify_toolkit.data import Split
+from purify_toolkit.evaluation.stats import Counted
 from purify_toolkit.pixels import batch_size, to_float
 from purify_toolkit.recipe import EvaluationTable
 
-Model = Callable[[Tensor], Tensor]
-
 
 @dataclass(frozen=True)
-class Row:
+class Row(Counted):
     """One accuracy. `attack` is "none" or names norm, size, steps and restarts."""
 
-    threat: str  # clean | grey-box | white-box
+    threat: str  # one of `threats.THREATS`
     attack: str
     defended: bool
-    n: int
-    correct: int
-
-    @property
-    def accuracy(self) -> float:
-        """Fraction of images classified right."""
-        return self.correct / self.n
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95% Wilson score interval of the accuracy."""
-        interval = binomtest(self.correct, self.n).proportion_ci(0.95, method="wilson")
-        return float(interval.low), float(interval.high)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self) | {"accuracy": self.accuracy, "ci95": self.interval}
 
 
 def device_generator(seed: int, device: torch.device) -> torch.Generator:
@@ -112,7 +93,8 @@ def evaluate(
             correct[key] += count_correct(defended if is_defended else classifier, attacked[threat], labels)
         advance(len(labels))
     return [
-        Row(threat, attack, is_defended, len(test), count) for (threat, attack, is_defended), count in correct.items()
+        Row(threat, attack, is_defended, n=len(test), correct=count)
+        for (threat, attack, is_defended), count in correct.items()
     ]
 
 

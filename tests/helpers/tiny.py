@@ -1,0 +1,110 @@
+"""Tiny networks and images, on which an evaluation takes a second, and purifiers that fool it."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from helpers.silent import Silent
+from helpers.small_data import RECIPE
+from purify_toolkit.data import Split
+from purify_toolkit.evaluation.assess import Question, measure_all, plans
+from purify_toolkit.evaluation.gates import Gate, Results, check
+from purify_toolkit.evaluation.measure import Store
+from purify_toolkit.evaluation.methods import Settings
+from purify_toolkit.evaluation.threats import Subject, select
+from purify_toolkit.networks import Classifier, Purifier
+from purify_toolkit.run_folder import RunFolder, write_json
+
+SIDE = 8
+SETTINGS = Settings(epsilon=0.1, steps=10, relative_step=0.25, l2_epsilon=0.5, classes=3)
+
+
+def linear(classes: int = 3) -> nn.Module:
+    """A linear classifier of `[N, 1, 8, 8]`."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, classes)).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def images_for(classifier: nn.Module, count: int = 120) -> Split:
+    """Random images, and what the classifier makes of them for labels; mid-grey, so that attacks have room."""
+    images = torch.randint(64, 192, (count, 1, SIDE, SIDE), generator=torch.Generator().manual_seed(1))
+    return Split(images.to(torch.uint8), classifier(images / 255).argmax(1))
+
+
+class Quantising(nn.Module):
+    """Rounds pixels to five levels: a purifier without gradient, that any attack gets past which does without."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, C, H, W]`, the same shape."""
+        return (x * 4).round() / 4
+
+
+class Noisy(nn.Module):
+    """Gives another image each time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, C, H, W]`, the same shape."""
+        return (x + 0.2 * torch.randn_like(x)).clamp(0, 1)
+
+
+class Remembering(nn.Module):
+    """Knows the clean images and brings back the nearest where the given one is further than 0.15 from it."""
+
+    def __init__(self, known: Split) -> None:
+        super().__init__()
+        self.known = known.images / 255
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, C, H, W]`, the same shape."""
+        distances = torch.cdist(x.detach().flatten(1), self.known.flatten(1), p=torch.inf)
+        nearest, index = distances.min(1)
+        return torch.where((nearest > 0.15).view(-1, 1, 1, 1), self.known[index], x)
+
+
+def examine(
+    folder: Path,
+    *,
+    attacks: str = "default",
+    purifier: nn.Module | None = None,
+    classifier: nn.Module | None = None,
+    other: nn.Module | None = None,
+    settings: Settings = SETTINGS,
+    test: Split | None = None,
+    question: Question | None = None,
+) -> tuple[Results, dict[str, Gate]]:
+    """Measure and check networks, tiny ones if none are given; the gates by the name of their function."""
+    classifier = linear(settings.classes) if classifier is None else classifier
+    test = images_for(classifier) if test is None else test
+    subject = Subject(classifier=classifier, purifier=purifier or nn.Identity(), other=other)
+    store = Store(folder, test, {}, 0)
+    rows = select(attacks, transfer=other is not None)
+    planned = plans(rows, settings, question or Question(), len(test))
+    results = measure_all(subject, planned, store, device=torch.device("cpu"), progress=Silent())
+    from purify_toolkit.evaluation.gates import GATES
+
+    return results, dict(zip((gate.__name__ for gate in GATES), check(results, store), strict=True))
+
+
+def tiny_run(folder: Path, *, classes: int, channels: int, side: int = 12, seed: int = 0) -> RunFolder:
+    """A run folder of small untrained networks."""
+    folder.mkdir()
+    run, shape = RunFolder(folder), [channels, side, side]
+    names = [f"class {number}" for number in range(classes)]
+    facts = {"recipe": "small", "recipe_sha256": "", "seed": seed, "limit": None, "dataset": "small", "commit": None}
+    half = [0.5] * channels
+    content = facts | {"class_names": names, "image_shape": shape, "mean": half, "std": half}
+    write_json(folder / "run.json", content)
+    (folder / "recipe.toml").write_text(RECIPE)
+    torch.manual_seed(seed)
+    run.save_weights("classifier", Classifier(channels, classes, mean=half, std=half, width=8, blocks=1))
+    run.save_weights("student", Purifier(channels, width=4, depth=2, blocks=1))
+    return run
+
+
+def random_images(*, classes: int, channels: int, side: int = 12, count: int = 6) -> Split:
+    """Images of noise with labels at random."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, channels, side, side), generator=generator).to(torch.uint8)
+    return Split(images, torch.randint(0, classes, (count,), generator=generator))

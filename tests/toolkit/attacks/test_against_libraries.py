@@ -1,0 +1,132 @@
+"""Our attacks beside the libraries', on the pair that ships: same model, same images, same budget.
+
+Where both start at the image they must agree image by image; where both draw a start of their own, or search at
+random, their accuracies must agree within the tolerance that the test states.
+"""
+
+import foolbox
+import pytest
+import torch
+from torch import Tensor, nn
+
+from helpers.shipped import Shipped, generator
+from purify_toolkit.attacks.carlini_wagner import carlini_wagner_l2
+from purify_toolkit.attacks.gradient import fgsm, pgd
+from purify_toolkit.attacks.libraries import autoattack, square
+from purify_toolkit.attacks.norms import L2, LINF, Norm
+from purify_toolkit.attacks.search import random_search
+
+FOOLBOX_PGD = {"Linf": foolbox.attacks.LinfPGD, "L2": foolbox.attacks.L2PGD}
+FOOLBOX_FGSM = {"Linf": foolbox.attacks.LinfFastGradientAttack, "L2": foolbox.attacks.L2FastGradientAttack}
+
+
+def wrapped(model: nn.Module) -> foolbox.PyTorchModel:
+    return foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [(LINF, 0.02), (L2, 0.3)], ids=["Linf", "L2"])
+def test_one_step_gives_foolboxs_examples(shipped: Shipped, norm: Norm, epsilon: float) -> None:
+    for model in (shipped.classifier, shipped.defended):
+        images, labels = shipped.images[:100], shipped.labels[:100]
+        theirs = FOOLBOX_FGSM[norm.name]().run(wrapped(model), images, labels, epsilon=epsilon)
+        assert torch.allclose(fgsm(model, images, labels, epsilon=epsilon, norm=norm), theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [(LINF, 0.02), (L2, 0.3)], ids=["Linf", "L2"])
+def test_without_a_random_start_pgd_agrees_with_foolbox_image_by_image(
+    shipped: Shipped, norm: Norm, epsilon: float
+) -> None:
+    """n = 100, 10 steps: the same verdict on 99 images at least; rounding may tip one that lies on the boundary."""
+    model, images, labels = shipped.classifier, shipped.images[:100], shipped.labels[:100]
+    attack = FOOLBOX_PGD[norm.name](rel_stepsize=0.2, steps=10, random_start=False)
+    theirs = shipped.right(model, attack.run(wrapped(model), images, labels, epsilon=epsilon))
+    found = pgd(
+        model,
+        images,
+        labels,
+        epsilon=epsilon,
+        steps=10,
+        relative_step=0.2,
+        generator=generator(),
+        norm=norm,
+        random_start=False,
+    )
+    ours = shipped.right(model, found)
+    assert 5 < theirs.sum() < 80
+    assert (ours == theirs).sum() >= 99
+
+
+@pytest.mark.parametrize(
+    ("defended", "norm", "epsilon", "count"),
+    [(False, LINF, 0.02, 200), (True, LINF, 0.03, 50), (False, L2, 0.3, 200), (True, L2, 0.5, 50)],
+)
+def test_with_random_starts_pgd_is_as_strong_as_foolbox(
+    shipped: Shipped, defended: bool, norm: Norm, epsilon: float, count: int
+) -> None:
+    """Within 2 points of n = 200 on the classifier, within 2 images of n = 50 on the pipeline."""
+    model = shipped.defended if defended else shipped.classifier
+    images, labels = shipped.images[:count], shipped.labels[:count]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        attack = FOOLBOX_PGD[norm.name](rel_stepsize=0.2, steps=10)
+        theirs = int(shipped.right(model, attack.run(wrapped(model), images, labels, epsilon=epsilon)).sum())
+    found = pgd(model, images, labels, epsilon=epsilon, steps=10, relative_step=0.2, generator=generator(), norm=norm)
+    ours = int(shipped.right(model, found).sum())
+    assert abs(ours - theirs) <= (2 if defended else 4), (ours, theirs)
+
+
+@pytest.mark.parametrize(("norm", "epsilon", "count"), [(LINF, 0.02, 100), (L2, 0.3, 50)], ids=["Linf", "L2"])
+def test_with_shrinking_steps_pgd_is_as_strong_as_apgd(
+    shipped: Shipped, norm: Norm, epsilon: float, count: int
+) -> None:
+    """Within 2 points of n = 100 or 50: APGD-CE's standard budget is 100 gradients and one start; so is ours."""
+    model, images, labels = shipped.classifier, shipped.images[:count], shipped.labels[:count]
+
+    def right(found: Tensor) -> int:
+        return int(shipped.right(model, found).sum())
+
+    result = autoattack(model, images, labels, epsilon=epsilon, norm=norm, classes=10, seed=0, attacks=("apgd-ce",))
+    ours = pgd(
+        model,
+        images,
+        labels,
+        epsilon=epsilon,
+        steps=100,
+        relative_step=1.0,
+        generator=generator(),
+        norm=norm,
+        decay=True,
+    )
+    assert abs(right(ours) - right(result.adversarial)) <= count / 50, (right(ours), right(result.adversarial))
+
+
+@pytest.mark.parametrize("defended", [False, True])
+def test_carlini_and_wagners_distances_are_foolboxs(shipped: Shipped, defended: bool) -> None:
+    """Same steps, rate and c: each distance within 5%, the median within 1%."""
+    model = shipped.defended if defended else shipped.classifier
+    count = 5 if defended else 12
+    images, labels = shipped.images[:count], shipped.labels[:count]
+    attack = foolbox.attacks.L2CarliniWagnerAttack(
+        binary_search_steps=5, steps=40, stepsize=0.02, initial_const=0.1, abort_early=False
+    )
+    theirs = attack.run(wrapped(model), images, labels)
+    ours = carlini_wagner_l2(model, images, labels, steps=40, binary_steps=5, learning_rate=0.02, initial_c=0.1)
+    right = shipped.right(model, images)
+    assert not shipped.right(model, ours).any()
+    assert not shipped.right(model, theirs).any()
+    distances = [L2.size(found - images)[right] for found in (ours, theirs)]
+    assert torch.allclose(*distances, rtol=0.05, atol=1e-3), distances
+    assert distances[0].median() == pytest.approx(float(distances[1].median()), rel=0.01)
+
+
+def test_random_search_is_as_strong_as_square(shipped: Shipped) -> None:
+    """n = 100, 150 queries: the seed moves either by 2 (standard deviation), so 8 points are allowed."""
+    model, images, labels = shipped.classifier, shipped.images[:100], shipped.labels[:100]
+
+    def right(found: Tensor) -> int:
+        return int(shipped.right(model, found).sum())
+
+    theirs = right(square(model, images, labels, epsilon=0.02, queries=150, seed=0))
+    ours = right(random_search(model, images, labels, epsilon=0.02, queries=150, generator=generator()))
+    assert theirs < right(images) - 20
+    assert abs(ours - theirs) <= 8, (ours, theirs)

@@ -1,0 +1,219 @@
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from helpers.shipped import Shipped, generator
+from purify_toolkit.attacks.gradient import cross_entropy, fgsm, margin, pgd
+from purify_toolkit.attacks.norms import L2, LINF, NORMS, Norm
+
+
+def linear_model(images: Tensor) -> Tensor:
+    """Two classes told apart by the mean pixel: the strongest attack is known."""
+    mean = images.mean(dim=(1, 2, 3))
+    return torch.stack([mean, -mean], dim=1)
+
+
+def weighted(weight: Tensor) -> nn.Module:
+    """Two classes told apart by a weighted sum of the pixels."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(weight.numel(), 2, bias=False))
+    model[1].weight = nn.Parameter(torch.stack([weight.flatten(), -weight.flatten()]), requires_grad=False)
+    return model
+
+
+def test_on_a_linear_model_pgd_finds_the_corner_of_the_ball() -> None:
+    images = torch.full((3, 1, 4, 4), 0.5)
+    labels = torch.tensor([0, 1, 0])
+    found = pgd(linear_model, images, labels, epsilon=0.1, steps=10, relative_step=0.25, generator=generator())
+    signs = torch.tensor([-1, 1, -1]).view(3, 1, 1, 1)
+    assert torch.allclose(found, images + 0.1 * signs, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, margin])
+def test_on_a_linear_model_l2_pgd_finds_the_gradients_direction(loss: object) -> None:
+    weight = torch.randn(1, 3, 4, 4, generator=generator(1))
+    images, labels = torch.full((2, 3, 4, 4), 0.5), torch.tensor([0, 1])
+    found = pgd(
+        weighted(weight),
+        images,
+        labels,
+        epsilon=0.3,
+        steps=60,
+        relative_step=0.5,
+        generator=generator(),
+        norm=L2,
+        loss=loss,
+    )
+    signs = torch.tensor([-1, 1]).view(2, 1, 1, 1)
+    assert torch.allclose(found, images + 0.3 * signs * weight / weight.norm(), atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e25])
+def test_the_fast_gradient_method_goes_to_the_balls_edge_whatever_the_gradients_size(scale: float) -> None:
+    weight = torch.randn(1, 1, 4, 4, generator=generator(1))
+    images, labels = torch.full((1, 1, 4, 4), 0.5), torch.tensor([1])
+
+    def model(x: Tensor) -> Tensor:
+        return weighted(weight)(x - 0.5) * scale
+
+    assert torch.equal(fgsm(model, images, labels, epsilon=0.125), images + 0.125 * weight.sign())
+    found = fgsm(model, images, labels, epsilon=0.125, norm=L2)
+    assert torch.allclose(found, images + 0.125 * weight / weight.norm(), atol=1e-6)
+
+
+def test_fgsm_is_the_fast_gradient_sign_method(shipped: Shipped) -> None:
+    x = shipped.images[:20].clone().requires_grad_(True)
+    F.cross_entropy(shipped.classifier(x), shipped.labels[:20]).backward()
+    expected = (shipped.images[:20] + 0.1 * x.grad.sign()).clamp(0, 1)
+    assert torch.equal(fgsm(shipped.classifier, shipped.images[:20], shipped.labels[:20], epsilon=0.1), expected)
+
+
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS.keys())
+@pytest.mark.parametrize("epsilon", [0.0, 8 / 255, 0.1, 0.5, 3.0])
+def test_examples_stay_in_the_ball_and_in_range(epsilon: float, norm: Norm) -> None:
+    images = torch.rand(8, 1, 6, 6, generator=generator(1))
+    labels = torch.zeros(8, dtype=torch.long)
+    found = pgd(
+        linear_model, images, labels, epsilon=epsilon, steps=5, relative_step=0.5, generator=generator(), norm=norm
+    )
+    assert norm.size(found - images).max() <= epsilon + 1e-6
+    assert found.min() >= 0
+    assert found.max() <= 1
+    assert epsilon or torch.equal(found, images)
+
+
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS.keys())
+def test_each_image_may_have_a_ball_of_its_own(norm: Norm) -> None:
+    images = torch.full((2, 1, 4, 4), 0.5)
+    epsilon = torch.tensor([0.01, 0.2]).view(2, 1, 1, 1)
+    labels = torch.zeros(2, dtype=torch.long)
+    found = pgd(
+        linear_model, images, labels, epsilon=epsilon, steps=10, relative_step=0.25, generator=generator(), norm=norm
+    )
+    assert torch.allclose(norm.size(found - images), epsilon.flatten(), atol=1e-6)
+
+
+def test_the_start_is_random_and_seeded() -> None:
+    images, labels = torch.full((1, 1, 8, 8), 0.5), torch.zeros(1, dtype=torch.long)
+
+    def start(seed: int, *, random_start: bool = True) -> Tensor:
+        return pgd(
+            linear_model,
+            images,
+            labels,
+            epsilon=0.1,
+            steps=0,
+            relative_step=0.25,
+            generator=generator(seed),
+            random_start=random_start,
+        )
+
+    assert torch.equal(start(0), start(0))
+    assert not torch.equal(start(0), start(1))
+    assert (start(0) - images).std() > 0.03
+    assert torch.equal(start(0, random_start=False), images)
+
+
+def test_without_a_restart_linf_pgd_is_the_plain_recursion(shipped: Shipped) -> None:
+    """Written out once more: what trained the pair that ships must give the same bits."""
+    images, labels, epsilon = shipped.images[:20], shipped.labels[:20], 0.1
+    low, high = (images - epsilon).clamp(0, 1), (images + epsilon).clamp(0, 1)
+    expected = torch.clamp(images + (torch.rand(images.shape, generator=generator()) * 2 - 1) * epsilon, low, high)
+    for _ in range(3):
+        x = expected.clone().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(F.cross_entropy(shipped.classifier(x), labels, reduction="sum"), x)
+        expected = torch.clamp(expected + 0.25 * epsilon * gradient.sign(), low, high)
+    found = pgd(shipped.classifier, images, labels, epsilon=epsilon, steps=3, relative_step=0.25, generator=generator())
+    assert torch.equal(found, expected)
+
+
+def test_the_margin_is_the_best_other_class_minus_the_true_one() -> None:
+    logits = torch.tensor([[1.0, 5.0, 3.0], [1.0, 5.0, 3.0], [2.0, 2.0, 0.0]])
+    assert margin(logits, torch.tensor([1, 2, 0])).tolist() == [-2.0, 2.0, 0.0]
+    assert margin(torch.tensor([[1.0, -4.0], [1.0, -4.0]]), torch.tensor([0, 1])).tolist() == [-5.0, 5.0]
+
+
+def test_the_margin_attacks_where_the_cross_entropy_has_no_gradient_left() -> None:
+    """Logits 200 apart: softmax is 1 in float32 and the cross-entropy's gradient exactly 0."""
+    images, labels = torch.full((1, 1, 4, 4), 0.5), torch.tensor([0])
+
+    def sure(x: Tensor) -> Tensor:
+        return linear_model(x - 0.4) * 1000
+
+    def attacked(loss: object) -> Tensor:
+        return pgd(sure, images, labels, epsilon=0.15, steps=5, relative_step=0.5, generator=generator(), loss=loss)
+
+    assert sure(attacked(margin)).argmax() == 1
+    assert sure(attacked(cross_entropy)).argmax() == 0
+
+
+def test_restarts_are_never_worse_and_keep_the_first_success(shipped: Shipped) -> None:
+    model, images, labels = shipped.classifier, shipped.images[:60], shipped.labels[:60]
+
+    def attacked(restarts: int) -> Tensor:
+        return pgd(
+            model,
+            images,
+            labels,
+            epsilon=0.02,
+            steps=2,
+            relative_step=0.5,
+            generator=generator(),
+            restarts=restarts,
+        )
+
+    once, often = attacked(1), attacked(4)
+    fell, falls = ~shipped.right(model, once), ~shipped.right(model, often)
+    assert torch.equal(often[fell], once[fell])
+    assert falls.sum() > fell.sum()
+    losses = [cross_entropy(model(found), labels)[~falls] for found in (once, often)]
+    assert (losses[1] >= losses[0]).all()
+    assert (losses[1] > losses[0]).any()
+
+
+class Noisy(nn.Module):
+    """A classifier that adds fresh noise to every image, every time."""
+
+    def __init__(self, classifier: nn.Module, std: float) -> None:
+        super().__init__()
+        self.classifier, self.std = classifier, std
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier((x + self.std * torch.randn(x.shape)).clamp(0, 1))
+
+
+def test_the_mean_of_several_evaluations_beats_one_on_a_randomised_model(shipped: Shipped) -> None:
+    model, images, labels = Noisy(shipped.classifier, 0.05), shipped.images[:60], shipped.labels[:60]
+
+    def right(samples: int) -> float:
+        torch.manual_seed(0)
+        found = pgd(
+            model,
+            images,
+            labels,
+            epsilon=0.02,
+            steps=5,
+            relative_step=0.25,
+            generator=generator(),
+            samples=samples,
+        )
+        return sum(int(shipped.right(model, found).sum()) for _ in range(10)) / (10 * len(images))
+
+    once, often = right(1), right(16)
+    assert often < once - 0.1, (once, often)
+
+
+def test_the_shipped_classifier_falls_to_pgd(shipped: Shipped) -> None:
+    images = shipped.images[:100]
+    found = pgd(
+        shipped.classifier,
+        images,
+        shipped.labels[:100],
+        epsilon=0.1,
+        steps=20,
+        relative_step=0.125,
+        generator=generator(),
+        norm=LINF,
+    )
+    assert shipped.right(shipped.classifier, images).sum() >= 85
+    assert shipped.right(shipped.classifier, found).sum() <= 8

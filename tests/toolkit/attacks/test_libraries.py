@@ -1,0 +1,213 @@
+"""The libraries' attacks: what is asked of them, what comes back, what they leave alone."""
+
+import logging
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from helpers.shipped import Shipped, generator
+from purify_toolkit.attacks.base import numpy_model
+from purify_toolkit.attacks.libraries import AUTOATTACK, NAMES, autoattack, hop_skip_jump, square
+from purify_toolkit.attacks.norms import L2, LINF, NORMS, Norm
+from purify_toolkit.cli.command import EXTRAS
+from purify_toolkit.errors import InputError, MissingError
+
+
+def small_model(classes: int) -> nn.Module:
+    """A random network of a few units."""
+    with torch.random.fork_rng():
+        torch.manual_seed(classes)
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, classes), Scale(10.0)
+        ).eval()
+
+
+class Scale(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+def small_images(model: nn.Module, count: int = 12) -> tuple[Tensor, Tensor]:
+    """Images and the classes that the model gives them."""
+    images = torch.rand(count, 1, 8, 8, generator=generator())
+    return images, model(images).argmax(1)
+
+
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS.keys())
+@pytest.mark.parametrize("classes", [2, 3, 4, 5, 10])
+def test_autoattack_works_with_any_number_of_classes(classes: int, norm: Norm) -> None:
+    model = small_model(classes)
+    images, labels = small_images(model, 6)
+    epsilon = 0.02 if norm is LINF else 0.1
+    attacks = ("apgd-ce", "apgd-t", "fab-t")  # some of the images survive each, so that all of them run
+    result = autoattack(model, images, labels, epsilon=epsilon, norm=norm, classes=classes, seed=0, attacks=attacks)
+    names = {2: ("apgd-ce", "fab-t"), 3: ("apgd-ce", "apgd-dlr", "fab-t")}
+    assert result.attacks == names.get(classes, attacks)
+    assert not [text for text in result.warnings if "class" in text]
+    changed = norm.size(result.adversarial - images)
+    assert changed.max() <= epsilon + 1e-6
+    fell = model(result.adversarial).argmax(1) != labels
+    assert torch.equal(fell, changed > 0)
+    again = autoattack(model, images, labels, epsilon=epsilon, norm=norm, classes=classes, seed=0, attacks=attacks)
+    assert torch.equal(again.adversarial, result.adversarial)
+
+
+@pytest.mark.parametrize("attack", NAMES)
+@pytest.mark.parametrize("classes", [2, 3])
+def test_each_attack_alone_has_a_variant_for_two_and_three_classes(attack: str, classes: int) -> None:
+    model = small_model(classes)
+    images, labels = small_images(model, 4)
+    result = autoattack(model, images, labels, epsilon=0.5, classes=classes, seed=0, attacks=(attack,), batch_size=3)
+    assert len(result.attacks) == 1
+    assert (model(result.adversarial).argmax(1) != labels).all()
+
+
+def test_what_the_log_says_of_a_model_is_returned_and_not_printed(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    model = small_model(4)
+    images, labels = small_images(model, 6)
+
+    def warnings(suspect: object) -> str:
+        result = autoattack(
+            suspect, images, labels, epsilon=0.01, classes=4, seed=0, attacks=("apgd-ce",), batch_size=2
+        )
+        assert len(set(result.warnings)) == len(result.warnings)
+        return " | ".join(result.warnings)
+
+    def dynamic(x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            y = x.detach().requires_grad_(True)
+            torch.autograd.grad(model(y).sum(), y)
+        return model(x)
+
+    assert warnings(model) == ""
+    assert "randomized defense" in warnings(lambda x: model(x + 0.1 * torch.randn(x.shape)))
+    assert "probability distribution" in warnings(lambda x: model(x).softmax(1))
+    assert "dynamic defense" in warnings(dynamic)
+    assert warnings(model) == ""
+    logger = logging.getLogger("auto-attack")
+    assert logger.propagate
+    assert not logger.handlers
+    captured = capfd.readouterr()
+    assert captured.out + captured.err == ""
+    assert not caplog.records
+
+
+def test_zero_gradients_are_reported() -> None:
+    model = small_model(4)
+    images, labels = small_images(model, 6)
+
+    def flat(x: Tensor) -> Tensor:
+        return model((x * 7).round() / 7)
+
+    labels = flat(images).argmax(1)
+    result = autoattack(flat, images, labels, epsilon=0.01, classes=4, seed=0, attacks=("apgd-t",))
+    assert any("zero gradient" in text for text in result.warnings)
+
+
+@pytest.mark.parametrize("attacks", [AUTOATTACK, ("apgd-ce",)], ids=["all", "one"])
+def test_a_size_of_zero_and_no_images_at_all_change_nothing(attacks: tuple[str, ...]) -> None:
+    model = small_model(4)
+    images, labels = small_images(model, 2)
+    found = autoattack(model, images, labels, epsilon=0.0, classes=4, seed=0, attacks=attacks).adversarial
+    assert torch.equal(found, images)
+    none = autoattack(model, images[:0], labels[:0], epsilon=0.1, classes=4, seed=0, attacks=attacks)
+    assert none.adversarial.shape == (0, 1, 8, 8)
+    assert square(model, images[:0], labels[:0], epsilon=0.1, queries=5, seed=0).shape == (0, 1, 8, 8)
+    assert hop_skip_jump(model, images[:0], labels[:0], queries=5, seed=0).shape == (0, 1, 8, 8)
+
+
+def test_wrong_requests_are_refused() -> None:
+    model = small_model(4)
+    images, labels = small_images(model, 2)
+    with pytest.raises(InputError, match="no attack apgd-x; AutoAttack's are apgd-ce, apgd-t"):
+        autoattack(model, images, labels, epsilon=0.1, classes=4, seed=0, attacks=("apgd-x",))
+    with pytest.raises(InputError, match=r"expected logits \[1, 7\] for one image, the model gives \[1, 4\]"):
+        autoattack(model, images, labels, epsilon=0.1, classes=7, seed=0)
+    with pytest.raises(InputError, match="two classes at least, got 1"):
+        autoattack(model, images, labels, epsilon=0.1, classes=1, seed=0)
+
+
+def test_square_attacks_a_function_of_arrays() -> None:
+    model = small_model(4)
+    images, labels = small_images(model)
+
+    def function(array: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return model(torch.from_numpy(array)).numpy()
+
+    found = square(numpy_model(function), images, labels, epsilon=0.3, queries=100, seed=1)
+    assert (model(found).argmax(1) != labels).sum() >= 6
+    assert torch.equal(found, square(model, images, labels, epsilon=0.3, queries=100, seed=1))
+    assert not torch.equal(found, square(model, images, labels, epsilon=0.3, queries=100, seed=2))
+    assert LINF.size(found - images).max() <= 0.3 + 1e-6
+
+
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS.keys())
+def test_hop_skip_jump_nears_the_hyperplane(norm: Norm) -> None:
+    """Two classes told apart by a weighted sum: the distance is |side| over the dual norm of the weights."""
+    weight = torch.randn(1, 1, 4, 4, generator=generator(1))
+    images = 0.4 + 0.2 * torch.rand(6, 1, 4, 4, generator=generator(2))
+
+    def model(x: Tensor) -> Tensor:
+        side = ((x - 0.52) * weight).sum(dim=(1, 2, 3))
+        return torch.stack([side, -side], dim=1)
+
+    labels = model(images).argmax(1)
+    found = hop_skip_jump(model, images, labels, norm=norm, queries=4000, seed=0)
+    dual = weight.norm() if norm is L2 else weight.abs().sum()
+    distance, least = norm.size(found - images), model(images)[:, 0].abs() / dual
+    assert (model(found).argmax(1) != labels).all()
+    assert (distance >= 0.99 * least).all()
+    assert (distance <= 1.2 * least + 1e-3).all(), (distance, least)
+
+
+def test_hop_skip_jump_keeps_to_its_queries_and_to_the_images_that_need_it(shipped: Shipped) -> None:
+    asked = [0]
+
+    def counted(x: Tensor) -> Tensor:
+        asked[0] += len(x)
+        return shipped.classifier(x)
+
+    images, labels = shipped.images[:12], shipped.labels[:12].clone()
+    labels[3] = (labels[3] + 1) % 10  # misclassified as it is
+    found = hop_skip_jump(counted, images, labels, queries=1000, seed=0)
+    assert asked[0] <= 1.1 * 1000 * len(images)
+    assert torch.equal(found[3], images[3])
+    assert (shipped.classifier(found).argmax(1) != labels).all()
+    alone = hop_skip_jump(lambda x: torch.eye(2)[torch.zeros(len(x)).long()], images, labels * 0, queries=9, seed=0)
+    assert torch.equal(alone, images)  # a model of one class offers no start
+
+
+def test_without_foolbox_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "foolbox", None)
+    model = small_model(4)
+    images, labels = small_images(model, 2)
+    with pytest.raises(MissingError, match=r"needs 'attacks': pip install 'purify-edge\[attacks\]'") as caught:
+        hop_skip_jump(model, images, labels, queries=10, seed=0)
+    assert caught.value.exit_code == 3
+    assert EXTRAS["foolbox"] == "attacks"
+    assert EXTRAS["pyautoattack"] == "train"
+
+
+def test_parameters_modes_and_the_global_generator_are_left_alone() -> None:
+    """FAB goes backward through the model; a parameter that asks for gradients must not be given one."""
+    model = small_model(5).train()
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    images, labels = small_images(model, 3)
+    state, before = torch.random.get_rng_state(), images.clone()
+    autoattack(model, images, labels, epsilon=0.001, classes=5, seed=0)
+    square(model, images, labels, epsilon=0.01, queries=5, seed=0)
+    hop_skip_jump(model, images, labels, queries=10, seed=0)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(images, before)
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+    assert all(module.training for module in model.modules())

@@ -1,0 +1,168 @@
+"""Training for the classifier of another run, with its teachers where they are the same: --base."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+from helpers.small_data import ADAPTIVE, RECIPE
+from helpers.user_models import Tiny
+from purify_toolkit.errors import InputError
+from purify_toolkit.history import read_metrics
+from purify_toolkit.pixels import to_float
+from purify_toolkit.pretrained import open_run
+from purify_toolkit.run_folder import RunFolder
+from purify_toolkit.train import Request, train
+from purify_toolkit.user_classifier import ClassifierSource
+
+GIVEN = ("classifier", "adversarial_teacher", "normal_teacher")
+
+
+class Interrupting:
+    """Progress that presses Ctrl-C after so many calls of `advance`, and notes which stages began."""
+
+    def __init__(self, after: int = 0) -> None:
+        self.left = after
+        self.stages: list[str] = []
+
+    def epoch(self, stage: str, epoch: int, epochs: int, units: int) -> None:
+        self.stages.append(stage)
+
+    def advance(self, units: int, text: str) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def request(out: Path, folder: Path, base: RunFolder | None, recipe: str = ADAPTIVE, **changes: object) -> Request:
+    values = {"recipe_name": "adaptive", "recipe_text": recipe, "out": out, "data": folder, "base": base}
+    values |= {"limit": 200} | changes
+    return Request(**values)  # type: ignore[arg-type]
+
+
+def own_network() -> Tiny:
+    """A user's classifier that is better than guessing."""
+    torch.manual_seed(0)
+    samples, network = open_run(None).load_samples(), Tiny()
+    images, labels = (to_float(samples.images[:800]) - 0.3) / 0.35, samples.labels[:800]
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    for part in torch.randperm(800).split(50):
+        optimizer.zero_grad()
+        F.cross_entropy(network(images[part]), labels[part]).backward()
+        optimizer.step()
+    return network
+
+
+def changed_base(trained: RunFolder, tmp_path: Path, **info: object) -> RunFolder:
+    base = Path(shutil.copytree(trained.path, tmp_path / "base"))
+    (base / "run.json").write_text(json.dumps(trained.info | info))
+    return RunFolder(base)
+
+
+def test_classifier_and_teachers_are_taken_and_the_student_alone_is_trained(
+    trained: RunFolder, small_data: Path, tmp_path: Path
+) -> None:
+    before = {path.name: path.read_bytes() for path in trained.path.glob("*.safetensors")}
+    progress = Interrupting()
+    train(request(tmp_path / "run", small_data, trained), progress)
+    run = RunFolder(tmp_path / "run")
+    assert set(progress.stages) == {"student", "evaluation"}
+    for name in GIVEN:
+        assert run.weights_path(name).read_bytes() == before[f"{name}.safetensors"]
+    assert run.weights_path("student").read_bytes() != before["student.safetensors"]
+    assert {path.name: path.read_bytes() for path in trained.path.glob("*.safetensors")} == before
+    assert run.info["base"]["run"] == "small"
+    assert "accuracy_white_box" in read_metrics(run)[-1]["validation"]
+
+
+def test_interrupted_it_is_resumed_to_the_same_weights_with_its_base_alone(
+    trained: RunFolder, small_data: Path, tmp_path: Path
+) -> None:
+    train(request(tmp_path / "whole", small_data, trained), Interrupting())
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(request(out, small_data, trained), Interrupting(5))
+    with pytest.raises(InputError, match=r"is of another training .*classifier_sha256"):
+        base = changed_base(trained, tmp_path)
+        shutil.copy(base.weights_path("student"), base.weights_path("classifier"))
+        train(request(out, small_data, base, resume=True), Interrupting())
+    train(request(out, small_data, trained, resume=True), Interrupting())
+    expected, found = (load_file(folder / "student.safetensors") for folder in (tmp_path / "whole", out))
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("steps = 2\nrelative_step = 0.5\nrefresh", "steps = 1\nrelative_step = 0.5\nrefresh"),
+        ("classifier_guidance = 0.5", "classifier_guidance = 0.25"),
+        ("epochs = 2", "epochs = 1"),
+    ],
+)
+def test_teachers_of_another_kind_are_trained_anew(
+    trained: RunFolder, small_data: Path, tmp_path: Path, old: str, new: str
+) -> None:
+    assert old in RECIPE
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(request(out, small_data, trained, RECIPE.replace(old, new)), Interrupting(1))
+    run = RunFolder(out)
+    assert [name for name in run.stages if run.has(name)] == ["classifier"]
+
+
+def test_a_teacher_that_the_recipe_does_not_need_is_not_taken(
+    trained: RunFolder, small_data: Path, tmp_path: Path
+) -> None:
+    recipe = RECIPE.replace("adversarial_teacher_weight = 0.5", "adversarial_teacher_weight = 1.0")
+    train(request(tmp_path / "run", small_data, trained, recipe), Interrupting())
+    assert not RunFolder(tmp_path / "run").has("normal_teacher")
+    assert RunFolder(tmp_path / "run").has("adversarial_teacher")
+
+
+def test_a_base_for_other_data_or_another_classifier_is_refused(
+    trained: RunFolder, small_data: Path, tmp_path: Path
+) -> None:
+    cases = [("dataset", "mnist"), ("class_names", ["cat", "dog"]), ("image_shape", [3, 28, 28])]
+    for number, (key, value) in enumerate(cases):
+        base = changed_base(trained, tmp_path / str(number), **{key: value})
+        with pytest.raises(InputError, match=f"--base .*base does not fit: its {key} is "):
+            train(request(tmp_path / "out", small_data, base), Interrupting())
+        assert not (tmp_path / "out").exists()
+    other = ADAPTIVE.replace("learning_rate = 1e-2", "learning_rate = 2e-2", 1)
+    with pytest.raises(InputError, match=r"does not fit: the table \[classifier\] of its recipe\.toml is another one"):
+        train(request(tmp_path / "out", small_data, trained, other), Interrupting())
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unfinished_base_is_refused_and_nothing_is_written(
+    trained: RunFolder, small_data: Path, tmp_path: Path
+) -> None:
+    base = changed_base(trained, tmp_path)
+    base.weights_path("classifier").unlink()
+    with pytest.raises(
+        InputError, match=r"base has no classifier\.safetensors; expected a run that purify-train finished"
+    ):
+        train(request(tmp_path / "run", small_data, base), Interrupting())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_base_with_a_users_own_classifier_gives_that_one(small_data: Path, tmp_path: Path) -> None:
+    torch.save(own_network().state_dict(), tmp_path / "mine.pt")
+    own = ClassifierSource("helpers.user_models:Tiny", (0.3,), (0.35,))
+    arm = RECIPE.replace("imitation = 1.0", "imitation = 0.0")
+    options = {"classifier": own, "weights": tmp_path / "mine.pt"}
+    train(request(tmp_path / "base", small_data, None, arm, **options), Interrupting())
+    base = RunFolder(tmp_path / "base")
+    before = base.weights_path("classifier").read_bytes()
+    train(request(tmp_path / "run", small_data, base, arm), Interrupting())
+    run = RunFolder(tmp_path / "run")
+    assert run.info["classifier"] == base.info["classifier"]
+    assert run.weights_path("classifier").read_bytes() == before
+    given = Tiny().state_dict() | torch.load(tmp_path / "mine.pt", weights_only=True)
+    found = run.load_classifier().network.state_dict()  # type: ignore[union-attr]
+    assert all(torch.equal(found[key], value) for key, value in given.items())

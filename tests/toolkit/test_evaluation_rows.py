@@ -1,0 +1,203 @@
+"""What can be asked for, what each row is, and how rows are summed up."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.silent import Silent
+from helpers.tiny import SETTINGS, examine, images_for, linear, random_images, tiny_run
+from purify_toolkit.data import Split
+from purify_toolkit.errors import InputError, MissingError
+from purify_toolkit.evaluation import threats
+from purify_toolkit.evaluation.assess import Question, assess
+from purify_toolkit.evaluation.gates import Results
+from purify_toolkit.evaluation.measure import Measurement, Plan
+from purify_toolkit.evaluation.methods import METHODS, default_settings
+from purify_toolkit.evaluation.report import headlines, tax
+from purify_toolkit.evaluation.stats import mcnemar
+from purify_toolkit.evaluation.threats import DEFAULT, ROWS, THREATS, check_libraries, select
+from purify_toolkit.recipe import EvaluationTable
+
+CPU = torch.device("cpu")
+
+
+def test_words_for_rows() -> None:
+    assert select("default", transfer=False) == [row for row in ROWS if row in DEFAULT]
+    assert select("white-box:autoattack", transfer=False) == ["clean:none", "white-box:autoattack"]
+    assert select(" pgd ,query", transfer=False) == [
+        "clean:none",
+        "grey-box:pgd",
+        "query:random-search",
+        "query:square",
+        "query:hop-skip-jump",
+        "white-box:pgd",
+        "bpda:pgd",
+    ]
+    assert select("default", transfer=True) == [row for row in ROWS if row in (*DEFAULT, "transfer:pgd")]
+    assert select("all", transfer=True) == list(ROWS)
+    assert select("all", transfer=False) == [row for row in ROWS if not row.startswith("transfer")]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("pgb", "no attack 'pgb' .did you mean 'pgd'..; known: default, all, the threats clean, noise"),
+        ("white-box:pgdd", "did you mean 'white-box:pgd'"),
+        ("clean,transfer", "transfer needs another run to make its examples on: --transfer-from RUN"),
+    ],
+)
+def test_words_that_mean_nothing(words: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        select(words, transfer=False)
+
+
+def test_a_missing_library_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threats, "find_spec", lambda name: None)
+    check_libraries(["clean:none", "white-box:pgd"])
+    with pytest.raises(MissingError, match=r"query:hop-skip-jump needs 'attacks'"):
+        check_libraries(["query:hop-skip-jump"])
+    with pytest.raises(MissingError, match=r"needs 'train'"):
+        check_libraries(["grey-box:autoattack"])
+
+
+def test_every_row_is_in_the_issue_s_threats_and_says_its_size() -> None:
+    assert list(THREATS) == [
+        "clean",
+        "noise",
+        "corruptions",
+        "spatial",
+        "grey-box",
+        "transfer",
+        "query",
+        "white-box",
+        "bpda",
+    ]
+    for threat, method in ROWS.values():
+        said = METHODS[method].describe(SETTINGS)
+        size = METHODS[method].size(SETTINGS)
+        assert size is None or f"{size[0]} {size[1]:g}" in said, (threat, method)
+    texts = [METHODS[name].describe(SETTINGS) for name in METHODS]
+    assert len(set(texts)) == len(texts)
+
+
+def test_autoattack_says_which_losses_it_has() -> None:
+    table = EvaluationTable(epsilon=0.1, steps=2, relative_step=1.0)
+    ten = default_settings(table, (1, 28, 28), 10, l2_epsilon=None)
+    two = default_settings(table, (3, 32, 32), 2, l2_epsilon=None)
+    assert METHODS["autoattack"].describe(ten) == "AutoAttack (apgd-ce, apgd-t, fab-t, square), Linf 0.1"
+    assert METHODS["autoattack"].describe(two) == "AutoAttack (apgd-ce, fab-t, square), Linf 0.1"
+    assert (ten.l2_epsilon, two.l2_epsilon) == (1.5, 0.5)
+    assert default_settings(table, (1, 28, 28), 10, l2_epsilon=2.0).l2_epsilon == 2.0
+
+
+@pytest.mark.parametrize(
+    ("classes", "channels", "attacks"),
+    [
+        (2, 3, ",".join(row for row in ROWS if row not in ("grey-box:autoattack", "grey-box:cw-l2"))),  # the costliest
+        (3, 1, "default,transfer,grey-box:autoattack,query:square"),
+    ],
+)
+def test_every_row_runs_with_few_classes(classes: int, channels: int, attacks: str, tmp_path: Path) -> None:
+    run = tiny_run(tmp_path / "run", classes=classes, channels=channels)
+    other = tiny_run(tmp_path / "other", classes=classes, channels=channels, seed=1)
+    test = random_images(classes=classes, channels=channels)
+    question = Question(attacks=attacks, costly_limit=3, curve_limit=4, transfer_from=other)
+    report = assess(run, test, question, out=tmp_path / "out", device=CPU, progress=Silent())
+    assert list(report.results.rows) == select(attacks, transfer=True)
+    for row, measurement in report.results.rows.items():
+        threat, method = ROWS[row]
+        assert len(measurement.defended) == (3 if METHODS[method].costly else 6), row
+        assert (measurement.undefended is not None) == THREATS[threat].undefended
+    gates = {gate.name: gate for gate in report.gates}
+    assert gates["images lie in the ball and in [0, 1]"].passed, gates
+    assert gates["size 0 is clean"].passed
+    assert report.about["transfer_from"]["same_classifier"] is False
+
+
+def test_transfer_needs_an_independent_run_of_the_same_data(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path / "run", classes=3, channels=1)
+    test = random_images(classes=3, channels=1)
+    colour = tiny_run(tmp_path / "colour", classes=3, channels=3)
+    for other, message in ((run, "has the same purifier"), (colour, "does not fit")):
+        with pytest.raises(InputError, match=message):
+            question = Question(attacks="transfer", transfer_from=other)
+            assess(run, test, question, out=tmp_path / "out", device=CPU, progress=Silent())
+
+
+def measured(row: str, defended: str, undefended: str | None = None) -> Measurement:
+    def right(text: str) -> np.ndarray:
+        return np.array([mark == "1" for mark in text])
+
+    plan = Plan(row, row, SETTINGS, len(defended))
+    return Measurement(plan, right(defended), undefended and right(undefended), None, (0.0, 1.0), (), 0.0)
+
+
+def test_a_headline_is_the_worst_case_image_by_image() -> None:
+    rows = {
+        row: measured(row, defended)
+        for row, defended in {
+            "white-box:fgsm": "110111",
+            "white-box:pgd": "101111",
+            "white-box:autoattack": "1110",
+            "white-box:pgd-l2": "111111",
+            "bpda:pgd": "000000",
+        }.items()
+    }
+    found = {(line.threat, line.norm): line for line in headlines(Results(rows))}
+    worst = found["white-box", "Linf"]
+    assert (worst.n, worst.correct) == (4, 1)
+    assert worst.attacks == ("white-box:fgsm", "white-box:pgd", "white-box:autoattack")
+    assert worst.as_dict()["ci95"] == pytest.approx((0.0456, 0.6994), abs=1e-4)
+    assert (found["white-box", "L2"].n, found["white-box", "L2"].correct) == (6, 6)
+    assert found["bpda", "Linf"].correct == 0
+
+
+def test_the_purifier_s_tax() -> None:
+    found = tax(Results({"clean:none": measured("clean:none", "1110000000", "1111111100")}))
+    assert (found.undefended, found.defended, found.n) == (0.8, 0.3, 10)
+    assert found.points == pytest.approx(50)
+    assert found.p == pytest.approx(2 / 2**5)
+    assert mcnemar(np.array([True, False]), np.array([True, False])) == 1.0
+
+
+def test_grey_box_images_are_made_without_the_purifier(tmp_path: Path) -> None:
+    """A purifier that inverts images changes nothing for a grey-box attacker, everything for the pipeline's answers."""
+
+    class Inverting(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 1 - x
+
+    plain, _ = examine(tmp_path / "plain", attacks="grey-box:pgd,white-box:pgd,bpda")
+    turned, _ = examine(tmp_path / "turned", attacks="grey-box:pgd,white-box:pgd,bpda", purifier=Inverting())
+    assert np.array_equal(plain.rows["grey-box:pgd"].undefended, turned.rows["grey-box:pgd"].undefended)  # type: ignore[arg-type]
+    assert not np.array_equal(plain.rows["grey-box:pgd"].defended, turned.rows["grey-box:pgd"].defended)
+    assert np.array_equal(plain.rows["white-box:pgd"].defended, plain.rows["bpda:pgd"].defended) is True
+    assert turned.rows["bpda:pgd"].defended.sum() > turned.rows["white-box:pgd"].defended.sum()
+
+
+def test_carlini_and_wagner_counts_within_the_radius_only(tmp_path: Path) -> None:
+    """On a linear model the distance to the boundary is known, and so is who falls."""
+    classifier = linear(2)
+    test = images_for(classifier, 60)
+    weights = classifier[1].weight  # type: ignore[index]
+    logits = classifier(test.images / 255)
+    distance = (logits[:, 0] - logits[:, 1]).abs() / (weights[0] - weights[1]).norm()
+    radius = float(distance.median())
+    settings = default_settings(
+        EvaluationTable(epsilon=0.1, steps=2, relative_step=1.0), (1, 8, 8), 2, l2_epsilon=radius
+    )
+    found, _ = examine(tmp_path, attacks="grey-box:cw-l2", classifier=classifier, test=test, settings=settings)
+    undefended = found.rows["grey-box:cw-l2"].undefended
+    assert undefended is not None
+    assert undefended[(distance > radius * 1.001).numpy()].all()
+    assert not undefended[(distance < radius * 0.97).numpy()].any()
+
+
+def test_labels_decide(tmp_path: Path) -> None:
+    classifier = linear()
+    test = images_for(classifier)
+    wrong = Split(test.images, (test.labels + 1) % 3)
+    found, _ = examine(tmp_path, attacks="clean", classifier=classifier, test=wrong)
+    assert found.rows["clean:none"].defended.sum() == 0

@@ -1,0 +1,193 @@
+"""The student's losses, its examples and what its arms leave out; on the small run's networks."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from helpers.small_data import ADAPTIVE, RECIPE, VALIDATION
+from purify_toolkit.attacks.gradient import pgd
+from purify_toolkit.datasets import load_data
+from purify_toolkit.pixels import to_float
+from purify_toolkit.processes import Processes
+from purify_toolkit.recipe import parse_recipe
+from purify_toolkit.run_folder import RunFolder
+from purify_toolkit.stages import Stage, Stages
+from purify_toolkit.student import Batch, augment
+
+COUNT = 33
+Build = Callable[..., Stage]
+
+
+@pytest.fixture
+def build(trained: RunFolder, small_data: Path, tmp_path: Path) -> Build:
+    """A stage of the small run under another recipe; its network is in evaluation mode, each image on its own."""
+
+    def build_stage(name: str, recipe: str) -> Stage:
+        for path in trained.path.glob("*.safetensors"):
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+        (tmp_path / "run.json").write_text((trained.path / "run.json").read_text())
+        (tmp_path / "recipe.toml").write_text(recipe)
+        data = load_data("fashion-mnist", small_data, validation_size=VALIDATION)
+        stage = Stages(RunFolder(tmp_path), data, processes=Processes(torch.device("cpu"))).build(name)
+        stage.network.load_state_dict(RunFolder(tmp_path)._load(name, lambda: stage.network).state_dict())
+        stage.network.eval().requires_grad_(True)
+        return stage
+
+    return build_stage
+
+
+def batch(share: slice = slice(None), count: int = COUNT) -> Batch:
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(7))
+    return Batch(order, torch.Generator().manual_seed(0), torch.Generator().manual_seed(1), share)
+
+
+def seen_by(stage: Stage, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+    """What the network was last shown, and the losses."""
+    seen: list[torch.Tensor] = []
+    hook = stage.network.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].detach()))
+    losses = {name: value.item() for name, value in stage.losses(batch).items()}
+    hook.remove()
+    return seen[-1], losses
+
+
+def with_weights(recipe: str, **values: float) -> str:
+    for name, value in values.items():
+        line = next(line for line in recipe.splitlines() if line.startswith(f"{name} = "))
+        recipe = recipe.replace(line, f"{name} = {value}", 1)
+    return recipe
+
+
+@pytest.mark.parametrize(
+    ("weights", "teachers", "losses"),
+    [
+        ({}, ["adversarial_teacher", "normal_teacher"], ["imitation", "reconstruction", "guidance"]),
+        ({"adversarial_teacher_weight": 1.0}, ["adversarial_teacher"], ["imitation", "reconstruction", "guidance"]),
+        ({"adversarial_teacher_weight": 0.0}, ["normal_teacher"], ["imitation", "reconstruction", "guidance"]),
+        ({"imitation": 0.0}, [], ["reconstruction", "guidance"]),
+        ({"imitation": 0.0, "classifier_guidance": 0.0}, [], ["reconstruction"]),
+    ],
+)
+def test_an_arm_has_the_networks_and_losses_of_its_weights(
+    build: Build, tmp_path: Path, weights: dict[str, float], teachers: list[str], losses: list[str]
+) -> None:
+    recipe = with_weights(RECIPE, **weights)
+    assert list(parse_recipe(recipe, source="arm").teachers) == teachers
+    stage = build("student", recipe)
+    assert list(stage.losses(batch())) == losses
+    assert list(RunFolder(tmp_path).stages) == ["classifier", *teachers, "student"]
+
+
+def test_a_lone_teacher_is_imitated_as_it_is(build: Build, trained: RunFolder, small_data: Path) -> None:
+    images = load_data("fashion-mnist", small_data, validation_size=VALIDATION).train.images
+    for weight, name in ((1.0, "adversarial_teacher"), (0.0, "normal_teacher")):
+        stage = build("student", with_weights(RECIPE, adversarial_teacher_weight=weight, imitation=2.0))
+        seen, losses = seen_by(stage, batch())
+        shown = seen if name == "adversarial_teacher" else to_float(images[batch().indices])
+        with torch.no_grad():
+            expected = 2 * F.l1_loss(stage.network(seen), trained.load_teacher(name)(shown))
+        assert losses["imitation"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_adaptive_examples_attack_the_student_within_the_ball(
+    build: Build, trained: RunFolder, small_data: Path
+) -> None:
+    stage = build("student", with_weights(ADAPTIVE, adversarial_fraction=1.0))
+    assert stage.pool is None
+    seen, _ = seen_by(stage, batch())
+    split = load_data("fashion-mnist", small_data, validation_size=VALIDATION).train[batch().indices]
+    clean = to_float(augment(split.images, batch()))
+    assert seen.min() >= 0
+    assert seen.max() <= 1
+    changed = (seen - clean).abs().flatten(1).amax(1)
+    assert changed.max() <= 0.1 + 1e-6
+    assert changed.min() > 0.05
+    classifier = trained.load_classifier()
+    defended = nn.Sequential(stage.network, classifier)
+    grey_box = pgd(
+        classifier,
+        clean,
+        split.labels,
+        epsilon=0.1,
+        steps=2,
+        relative_step=0.5,
+        generator=torch.Generator().manual_seed(1),
+    )
+    with torch.no_grad():
+        attacked, transferred, untouched = (
+            float(F.cross_entropy(defended(x), split.labels)) for x in (seen, grey_box, clean)
+        )
+    assert attacked > transferred + 0.05, (attacked, transferred, untouched)
+    assert attacked > untouched + 0.05
+
+
+def test_the_adaptive_part_of_a_batch_is_the_stated_one(build: Build, small_data: Path) -> None:
+    seen, _ = seen_by(build("student", ADAPTIVE), batch())
+    split = load_data("fashion-mnist", small_data, validation_size=VALIDATION).train[batch().indices]
+    same = (seen == to_float(augment(split.images, batch()))).flatten(1).all(1)
+    assert same.tolist() == [False] * 16 + [True] * 17
+
+
+def test_the_labels_term_is_the_weighted_cross_entropy(build: Build, trained: RunFolder, small_data: Path) -> None:
+    stage = build("student", with_weights(ADAPTIVE, labels=3.0))
+    seen, losses = seen_by(stage, batch())
+    labels = load_data("fashion-mnist", small_data, validation_size=VALIDATION).train.labels[batch().indices]
+    with torch.no_grad():
+        expected = 3 * F.cross_entropy(trained.load_classifier()(stage.network(seen)), labels)
+    assert list(losses) == ["imitation", "reconstruction", "guidance", "labels"]
+    assert losses["labels"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_classifiers_labels_are_smoothed_as_told(build: Build, small_data: Path, smoothing: float) -> None:
+    recipe = RECIPE.replace("[classifier]\n", f"[classifier]\nlabel_smoothing = {smoothing}\n")
+    stage = build("classifier", recipe)
+    seen, losses = seen_by(stage, batch())
+    labels = load_data("fashion-mnist", small_data, validation_size=VALIDATION).train.labels[batch().indices]
+    with torch.no_grad():
+        logs = F.log_softmax(stage.network(seen), dim=1)
+    true = -logs.gather(1, labels[:, None]).mean()
+    assert losses["cross_entropy"] == pytest.approx(((1 - smoothing) * true - smoothing * logs.mean()).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [
+        ("classifier", RECIPE),
+        ("adversarial_teacher", RECIPE),
+        ("normal_teacher", RECIPE),
+        ("student", RECIPE),
+        ("student", ADAPTIVE),
+    ],
+)
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_shares_of_a_batch_make_up_the_batch(build: Build, name: str, recipe: str, count: int) -> None:
+    """Their images are those of the whole, attacked and augmented alike; their losses' weighted mean is the whole's."""
+    stage = build(name, recipe)
+    if stage.pool is not None:
+        stage.pool.examples = stage.pool.examples.flip(2)
+    whole, losses = seen_by(stage, batch())
+    shares = [slice(index, None, count) for index in range(count)]
+    found = dict.fromkeys(losses, 0.0)
+    for share in shares:
+        seen, part = seen_by(stage, batch(share))
+        torch.testing.assert_close(seen, whole[share], rtol=0, atol=1e-6)
+        for key, value in part.items():
+            found[key] += value * len(seen) / COUNT
+    assert found == pytest.approx(losses, rel=1e-5)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.5, 1.0])
+def test_the_first_part_of_a_batch_is_shared_like_the_batch(fraction: float) -> None:
+    shares = [batch(slice(index, None, 4)) for index in range(4)]
+    counts = [share.first(fraction) for share in shares]
+    assert {of_all for of_all, _ in counts} == {round(fraction * COUNT)}
+    assert sum(mine for _, mine in counts) == round(fraction * COUNT)
+    assert max(mine for _, mine in counts) - min(mine for _, mine in counts) <= 1
+    first = batch().indices[: round(fraction * COUNT)].tolist()
+    assert sorted(first) == sorted(
+        index for share, (_, mine) in zip(shares, counts, strict=True) for index in share.mine[:mine].tolist()
+    )

@@ -1,0 +1,571 @@
+import json
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from scipy.stats import binomtest
+from torch import nn
+
+from helpers.small_data import RECIPE, accept
+from purify_toolkit.attacks import gradient
+from purify_toolkit.attacks.base import Model
+from purify_toolkit.datasets import idx
+from purify_toolkit.errors import InputError
+from purify_toolkit.history import read_metrics
+from purify_toolkit.recipe import parse_recipe
+from purify_toolkit.run_folder import RunFolder
+from purify_toolkit.train import load_data
+from studies import ablation, across_classifiers, plain_loop, training_speed
+from studies.ablation_table import ARMS
+from studies.common import changed, markdown
+
+STUDIES = Path(ablation.__file__).parent
+SEEDS = (0, 1)
+SHORT = ["--limit", "192", "--epochs-teacher", "1", "--epochs-student", "4"]
+QUICK = RECIPE.replace("batch_size = 64\nlearning_rate = 3e-3", "batch_size = 16\nlearning_rate = 1e-2")
+NETWORKS = {
+    "plain": {"classifier", "student"},
+    "adversarial-teacher": {"classifier", "adversarial_teacher", "student"},
+    "normal-teacher": {"classifier", "normal_teacher", "student"},
+    "both": {"classifier", "adversarial_teacher", "normal_teacher", "student"},
+}
+DISTILLATION = {
+    "plain": (0.0, 0.5),
+    "adversarial-teacher": (1.0, 1.0),
+    "normal-teacher": (1.0, 0.0),
+    "both": (1.0, 0.5),
+}
+
+
+@pytest.fixture(scope="module")
+def base(trained: RunFolder) -> RunFolder:
+    return trained
+
+
+@pytest.fixture(scope="module")
+def accepted(idx_folder: Path) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(idx.SHA256, "FashionMNIST", accept(idx_folder))
+        yield idx_folder
+
+
+@pytest.fixture(scope="module")
+def recipe_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "small.toml"
+    path.write_text(QUICK)
+    return path
+
+
+@pytest.fixture(scope="module")
+def arguments(accepted: Path, base: RunFolder, recipe_path: Path) -> list[str]:
+    return [str(recipe_path), "--data", str(accepted), "--base", str(base.path), *SHORT]
+
+
+@pytest.fixture(scope="module")
+def study(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ablation over two seeds; not to be changed."""
+    out = tmp_path_factory.mktemp("study") / "ablation"
+    ablation.main([*arguments, "--seeds", "0,1", "--out", str(out)])
+    return out
+
+
+def arm(study: Path, name: str, seed: int = 0) -> RunFolder:
+    return RunFolder(study / f"seed-{seed}" / name)
+
+
+def figures(study: Path, name: str, threat: str, *, defended: bool = True) -> list[float]:
+    """Accuracies in percent, seed by seed, from the runs' own files."""
+    found = []
+    for seed in SEEDS:
+        rows = json.loads((arm(study, name, seed).path / "metrics.json").read_text())["rows"]
+        (row,) = (row for row in rows if (row["threat"], row["defended"]) == (threat, defended))
+        found.append(100 * row["correct"] / row["n"])
+    return found
+
+
+def modified(folder: Path) -> dict[Path, int]:
+    """When every network and result was written."""
+    files = [path for name in ("*.safetensors", "metrics.json", "paired.npz") for path in folder.rglob(name)]
+    return {path: path.stat().st_mtime_ns for path in files}
+
+
+def test_arms_train_the_networks_that_their_name_says(study: Path) -> None:
+    for seed in SEEDS:
+        for name, networks in NETWORKS.items():
+            run = arm(study, name, seed)
+            assert {path.stem for path in run.path.glob("*.safetensors")} == networks
+            weights = run.recipe.distillation
+            assert (weights.imitation, weights.adversarial_teacher_weight) == DISTILLATION[name]
+            assert {line["stage"] for line in read_metrics(run)} == {"student"}
+
+
+def test_arms_differ_in_nothing_else(study: Path) -> None:
+    recipe = arm(study, "both").recipe
+    shortened = parse_recipe(QUICK.replace("epochs = 2\n", "epochs = 1\n", 1), source="test")
+    assert (recipe.student.epochs, recipe.teacher) == (4, shortened.teacher)
+    for name in NETWORKS:
+        other = arm(study, name).recipe
+        assert [getattr(other, table) for table in ("classifier", "teacher", "student", "attack", "evaluation")] == [
+            getattr(recipe, table) for table in ("classifier", "teacher", "student", "attack", "evaluation")
+        ]
+        assert arm(study, name).info["seed"] == 0
+        assert arm(study, name, 1).info["seed"] == 1
+
+
+def test_arms_of_a_seed_share_classifier_and_teachers(study: Path, base: RunFolder) -> None:
+    for seed in SEEDS:
+        teachers = arm(study, "teachers", seed)
+        assert not teachers.has("student")
+        for name, networks in NETWORKS.items():
+            for network in networks - {"student"}:
+                shared = base if network == "classifier" else teachers
+                assert arm(study, name, seed).weights_path(network).read_bytes() == (
+                    shared.weights_path(network).read_bytes()
+                )
+    of_seeds = [arm(study, "teachers", seed).weights_path("adversarial_teacher").read_bytes() for seed in SEEDS]
+    students = [arm(study, name).weights_path("student").read_bytes() for name in NETWORKS]
+    assert len(set(of_seeds)) == len(SEEDS)
+    assert len(set(students)) == len(students)
+
+
+def test_students_begin_with_their_seeds_adversarial_examples(
+    study: Path, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: dict[str, torch.Tensor | None] = {}
+    train = ablation.train
+
+    def looking(request: ablation.Request, progress: ablation.Progress) -> object:
+        found[request.out.name] = RunFolder(request.out).load_examples()
+        return train(request, progress)
+
+    monkeypatch.setattr(ablation, "train", looking)
+    out = tmp_path / "again"
+    shutil.copytree(study / "seed-0" / "teachers", out / "seed-0" / "teachers")
+    ablation.main([*arguments, "--seeds", "0", "--arms", "plain,both", "--out", str(out)])
+    kept = arm(out, "teachers").load_examples()
+    assert kept is not None
+    clean = load_data(arm(out, "both").recipe, Path(arguments[2])).limited(192).train.images
+    assert 0 < int((kept.int() - clean.int()).abs().max()) <= round(0.13 * 255) + 1
+    assert set(found) == {"plain", "both"}
+    for examples in found.values():
+        assert examples is not None
+        assert torch.equal(examples, kept)
+    assert arm(out, "both").weights_path("student").read_bytes() == (
+        arm(study, "both").weights_path("student").read_bytes()
+    )
+
+
+def test_the_summary_is_that_of_the_runs(study: Path) -> None:
+    results = json.loads((study / "ablation.json").read_text())
+    assert (results["n"], results["limit"]) == (192, 192)
+    assert [(run["arm"], run["seed"]) for run in results["runs"]] == [
+        (name, seed) for name in NETWORKS for seed in SEEDS
+    ]
+    for name in NETWORKS:
+        for threat in ("clean", "grey-box", "white-box"):
+            values, found = figures(study, name, threat), results["summary"][name][threat]
+            assert found["mean"] == pytest.approx(mean(values))
+            assert found["sd"] == pytest.approx(stdev(values))
+    alone = figures(study, "both", "grey-box", defended=False)
+    assert results["without_purifier"]["grey-box"]["mean"] == pytest.approx(mean(alone))
+    assert "white-box" not in results["without_purifier"]
+
+
+def test_both_teachers_are_compared_with_every_other_arm_image_by_image(study: Path) -> None:
+    results = json.loads((study / "ablation.json").read_text())["both_against"]
+    assert set(results) == set(NETWORKS) - {"both"}
+    for name, pairs in results.items():
+        for seed, pair in zip(SEEDS, pairs, strict=True):
+            assert pair["seed"] == seed
+            for threat in ("clean", "grey-box"):
+                expected = figures(study, "both", threat)[seed] - figures(study, name, threat)[seed]
+                assert pair["points"][threat] == pytest.approx(expected)
+                with np.load(arm(study, "both", seed).path / "paired.npz") as arrays:
+                    both = arrays[threat]
+                with np.load(arm(study, name, seed).path / "paired.npz") as arrays:
+                    other = arrays[threat]
+                wins, losses = int((both & ~other).sum()), int((other & ~both).sum())
+                p = binomtest(wins, wins + losses, 0.5).pvalue if wins + losses else 1.0
+                assert pair["mcnemar_p"][threat] == pytest.approx(p)
+
+
+def test_the_images_of_the_pairs_are_those_of_the_evaluation(study: Path) -> None:
+    """All 192 are one batch, so that the random starts are the same."""
+    for name in NETWORKS:
+        with np.load(arm(study, name).path / "paired.npz") as arrays:
+            for threat in ("clean", "grey-box"):
+                assert 100 * arrays[threat].mean() == pytest.approx(figures(study, name, threat)[0])
+
+
+def test_the_table_shows_mean_and_spread(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ablation.main(["--table", str(study)])
+    text = capsys.readouterr().out
+    assert text == (study / "ablation.md").read_text()
+    for name in NETWORKS:
+        cells = [
+            f"{mean(values):.2f} ± {stdev(values):.2f}"
+            for values in (figures(study, name, threat) for threat in ("clean", "grey-box", "white-box"))
+        ]
+        assert f"| {ARMS[name][0]} | 2 | {' | '.join(cells)} |\n" in text
+    gain = np.subtract(figures(study, "both", "clean"), figures(study, "plain", "clean"))
+    assert re.search(rf"\| plain CAE \| mean \| {re.escape(f'{gain.mean():+.2f}')} ", text)
+
+
+def test_a_finished_study_trains_nothing_and_an_interrupted_one_goes_on(
+    study: Path, arguments: list[str], tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(study, tmp_path / "again"))
+    before = modified(out)
+    again = [*arguments, "--seeds", "0,1", "--out", str(out)]
+    ablation.main(again)
+    assert modified(out) == before
+    lost = arm(out, "normal-teacher", 1)
+    for name in ("metrics.json", "paired.npz", "student.safetensors"):
+        (lost.path / name).unlink()
+    ablation.main(again)
+    assert {path for path, when in modified(out).items() if before.get(path) != when} == {
+        lost.path / name for name in ("student.safetensors", "metrics.json", "paired.npz")
+    }
+    assert load_file(lost.weights_path("student")).keys()
+    for name in ("student.safetensors", "paired.npz"):
+        assert (lost.path / name).read_bytes() == (arm(study, "normal-teacher", 1).path / name).read_bytes()
+
+
+def test_an_arm_without_guidance_trains_an_adversarial_teacher_of_its_own(
+    study: Path, arguments: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "more"
+    shutil.copytree(study / "seed-0" / "teachers", out / "seed-0" / "teachers")
+    ablation.main([*arguments, "--seeds", "0", "--arms", "no-guidance,no-reconstruction", "--out", str(out)])
+    teachers, without = arm(out, "teachers"), arm(out, "no-guidance")
+    adversarial, normal = (
+        [run.weights_path(name).read_bytes() for run in (teachers, without)]
+        for name in ("adversarial_teacher", "normal_teacher")
+    )
+    assert adversarial[0] != adversarial[1]
+    assert normal[0] == normal[1]
+    assert without.recipe.distillation.classifier_guidance == 0
+    assert arm(out, "no-reconstruction").recipe.distillation.reconstruction == 0
+    losses = read_metrics(arm(out, "no-reconstruction"))[-1]["losses"]
+    assert losses["reconstruction"] == 0
+    assert losses["imitation"] > 0
+    results = json.loads((out / "ablation.json").read_text())
+    assert results["both_against"] == {"no-guidance": [], "no-reconstruction": []}
+    assert results["summary"]["no-guidance"]["clean"]["sd"] is None
+
+
+def test_studies_of_other_requests_are_refused(
+    study: Path, arguments: list[str], recipe_path: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="is of another training"):
+        ablation.main([*arguments[:-1], "2", "--seeds", "0", "--out", str(study)])
+    single = tmp_path / "single.toml"
+    single.write_text(RECIPE.replace("imitation = 1.0", "imitation = 0.0"))
+    with pytest.raises(InputError, match="has no two teachers"):
+        ablation.main([str(single), *arguments[1:], "--out", str(tmp_path / "out")])
+    wide = tmp_path / "wide.toml"
+    wide.write_text(RECIPE.replace("width = 8", "width = 16", 1))
+    with pytest.raises(InputError, match=r"does not fit: the table \[classifier\]"):
+        ablation.main([str(wide), *arguments[1:], "--out", str(tmp_path / "out")])
+    mixed = tmp_path / "mixed"
+    for name, of in (("plain", "data_sha256"), ("both", None)):
+        shutil.copytree(arm(study, name).path, mixed / "seed-0" / name)
+        if of:
+            path = mixed / "seed-0" / name / "run.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | {of: "0" * 64}))
+    with pytest.raises(InputError, match="not of the same data"):
+        ablation.main(["--table", str(mixed)])
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "message"),
+    [
+        (
+            "across_classifiers",
+            ["fashion-mnist", "--out", "o", "--classifiers", "pooled"],
+            "expected architecture:width",
+        ),
+        ("ablation", [], "RECIPE, --base and --out are needed"),
+        ("ablation", ["fashion-mnist", "--base", "fashion-mnist", "--out", "o", "--arms", "none"], "no arm 'none'"),
+        ("ablation", ["--table", "nowhere"], "nowhere holds no finished run"),
+        ("across_classifiers", ["fashion-mnist", "--out", "o", "--classifiers", "vit:1:1"], "no architecture 'vit'"),
+        ("training_speed", ["nowhere"], "no run 'nowhere'"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    script: str,
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [script, *options])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(STUDIES / f"{script}.py"), run_name="__main__")
+    printed = capsys.readouterr()
+    (line,) = printed.err.splitlines()
+    assert (end.value.code, printed.out) == (2, "")
+    assert line.startswith(f"Error: {message}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_script_runs_as_a_program(tmp_path: Path) -> None:
+    command = [sys.executable, str(STUDIES / "ablation.py"), "--table", "nowhere"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Error: nowhere holds no finished run")
+
+
+def test_a_changed_recipe_is_the_recipe_but_for_the_change() -> None:
+    recipe = parse_recipe(RECIPE, source="test")
+    assert parse_recipe(changed(recipe, {}), source="test") == recipe
+    other = parse_recipe(changed(recipe, {"student": {"epochs": 9}}), source="test")
+    assert other.student.epochs == 9
+    assert (other.teacher, other.classifier, other.distillation) == (
+        recipe.teacher,
+        recipe.classifier,
+        recipe.distillation,
+    )
+    with pytest.raises(InputError, match="unknown field"):
+        changed(recipe, {"student": {"epoch": 9}})
+
+
+@pytest.fixture(scope="module")
+def across(accepted: Path, base: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A study of two other classifiers, and its arguments; not to be changed."""
+    out = tmp_path_factory.mktemp("study") / "across"
+    command = [str(base.path), "--data", str(accepted), "--classifiers", "pooled:8:1,separable:8:1", "--epochs", "2"]
+    across_classifiers.main([*command, "--seed", "0", "--out", str(out)])
+    return out, command
+
+
+def test_its_own_classifier_has_the_figures_of_the_run(across: tuple[Path, list[str]], base: RunFolder) -> None:
+    """All 200 test images are one batch, so that the random starts are the same."""
+    results = json.loads((across[0] / "across.json").read_text())
+    own = results["classifiers"][0]
+    expected = json.loads((base.path / "metrics.json").read_text())["rows"]
+    assert own["rows"] == [row for row in expected if row["threat"] != "white-box"]
+    assert own["name"] == "its own"
+
+
+def test_other_classifiers_are_of_the_architecture_asked_for_and_judge_themselves(
+    across: tuple[Path, list[str]], base: RunFolder, accepted: Path
+) -> None:
+    results = json.loads((across[0] / "across.json").read_text())["classifiers"]
+    assert [found["name"] for found in results] == ["its own", "pooled-8-1", "separable-8-1"]
+    test, student = load_data(base.recipe, accepted).test, base.load_student()
+    for found in results[1:]:
+        run = RunFolder(across[0] / found["name"])
+        table = run.recipe.classifier
+        assert found["name"] == f"{table.architecture}-{table.width}-{table.blocks}"
+        assert table.epochs == len(read_metrics(run)) == 2
+        assert run.recipe.student == base.recipe.student
+        assert [path.stem for path in run.path.glob("*.safetensors")] == ["classifier"]
+        classifier = run.load_classifier()
+        rows = {(row["threat"], row["defended"]): row["correct"] for row in found["rows"]}
+        images, labels = test.images / 255, test.labels
+        for defended, model in ((False, classifier), (True, nn.Sequential(student, classifier))):
+            with torch.no_grad():
+                assert rows["clean", defended] == int((model(images).argmax(1) == labels).sum())
+        assert rows["grey-box", False] < rows["clean", False]
+        assert all(row["n"] == 200 and len(row["ci95"]) == 2 for row in found["rows"])
+
+
+def test_the_table_across_classifiers(across: tuple[Path, list[str]]) -> None:
+    text = (across[0] / "across.md").read_text()
+    for found in json.loads((across[0] / "across.json").read_text())["classifiers"]:
+        cells = [
+            f"{100 * row['correct'] / row['n']:.2f} ({100 * row['ci95'][0]:.2f} to {100 * row['ci95'][1]:.2f})"
+            for row in found["rows"]
+        ]
+        assert f"| {found['name']} | {found['parameters']:,} | {' | '.join(cells)} |\n" in text
+
+
+def test_what_is_measured_is_not_measured_again_unless_it_is_of_another_purifier(
+    across: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, (run, *rest) = Path(shutil.copytree(across[0], tmp_path / "out")), across[1]
+    asked: list[str] = []
+    evaluate = across_classifiers.evaluate
+    monkeypatch.setattr(
+        across_classifiers, "evaluate", lambda *arguments: asked.append("measured") or evaluate(*arguments)
+    )
+    before = modified(out)
+    across_classifiers.main([run, *rest, "--seed", "0", "--out", str(out)])
+    assert (asked, modified(out)) == ([], before)
+    other = RunFolder(Path(shutil.copytree(run, tmp_path / "run")))
+    other.save_weights("student", other.new_purifier(other.recipe.student))
+    across_classifiers.main([str(other.path), *rest, "--seed", "0", "--out", str(out)])
+    assert (len(asked), modified(out)) == (3, before)
+
+
+IMAGES = 192
+
+
+class Recording:
+    """Progress that keeps what the epochs said of themselves."""
+
+    def __init__(self) -> None:
+        self.epochs: list[tuple[str, int]] = []
+
+    def epoch(self, stage: str, epoch: int, epochs: int, units: int) -> None:
+        self.epochs.append((stage, units))
+
+    def advance(self, units: int, text: str) -> None:
+        pass
+
+
+def bench_of(base: RunFolder, accepted: Path, folder: Path, progress: Recording) -> training_speed.Bench:
+    data = load_data(base.recipe, accepted).limited(IMAGES)
+    run = training_speed._workplace(folder, base, data, 0)
+    return training_speed.Bench(run, data, 0, torch.device("cpu"), progress)
+
+
+def test_a_round_alternates_and_has_the_products_share_of_attacks_in_it(
+    base: RunFolder, accepted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attacked: list[int] = []
+    pgd = plain_loop.pgd
+
+    def counting(model: Model, images: torch.Tensor, labels: torch.Tensor, **settings: Any) -> torch.Tensor:
+        attacked.append(len(images))
+        return pgd(model, images, labels, **settings)
+
+    monkeypatch.setattr(plain_loop, "pgd", counting)
+    progress = Recording()
+    bench = bench_of(base, accepted, tmp_path / "run", progress)
+    for _ in range(2):
+        progress.epochs.clear()
+        attacked.clear()
+        found = training_speed.one_round(bench)
+        assert progress.epochs == [
+            ("adversarial_teacher", IMAGES + IMAGES),  # attacked and trained on
+            ("adversarial_teacher", IMAGES // 2 + IMAGES),  # refresh_epochs is 2
+            ("plain adversarial_teacher", IMAGES),
+            ("normal_teacher", IMAGES),
+            ("plain normal_teacher", IMAGES),
+            ("student", IMAGES // 2 + IMAGES),
+            ("plain student", IMAGES),
+        ]
+        assert attacked == [64, 64, 64, 32, 32, 32]  # the student sees half of each batch attacked
+        assert all(value > 0 for stage in found.values() for who in stage.values() for value in who.values())
+
+
+@pytest.mark.parametrize("stage", training_speed.STAGES)
+def test_the_plain_loop_trains(base: RunFolder, accepted: Path, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    loop = plain_loop.PlainLoop(base, stage, device=torch.device("cpu"), seed=0)
+    losses: list[float] = []
+    loss = loop._loss
+
+    def noting(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        value = loss(images, labels)
+        losses.append(float(value.detach()))
+        return value
+
+    monkeypatch.setattr(loop, "_loss", noting)
+    seen: list[int] = []
+    loop.epoch(loop.loader(load_data(base.recipe, accepted).train), seen.append)
+    assert seen == [64] * (700 // 64)
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_the_plain_loop_attacks_as_the_recipe_says(
+    base: RunFolder, accepted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(Path(shutil.copytree(base.path, tmp_path / "run")))
+    changes = {"attack": {"single_step": 0.4, "epsilon_min": 0.05, "epsilon_max": 0.05}}
+    (run.path / "recipe.toml").write_text(changed(base.recipe, changes))
+    made: dict[str, int] = {}
+    for name in ("pgd", "fgsm"):
+
+        def counting(
+            model: Model, images: torch.Tensor, labels: torch.Tensor, *, of: str = name, **settings: Any
+        ) -> torch.Tensor:
+            made[of] = len(images)
+            return getattr(gradient, of)(model, images, labels, **settings)
+
+        monkeypatch.setattr(plain_loop, name, counting)
+    train = load_data(base.recipe, accepted).train[:100]
+    loop = plain_loop.PlainLoop(run, "adversarial_teacher", device=torch.device("cpu"), seed=0)
+    images = train.images / 255
+    distance = (loop._attacked(images, train.labels) - images).abs().amax((1, 2, 3))
+    assert made["pgd"] + made["fgsm"] == 100
+    assert 20 < made["fgsm"] < 60
+    torch.testing.assert_close(distance, torch.full((100,), 0.05), rtol=0, atol=1e-6)
+
+
+def test_items_of_the_plain_loop_are_the_images(base: RunFolder, accepted: Path) -> None:
+    train = load_data(base.recipe, accepted).train[:5]
+    items = plain_loop.EightBit(train)
+    assert len(items) == 5
+    for index in range(5):
+        image, label = items[index]
+        torch.testing.assert_close(image, train.images[index] / 255, rtol=0, atol=0)
+        assert label == int(train.labels[index])
+
+
+def test_the_speeds_are_those_of_the_rounds(
+    base: RunFolder, accepted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "speed.json"
+    training_speed.main(
+        [str(base.path), "--data", str(accepted), "--images", "200", "--rounds", "2", "--out", str(out)]
+    )
+    results = json.loads(out.read_text())
+    assert results["images"] == dict.fromkeys(training_speed.STAGES, IMAGES)
+    assert len(results["rounds"]) == 2
+    assert {"processor", "cores", "threads", "device", "gpu"} == results["machine"].keys()
+    assert results["written_with"]["versions"]["torch"] == version("torch")
+    together = {"product": [0.0] * 2, "plain": [0.0] * 2}
+    for stage, epochs in {"adversarial_teacher": 2, "normal_teacher": 2, "student": 3}.items():
+        seconds = {who: [] for who in together}
+        for number, one in enumerate(results["rounds"]):
+            for who, of in one[stage].items():
+                first = of["first"] if (stage, who) == ("adversarial_teacher", "product") else of["later"]
+                seconds[who].append(first + (epochs - 1) * of["later"])
+                together[who][number] += seconds[who][-1]
+        check_rates(results["stages"][stage], seconds, IMAGES * epochs)
+    check_rates(results["stages"]["together"], together, IMAGES * 7)
+    text = capsys.readouterr().out
+    assert f"| {results['stages']['together']['ratio']:.2f} (" in text
+    assert "Recipe small (float32; the plain loop float32), 192 images an epoch, 2 rounds, " in text
+
+
+def check_rates(found: dict[str, float], seconds: dict[str, list[float]], images: int) -> None:
+    for who, values in seconds.items():
+        assert found[f"{who}_images_per_s"] == pytest.approx(median(images / value for value in values))
+    ratios = [plain / product for product, plain in zip(seconds["product"], seconds["plain"], strict=True)]
+    assert found["ratio"] == pytest.approx(median(ratios))
+    assert (found["ratio_min"], found["ratio_max"]) == (pytest.approx(min(ratios)), pytest.approx(max(ratios)))
+    assert found["ratio"] > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [("imitation = 0.0", "has no two teachers"), (None, "less than a batch")],
+)
+def test_what_cannot_be_timed_is_refused(
+    base: RunFolder, accepted: Path, tmp_path: Path, change: str | None, message: str
+) -> None:
+    run = Path(shutil.copytree(base.path, tmp_path / "run"))
+    (run / "recipe.toml").write_text(RECIPE.replace("imitation = 1.0", change or "imitation = 1.0"))
+    with pytest.raises(InputError, match=message):
+        training_speed.main([str(run), "--data", str(accepted), "--images", "32"])
+
+
+def test_a_markdown_table() -> None:
+    assert markdown(["a", "b"], [["x", 1], ["y", 2]]) == "| a | b |\n| --- | --- |\n| x | 1 |\n| y | 2 |\n"

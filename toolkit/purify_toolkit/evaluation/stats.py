@@ -1,0 +1,66 @@
+"""The statistics of an evaluation: intervals of an accuracy, and tests of two accuracies on the same images."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+Correct = NDArray[np.bool_]
+"""Which images are classified right, `[N]`."""
+
+
+def wilson(correct: int, n: int) -> tuple[float, float]:
+    """95% Wilson score interval of the accuracy `correct / n` (Wilson 1927)."""
+    interval = binomtest(correct, n).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """So many images of `n` classified right."""
+
+    n: int
+    correct: int
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of the images."""
+        return self.correct / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95% Wilson score interval of the accuracy."""
+        return wilson(self.correct, self.n)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"accuracy": self.accuracy, "ci95": self.interval}
+
+
+def mcnemar(first: Correct, second: Correct) -> float:
+    """Exact two-sided McNemar test of equal accuracy on the same images: the p-value.
+
+    Only images that one of the two has right and the other wrong say anything; under equality they are
+    a fair coin's throws (McNemar 1947).
+
+    >>> mcnemar(np.ones(8, bool), np.zeros(8, bool))
+    0.0078125
+    """
+    return _coin(int((first & ~second).sum()), int((second & ~first).sum()), "two-sided")
+
+
+def p_of_rise(before: Correct, after: Correct) -> float:
+    """One-sided McNemar test: the chance of so many more right answers in `after`, were there no true rise.
+
+    >>> p_of_rise(np.zeros(8, bool), np.ones(8, bool))
+    0.00390625
+    >>> p_of_rise(np.ones(8, bool), np.zeros(8, bool))
+    1.0
+    """
+    return _coin(int((after & ~before).sum()), int((before & ~after).sum()), "greater")
+
+
+def _coin(wins: int, losses: int, alternative: str) -> float:
+    return float(binomtest(wins, wins + losses, 0.5, alternative=alternative).pvalue) if wins + losses else 1.0

@@ -1,0 +1,212 @@
+"""For maintainers: what each teacher contributes, over several seeds.
+
+python toolkit/studies/ablation.py RECIPE --data DIR --seeds 0,1,2 --base RUN --out DIR
+python toolkit/studies/ablation.py --table DIR
+
+An arm is the recipe with a few keys replaced. The arms of a seed share the base's classifier, that seed's teachers and
+the adversarial examples with which the students begin; the order of the images and the students' first weights are
+the same as well. Only an arm that trains its teachers otherwise trains them anew. An interrupted study goes on with
+the same command. Everything is under the folder of --out: seed-S/teachers, seed-S/ARM, ablation.json, ablation.md.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from purify_toolkit.cli.progress import RichProgress
+from purify_toolkit.data import ImageData, Split
+from purify_toolkit.errors import InputError
+from purify_toolkit.evaluation import attack, batches, device_generator
+from purify_toolkit.evaluation.stats import Correct
+from purify_toolkit.pretrained import open_run
+from purify_toolkit.provenance import provenance
+from purify_toolkit.recipe import EvaluationTable, Recipe, find_recipe, parse_recipe, read_recipe
+from purify_toolkit.run_folder import RunFolder, atomic, write_json
+from purify_toolkit.train import Request, choose_device, load_data, train
+from purify_toolkit.training import Progress
+from studies.ablation_table import ARMS, PAIRED, collect, table
+from studies.common import Changes, begin, changed, guarded, positive, seeds_named, train_stage, write_text
+
+DEFAULT_ARMS = "plain,adversarial-teacher,normal-teacher,both"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What is to be trained, and where."""
+
+    name: str
+    recipe: Recipe
+    changes: Changes
+    base: RunFolder
+    data_folder: Path | None
+    out: Path
+    limit: int | None
+    device: str
+
+    @cached_property
+    def data(self) -> ImageData:
+        """The recipe's dataset, limited."""
+        data = load_data(self.recipe, self.data_folder)
+        return data if self.limit is None else data.limited(self.limit)
+
+    def request(self, folder: str, seed: int, keys: dict[str, float], base: RunFolder) -> Request:
+        """A training of the recipe with some keys of [distillation] replaced."""
+        return Request(
+            recipe_name=f"{self.name}-{folder}",
+            recipe_text=changed(self.recipe, {**self.changes, "distillation": keys}),
+            out=self.out / f"seed-{seed}" / folder,
+            data=self.data_folder,
+            seed=seed,
+            limit=self.limit,
+            device=self.device,
+            resume=True,
+            base=base,
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train what is missing, write the results, print the table."""
+    options = _parser().parse_args(arguments)
+    if options.table is None:
+        arms, seeds = arms_named(options.arms), seeds_named(options.seeds)
+        out, study = options.out, _study(options)
+        with RichProgress() as progress:
+            for seed in seeds:
+                run_seed(study, seed, arms, progress)
+    else:
+        out = options.table
+    results = collect(out)
+    if options.table is None:
+        write_json(out / "ablation.json", results | {"written_with": provenance()})
+        write_text(out / "ablation.md", table(results))
+    print(table(results), end="")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", nargs="?", help="a shipped recipe's name or a .toml file; with two teachers")
+    parser.add_argument("--base", help="a run with the classifier, of the recipe's [classifier]; or a pair's name")
+    parser.add_argument("--out", type=Path, help="folder of the study")
+    parser.add_argument("--data", type=Path, help="folder that holds the dataset")
+    parser.add_argument("--seeds", default="0,1,2", help="default 0,1,2")
+    parser.add_argument("--arms", default=DEFAULT_ARMS, help=f"of {', '.join(ARMS)}; default {DEFAULT_ARMS}")
+    parser.add_argument("--limit", type=positive, help="use only so many images of each part")
+    parser.add_argument("--epochs-teacher", type=positive, help="instead of the recipe's")
+    parser.add_argument("--epochs-student", type=positive, help="instead of the recipe's")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument("--table", type=Path, metavar="DIR", help="only print the table of a study's finished runs")
+    return parser
+
+
+def arms_named(text: str) -> tuple[str, ...]:
+    """The arms in a list with commas between.
+
+    Raises:
+        InputError: one is not known.
+    """
+    names = tuple(dict.fromkeys(text.split(",")))
+    for name in names:
+        if name not in ARMS:
+            raise InputError(f"no arm {name!r}; expected of {', '.join(ARMS)}, with commas between")
+    return names
+
+
+def _study(options: argparse.Namespace) -> Study:
+    if not (options.recipe and options.base and options.out):
+        raise InputError("RECIPE, --base and --out are needed, or --table DIR alone; see --help")
+    path, base = find_recipe(options.recipe), open_run(options.base)
+    recipe = parse_recipe(read_recipe(path), source=str(path))
+    if len(recipe.teachers) < 2:
+        raise InputError(
+            f"{path} has no two teachers; expected imitation above 0 and adversarial_teacher_weight between 0 and 1"
+        )
+    epochs = {"teacher": options.epochs_teacher, "student": options.epochs_student}
+    return Study(
+        name=path.stem,
+        recipe=recipe,
+        changes={name: {"epochs": count} for name, count in epochs.items() if count is not None},
+        base=base,
+        data_folder=options.data,
+        out=options.out,
+        limit=options.limit,
+        device=options.device,
+    )
+
+
+def run_seed(study: Study, seed: int, arms: Sequence[str], progress: Progress) -> None:
+    """Train the teachers, then each arm's student; then compare the arms image by image."""
+    teachers = train_teachers(study, seed, progress)
+    for arm in arms:
+        request = study.request(arm, seed, ARMS[arm][1], teachers)
+        run = begin(request, study.data)
+        if not (run.path / "metrics.json").is_file():
+            examples = teachers.load_examples()
+            if examples is not None and not run.checkpoint_path("examples").is_file():
+                run.save_examples(examples)
+            train(request, progress)
+    runs = {arm: RunFolder(study.out / f"seed-{seed}" / arm) for arm in arms}
+    save_paired(runs, study.data.test, seed=seed, device=choose_device(study.device), progress=progress)
+
+
+def train_teachers(study: Study, seed: int, progress: Progress) -> RunFolder:
+    """A run of classifier and both teachers, no student; it keeps the adversarial examples that it ended with."""
+    request = study.request("teachers", seed, {}, study.base)
+    run = begin(request, study.data)
+    if not run.has("classifier"):
+        run.save_weights("classifier", study.base.load_classifier())
+    for name in run.recipe.teachers:
+        train_stage(name, run, study.data, seed=seed, device=choose_device(study.device), progress=progress)
+    return run
+
+
+def save_paired(
+    runs: dict[str, RunFolder], test: Split, *, seed: int, device: torch.device, progress: Progress
+) -> None:
+    """Write which test images each arm has right, clean and attacked once for all: `paired.npz` in each run."""
+    runs = {arm: run for arm, run in runs.items() if not (run.path / "paired.npz").is_file()}
+    if not runs:
+        return
+    progress.epoch(f"comparing {', '.join(runs)}", 0, 1, len(test))
+    first = next(iter(runs.values()))
+    classifier = first.load_classifier().to(device)
+    students = {arm: run.load_student().to(device) for arm, run in runs.items()}
+    found = score(classifier, students, test, first.recipe.evaluation, seed=seed, device=device, progress=progress)
+    for arm, run in runs.items():
+        arrays: dict[str, Any] = {**found[arm]}
+        with atomic(run.path / "paired.npz") as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+
+def score(
+    classifier: nn.Module,
+    students: Mapping[str, nn.Module],
+    test: Split,
+    settings: EvaluationTable,
+    *,
+    seed: int,
+    device: torch.device,
+    progress: Progress,
+) -> dict[str, dict[str, Correct]]:
+    """Which images `[N]` are classified right behind each student, for each threat of `PAIRED`."""
+    right: dict[str, dict[str, list[Correct]]] = {arm: {threat: [] for threat in PAIRED} for arm in students}
+    generator = device_generator(seed, device)
+    for images, labels in batches(test, device):
+        seen = {"clean": images, "grey-box": attack(classifier, images, labels, settings, generator)}
+        for arm, student in students.items():
+            for threat in PAIRED:
+                with torch.no_grad():
+                    answers = classifier(student(seen[threat])).argmax(1)
+                right[arm][threat].append((answers == labels).cpu().numpy())
+        progress.advance(len(labels), "")
+    return {arm: {threat: np.concatenate(parts) for threat, parts in of.items()} for arm, of in right.items()}
+
+
+if __name__ == "__main__":
+    guarded(main)
