@@ -58,6 +58,14 @@ def _incomplete(folder: Path, name: str) -> Path:
     return run
 
 
+def _without_images(folder: Path) -> Path:
+    """A run on a user's own images, of which none travel with it."""
+    run = _incomplete(folder, "samples.npz")
+    recipe = run / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace('dataset = "fashion-mnist"', 'dataset = "image-folder"'))
+    return run
+
+
 def _cut(folder: Path, name: str) -> Path:
     run = Path(shutil.copytree(RUN, folder / "run"))
     (run / name).write_bytes((run / name).read_bytes()[:1000])
@@ -69,7 +77,7 @@ BAD_RUNS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "empty": (_empty, "is not a run folder"),
     "no student": (lambda folder: _incomplete(folder, "student.safetensors"), "student.safetensors"),
     "no classifier": (lambda folder: _incomplete(folder, "classifier.safetensors"), "classifier.safetensors"),
-    "no samples": (lambda folder: _incomplete(folder, "samples.npz"), "samples.npz"),
+    "no samples": (_without_images, "--data names their folder"),
     "cut student": (lambda folder: _cut(folder, "student.safetensors"), "student.safetensors"),
     "cut samples": (lambda folder: _cut(folder, "samples.npz"), "samples.npz"),
     "weights of another recipe": (_narrow, "does not hold the recipe's student"),

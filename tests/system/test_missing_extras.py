@@ -20,6 +20,7 @@ MODULES = {
     [
         ("purify-train", "torch", "train"),
         ("purify-train", "safetensors", "train"),
+        ("purify-train", "tensorboard", "train"),
         ("purify-eval", "torch", "train"),
         ("purify-eval", "scipy", "train"),
         ("purify-export", "torch", "train"),

@@ -81,7 +81,12 @@ def test_an_evaluation_that_cannot_be_trusted_ends_with_1(small_data: Path, ship
     [
         ("purify-train", (), 2, "Missing argument 'RECIPE'"),
         ("purify-train", ("fashion",), 2, "did you mean 'fashion-mnist'?"),
-        ("purify-train", ("fashion-mnist", "--data", "tests"), 2, "tests does not hold Fashion-MNIST"),
+        (
+            "purify-train",
+            ("fashion-mnist", "--data", "tests", "--out", "absent"),
+            2,
+            "tests does not hold Fashion-MNIST",
+        ),
         ("purify-train", ("fashion-mnist", "--device", "abacus"), 2, "no device 'abacus'"),
         ("purify-train", ("fashion-mnist", "--device", "cuda:77"), 3, "device 'cuda:77' cannot be used here"),
         ("purify-train", ("fashion-mnist", "--seed", str(2**63)), 2, "is not in the range"),

@@ -58,7 +58,7 @@ def test_confidence_asks_for_a_lead() -> None:
     images, labels = torch.full((1, 1, 4, 4), 0.5), torch.tensor([0])
     model = hyperplane(weight, 0.5 - 0.5 * float(weight.sum()))
     found = carlini_wagner_l2(
-        model, images, labels, steps=200, binary_steps=6, learning_rate=0.02, initial_c=0.1, confidence=0.4
+        model, images, labels, steps=200, binary_steps=6, learning_rate=0.003, initial_c=0.1, confidence=1.0
     )
     logits = model(found)[0]
-    assert 0.4 < logits[1] - logits[0] < 0.5
+    assert 1.0 < logits[1] - logits[0] < 1.1

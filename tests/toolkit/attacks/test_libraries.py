@@ -6,9 +6,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
 from helpers.shipped import Shipped, generator
+from purify_toolkit.attacks import libraries
 from purify_toolkit.attacks.base import numpy_model
 from purify_toolkit.attacks.libraries import AUTOATTACK, NAMES, autoattack, hop_skip_jump, square
 from purify_toolkit.attacks.norms import L2, LINF, NORMS, Norm
@@ -111,6 +113,21 @@ def test_zero_gradients_are_reported() -> None:
     labels = flat(images).argmax(1)
     result = autoattack(flat, images, labels, epsilon=0.01, classes=4, seed=0, attacks=("apgd-t",))
     assert any("zero gradient" in text for text in result.warnings)
+    assert len(set(result.warnings)) == len(result.warnings)
+
+
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS.keys())
+def test_the_settings_are_those_of_the_standard_version(norm: Norm) -> None:
+    model = small_model(10)
+    standard = AutoAttack(model, eps=0.1, norm=norm.name, seed=3, device=torch.device("cpu"), version="standard")
+    ours = libraries._ensemble(model, AUTOATTACK, 0.1, norm, 10, 3, torch.device("cpu"))
+    for part in ("apgd", "apgd_targeted", "fab", "square"):
+        settings, expected = (
+            {name: value for name, value in vars(getattr(one, part)).items() if isinstance(value, int | float | str)}
+            for one in (ours, standard)
+        )
+        assert settings == expected
+    assert tuple(ours.attacks_to_run) == tuple(standard.attacks_to_run)
 
 
 @pytest.mark.parametrize("attacks", [AUTOATTACK, ("apgd-ce",)], ids=["all", "one"])
