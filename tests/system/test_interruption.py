@@ -111,7 +111,7 @@ def test_evaluation_interrupted(idx_folder: Path, tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         code, err = interrupt(process, "evaluation")
     assert code == 130, err
-    assert err.endswith("interrupted\n")
+    assert err.endswith("interrupted; the same command goes on with the attack that was under way\n")
     assert "Traceback" not in err
 
 
