@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from purify_toolkit.pretrained import FOLDER
+from purify_toolkit.pretrained import FOLDER, open_run
+from purify_toolkit.run_folder import file_sha256
+from studies.evaluation_table import gate_table, headline_table, row_table
 
 REPOSITORY = Path(__file__).parent.parent.parent
 METRICS = json.loads((FOLDER / "fashion-mnist" / "metrics.json").read_text())
@@ -40,3 +42,32 @@ def test_versions_commit_and_attack() -> None:
         f"torch {METRICS['evaluated_with']['versions']['torch']}",
     ):
         assert str(fact) in text
+
+
+@pytest.mark.parametrize(
+    "report", sorted(REPOSITORY.glob("docs/results/evaluations/*.json")), ids=lambda path: path.stem
+)
+def test_the_tables_by_threat_are_those_of_the_report(report: Path) -> None:
+    content = json.loads(report.read_text())
+    text = (REPOSITORY / "docs" / "results" / f"{report.stem}.md").read_text()
+    for line in [
+        *headline_table(content),
+        *row_table(content),
+        *gate_table(content),
+        content["evaluated_with"]["commit"],
+    ]:
+        assert line in text
+    assert not content["evaluated_with"]["commit"].endswith("dirty")
+    for name, digest in content["weights_sha256"].items():
+        assert file_sha256(open_run(report.stem).weights_path(name)) == digest
+
+
+def test_the_readme_tells_of_the_worst_grey_box_attack() -> None:
+    report = json.loads((REPOSITORY / "docs/results/evaluations/fashion-mnist.json").read_text())
+    (worst,) = (
+        line
+        for line in report["headlines"]
+        if line["threat"] == "grey-box" and line["defended"] and line["norm"] == "Linf"
+    )
+    text = (REPOSITORY / "README.md").read_text()
+    assert f"under FGSM and PGD together {100 * worst['accuracy']:.1f}% of {worst['n']} images stay right" in text
