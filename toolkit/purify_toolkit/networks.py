@@ -122,8 +122,8 @@ def whiten(convolution: nn.Conv2d, images: Tensor, *, epsilon: float = 5e-4) -> 
     """Fix a convolution's weights so that its outputs over the images' patches are uncorrelated, of unit variance.
 
     The first half of its output channels are the eigenvectors of the patches' covariance, each divided by the root of
-    its eigenvalue plus `epsilon`; the second half their negatives, so that a ReLU loses nothing. It halves the epochs
-    that a small network takes (Jordan 2024, arXiv 2404.00498, section 3.2). The bias stays free.
+    its eigenvalue plus `epsilon`; the second half their negatives, so that a ReLU loses nothing; after Jordan 2024
+    (arXiv 2404.00498). The bias stays free.
 
     Args:
         convolution: with twice as many output channels as its patch has values.
