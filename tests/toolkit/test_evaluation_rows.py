@@ -1,5 +1,6 @@
 """What can be asked for, what each row is, and how rows are summed up."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,14 @@ import torch
 
 from helpers.silent import Silent
 from helpers.tiny import SETTINGS, examine, images_for, linear, random_images, tiny_run
+from purify_toolkit.attacks.gradient import pgd
 from purify_toolkit.data import Split
 from purify_toolkit.errors import InputError, MissingError
 from purify_toolkit.evaluation import threats
 from purify_toolkit.evaluation.assess import Question, assess
 from purify_toolkit.evaluation.gates import Results
 from purify_toolkit.evaluation.measure import Measurement, Plan
-from purify_toolkit.evaluation.methods import METHODS, default_settings
+from purify_toolkit.evaluation.methods import METHODS, Case, default_settings
 from purify_toolkit.evaluation.report import headlines, tax
 from purify_toolkit.evaluation.stats import mcnemar
 from purify_toolkit.evaluation.threats import DEFAULT, ROWS, THREATS, check_libraries, select
@@ -193,6 +195,30 @@ def test_carlini_and_wagner_counts_within_the_radius_only(tmp_path: Path) -> Non
     assert undefended is not None
     assert undefended[(distance > radius * 1.001).numpy()].all()
     assert not undefended[(distance < radius * 0.97).numpy()].any()
+
+
+def test_shrinking_steps_begin_as_long_as_the_radius() -> None:
+    classifier, settings = linear(), replace(SETTINGS, decay_steps=7)
+    test = images_for(classifier)
+    images, method = test.images / 255, METHODS["pgd-decay"]
+
+    def case() -> Case:
+        generator = torch.Generator().manual_seed(3)
+        return Case(model=classifier, images=images, labels=test.labels, settings=settings, generator=generator)
+
+    expected = pgd(
+        classifier,
+        images,
+        test.labels,
+        epsilon=settings.epsilon,
+        steps=7,
+        relative_step=1.0,
+        generator=case().generator,
+        decay=True,
+    )
+    assert torch.equal(method.make(case()).images, expected)
+    assert not torch.equal(METHODS["pgd"].make(case()).images, expected)
+    assert method.describe(settings) == "PGD-7, Linf 0.1, steps shrinking from 0.1 to 0, 1 random start"
 
 
 def test_labels_decide(tmp_path: Path) -> None:

@@ -22,12 +22,13 @@ from purify_toolkit.attacks import gradient
 from purify_toolkit.attacks.base import Model
 from purify_toolkit.datasets import idx
 from purify_toolkit.errors import InputError
+from purify_toolkit.evaluation import attack, batches, device_generator
 from purify_toolkit.history import read_metrics
 from purify_toolkit.recipe import parse_recipe
 from purify_toolkit.run_folder import RunFolder
 from purify_toolkit.train import load_data
 from studies import ablation, across_classifiers, plain_loop, training_speed
-from studies.ablation_table import ARMS
+from studies.ablation_table import ALONE, ARMS, JUDGED, THREATS
 from studies.common import changed, markdown
 
 STUDIES = Path(ablation.__file__).parent
@@ -84,19 +85,20 @@ def arm(study: Path, name: str, seed: int = 0) -> RunFolder:
     return RunFolder(study / f"seed-{seed}" / name)
 
 
-def figures(study: Path, name: str, threat: str, *, defended: bool = True) -> list[float]:
-    """Accuracies in percent, seed by seed, from the runs' own files."""
-    found = []
-    for seed in SEEDS:
-        rows = json.loads((arm(study, name, seed).path / "metrics.json").read_text())["rows"]
-        (row,) = (row for row in rows if (row["threat"], row["defended"]) == (threat, defended))
-        found.append(100 * row["correct"] / row["n"])
-    return found
+def right(study: Path, name: str, seed: int, threat: str) -> np.ndarray:
+    """Which test images an arm has right, from the run's own file."""
+    with np.load(arm(study, name, seed).path / JUDGED) as arrays:
+        return arrays[threat]
+
+
+def figures(study: Path, name: str, threat: str) -> list[float]:
+    """Accuracies in percent, seed by seed."""
+    return [100 * float(right(study, name, seed, threat).mean()) for seed in SEEDS]
 
 
 def modified(folder: Path) -> dict[Path, int]:
     """When every network and result was written."""
-    files = [path for name in ("*.safetensors", "metrics.json", "paired.npz") for path in folder.rglob(name)]
+    files = [path for name in ("*.safetensors", JUDGED) for path in folder.rglob(name)]
     return {path: path.stat().st_mtime_ns for path in files}
 
 
@@ -143,13 +145,14 @@ def test_students_begin_with_their_seeds_adversarial_examples(
     study: Path, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: dict[str, torch.Tensor | None] = {}
-    train = ablation.train
+    train_stage = ablation.train_stage
 
-    def looking(request: ablation.Request, progress: ablation.Progress) -> object:
-        found[request.out.name] = RunFolder(request.out).load_examples()
-        return train(request, progress)
+    def looking(name: str, run: RunFolder, *data: Any, **options: Any) -> None:
+        if name == "student":
+            found[run.path.name] = run.load_examples()
+        train_stage(name, run, *data, **options)
 
-    monkeypatch.setattr(ablation, "train", looking)
+    monkeypatch.setattr(ablation, "train_stage", looking)
     out = tmp_path / "again"
     shutil.copytree(study / "seed-0" / "teachers", out / "seed-0" / "teachers")
     ablation.main([*arguments, "--seeds", "0", "--arms", "plain,both", "--out", str(out)])
@@ -169,17 +172,17 @@ def test_students_begin_with_their_seeds_adversarial_examples(
 def test_the_summary_is_that_of_the_runs(study: Path) -> None:
     results = json.loads((study / "ablation.json").read_text())
     assert (results["n"], results["limit"]) == (192, 192)
+    assert results["epochs"] == {"teacher": 1, "student": 4}
     assert [(run["arm"], run["seed"]) for run in results["runs"]] == [
-        (name, seed) for name in NETWORKS for seed in SEEDS
+        (name, seed) for name in (*NETWORKS, ALONE) for seed in SEEDS
     ]
-    for name in NETWORKS:
-        for threat in ("clean", "grey-box", "white-box"):
+    for name in (*NETWORKS, ALONE):
+        for threat in THREATS:
             values, found = figures(study, name, threat), results["summary"][name][threat]
             assert found["mean"] == pytest.approx(mean(values))
             assert found["sd"] == pytest.approx(stdev(values))
-    alone = figures(study, "both", "grey-box", defended=False)
-    assert results["without_purifier"]["grey-box"]["mean"] == pytest.approx(mean(alone))
-    assert "white-box" not in results["without_purifier"]
+    first = results["runs"][0]["grey-box"]
+    assert (first["correct"], first["n"]) == (right(study, "plain", 0, "grey-box").sum(), 192)
 
 
 def test_both_teachers_are_compared_with_every_other_arm_image_by_image(study: Path) -> None:
@@ -191,33 +194,39 @@ def test_both_teachers_are_compared_with_every_other_arm_image_by_image(study: P
             for threat in ("clean", "grey-box"):
                 expected = figures(study, "both", threat)[seed] - figures(study, name, threat)[seed]
                 assert pair["points"][threat] == pytest.approx(expected)
-                with np.load(arm(study, "both", seed).path / "paired.npz") as arrays:
-                    both = arrays[threat]
-                with np.load(arm(study, name, seed).path / "paired.npz") as arrays:
-                    other = arrays[threat]
+                both, other = (right(study, of, seed, threat) for of in ("both", name))
                 wins, losses = int((both & ~other).sum()), int((other & ~both).sum())
                 p = binomtest(wins, wins + losses, 0.5).pvalue if wins + losses else 1.0
                 assert pair["mcnemar_p"][threat] == pytest.approx(p)
 
 
-def test_the_images_of_the_pairs_are_those_of_the_evaluation(study: Path) -> None:
-    """All 192 are one batch, so that the random starts are the same."""
-    for name in NETWORKS:
-        with np.load(arm(study, name).path / "paired.npz") as arrays:
-            for threat in ("clean", "grey-box"):
-                assert 100 * arrays[threat].mean() == pytest.approx(figures(study, name, threat)[0])
+def test_what_is_judged_is_the_arms_own_pipeline_on_test_images(study: Path, accepted: Path) -> None:
+    """All 192 are one batch, and attacked as `attack` attacks them with the seed's generator."""
+    first = arm(study, "both", 1)
+    test = load_data(first.recipe, accepted).limited(192).test
+    classifier = first.load_classifier()
+    ((images, labels),) = batches(test, torch.device("cpu"))
+    attacked = attack(classifier, images, labels, first.recipe.evaluation, device_generator(1, torch.device("cpu")))
+    purifiers = {name: arm(study, name, 1).load_student() for name in NETWORKS} | {ALONE: nn.Identity()}
+    for threat, seen in (("clean", images), ("grey-box", attacked)):
+        for name, purifier in purifiers.items():
+            with torch.no_grad():
+                expected = classifier(purifier(seen)).argmax(1) == labels
+            assert (right(study, name, 1, threat) == expected.numpy()).all()
+    assert right(study, ALONE, 1, "clean").sum() > right(study, ALONE, 1, "grey-box").sum()
 
 
 def test_the_table_shows_mean_and_spread(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ablation.main(["--table", str(study)])
     text = capsys.readouterr().out
     assert text == (study / "ablation.md").read_text()
-    for name in NETWORKS:
+    names = {name: ARMS[name][0] for name in NETWORKS} | {ALONE: "(no purifier)"}
+    for name, words in names.items():
         cells = [
             f"{mean(values):.2f} ± {stdev(values):.2f}"
-            for values in (figures(study, name, threat) for threat in ("clean", "grey-box", "white-box"))
+            for values in (figures(study, name, threat) for threat in THREATS)
         ]
-        assert f"| {ARMS[name][0]} | 2 | {' | '.join(cells)} |\n" in text
+        assert f"| {words} | 2 | {' | '.join(cells)} |\n" in text
     gain = np.subtract(figures(study, "both", "clean"), figures(study, "plain", "clean"))
     assert re.search(rf"\| plain CAE \| mean \| {re.escape(f'{gain.mean():+.2f}')} ", text)
 
@@ -231,14 +240,14 @@ def test_a_finished_study_trains_nothing_and_an_interrupted_one_goes_on(
     ablation.main(again)
     assert modified(out) == before
     lost = arm(out, "normal-teacher", 1)
-    for name in ("metrics.json", "paired.npz", "student.safetensors"):
+    for name in (JUDGED, "student.safetensors"):
         (lost.path / name).unlink()
     ablation.main(again)
     assert {path for path, when in modified(out).items() if before.get(path) != when} == {
-        lost.path / name for name in ("student.safetensors", "metrics.json", "paired.npz")
+        lost.path / name for name in ("student.safetensors", JUDGED)
     }
     assert load_file(lost.weights_path("student")).keys()
-    for name in ("student.safetensors", "paired.npz"):
+    for name in ("student.safetensors", JUDGED):
         assert (lost.path / name).read_bytes() == (arm(study, "normal-teacher", 1).path / name).read_bytes()
 
 

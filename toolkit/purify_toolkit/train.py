@@ -92,7 +92,7 @@ def _prepare(run: RunFolder, request: Request, data: ImageData, device: torch.de
     if own is not None:
         run.save_weights("classifier", own)
     if request.base is not None:
-        _take_over(run, request.base)
+        take_over(run, request.base)
 
 
 def _train_stages(run: RunFolder, request: Request, data: ImageData, processes: Processes, progress: Progress) -> None:
@@ -153,7 +153,7 @@ def check_base(request: Request, data: ImageData) -> None:
         raise InputError(f"--base {base.path} does not fit: the table [classifier] of its recipe.toml is another one")
 
 
-def _take_over(run: RunFolder, base: RunFolder) -> None:
+def take_over(run: RunFolder, base: RunFolder) -> None:
     """Copy the networks of another run that the recipe would train just so."""
     if not run.has("classifier"):
         run.save_weights("classifier", base.load_classifier())

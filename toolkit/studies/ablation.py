@@ -5,11 +5,13 @@ python toolkit/studies/ablation.py --table DIR
 
 An arm is the recipe with a few keys replaced. The arms of a seed share the base's classifier, that seed's teachers and
 the adversarial examples with which the students begin; the order of the images and the students' first weights are
-the same as well. Only an arm that trains its teachers otherwise trains them anew. An interrupted study goes on with
-the same command. Everything is under the folder of --out: seed-S/teachers, seed-S/ARM, ablation.json, ablation.md.
+the same as well. Only an arm that trains its teachers otherwise trains them anew. All arms of a seed are judged on the
+same test images, clean and attacked once against the classifier alone. An interrupted study goes on with the same
+command. Everything is under the folder of --out: seed-S/teachers, seed-S/ARM, ablation.json, ablation.md.
 """
 
 import argparse
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,9 +31,9 @@ from purify_toolkit.pretrained import open_run
 from purify_toolkit.provenance import provenance
 from purify_toolkit.recipe import EvaluationTable, Recipe, find_recipe, parse_recipe, read_recipe
 from purify_toolkit.run_folder import RunFolder, atomic, write_json
-from purify_toolkit.train import Request, choose_device, load_data, train
+from purify_toolkit.train import Request, choose_device, load_data, take_over
 from purify_toolkit.training import Progress
-from studies.ablation_table import ARMS, PAIRED, collect, table
+from studies.ablation_table import ALONE, ARMS, JUDGED, THREATS, collect, table
 from studies.common import Changes, begin, changed, guarded, positive, seeds_named, train_stage, write_text
 
 DEFAULT_ARMS = "plain,adversarial-teacher,normal-teacher,both"
@@ -141,18 +143,23 @@ def _study(options: argparse.Namespace) -> Study:
 
 
 def run_seed(study: Study, seed: int, arms: Sequence[str], progress: Progress) -> None:
-    """Train the teachers, then each arm's student; then compare the arms image by image."""
+    """Train the teachers, then each arm's student; then judge what is not judged yet, image by image."""
     teachers = train_teachers(study, seed, progress)
-    for arm in arms:
-        request = study.request(arm, seed, ARMS[arm][1], teachers)
-        run = begin(request, study.data)
-        if not (run.path / "metrics.json").is_file():
-            examples = teachers.load_examples()
-            if examples is not None and not run.checkpoint_path("examples").is_file():
-                run.save_examples(examples)
-            train(request, progress)
-    runs = {arm: RunFolder(study.out / f"seed-{seed}" / arm) for arm in arms}
-    save_paired(runs, study.data.test, seed=seed, device=choose_device(study.device), progress=progress)
+    runs = {arm: train_arm(study, arm, seed, teachers, progress) for arm in arms}
+    judge(teachers, runs, study.data.test, seed=seed, device=choose_device(study.device), progress=progress)
+
+
+def train_arm(study: Study, arm: str, seed: int, teachers: RunFolder, progress: Progress) -> RunFolder:
+    """A run of an arm's student, and of those teachers that the arm alone would train so."""
+    run = begin(study.request(arm, seed, ARMS[arm][1], teachers), study.data)
+    take_over(run, teachers)
+    examples = teachers.load_examples()
+    if examples is not None and not (run.has("student") or run.checkpoint_path("examples").is_file()):
+        run.save_examples(examples)
+    for name in run.stages:
+        train_stage(name, run, study.data, seed=seed, device=choose_device(study.device), progress=progress)
+    shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
+    return run
 
 
 def train_teachers(study: Study, seed: int, progress: Progress) -> RunFolder:
@@ -166,27 +173,35 @@ def train_teachers(study: Study, seed: int, progress: Progress) -> RunFolder:
     return run
 
 
-def save_paired(
-    runs: dict[str, RunFolder], test: Split, *, seed: int, device: torch.device, progress: Progress
+def judge(
+    teachers: RunFolder,
+    runs: Mapping[str, RunFolder],
+    test: Split,
+    *,
+    seed: int,
+    device: torch.device,
+    progress: Progress,
 ) -> None:
-    """Write which test images each arm has right, clean and attacked once for all: `paired.npz` in each run."""
-    runs = {arm: run for arm, run in runs.items() if not (run.path / "paired.npz").is_file()}
-    if not runs:
+    """Write which test images are classified right: `JUDGED` in each run, and in the teachers' without a purifier."""
+    missing = {arm: run for arm, run in runs.items() if not (run.path / JUDGED).is_file()}
+    if not (teachers.path / JUDGED).is_file():
+        missing[ALONE] = teachers
+    if not missing:
         return
-    progress.epoch(f"comparing {', '.join(runs)}", 0, 1, len(test))
-    first = next(iter(runs.values()))
-    classifier = first.load_classifier().to(device)
-    students = {arm: run.load_student().to(device) for arm, run in runs.items()}
-    found = score(classifier, students, test, first.recipe.evaluation, seed=seed, device=device, progress=progress)
-    for arm, run in runs.items():
+    progress.epoch(f"judging {', '.join(missing)}", 0, 1, len(test))
+    classifier = teachers.load_classifier().to(device)
+    purifiers = {arm: nn.Identity() if arm == ALONE else run.load_student().to(device) for arm, run in missing.items()}
+    settings = teachers.recipe.evaluation
+    found = score(classifier, purifiers, test, settings, seed=seed, device=device, progress=progress)
+    for arm, run in missing.items():
         arrays: dict[str, Any] = {**found[arm]}
-        with atomic(run.path / "paired.npz") as temporary, temporary.open("wb") as file:
+        with atomic(run.path / JUDGED) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)
 
 
 def score(
     classifier: nn.Module,
-    students: Mapping[str, nn.Module],
+    purifiers: Mapping[str, nn.Module],
     test: Split,
     settings: EvaluationTable,
     *,
@@ -194,15 +209,15 @@ def score(
     device: torch.device,
     progress: Progress,
 ) -> dict[str, dict[str, Correct]]:
-    """Which images `[N]` are classified right behind each student, for each threat of `PAIRED`."""
-    right: dict[str, dict[str, list[Correct]]] = {arm: {threat: [] for threat in PAIRED} for arm in students}
+    """Which images `[N]` are classified right behind each purifier, for each threat of `THREATS`."""
+    right: dict[str, dict[str, list[Correct]]] = {arm: {threat: [] for threat in THREATS} for arm in purifiers}
     generator = device_generator(seed, device)
     for images, labels in batches(test, device):
         seen = {"clean": images, "grey-box": attack(classifier, images, labels, settings, generator)}
-        for arm, student in students.items():
-            for threat in PAIRED:
+        for arm, purifier in purifiers.items():
+            for threat in THREATS:
                 with torch.no_grad():
-                    answers = classifier(student(seen[threat])).argmax(1)
+                    answers = classifier(purifier(seen[threat])).argmax(1)
                 right[arm][threat].append((answers == labels).cpu().numpy())
         progress.advance(len(labels), "")
     return {arm: {threat: np.concatenate(parts) for threat, parts in of.items()} for arm, of in right.items()}

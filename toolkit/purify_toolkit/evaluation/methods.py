@@ -28,6 +28,7 @@ class Settings:
     Attributes:
         epsilon: Linf radius, in pixel units like all sizes here.
         steps, relative_step: of PGD; a step's length is a fraction of the radius.
+        decay_steps: of `pgd-decay`, whose first step is as long as the radius; as many as APGD's (arXiv 2003.01690).
         l2_epsilon: L2 radius.
         classes: K, which AutoAttack's choice of losses depends on.
         restarts: of `pgd-restarts`, each with a random start of its own.
@@ -44,6 +45,7 @@ class Settings:
     relative_step: float
     l2_epsilon: float
     classes: int
+    decay_steps: int = 100
     restarts: int = 5
     samples: int = 10
     cw_steps: int = 100
@@ -173,6 +175,21 @@ def _eot(case: Case) -> Made:
     return _pgd(case, samples=case.settings.samples)
 
 
+def _decay(case: Case) -> Made:
+    return Made(
+        pgd(
+            case.model,
+            case.images,
+            case.labels,
+            epsilon=case.settings.epsilon,
+            steps=case.settings.decay_steps,
+            relative_step=1.0,
+            generator=case.generator,
+            decay=True,
+        )
+    )
+
+
 def _carlini_wagner(case: Case) -> Made:
     """The attack looks for the nearest example; one beyond the stated radius does not count."""
     settings = case.settings
@@ -271,6 +288,11 @@ def _say_pgd(settings: Settings, more: str = "1 random start", kind: str = "PGD"
     return f"{kind}-{settings.steps}, Linf {settings.epsilon:g}, {settings.step}, {more}"
 
 
+def _say_decay(settings: Settings) -> str:
+    kind, epsilon = f"PGD-{settings.decay_steps}", f"{settings.epsilon:g}"
+    return f"{kind}, Linf {epsilon}, steps shrinking from {epsilon} to 0, 1 random start"
+
+
 def _say_pgd_l2(settings: Settings) -> str:
     step = settings.relative_step * settings.l2_epsilon
     return f"PGD-{settings.steps}, L2 {settings.l2_epsilon:g}, step {step:g}, 1 random start"
@@ -310,6 +332,7 @@ METHODS: dict[str, Method] = {
     "pgd-margin": Method(
         make=partial(_pgd, loss=margin), describe=partial(_say_pgd, kind="margin-loss PGD"), size=linf
     ),
+    "pgd-decay": Method(make=_decay, describe=_say_decay, size=linf, costly=True),
     "pgd-eot": Method(
         make=_eot,
         describe=lambda s: _say_pgd(s, f"1 random start, mean gradient of {s.samples} evaluations"),

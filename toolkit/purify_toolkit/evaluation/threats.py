@@ -68,7 +68,7 @@ class Threat:
     undefended: bool = True
 
 
-GRADIENT = ("fgsm", "pgd", "pgd-restarts", "pgd-margin", "pgd-l2", "cw-l2", "autoattack")
+GRADIENT = ("fgsm", "pgd", "pgd-restarts", "pgd-margin", "pgd-decay", "pgd-l2", "cw-l2", "autoattack")
 
 THREATS: dict[str, Threat] = {
     "clean": Threat(against="nothing", methods=("none",), about="unchanged images"),
