@@ -97,22 +97,23 @@ def test_interrupted_it_is_resumed_to_the_same_weights_with_its_base_alone(
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("old", "new", "taken"),
     [
-        ("steps = 2\nrelative_step = 0.5\nrefresh", "steps = 1\nrelative_step = 0.5\nrefresh"),
-        ("classifier_guidance = 0.5", "classifier_guidance = 0.25"),
-        ("epochs = 2", "epochs = 1"),
+        ("steps = 2\nrelative_step = 0.5\nrefresh", "steps = 1\nrelative_step = 0.5\nrefresh", ["normal_teacher"]),
+        ("classifier_guidance = 0.5", "classifier_guidance = 0.25", ["normal_teacher"]),
+        ("epochs = 2", "epochs = 1", []),
     ],
 )
 def test_teachers_of_another_kind_are_trained_anew(
-    trained: RunFolder, small_data: Path, tmp_path: Path, old: str, new: str
+    trained: RunFolder, small_data: Path, tmp_path: Path, old: str, new: str, taken: list[str]
 ) -> None:
+    """The normal one knows neither attack nor guidance."""
     assert old in RECIPE
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         train(request(out, small_data, trained, RECIPE.replace(old, new)), Interrupting(1))
     run = RunFolder(out)
-    assert [name for name in run.stages if run.has(name)] == ["classifier"]
+    assert [name for name in run.stages if run.has(name)] == ["classifier", *taken]
 
 
 def test_a_teacher_that_the_recipe_does_not_need_is_not_taken(

@@ -126,10 +126,11 @@ class Recipe(_Table, frozen=True, kw_only=True):
         wanted = {"adversarial_teacher": weight not in (None, 0), "normal_teacher": weight not in (None, 1)}
         return tuple(name for name, is_wanted in wanted.items() if is_wanted)
 
-    def same_teachers(self, other: "Recipe") -> bool:
-        """Whether another recipe trains the same teachers for the same classifier."""
+    def same_teacher(self, name: str, other: "Recipe") -> bool:
+        """Whether another recipe trains the same teacher for the same classifier; the normal one sees no attack."""
         guidance = self.distillation.classifier_guidance == other.distillation.classifier_guidance
-        return guidance and (self.teacher, self.attack) == (other.teacher, other.attack)
+        same_attack = guidance and self.attack == other.attack
+        return self.teacher == other.teacher and (name == "normal_teacher" or same_attack)
 
 
 def recipe_folder() -> Path:

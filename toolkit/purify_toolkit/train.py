@@ -158,7 +158,7 @@ def take_over(run: RunFolder, base: RunFolder) -> None:
     if not run.has("classifier"):
         run.save_weights("classifier", base.load_classifier())
     for name in run.recipe.teachers:
-        if run.recipe.same_teachers(base.recipe) and base.has(name) and not run.has(name):
+        if run.recipe.same_teacher(name, base.recipe) and base.has(name) and not run.has(name):
             run.save_weights(name, base.load_teacher(name))
 
 
