@@ -2,12 +2,15 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from torch import nn
 
 from helpers.small_data import ADAPTIVE, VALIDATION
+from purify_toolkit import stages as stages_module
 from purify_toolkit.datasets import load_data
+from purify_toolkit.errors import InputError
 from purify_toolkit.processes import Processes
 from purify_toolkit.recipe import parse_recipe
 from purify_toolkit.run_folder import RunFolder
@@ -109,3 +112,41 @@ def test_images_are_shifted_and_mirrored_each_on_its_own() -> None:
     places = {tuple(place) for place in found[:, 0].nonzero()[:, 1:].tolist()}
     expected = {(10 + y, column + x) for y in range(-2, 3) for x in range(-2, 3) for column in (5, 22)}
     assert places == expected
+    further = augment(image.expand(2000, -1, -1, -1), batch(2000), shift=4)
+    rows = {row for row, _ in further[:, 0].nonzero()[:, 1:].tolist()}
+    assert rows == set(range(6, 15))
+
+
+def test_a_square_is_cut_out_of_each_image_somewhere_else() -> None:
+    image = torch.full((1, 1, 12, 10), 200, dtype=torch.uint8)
+    whole = augment(image.expand(900, -1, -1, -1), batch(900), shift=0)
+    found = augment(image.expand(900, -1, -1, -1), batch(900), shift=0, cutout=4)
+    assert (whole == 200).all()
+    black = found[:, 0] == 0
+    assert (black.flatten(1).sum(1) == 16).all()
+    corners = {tuple(hole.nonzero()[0].tolist()) for hole in black}
+    assert corners == {(row, column) for row in range(9) for column in range(7)}
+    for hole in black[:50]:
+        row, column = hole.nonzero()[0].tolist()
+        assert hole[row : row + 4, column : column + 4].all()
+
+
+@pytest.mark.parametrize("key", ["shift", "cutout"])
+def test_the_classifier_is_trained_on_images_augmented_as_the_recipe_says(
+    stages: Stages, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, int] = {}
+
+    def watching(images: torch.Tensor, of: Batch, **options: int) -> torch.Tensor:
+        seen.update(options)
+        return augment(images, of, **options)
+
+    monkeypatch.setattr(stages_module, "augment", watching)
+    table = msgspec.structs.replace(stages._recipe.classifier, **{key: 5})
+    monkeypatch.setattr(stages, "_recipe", msgspec.structs.replace(stages._recipe, classifier=table))
+    stages.build("classifier").losses(batch())
+    assert seen == {"shift": 2, "cutout": 0} | {key: 5}
+    too_large = msgspec.structs.replace(table, **{key: 28})
+    monkeypatch.setattr(stages, "_recipe", msgspec.structs.replace(stages._recipe, classifier=too_large))
+    with pytest.raises(InputError, match=r"leaves nothing of images of 28 pixels; expected less"):
+        stages.build("classifier")

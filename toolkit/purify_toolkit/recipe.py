@@ -17,6 +17,7 @@ else:
     import tomli as tomllib
 
 Count = Annotated[int, Meta(ge=1)]
+Pixels = Annotated[int, Meta(ge=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Positive = Annotated[float, Meta(gt=0)]
 Weight = Annotated[float, Meta(ge=0)]
@@ -40,12 +41,14 @@ class OptimizerTable(_Table, frozen=True, kw_only=True):
 
 
 class ClassifierTable(OptimizerTable, frozen=True, kw_only=True):
-    """The classifier, see `networks.Classifier`, and the label smoothing of its cross-entropy."""
+    """The classifier, see `networks.Classifier`; the label smoothing of its cross-entropy; `student.augment`'s keys."""
 
     width: Count
     blocks: Count
     architecture: Literal["residual", "pooled", "separable"] = "residual"
     label_smoothing: Fraction = 0.0
+    shift: Pixels = 2
+    cutout: Pixels = 0
 
 
 class PurifierTable(OptimizerTable, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from purify_toolkit.adversarial import AdversarialPool
 from purify_toolkit.data import ImageData, Split
+from purify_toolkit.errors import InputError
 from purify_toolkit.evaluation import attack, batches, count_correct, device_generator
 from purify_toolkit.losses import guidance_loss, reconstruction_loss
 from purify_toolkit.networks import Classifier, whiten
@@ -128,14 +129,20 @@ class Stages:
         return self._validation
 
     def _classifier(self) -> Stage:
-        network = self._run.new_classifier().to(self._device)
+        network, table = self._run.new_classifier().to(self._device), self._recipe.classifier
+        side = min(self._data.train.images.shape[2:])
+        if max(table.shift, table.cutout) >= side:
+            raise InputError(
+                f"[classifier] shift {table.shift} or cutout {table.cutout} leaves nothing of images of {side} pixels; "
+                "expected less"
+            )
         validation = Validation(network, self._data.validation, self._recipe.evaluation, self._device)
 
         def losses(batch: Batch) -> Losses:
             split = self._data.train[batch.mine]
-            images = to_float(augment(split.images, batch), self._device)
-            labels, smoothing = split.labels.to(self._device), self._recipe.classifier.label_smoothing
-            return {"cross_entropy": F.cross_entropy(network(images), labels, label_smoothing=smoothing)}
+            images = augment(split.images, batch, shift=table.shift, cutout=table.cutout)
+            logits, labels = network(to_float(images, self._device)), split.labels.to(self._device)
+            return {"cross_entropy": F.cross_entropy(logits, labels, label_smoothing=table.label_smoothing)}
 
         def prepare() -> None:
             first = network.features[0] if isinstance(network, Classifier) else None
@@ -146,7 +153,7 @@ class Stages:
         return Stage(
             "classifier",
             network,
-            self._recipe.classifier,
+            table,
             losses,
             lambda: {"accuracy_clean": validation.accuracy(network)},
             prepare=prepare,

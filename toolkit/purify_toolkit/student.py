@@ -119,19 +119,33 @@ class StudentLosses:
         return ensemble(**images, adversarial_weight=self.recipe.distillation.adversarial_teacher_weight)
 
 
-def augment(images_u8: Tensor, batch: Batch) -> Tensor:
-    """Each image mirrored by chance and shifted by up to two pixels, the gap black; uint8 as they came.
+def augment(images_u8: Tensor, batch: Batch, *, shift: int = 2, cutout: int = 0) -> Tensor:
+    """Each image mirrored by chance and shifted, a square of it black; uint8 as they came.
 
     Args:
         images_u8: `[N, C, H, W]`.
         batch: whose share they are, as `Batch.mine` has it.
+        shift: the most by which an image is shifted along each axis, in pixels; the gap is black.
+        cutout: side of the square, somewhere within the image, in pixels (DeVries and Taylor 2017, arXiv 1708.04552).
     """
     (count, _, height, width), of_all, generator = images_u8.shape, len(batch.indices), batch.generator
     mirrored = (torch.rand(of_all, generator=generator) < 0.5)[batch.share]
     images = torch.where(mirrored[:, None, None, None], images_u8.flip(3), images_u8)
-    padded = F.pad(images, (2, 2, 2, 2))
-    shift = torch.randint(0, 5, (2, of_all, 1), generator=generator)[:, batch.share]
-    rows = shift[0] + torch.arange(height)
-    columns = shift[1] + torch.arange(width)
+    padded = F.pad(images, (shift,) * 4)
+    first = torch.randint(0, 2 * shift + 1, (2, of_all, 1), generator=generator)[:, batch.share]
+    rows, columns = first[0] + torch.arange(height), first[1] + torch.arange(width)
     example = torch.arange(count)[:, None, None]
-    return padded[example, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    shifted = padded[example, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    if not cutout:
+        return shifted
+    inside = [
+        _range(torch.randint(0, size - cutout + 1, (of_all, 1), generator=generator)[batch.share], cutout, size)
+        for size in (height, width)
+    ]
+    return shifted.masked_fill((inside[0][:, :, None] & inside[1][:, None, :])[:, None], 0)
+
+
+def _range(first: Tensor, length: int, size: int) -> Tensor:
+    """Which of `size` places lie in the `length` from `first` `[N, 1]` on: `[N, size]`."""
+    place = torch.arange(size) - first
+    return (place >= 0) & (place < length)
