@@ -18,7 +18,7 @@ from purify_toolkit.pretrained import FOLDER
 from purify_toolkit.run_folder import RunFolder, write_json
 from purify_toolkit.train import choose_device, evaluate_run, load_data_of, metrics
 
-FILES = ("run.json", "recipe.toml", "metrics.json", "metrics.jsonl")
+FILES = ("run.json", "recipe.toml", "metrics.jsonl")
 WEIGHTS = ("classifier.safetensors", "student.safetensors")
 SAMPLES = "samples.npz"
 
@@ -36,10 +36,12 @@ def main() -> None:
     target.mkdir(parents=True, exist_ok=True)
     for file in (*FILES, *WEIGHTS):
         shutil.copyfile(arguments.run / file, target / file)
-    if arguments.half:
+    if arguments.half:  # its own metrics.json tells of other weights and is not needed
         for file in WEIGHTS:
             halve(target / file)
         evaluate_again(RunFolder(target), arguments.data)
+    else:
+        shutil.copyfile(arguments.run / "metrics.json", target / "metrics.json")
     if not arguments.without_images:
         shutil.copyfile(arguments.run / SAMPLES, target / SAMPLES)
         write_images(RunFolder(target), target / "images")

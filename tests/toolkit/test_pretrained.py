@@ -1,5 +1,6 @@
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,9 @@ def test_what_ships_is_what_was_evaluated(name: str) -> None:
         assert hashlib.sha256(run.weights_path(network).read_bytes()).hexdigest() == digest
     recipe = (run.path / "recipe.toml").read_bytes()
     assert hashlib.sha256(recipe).hexdigest() == metrics["recipe_sha256"] == run.info["recipe_sha256"]
-    assert len(run.info["commit"]) == 40
-    assert metrics["evaluated_with"]["commit"] == metrics["commit"] == run.info["commit"]
+    assert metrics["commit"] == run.info["commit"]
+    for commit in (metrics["commit"], metrics["evaluated_with"]["commit"]):
+        assert re.fullmatch("[0-9a-f]{40}", commit)
     assert "resumed_with" not in run.info
     assert metrics["limit"] is None
     assert recipe == find_recipe(name).read_bytes()
