@@ -7,6 +7,7 @@ import pytest
 
 from purify_toolkit.pretrained import FOLDER, open_run
 from purify_toolkit.run_folder import file_sha256
+from studies import training_speed
 from studies.evaluation_table import gate_table, headline_table, row_table
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -71,3 +72,14 @@ def test_the_readme_tells_of_the_worst_grey_box_attack() -> None:
     )
     text = (REPOSITORY / "README.md").read_text()
     assert f"under FGSM and PGD together {100 * worst['accuracy']:.1f}% of {worst['n']} images stay right" in text
+
+
+def test_the_training_speeds_are_those_of_the_report() -> None:
+    (path,) = REPOSITORY.glob("docs/results/studies/training-speed-*.json")
+    content = json.loads(path.read_text())
+    text = (REPOSITORY / "docs/results/training-speed.md").read_text()
+    for line in training_speed.table(content, content["machine"]).splitlines():
+        assert line in text
+    assert f"(studies/{path.name})" in text
+    assert not content["written_with"]["commit"].endswith("dirty")
+    assert content["stages"]["together"]["ratio"] >= 2
