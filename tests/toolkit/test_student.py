@@ -16,7 +16,7 @@ from purify_toolkit.processes import Processes
 from purify_toolkit.recipe import parse_recipe
 from purify_toolkit.run_folder import RunFolder
 from purify_toolkit.stages import Stage, Stages
-from purify_toolkit.student import Batch, augment
+from purify_toolkit.student import Batch, StudentLosses, augment
 
 COUNT = 33
 Build = Callable[..., Stage]
@@ -191,3 +191,31 @@ def test_the_first_part_of_a_batch_is_shared_like_the_batch(fraction: float) -> 
     assert sorted(first) == sorted(
         index for share, (_, mine) in zip(shares, counts, strict=True) for index in share.mine[:mine].tolist()
     )
+
+
+def test_frozen_networks_look_again_only_at_examples_that_were_made_anew(build: Build, trained: RunFolder) -> None:
+    """The second time the losses are the same, and no teacher is asked; later the adversarial one, for what is new."""
+    stage = build("student", RECIPE)
+    assert stage.pool is not None
+    list(stage.pool.refresh(0, torch.Generator().manual_seed(0)))
+    losses = stage.losses
+    assert isinstance(losses, StudentLosses)
+    asked: dict[str, int] = dict.fromkeys(losses.teachers, 0)
+    for name, teacher in losses.teachers.items():
+        teacher.register_forward_hook(
+            lambda module, inputs, output, name=name: asked.update({name: asked[name] + len(inputs[0])})
+        )
+    first = {name: value.item() for name, value in losses(batch()).items()}
+    assert asked == {"adversarial_teacher": COUNT, "normal_teacher": COUNT}
+    assert {name: value.item() for name, value in losses(batch()).items()} == pytest.approx(first, rel=1e-6)
+    assert asked == {"adversarial_teacher": COUNT, "normal_teacher": COUNT}
+    list(stage.pool.refresh(1, torch.Generator().manual_seed(1)))
+    attacked = batch().indices[: round(0.5 * COUNT)]
+    renewed = int(torch.isin(attacked, stage.pool.due(1)).sum())
+    assert 0 < renewed < len(attacked)
+    again = losses(batch())["imitation"].item()
+    assert asked == {"adversarial_teacher": COUNT + renewed, "normal_teacher": COUNT}
+    fresh = build("student", RECIPE)
+    assert fresh.pool is not None
+    fresh.pool.examples.copy_(stage.pool.examples)
+    assert again == pytest.approx(fresh.losses(batch())["imitation"].item(), rel=1e-6)

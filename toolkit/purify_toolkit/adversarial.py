@@ -26,6 +26,7 @@ class AdversarialPool:
 
     Attributes:
         examples: uint8 `[N, C, H, W]`; without those of an earlier stage the clean images until the first refresh.
+        versions: int64 `[N]`, how often each has been made anew.
 
     Args:
         images: clean training images, uint8 `[N, C, H, W]`.
@@ -47,6 +48,7 @@ class AdversarialPool:
         examples: Tensor | None = None,
     ) -> None:
         self.examples = images.clone() if examples is None else examples
+        self.versions = torch.zeros(len(images), dtype=torch.int64)
         self._new = examples is None
         self._images, self._labels = images, labels
         self._classifier, self._attack, self._processes = classifier, attack, processes
@@ -66,6 +68,7 @@ class AdversarialPool:
             found = [self._attacked(indices, generator, owner) for owner, indices in enumerate(turn)]
             for owner, indices in enumerate(turn):
                 self.examples[indices] = self._processes.from_owner(found[owner], owner)
+                self.versions[indices] += 1
                 yield len(indices)
 
     def _attacked(self, indices: Tensor, generator: torch.Generator, owner: int) -> Tensor:

@@ -17,6 +17,7 @@ from purify_toolkit.networks import Classifier, whiten
 from purify_toolkit.pixels import to_8bit, to_float
 from purify_toolkit.processes import Processes
 from purify_toolkit.recipe import EvaluationTable, OptimizerTable, Recipe
+from purify_toolkit.remembered import Remembered
 from purify_toolkit.run_folder import RunFolder
 from purify_toolkit.student import Batch, Losses, StudentLosses, augment
 
@@ -162,6 +163,7 @@ class Stages:
     def _teacher(self, *, adversarial: bool) -> Stage:
         network = self._run.new_purifier(self._recipe.teacher).to(self._device)
         classifier = self._frozen_classifier()
+        remembered = Remembered(classifier, len(self._data.train))
         pool = self._new_pool(classifier) if adversarial else None
         weights = self._recipe.distillation
 
@@ -170,8 +172,7 @@ class Stages:
             if pool is None:
                 return {"reconstruction": reconstruction_loss(network(clean), clean)}
             output = network(to_float(pool.examples[batch.mine], self._device))
-            with torch.no_grad():
-                target = classifier(clean)
+            target = remembered(clean, batch.mine)
             return {
                 "reconstruction": reconstruction_loss(output, clean),
                 "guidance": weights.classifier_guidance * guidance_loss(classifier(output), target),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from purify_toolkit.data import Split
 from purify_toolkit.losses import ensemble, guidance_loss, imitation_loss, reconstruction_loss
 from purify_toolkit.pixels import to_float
 from purify_toolkit.recipe import Recipe
+from purify_toolkit.remembered import Remembered
 
 Losses = dict[str, Tensor]
 """Named scalar losses; their sum is minimised."""
@@ -68,29 +70,29 @@ class StudentLosses:
         split, weights, adaptive = self.train[batch.mine], self.recipe.distillation, self.recipe.adaptive
         labels = split.labels.to(self.device)
         clean = to_float(augment(split.images, batch) if adaptive else split.images, self.device)
-        seen = self._seen(batch, clean, labels)
+        seen, attacked = self._seen(batch, clean, labels)
         output = self.student(seen)
         found = {}
         if self.teachers:
-            found["imitation"] = weights.imitation * imitation_loss(output, self._shown(seen, clean))
+            shown = self._shown(seen, clean, batch.mine, attacked)
+            found["imitation"] = weights.imitation * imitation_loss(output, shown)
         found["reconstruction"] = weights.reconstruction * reconstruction_loss(output, clean)
         logits = self.classifier(output)
         if weights.classifier_guidance:
-            with torch.no_grad():
-                target = self.classifier(clean)
+            target = self._made_by("classifier", clean, batch.mine)
             found["guidance"] = weights.classifier_guidance * guidance_loss(logits, target)
         if adaptive:
             found["labels"] = adaptive.labels * F.cross_entropy(logits, labels)
         return found
 
-    def _seen(self, batch: Batch, clean: Tensor, labels: Tensor) -> Tensor:
-        """The images, their first part attacked: a random choice, for the order of the batch is random."""
+    def _seen(self, batch: Batch, clean: Tensor, labels: Tensor) -> tuple[Tensor, int]:
+        """The images, and how many at their beginning are attacked: a random choice, as the batch's order is random."""
         of_all, count = batch.first(self.recipe.distillation.adversarial_fraction)
         if self.pool is None:
             attacked = self._white_box(clean[:count], labels[:count], batch, of_all)
         else:
             attacked = to_float(self.pool.examples[batch.mine[:count]], self.device)
-        return torch.cat([attacked, clean[count:]]).contiguous(memory_format=torch.channels_last)
+        return torch.cat([attacked, clean[count:]]).contiguous(memory_format=torch.channels_last), count
 
     def _white_box(self, images: Tensor, labels: Tensor, batch: Batch, of_all: int) -> Tensor:
         """The attacked images of this process; the random starts are drawn for those of all."""
@@ -109,14 +111,43 @@ class StudentLosses:
             start=start,
         )
 
-    @torch.no_grad()
-    def _shown(self, seen: Tensor, clean: Tensor) -> Tensor:
+    def _shown(self, seen: Tensor, clean: Tensor, indices: Tensor, attacked: int) -> Tensor:
         """What the adversarial teacher makes of what the student sees, and the normal one of the original."""
-        looked_at = {"adversarial_teacher": seen, "normal_teacher": clean}
-        images: dict[str, Tensor] = {name: teacher(looked_at[name]) for name, teacher in self.teachers.items()}
+        images: dict[str, Tensor] = {}
+        if "adversarial_teacher" in self.teachers:
+            parts = {True: slice(attacked), False: slice(attacked, None)}
+            images["adversarial_teacher"] = torch.cat(
+                [
+                    self._made_by("adversarial_teacher", seen[part], indices[part], attacked=is_attacked)
+                    for is_attacked, part in parts.items()
+                    if len(indices[part])
+                ]
+            )
+        if "normal_teacher" in self.teachers:
+            images["normal_teacher"] = self._made_by("normal_teacher", clean, indices)
         if len(images) == 1:
             return next(iter(images.values()))
         return ensemble(**images, adversarial_weight=self.recipe.distillation.adversarial_teacher_weight)
+
+    @torch.no_grad()
+    def _made_by(self, name: str, images: Tensor, indices: Tensor, *, attacked: bool = False) -> Tensor:
+        """What a frozen network makes of training images, attacked or not; remembered where they come again."""
+        if self.pool is None:  # adaptive: augmented and attacked anew each time
+            made: Tensor = self._frozen[name](images)
+            return made
+        return self._remembered[name, attacked](images, indices, self.pool.versions if attacked else None)
+
+    @property
+    def _frozen(self) -> dict[str, nn.Module]:
+        return {"classifier": self.classifier, **self.teachers}
+
+    @cached_property
+    def _remembered(self) -> dict[tuple[str, bool], Remembered]:
+        """By network, and whether the images are attacked."""
+        count = len(self.train)
+        return {
+            (name, of): Remembered(network, count) for name, network in self._frozen.items() for of in (False, True)
+        }
 
 
 def augment(images_u8: Tensor, batch: Batch, *, shift: int = 2, cutout: int = 0) -> Tensor:
