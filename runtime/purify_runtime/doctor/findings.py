@@ -1,0 +1,83 @@
+"""What the doctor says: findings, and the diagnosis that they add up to. Plain dataclasses and json, nothing that can
+be broken here.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import Enum
+
+SCHEMA_VERSION = 1
+"""Of the JSON. It grows when a key is renamed or removed or changes its meaning; new keys may come without that."""
+
+
+class Status(str, Enum):
+    """How a finding matters."""
+
+    OK = "ok"
+    WARNING = "warning"  # works, but slower or less well than it could
+    PROBLEM = "problem"  # something is there and does not work
+    ABSENT = "absent"  # not there; whether it is missed depends on what one wants to run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        area: the probe's name, a key of PROBES.
+        name: what was looked at.
+        status: how it matters.
+        value: what was found: a version, a size, a name.
+        reason: why this status.
+        remedy: a command, or several joined by `&&`, that comes next.
+    """
+
+    area: str
+    name: str
+    status: Status
+    value: str
+    reason: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineVerdict:
+    """Whether one engine of purify-edge really ran a small graph here, and gave the right numbers.
+
+    Attributes:
+        name: what `--engine` calls it.
+        works: it did.
+        device: where it ran, `cpu` or `cuda:0`, say.
+        version: of its library.
+        reason: why it does not work.
+    """
+
+    name: str
+    works: bool
+    device: str = ""
+    version: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """All findings, and which engines work."""
+
+    engines: Sequence[EngineVerdict]
+    findings: Sequence[Finding]
+
+    @property
+    def works(self) -> bool:
+        """Whether at least one engine works here."""
+        return any(engine.works for engine in self.engines)
+
+    def as_json(self) -> str:
+        """The diagnosis as indented JSON; the keys are those of the dataclasses."""
+        content = {
+            "schema_version": SCHEMA_VERSION,
+            "works": self.works,
+            "engines": [asdict(engine) for engine in self.engines],
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+        return json.dumps(content, indent=2)

@@ -1,0 +1,213 @@
+"""The probes of the engines' packages: installed, importable, and what they can do with the GPUs that are here."""
+
+from collections.abc import Iterator
+
+from purify_runtime.doctor.child import Outcome
+from purify_runtime.doctor.findings import Finding, Status
+from purify_runtime.doctor.host import Host
+from purify_runtime.doctor.libraries import explain, install_remedy, missing_reason
+from purify_runtime.doctor.system import SYSTEM_TENSORRT, installed
+from purify_runtime.doctor.text import first_line, numbers, printable
+
+# Each of these installs the module `onnxruntime`; two of them overwrite each other's files.
+ONNXRUNTIMES = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-openvino",
+    "onnxruntime-directml",
+    "onnxruntime-qnn",
+    "onnxruntime-rocm",
+    "onnxruntime-migraphx",
+    "onnxruntime-training",
+    "ort-nightly",
+    "ort-nightly-gpu",
+)
+NO_GPU = "no GPU that CUDA can use"
+REMOTE_PROVIDERS = ("AzureExecutionProvider",)  # run nothing here
+NEED_A_GPU = ("tensorrt", "tensorrt_rtx")
+OLDEST_ONNXRUNTIME, OLDEST_TENSORRT = (1, 21), (10,)  # as in pyproject.toml and engines/tensorrt.py
+
+# TensorRT's major version -> the oldest compute capability. https://docs.nvidia.com/deeplearning/tensorrt/support-matrix
+# 7.0 went with 10.5: https://docs.nvidia.com/deeplearning/tensorrt/latest/getting-started/release-notes-10/10.5.0.html
+OLDEST_CAPABILITY = {10: (7, 5), 11: (7, 5)}
+
+
+def probe_onnxruntime(host: Host) -> Iterator[Finding]:
+    """ONNX Runtime and its execution providers, each really opened."""
+    distributions = installed(*ONNXRUNTIMES)
+    if len(distributions) > 1:
+        yield _two_onnxruntimes(host, distributions)
+    outcome = host.native("module", "onnxruntime")
+    name = "ONNX Runtime"
+    if outcome.failure:
+        yield _failed_import("onnxruntime", name, outcome, host, "cpu", is_installed=bool(distributions))
+        return
+    version = printable(outcome.result["version"])
+    if numbers(version) < OLDEST_ONNXRUNTIME:
+        reason = f"purify-edge needs {'.'.join(map(str, OLDEST_ONNXRUNTIME))} or newer"
+        extra = "gpu" if "onnxruntime-gpu" in distributions else "cpu"
+        yield _finding("onnxruntime", name, version or "no version", Status.WARNING, reason, _pip(extra, upgrade=True))
+    else:
+        yield _finding("onnxruntime", name, f"{version}, {', '.join(distributions) or 'no metadata'}")
+    yield from _providers(host)
+
+
+def _finding(
+    area: str, name: str, value: str, status: Status = Status.OK, reason: str = "", remedy: str = ""
+) -> Finding:
+    return Finding(area=area, name=name, status=status, value=value, reason=reason, remedy=remedy)
+
+
+def _pip(extra: str, *, upgrade: bool = False) -> str:
+    return f"pip install {'--upgrade ' if upgrade else ''}'purify-edge[{extra}]'"
+
+
+def _two_onnxruntimes(host: Host, distributions: dict[str, str]) -> Finding:
+    wants_gpu = "onnxruntime-gpu" in distributions and not host.is_jetson
+    remedy = f"pip uninstall -y {' '.join(distributions)} && {_pip('gpu' if wants_gpu else 'cpu')}"
+    reason = "they install the same module and overwrite each other's files"
+    return _finding("onnxruntime", "packages", ", ".join(distributions), Status.PROBLEM, reason, remedy)
+
+
+def _failed_import(
+    area: str, name: str, outcome: Outcome, host: Host, extra: str, *, is_installed: bool = False
+) -> Finding:
+    """A module that is not there, or that is and cannot be imported."""
+    if not is_installed and outcome.failure.startswith("ModuleNotFoundError") and f"'{area}'" in outcome.failure:
+        if area in NEED_A_GPU and not host.compute_capabilities:
+            return _finding(area, name, "none", Status.ABSENT, f"not installed, and {NO_GPU}")
+        return _finding(area, name, "none", Status.ABSENT, "not installed", _pip(extra) if extra else "")
+    reason, remedy = explain(f"{outcome.failure}\n{outcome.log}", host)
+    if not remedy and extra:
+        packages = " ".join(installed(*ONNXRUNTIMES)) if area == "onnxruntime" else area.replace("_", "-")
+        remedy = f"pip uninstall -y {packages or area} && {_pip(extra)}"
+    return _finding(area, name, "cannot be imported", Status.PROBLEM, reason, remedy)
+
+
+def _providers(host: Host) -> Iterator[Finding]:
+    outcome = host.native("providers")
+    if outcome.failure:
+        reason, remedy = explain(f"{outcome.failure}\n{outcome.log}", host)
+        yield _finding("onnxruntime", "providers", "cannot be listed", Status.PROBLEM, reason, remedy)
+        return
+    missing: dict[str, list[str]] = outcome.result["missing"]
+    for provider in map(printable, outcome.result["providers"]):
+        if provider not in REMOTE_PROVIDERS:
+            lacks = missing.get(provider.removesuffix("ExecutionProvider").lower(), [])
+            yield _provider(host, provider, lacks)
+
+
+def _provider(host: Host, provider: str, missing: list[str]) -> Finding:
+    name = provider.removesuffix("ExecutionProvider")
+    outcome = host.native("provider", provider)
+    if not outcome.failure:
+        return _finding("onnxruntime", name, "ran a small graph")
+    if missing:
+        reason, remedy = missing_reason(missing, host), install_remedy(missing, host)
+    else:
+        reason, remedy = explain(f"{outcome.failure}\n{outcome.log}", host)
+    if not host.compute_capabilities and name != "CPU" and "killed" not in outcome.failure:
+        return _finding("onnxruntime", name, "does not run", Status.ABSENT, f"{NO_GPU}; {reason}")
+    return _finding("onnxruntime", name, "does not run", Status.PROBLEM, reason, remedy)
+
+
+def probe_tensorrt(host: Host) -> Iterator[Finding]:
+    """TensorRT: its Python package, its library, and whether it fits the GPUs."""
+    area, name = "tensorrt", "TensorRT"
+    outcome = host.native("module", area)
+    if outcome.failure:
+        yield _tensorrt_failed(host, outcome)
+        return
+    version = printable(outcome.result["version"])
+    if numbers(version) < OLDEST_TENSORRT:
+        reason = f"purify-edge needs {OLDEST_TENSORRT[0]} or newer"
+        remedy = "" if host.is_jetson else _pip("tensorrt", upgrade=True)
+        yield _finding(area, name, version or "no version", Status.WARNING, reason, remedy)
+    else:
+        yield _finding(area, name, f"{version}, {printable(outcome.result['file'])}")
+    oldest = OLDEST_CAPABILITY.get((numbers(version) or (0,))[0], (0, 0))
+    for index, capability in enumerate(host.compute_capabilities):
+        if capability < oldest:
+            reason = f"TensorRT {version} needs compute capability {_dotted(oldest)} or newer"
+            yield _finding(area, f"GPU {index}", _dotted(capability), Status.PROBLEM, reason)
+    yield from _builder(host, area)
+
+
+def _tensorrt_failed(host: Host, outcome: Outcome) -> Finding:
+    """Where apt's TensorRT is there, pip's is not what is missing."""
+    is_missing = outcome.failure.startswith("ModuleNotFoundError: No module named 'tensorrt'")
+    if is_missing and next(host.glob(SYSTEM_TENSORRT), None) is not None:
+        reason = "apt's TensorRT is there, this environment does not show it: see python, environment"
+        return _finding("tensorrt", "TensorRT", "hidden", Status.PROBLEM, reason)
+    if is_missing and host.is_jetson:
+        remedy = "sudo apt install nvidia-tensorrt"
+        return _finding("tensorrt", "TensorRT", "none", Status.ABSENT, "not installed", remedy)
+    return _failed_import("tensorrt", "TensorRT", outcome, host, "tensorrt")
+
+
+def _dotted(capability: tuple[int, int]) -> str:
+    return f"{capability[0]}.{capability[1]}"
+
+
+def probe_rtx(host: Host) -> Iterator[Finding]:
+    """TensorRT for RTX, and whether it has code for the GPUs."""
+    area, name = "tensorrt_rtx", "TensorRT for RTX"
+    outcome = host.native("module", area)
+    if outcome.failure:
+        extra = "" if host.is_jetson else "rtx"  # no Jetson's GPU is among those it supports
+        yield _failed_import(area, name, outcome, host, extra)
+        return
+    yield _finding(area, name, printable(outcome.result["version"]))
+    built_for = host.native("builder", area).result.get("capabilities", [])
+    supported = {(int(digits) // 10, int(digits) % 10) for digits in built_for if digits.isdigit()}
+    for index, capability in enumerate(host.compute_capabilities):
+        if supported and capability not in supported:
+            reason = f"it supports {', '.join(map(_dotted, sorted(supported)))}"
+            remedy = "" if host.is_jetson else _pip("tensorrt")
+            yield _finding(area, f"GPU {index}", _dotted(capability), Status.PROBLEM, reason, remedy)
+    yield from _builder(host, area)
+
+
+def _builder(host: Host, module: str) -> Iterator[Finding]:
+    """Whether its builder and its runtime can be made."""
+    outcome = host.native("builder", module)
+    if outcome.failure:
+        reason, remedy = explain(f"{outcome.failure}\n{outcome.log}", host)
+        yield _finding(module, "builder", "cannot be made", Status.PROBLEM, reason, remedy)
+        return
+    reason = first_line("\n".join(map(str, outcome.result["log"])))
+    failed = Status.PROBLEM if host.compute_capabilities else Status.ABSENT
+    if outcome.result["builds"]:
+        yield _finding(module, "builder", "builds engines")
+    else:
+        yield _finding(module, "builder", "cannot be made", failed, reason or "no reason given")
+    if not host.compute_capabilities:  # its runtime can be made here all the same
+        yield _finding(module, "runtime", "cannot run engines", Status.ABSENT, NO_GPU)
+    elif not outcome.result["runs"]:
+        yield _finding(module, "runtime", "cannot be made", Status.PROBLEM, reason or "no reason given")
+    else:
+        yield _finding(module, "runtime", "can be made")
+
+
+def probe_openvino(host: Host) -> Iterator[Finding]:
+    """OpenVINO and the devices that it sees."""
+    outcome = host.native("module", "openvino")
+    if outcome.failure:
+        yield _failed_import("openvino", "OpenVINO", outcome, host, "")
+        return
+    yield _finding("openvino", "OpenVINO", printable(outcome.result["version"]))
+    devices = host.native("openvino_devices")
+    if devices.failure or not devices.result["devices"]:
+        reason, remedy = explain(f"{devices.failure}\n{devices.log}", host)
+        yield _finding("openvino", "devices", "none", Status.PROBLEM, reason, remedy)
+    else:
+        yield _finding("openvino", "devices", ", ".join(map(printable, devices.result["devices"])))
+
+
+def probe_torch(_: Host) -> Iterator[Finding]:
+    """PyTorch, by its metadata alone: a device needs none, and importing it takes long."""
+    versions = installed("torch")
+    if versions:
+        yield _finding("torch", "PyTorch", f"{versions['torch']}, not imported")
+    else:
+        yield _finding("torch", "PyTorch", "none", Status.ABSENT, "only training and exporting need it")
