@@ -4,6 +4,7 @@ Layout: Tool Interface Standard, ELF Specification 1.2, and elf(5). Only what ou
 """
 
 import ctypes
+import mmap
 import re
 import struct
 from pathlib import Path
@@ -27,7 +28,7 @@ def libraries_in(message: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def dynamic_section(content: bytes) -> tuple[list[str], list[str]]:
+def dynamic_section(content: bytes | mmap.mmap) -> tuple[list[str], list[str]]:
     """The names of the libraries that an ELF file needs, and the folders that it looks for them in.
 
     Raises:
@@ -41,7 +42,7 @@ def dynamic_section(content: bytes) -> tuple[list[str], list[str]]:
         raise ValueError(f"a damaged ELF file: {error}") from error
 
 
-def _read_dynamic_section(content: bytes) -> tuple[list[str], list[str]]:
+def _read_dynamic_section(content: bytes | mmap.mmap) -> tuple[list[str], list[str]]:
     (offset,) = struct.unpack_from("<Q", content, 32)
     entry_size, count = struct.unpack_from("<HH", content, 54)
     headers = [struct.unpack_from("<IIQQQQ", content, offset + index * entry_size) for index in range(count)]
@@ -54,7 +55,7 @@ def _read_dynamic_section(content: bytes) -> tuple[list[str], list[str]]:
     strings = next((start + table - address for address, start, length in loads if 0 <= table - address < length), 0)
 
     def string(at: int) -> str:
-        return content[strings + at : content.index(b"\0", strings + at)].decode(errors="replace")
+        return content[strings + at : content.find(b"\0", strings + at)].decode(errors="replace")
 
     needed = [string(value) for tag, value in tags if tag == DT_NEEDED]
     folders = [string(value) for tag, value in tags if tag in {DT_RPATH, DT_RUNPATH}]
@@ -69,7 +70,8 @@ def missing_libraries(file: Path) -> list[str]:
     Raises:
         ValueError, OSError: the file is no ELF file, or cannot be read.
     """
-    needed, folders = dynamic_section(file.read_bytes())
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        needed, folders = dynamic_section(content)
     here = [
         Path(folder.replace("$ORIGIN", str(file.parent)).replace("${ORIGIN}", str(file.parent))) for folder in folders
     ]

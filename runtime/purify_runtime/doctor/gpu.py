@@ -25,7 +25,8 @@ CUDA_ERRORS: dict[int, tuple[str, str]] = {
     999: ("the driver is in a bad state", "sudo dmesg | grep -iE 'nvrm|xid'; sudo reboot"),
 }
 
-# The driver that CUDA's major version needs. https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html
+# The driver that a major version of CUDA needs:
+# https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html
 OLDEST_DRIVER = {11: "450", 12: "525", 13: "580"}
 
 
@@ -112,7 +113,8 @@ def probe_cuda(host: Host) -> Iterator[Finding]:
     number, driver = runtime.result.get("version", 0), host.native("driver").result.get("cuda", 0)
     if number and driver and number // 1000 > driver // 1000:
         major = number // 1000
-        reason = f"CUDA {major} needs driver {OLDEST_DRIVER.get(major, 'newer')} or newer, this one is for CUDA {_cuda_version(driver)}"
+        needed = f"driver {OLDEST_DRIVER[major]} or newer" if major in OLDEST_DRIVER else "a newer driver"
+        reason = f"CUDA {major} needs {needed}; this one is for CUDA up to {_cuda_version(driver)}"
         yield _cuda("CUDA and driver", "do not fit", Status.PROBLEM, reason, driver_remedy(host))
     yield from _library(host, "cuDNN", "cudnn")
 
@@ -136,8 +138,8 @@ def _library(host: Host, name: str, library: str) -> Iterator[Finding]:
 def version_of(library: str, number: int) -> str:
     """A library's version of its own number; its header says how to read it.
 
-    >>> version_of("cudnn", 90400), version_of("cudnn", 8907), version_of("nvinfer", 100300), version_of("nvinfer", 8602)
-    ('9.4.0', '8.9.7', '10.3.0', '8.6.2')
+    >>> version_of("cudnn", 90400), version_of("cudnn", 8907), version_of("nvinfer", 100300)
+    ('9.4.0', '8.9.7', '10.3.0')
     """
     if library == "cudart":
         return _cuda_version(number)

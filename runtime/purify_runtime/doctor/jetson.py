@@ -90,16 +90,17 @@ def _jetpack(host: Host, l4t: tuple[int, ...]) -> Finding:
     jetpack = jetpack_of(l4t)
     if not l4t or jetpack is None:
         return _finding("JetPack", "unknown", Status.WARNING, "no /etc/nv_tegra_release, no package nvidia-l4t-core")
-    value = f"{jetpack.name}, Jetson Linux {'.'.join(map(str, l4t))}"
-    if l4t[0] > JETPACKS[-1].l4t[0]:
-        return _finding("JetPack", f"newer than {value}", Status.WARNING, "newer than this purify-edge knows")
+    newer = " or newer" if l4t > JETPACKS[-1].l4t else ""
+    value = f"{jetpack.name}{newer}, Jetson Linux {'.'.join(map(str, l4t))}"
     if not jetpack.is_supported:
-        reason = f"its TensorRT {jetpack.tensorrt} is for Python {jetpack.python}, purify-edge needs 3.10: see docs/jetson.md"
+        theirs = f"its TensorRT {jetpack.tensorrt} is for Python {jetpack.python}"
+        reason = f"{theirs}, purify-edge needs 3.10 or newer: flash JetPack 6 or 7"
         return _finding("JetPack", value, Status.PROBLEM, reason)
     package = host.package_version("nvidia-jetpack")
     if package:
         return _finding("JetPack", f"{value}, nvidia-jetpack {package}")
-    reason = f"CUDA {jetpack.cuda} and TensorRT {jetpack.tensorrt} come with the package nvidia-jetpack, which is not installed"
+    brings = f"CUDA {jetpack.cuda} and TensorRT {jetpack.tensorrt}"
+    reason = f"the package nvidia-jetpack, which brings {brings}, is not installed"
     remedy = "" if host.in_container else "sudo apt update && sudo apt install nvidia-jetpack"
     return _finding("JetPack", value, Status.OK if host.in_container else Status.WARNING, reason, remedy)
 

@@ -47,11 +47,11 @@ PACKAGES: dict[str, Package] = {
     "libstdc++.so.6": Package("libstdc++6", "", "libstdc++6"),
     "libz.so.1": Package("zlib1g", "", "zlib1g"),
 }
-"""Library -> where it comes from. Those of CUDA and TensorRT need NVIDIA's repository. The driver's: `driver_remedy`."""
+"""Library -> its packages; apt's of CUDA and TensorRT need NVIDIA's repository. The driver's: `driver_remedy`."""
 
 DRIVERS_LIBRARIES = ("libcuda.so.1", "libnvidia-ml.so.1")
 
-# What else a loader or an import may complain of -> what to do. `{python}` is to be replaced.
+# What else a loader or an import may complain of -> what it means, what to do.
 _COMPLAINTS: tuple[tuple[str, str, str], ...] = (
     (
         r"cannot allocate memory in static TLS block",
@@ -67,6 +67,11 @@ _COMPLAINTS: tuple[tuple[str, str, str], ...] = (
         r"(numpy\.core\.multiarray failed to import|compiled using NumPy 1\.x|_ARRAY_API not found)",
         "built for NumPy 1, NumPy 2 is installed",
         "pip install 'numpy<2'",
+    ),
+    (
+        r"killed by SIGILL",
+        "it uses instructions that this processor lacks: take a package built for it",
+        "",
     ),
     (
         r"no kernel image is available|cudaErrorNoKernelImageForDevice",

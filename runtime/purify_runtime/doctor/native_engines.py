@@ -1,5 +1,6 @@
 """Questions to the engines' Python packages. Runs in a child process: importing one may crash, hang or never return."""
 
+import contextlib
 import importlib
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ def providers() -> dict[str, Any]:
     folder = Path(onnxruntime.__file__).parent / "capi"
     missing = {}
     for file in sorted(folder.glob("libonnxruntime_providers_*.so")):
-        missing[file.stem.rpartition("_")[2]] = missing_libraries(file)
+        with contextlib.suppress(OSError, ValueError):  # a damaged one: opening it will tell
+            missing[file.stem.rpartition("_")[2]] = missing_libraries(file)
     return {"providers": list(onnxruntime.get_available_providers()), "missing": missing}
 
 

@@ -19,6 +19,9 @@ BASE_PACKAGES = {"numpy": "numpy", "PIL": "Pillow", "msgspec": "msgspec"}
 """Module -> the package on PyPI. click and rich run this very command."""
 LITTLE_DISK_BYTES = 1024**3
 LITTLE_MEMORY_BYTES = 1024**3
+MAKE_SWAP = (
+    "sudo fallocate -l 4G /swapfile && sudo chmod 600 /swapfile && sudo mkswap /swapfile && sudo swapon /swapfile"
+)
 SYSTEM_TENSORRT = "/usr/lib/python3*/dist-packages/tensorrt"
 
 
@@ -57,9 +60,7 @@ def _interpreter() -> Finding:
 def _environment(host: Host) -> Finding:
     """A virtual environment hides the TensorRT that apt installed, unless it was made to show the system's packages."""
     version = ".".join(map(str, sys.version_info[:2]))
-    theirs = [
-        found.group(1) for path in host.glob(SYSTEM_TENSORRT) if (found := re.search(r"python(3[.\d]*)", str(path)))
-    ]
+    theirs = [path.parts[-3].removeprefix("python") for path in host.glob(SYSTEM_TENSORRT)]
     value, shows_system = _kind_of_environment()
     if theirs and version not in theirs and "3" not in theirs:
         reason = f"apt's TensorRT is for Python {theirs[-1]}, this is {version}"
@@ -123,8 +124,8 @@ def _memory(host: Host) -> Iterator[Finding]:
         yield _system("memory", value)
     swap = kilobytes.get("SwapTotal", 0) * 1024
     if host.is_jetson and swap == 0 and not host.in_container:
-        remedy = "sudo fallocate -l 4G /swapfile && sudo chmod 600 /swapfile && sudo mkswap /swapfile && sudo swapon /swapfile"
-        yield _system("swap", "none", Status.WARNING, "building an engine may need more memory than there is", remedy)
+        reason = "building an engine may need more memory than there is"
+        yield _system("swap", "none", Status.WARNING, reason, MAKE_SWAP)
     else:
         yield _system("swap", size(swap) if swap else "none")
 

@@ -1,0 +1,181 @@
+"""The doctor's probe of a Jetson, on the files of real devices."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from helpers.machines import JETSONS, Jetson, jetson_root, write, write_command, write_package
+from purify_runtime.doctor.findings import Finding, Status
+from purify_runtime.doctor.host import Host
+from purify_runtime.doctor.jetson import JETPACKS, jetpack_of, l4t_from_package, l4t_from_release, probe_jetson
+from purify_runtime.doctor.system import probe_system
+
+SUPPORTED = [name for name in JETSONS if not name.startswith("JetPack 5")]
+
+
+def found(host: Host) -> dict[str, Finding]:
+    return {finding.name: finding for finding in probe_jetson(host)}
+
+
+@pytest.fixture(params=JETSONS)
+def device(request: pytest.FixtureRequest) -> Jetson:
+    return JETSONS[request.param]
+
+
+def test_release_and_model_of_real_devices_are_read(tmp_path: Path, device: Jetson) -> None:
+    host = jetson_root(tmp_path, device)
+    assert host.l4t == device.l4t
+    assert host.is_jetson
+    findings = found(host)
+    assert findings["model"].value == device.model
+    release = ".".join(map(str, device.l4t))
+    assert findings["JetPack"].value.startswith(f"{device.jetpack}, Jetson Linux {release}")
+
+
+def test_jetpack_5_is_refused_with_the_reason(tmp_path: Path) -> None:
+    finding = found(jetson_root(tmp_path, JETSONS["JetPack 5.1.2"]))["JetPack"]
+    assert finding.status is Status.PROBLEM
+    assert finding.reason == (
+        "its TensorRT 8.5 is for Python 3.8, purify-edge needs 3.10 or newer: flash JetPack 6 or 7"
+    )
+
+
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_without_the_package_nvidia_jetpack_its_installation_is_proposed(tmp_path: Path, name: str) -> None:
+    finding = found(jetson_root(tmp_path, JETSONS[name]))["JetPack"]
+    assert finding.status is Status.WARNING
+    assert finding.remedy == "sudo apt update && sudo apt install nvidia-jetpack"
+
+
+@pytest.mark.skipif(not os.path.exists("/usr/bin/dpkg-query"), reason="needs dpkg")  # noqa: PTH110
+def test_packages_are_found_by_dpkg(tmp_path: Path) -> None:
+    host = jetson_root(tmp_path, JETSONS["JetPack 6.2.1"])
+    write_package(tmp_path, "nvidia-jetpack", "6.2.1+b38")
+    finding = found(host)["JetPack"]
+    assert finding.status is Status.OK
+    assert finding.value == "6.2.1, Jetson Linux 36.4.7, nvidia-jetpack 6.2.1+b38"
+
+
+@pytest.mark.skipif(not os.path.exists("/usr/bin/dpkg-query"), reason="needs dpkg")  # noqa: PTH110
+def test_without_the_release_file_the_package_nvidia_l4t_core_tells(tmp_path: Path) -> None:
+    write_package(tmp_path, "nvidia-l4t-core", "36.4.3-20250107174145")
+    assert Host(tmp_path).l4t == (36, 4, 3)
+
+
+def test_a_container_on_a_jetson_is_known_by_its_device_tree_alone(tmp_path: Path) -> None:
+    write(tmp_path, "/proc/device-tree/compatible", "nvidia,p3768-0000+p3767-0005-super\0nvidia,tegra234\0")
+    write(tmp_path, "/.dockerenv", "")
+    host = Host(tmp_path)
+    assert host.is_jetson
+    assert host.in_container
+    finding = found(host)["JetPack"]
+    assert (finding.value, finding.status) == ("unknown", Status.WARNING)
+
+
+def test_another_machine_gets_no_findings(tmp_path: Path) -> None:
+    write(tmp_path, "/proc/device-tree/model", "Raspberry Pi 5 Model B Rev 1.0\0")
+    write(tmp_path, "/proc/device-tree/compatible", "raspberrypi,5-model-b\0brcm,bcm2712\0")
+    assert found(Host(tmp_path)) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "remedy"),
+    [
+        ("JetPack 5.1.2", Status.WARNING, "sudo nvpmodel -m 0"),
+        ("JetPack 6.0", Status.OK, ""),
+        ("JetPack 6.2.1", Status.WARNING, "sudo nvpmodel -m 2"),
+        ("JetPack 7.0", Status.WARNING, "sudo nvpmodel -m 0"),
+        ("JetPack 7.2.1", Status.OK, ""),
+    ],
+)
+def test_the_command_names_the_fastest_mode_of_this_board(
+    tmp_path: Path, name: str, status: Status, remedy: str
+) -> None:
+    finding = found(jetson_root(tmp_path, JETSONS[name]))["power mode"]
+    assert (finding.status, finding.remedy) == (status, remedy)
+    assert finding.value == JETSONS[name].power.split()[3]
+
+
+@pytest.mark.parametrize("script", ["exit 1", "printf '\\377\\376'", "echo 'NVPM ERROR: not root' >&2; exit 1", ":"])
+def test_a_power_mode_that_cannot_be_asked_for_is_unknown(tmp_path: Path, script: str) -> None:
+    host = jetson_root(tmp_path, JETSONS["JetPack 6.2.1"])
+    write_command(tmp_path, "nvpmodel", script)
+    assert found(host)["power mode"].value == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("folder", "frequencies", "value", "status"),
+    [
+        # 17000000.gpu: Orin on JetPack 6, .ga10b: on JetPack 5, gpu-gpc-0: Thor
+        ("17000000.gpu", (306_000_000, 306_000_000, 1_020_000_000), "306 MHz of 306 to 1020", Status.WARNING),
+        ("17000000.ga10b", (1_300_500_000,) * 3, "fixed at 1300 MHz", Status.OK),
+        ("gpu-gpc-0", (1_575_000_000,) * 3, "fixed at 1575 MHz", Status.OK),
+    ],
+)
+def test_clocks(tmp_path: Path, folder: str, frequencies: tuple[int, ...], value: str, status: Status) -> None:
+    host = jetson_root(tmp_path, JETSONS["JetPack 6.2.1"])
+    for name, hertz in zip(("cur", "min", "max"), frequencies, strict=True):
+        write(tmp_path, f"/sys/class/devfreq/{folder}/{name}_freq", f"{hertz}\n")
+    finding = found(host)["GPU clock"]
+    assert (finding.value, finding.status) == (value, status)
+
+
+def test_clocks_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
+    host = jetson_root(tmp_path, JETSONS["JetPack 6.2.1"])
+    for name in ("cur", "min", "max"):
+        write(tmp_path, f"/sys/class/devfreq/17000000.gpu/{name}_freq", b"\xff\n")
+    assert "GPU clock" not in found(host)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork") or os.geteuid() != 0, reason="needs root, to become nobody")
+def test_a_user_outside_the_group_video_is_told_so() -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
+        Path(folder).chmod(0o755)
+        host = jetson_root(Path(folder), JETSONS["JetPack 6.2.1"])
+        write(Path(folder), "/dev/nvmap", "").chmod(0o660)
+        assert "GPU access" not in found(host)
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.setgid(65534)
+            os.setuid(65534)
+            access = [finding.remedy for finding in probe_jetson(host) if finding.name == "GPU access"]
+            os.write(writer, "".join(access).encode())
+            os._exit(0)
+        os.close(writer)
+        os.waitpid(child, 0)
+        with os.fdopen(reader) as answer:
+            assert answer.read().startswith("sudo usermod -aG video,render $USER")
+
+
+def test_memory_and_swap(tmp_path: Path) -> None:
+    device = JETSONS["JetPack 6.2.1"]
+    findings = {finding.name: finding for finding in probe_system(jetson_root(tmp_path, device))}
+    assert findings["memory"].value == "3.7 GiB free of 7.4 GiB, shared with the GPU"
+    assert findings["swap"].status is Status.WARNING
+    assert "mkswap" in findings["swap"].remedy
+    low = jetson_root(tmp_path, replace(device, memory_kb=1_500_000))
+    findings = {finding.name: finding for finding in probe_system(low)}
+    assert findings["memory"].status is Status.WARNING
+    assert findings["memory"].remedy.startswith("sudo systemctl isolate multi-user.target")
+
+
+@pytest.mark.parametrize("text", ["", "R36", "# R36 (release)", "\ufffd\ufffd", "# R (release), REVISION: x"])
+def test_what_is_no_release_is_none(text: str) -> None:
+    assert l4t_from_release(text) == ()
+
+
+def test_a_package_version_that_is_none() -> None:
+    assert l4t_from_package("") == ()
+
+
+def test_the_newest_jetpack_stands_in_for_newer_ones(tmp_path: Path) -> None:
+    assert jetpack_of((1,)) is None
+    assert list(JETPACKS) == sorted(JETPACKS, key=lambda jetpack: jetpack.l4t)
+    newer = replace(JETSONS["JetPack 7.2.1"], release="# R41 (release), REVISION: 1.0, GCID: 1\n")
+    finding = found(jetson_root(tmp_path, newer))["JetPack"]
+    assert finding.value == "7.2.1 or newer, Jetson Linux 41.1.0"
