@@ -11,6 +11,7 @@ import pytest
 
 from purify_export.cli import main as purify_export
 from purify_runtime.cli.check import main as purify_check
+from purify_runtime.cli.doctor import main as purify_doctor
 from purify_runtime.cli.run import main as purify_run
 from purify_toolkit.cli.evaluate import main as purify_eval
 from purify_toolkit.cli.train import main as purify_train
@@ -25,6 +26,7 @@ REPOSITORY = Path(__file__).parent.parent.parent
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 COMMANDS: dict[str, click.Command] = {
     "purify-check": purify_check,
+    "purify-doctor": purify_doctor,
     "purify-eval": purify_eval,
     "purify-export": purify_export,
     "purify-run": purify_run,

@@ -12,7 +12,7 @@ from pathlib import Path
 from purify_runtime.doctor.findings import Finding, Status
 from purify_runtime.doctor.host import Host
 from purify_runtime.doctor.libraries import explain
-from purify_runtime.doctor.text import printable, size
+from purify_runtime.doctor.text import first_line, printable, size
 
 OLDEST, NEWEST = (3, 10), (3, 13)
 BASE_PACKAGES = {"numpy": "numpy", "PIL": "Pillow", "msgspec": "msgspec"}
@@ -93,7 +93,7 @@ def _kind_of_environment() -> tuple[str, bool]:
 def probe_system(host: Host) -> Iterator[Finding]:
     """Operating system, container, memory, swap, disk."""
     release = re.search(r'^PRETTY_NAME="?([^"\n]*)', host.read("/etc/os-release") or "", re.MULTILINE)
-    name = printable(release.group(1)) if release else platform.system()
+    name = first_line(release.group(1)) if release else platform.system()
     libc = " ".join(platform.libc_ver())
     yield _system("system", ", ".join(part for part in (name, platform.release(), libc) if part))
     if host.in_container:

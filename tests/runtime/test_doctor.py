@@ -1,0 +1,239 @@
+"""purify-doctor as a whole: verdict, exit code, JSON; it stands whatever is broken."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from rich.console import Console
+
+from helpers.machines import JETSONS, jetson_root, write
+from purify_runtime import doctor
+from purify_runtime.cli.diagnosis import print_diagnosis
+from purify_runtime.cli.doctor import main
+from purify_runtime.doctor import PROBES, examine
+from purify_runtime.doctor.findings import Diagnosis, EngineVerdict, Finding, Status
+from purify_runtime.doctor.host import Host
+from purify_runtime.doctor.system import probe_python, probe_system
+
+HEAVY = ("torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "openvino", "numpy", "msgspec", "PIL")
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def found(findings: object) -> dict[str, Finding]:
+    return {finding.name: finding for finding in findings}  # type: ignore[attr-defined]
+
+
+def test_the_verdict_comes_first_and_the_exit_code_is_0() -> None:
+    result = run()
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("works     engine onnxruntime")
+    assert " on cpu" in result.stdout.splitlines()[0]
+
+
+def test_json_has_the_documented_keys() -> None:
+    result = run("--json")
+    diagnosis = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert set(diagnosis) == {"schema_version", "works", "engines", "findings"}
+    assert (diagnosis["schema_version"], diagnosis["works"]) == (1, True)
+    assert set(diagnosis["engines"][0]) == {"name", "works", "device", "version", "reason"}
+    for finding in diagnosis["findings"]:
+        assert set(finding) == {"area", "name", "status", "value", "reason", "remedy"}
+        assert finding["area"] in PROBES
+        assert finding["status"] in {"ok", "warning", "problem", "absent"}
+    areas = [finding["area"] for finding in diagnosis["findings"]]
+    assert sorted(set(areas), key=areas.index) == [area for area in PROBES if area in areas]
+
+
+def test_where_no_engine_works_the_exit_code_is_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "/onnxruntime/__init__.py", "raise ImportError('libfoo.so.1: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    result = run()
+    assert result.exit_code == 1
+    assert result.stdout.startswith("does not  engine onnxruntime")
+    assert "No engine works here." in result.stdout
+    assert run("--json").exit_code == 1
+
+
+@pytest.mark.parametrize("package", ["numpy", "msgspec", "PIL"])
+def test_a_broken_base_package_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    write(tmp_path, f"/{package}/__init__.py", "import os, signal; os.kill(os.getpid(), signal.SIGILL)")
+    monkeypatch.syspath_prepend(tmp_path)
+    finding = next(finding for finding in probe_python(Host(tmp_path)) if finding.status is Status.PROBLEM)
+    assert finding.value == "cannot be imported"
+    assert finding.reason.startswith("it uses instructions that this processor lacks")
+    assert finding.remedy.startswith("pip install --force-reinstall")
+
+
+def test_with_a_broken_numpy_the_command_still_tells(tmp_path: Path) -> None:
+    write(tmp_path, "/numpy/__init__.py", "raise ImportError('no')")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    program = "from purify_runtime.cli.doctor import main; main()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 1
+    assert done.stdout.startswith("does not  engine all         ImportError: no")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_probe_that_fails_is_a_finding_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(_: Host) -> Iterator[Finding]:
+        yield Finding(area="half", name="first", status=Status.OK, value="seen")
+        raise RuntimeError("nobody\nexpected \x1b[31mthis")
+
+    def whole(_: Host) -> Iterator[Finding]:
+        yield Finding(area="whole", name="last", status=Status.OK, value="seen")
+
+    monkeypatch.setattr(doctor, "PROBES", {"half": half, "whole": whole})
+    told: list[str] = []
+    diagnosis = examine(Host(tmp_path), tell=told.append)
+    assert [(finding.area, finding.name) for finding in diagnosis.findings] == [
+        ("half", "first"),
+        ("half", "probe"),
+        ("whole", "last"),
+    ]
+    assert diagnosis.findings[1].reason.startswith("RuntimeError: nobody expected [31mthis; this is a defect")
+    assert told == ["half", "whole", "engines"]
+    assert diagnosis.works
+
+
+BREAKAGES: dict[str, Callable[[Path], object]] = {
+    "nothing there": lambda _: None,
+    "not UTF-8": lambda root: [
+        write(root, name, b"\xff\xfe\x00\x80" * 50)
+        for name in (
+            "/etc/os-release",
+            "/etc/nv_tegra_release",
+            "/etc/nvpmodel.conf",
+            "/proc/meminfo",
+            "/proc/device-tree/model",
+            "/proc/device-tree/compatible",
+            "/proc/driver/nvidia/version",
+            "/var/lib/dpkg/status",
+        )
+    ],
+    "folders for files": lambda root: [
+        (root / name).mkdir(parents=True)
+        for name in ("etc/os-release", "etc/nv_tegra_release", "proc/meminfo", "usr/sbin/nvpmodel", "dev/nvmap")
+    ],
+    "a file for a folder": lambda root: [write(root, name, "") for name in ("/etc", "/proc", "/sys", "/dev", "/usr")],
+    "links in a circle": lambda root: [
+        (root / name).symlink_to(root / name) for name in ("etc", "proc", "sys", "usr", "dev", ".dockerenv")
+    ],
+    "an empty release": lambda root: (
+        jetson_root(root, JETSONS["JetPack 6.2.1"]) and write(root, "/etc/nv_tegra_release", "")
+    ),
+    "a command that is no program": lambda root: write(root, "/usr/sbin/nvpmodel", b"\0\1").chmod(0o755),
+    "huge": lambda root: write(root, "/etc/os-release", b"PRETTY_NAME=" + b"x" * 3_000_000),
+}
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES)
+def test_a_broken_machine_is_examined_to_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, breakage: str
+) -> None:
+    BREAKAGES[breakage](tmp_path)
+    monkeypatch.setenv("PATH", "")
+    diagnosis = examine(Host(tmp_path))
+    assert diagnosis.works
+    assert not [finding for finding in diagnosis.findings if finding.name == "probe"]
+    assert all(finding.value.isprintable() for finding in diagnosis.findings)
+    json.loads(diagnosis.as_json())
+    print_diagnosis(diagnosis, Console(file=io.StringIO()))
+
+
+def test_without_a_temporary_folder_or_a_working_one_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.gettempdir", refuse)
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    findings = found(probe_system(Host(tmp_path)))
+    assert findings["disk, temporary"].status is Status.PROBLEM
+    assert findings["disk, here"].status is Status.PROBLEM
+
+
+def test_a_command_that_hangs_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("purify_runtime.doctor.host.COMMAND_S", 1)
+    assert Host(tmp_path).run("sleep", "30") is None
+
+
+@pytest.mark.parametrize(
+    ("config", "packages", "status"),
+    [
+        ("include-system-site-packages = false\n", "python{version}", Status.WARNING),
+        ("include-system-site-packages = true\n", "python{version}", Status.OK),
+        ("include-system-site-packages = true\n", "python3", Status.OK),
+        ("include-system-site-packages = true\n", "python3.6", Status.WARNING),
+        ("", "python{version}", Status.WARNING),
+        ("include-system-site-packages = false\n", "", Status.OK),
+    ],
+)
+def test_an_environment_that_hides_apts_tensorrt_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str, packages: str, status: Status
+) -> None:
+    version = ".".join(map(str, sys.version_info[:2]))
+    if packages:
+        (tmp_path / "usr/lib" / packages.format(version=version) / "dist-packages/tensorrt").mkdir(parents=True)
+    write(tmp_path, "/venv/pyvenv.cfg", config)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
+    finding = found(probe_python(Host(tmp_path)))["environment"]
+    assert finding.status is status
+    assert ("python3.6 -m venv" in finding.remedy) == (packages == "python3.6")
+    assert ("--system-site-packages" in finding.remedy) == (status is Status.WARNING)
+
+
+def test_conda_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "conda-meta").mkdir()
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert found(probe_python(Host(tmp_path)))["environment"].value == f"conda, {tmp_path}"
+
+
+@pytest.mark.parametrize(("version", "status"), [((3, 9, 1), Status.WARNING), ((3, 99, 0), Status.WARNING)])
+def test_a_python_that_was_not_tested_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...], status: Status
+) -> None:
+    monkeypatch.setattr(sys, "version_info", version)
+    assert found(probe_python(Host(tmp_path)))["Python"].status is status
+
+
+def test_commands_are_not_wrapped_and_markup_is_not_obeyed() -> None:
+    remedy = "pip install 'purify-edge[cpu]' " + "x" * 100
+    findings = [
+        Finding(
+            area="gpu", name="[red]a[/red]", status=Status.PROBLEM, value="[bold]", reason="[/nonsense]", remedy=remedy
+        )
+    ]
+    verdict = EngineVerdict(name="onnxruntime", works=False, reason="needs [cpu]")
+    out = io.StringIO()
+    print_diagnosis(Diagnosis(engines=[verdict], findings=findings), Console(file=out, width=80))
+    assert f"          {remedy}\n" in out.getvalue()
+    for text in ("[red]a[/red]", "[bold]: [/nonsense]", "needs [cpu]", "1 problem, 0 warnings"):
+        assert text in out.getvalue()
+
+
+def test_examining_loads_nothing_heavy_into_this_process() -> None:
+    program = (
+        "import json, sys\n"
+        "from purify_runtime.doctor import examine\n"
+        "from purify_runtime.doctor.host import Host\n"
+        "assert examine(Host()).works\n"
+        "print(json.dumps(sorted(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    loaded = {name.partition(".")[0] for name in json.loads(done.stdout)}
+    assert not loaded & set(HEAVY)

@@ -1,0 +1,357 @@
+"""Shared libraries: missing ones by name, and NVIDIA's own, in whose place stand stubs made by the C compiler."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from helpers.machines import JETSONS, UBUNTU, jetson_root, write
+from purify_runtime.doctor.elf import dynamic_section, libraries_in, missing_libraries
+from purify_runtime.doctor.findings import Finding, Status
+from purify_runtime.doctor.gpu import CUDA_ERRORS, probe_cuda, probe_gpu
+from purify_runtime.doctor.host import Host
+from purify_runtime.doctor.libraries import PACKAGES, explain, install_remedy, missing_reason
+from purify_runtime.doctor.packages import probe_onnxruntime, probe_tensorrt
+
+COMPILER = shutil.which("cc") or shutil.which("gcc")
+needs_a_compiler = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")
+
+DRIVER = """
+int cuDriverGetVersion(int *version) {{ *version = {cuda}; return 0; }}
+int cuInit(unsigned flags) {{ return {error}; }}
+int cuGetErrorName(int error, const char **name) {{ *name = "CUDA_ERROR_BY_STUB"; return {nameless}; }}
+int cuDeviceGetCount(int *count) {{ *count = {count}; return 0; }}
+int cuDeviceGet(int *device, int index) {{ *device = index; return 0; }}
+int cuDeviceGetName(char *name, int length, int device) {{
+    const char *mine = "{name}"; int i = 0;
+    for (; mine[i] && i < length - 1; ++i) name[i] = mine[i];
+    name[i] = 0; return 0;
+}}
+int cuDeviceTotalMem_v2(unsigned long *bytes, int device) {{ *bytes = 8UL << 30; return 0; }}
+int cuDeviceGetAttribute(int *value, int which, int device) {{
+    *value = which == 75 ? {major} : which == 76 ? {minor} : which == 18 ? {integrated} : -1; return 0;
+}}
+"""
+MANAGEMENT = """
+struct memory {{ unsigned long total, free, used; }};
+int nvmlInit_v2(void) {{ return {error}; }}
+const char *nvmlErrorString(int error) {{ return "Driver/library version mismatch"; }}
+int nvmlSystemGetDriverVersion(char *version, unsigned length) {{
+    version[0] = '5'; version[1] = '8'; version[2] = '0'; version[3] = 0; return 0;
+}}
+int nvmlDeviceGetCount_v2(unsigned *count) {{ *count = 1; return 0; }}
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) {{ *handle = (void *)1; return 0; }}
+int nvmlDeviceGetMemoryInfo(void *handle, struct memory *memory) {{
+    memory->free = 6UL << 30; return handle == (void *)1 ? 0 : 1;
+}}
+"""
+CUDART = "int cudaRuntimeGetVersion(int *version) {{ *version = {version}; return 0; }}"
+CUDNN = "unsigned long cudnnGetVersion(void) {{ return {version}; }}"
+ORIN = {"cuda": 12060, "error": 0, "nameless": 0, "count": 1, "name": "Orin", "major": 8, "minor": 7, "integrated": 1}
+
+Compile = Callable[..., Path]
+
+
+@pytest.fixture
+def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compile:
+    """Compile C into a shared library in a folder where the loader looks first."""
+    folder = tmp_path / "libraries"
+    folder.mkdir()
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(folder))
+
+    def compile_library(name: str, source: str, *options: str) -> Path:
+        assert COMPILER
+        file = folder / f"{name}.c"
+        file.write_text(source)
+        library = folder / name
+        command = [COMPILER, "-shared", "-fPIC", "-w", "-o", str(library), str(file), f"-Wl,-soname,{name}", *options]
+        subprocess.run(command, check=True, capture_output=True)
+        return library
+
+    return compile_library
+
+
+def found(findings: object) -> dict[str, Finding]:
+    return {finding.name: finding for finding in findings}  # type: ignore[attr-defined]
+
+
+# What a file needs
+
+
+@needs_a_compiler
+def test_what_a_library_needs_and_lacks_is_found(build: Compile) -> None:
+    deep = build("libdeep.so.1", "int deep(void) { return 1; }")
+    middle = build("libmiddle.so.2", "int deep(void); int middle(void) { return deep(); }", str(deep))
+    gone = build("libgone.so.3", "int gone(void) { return 2; }")
+    source = "int middle(void), gone(void); int top(void) { return middle() + gone(); }"
+    top = build("libtop.so", source, str(middle), str(gone), "-Wl,-rpath,$ORIGIN:/somewhere")
+    needed, folders = dynamic_section(top.read_bytes())
+    assert needed[:2] == ["libmiddle.so.2", "libgone.so.3"]
+    assert folders == ["$ORIGIN", "/somewhere"]
+    gone.unlink()
+    # libmiddle is there, beside libtop; libdeep is not, for this process reads no LD_LIBRARY_PATH set after its start
+    assert missing_libraries(top) == ["libdeep.so.1", "libgone.so.3"]
+
+
+@needs_a_compiler
+def test_readelf_agrees(build: Compile) -> None:
+    readelf = shutil.which("readelf")
+    if readelf is None:
+        pytest.skip("needs readelf")
+    library = build("libm_user.so", "double sin(double); double f(double x) { return sin(x); }", "-lm")
+    out = subprocess.run([readelf, "-d", str(library)], capture_output=True, text=True, check=True).stdout
+    theirs = [line.partition("[")[2].rstrip("]") for line in out.splitlines() if "(NEEDED)" in line]
+    assert dynamic_section(library.read_bytes())[0] == theirs
+
+
+@needs_a_compiler
+def test_a_file_cut_anywhere_is_refused_or_read_but_never_crashes(build: Compile) -> None:
+    content = build("libwhole.so", "int f(void) { return 1; }", "-lm").read_bytes()
+    for length in range(0, len(content), 97):
+        try:
+            dynamic_section(content[:length])
+        except ValueError as error:
+            assert "ELF file" in str(error)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x7fELF", b"\x7fELF\x01\x01" + bytes(60), b"MZ" * 40, b"!<arch>\n"])
+def test_what_is_no_elf_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "lib.so"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"ELF file|empty"):
+        missing_libraries(file)
+
+
+@pytest.mark.parametrize(
+    ("message", "libraries"),
+    [
+        ("libcudnn.so.9: cannot open shared object file: No such file or directory", ["libcudnn.so.9"]),
+        ("/usr/lib/aarch64-linux-gnu/nvidia/libnvdla_compiler.so: file too short", ["libnvdla_compiler.so"]),
+        ("Error loading shared library libgomp.so.1: No such file or directory (needed by x)", ["libgomp.so.1"]),
+        ("a.so: cannot open shared object file\nand a.so: cannot open shared object file", ["a.so"]),
+        ("undefined symbol: foo", []),
+    ],
+)
+def test_the_loaders_messages_name_the_library(message: str, libraries: list[str]) -> None:
+    assert libraries_in(message) == libraries
+
+
+# Which package has it
+
+
+def test_every_library_has_a_package() -> None:
+    for library, package in PACKAGES.items():
+        assert package.jetson, library
+        assert ".so" in library
+
+
+def test_on_a_server_pip_comes_first(tmp_path: Path) -> None:
+    missing = ["libcublasLt.so.12", "libcublas.so.12", "libcudnn.so.9", "libgomp.so.1", "libunheard.so.7"]
+    host = Host(tmp_path)
+    assert install_remedy(missing, host) == (
+        "pip install nvidia-cublas-cu12 nvidia-cudnn-cu13 && sudo apt install libgomp1"
+    )
+    assert missing_reason(missing[-2:], host) == "missing libgomp.so.1 (apt: libgomp1), libunheard.so.7"
+
+
+def test_on_a_jetson_apt_alone(tmp_path: Path) -> None:
+    host = jetson_root(tmp_path, JETSONS["JetPack 6.2.1"])
+    assert (
+        install_remedy(["libcudart.so.12", "libnvinfer.so.10"], host) == "sudo apt install nvidia-cuda nvidia-tensorrt"
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "remedy"),
+    [
+        ({}, ""),
+        ({"/etc/os-release": UBUNTU.format(version="24.04")}, "sudo ubuntu-drivers install --gpgpu && sudo reboot"),
+        ({"/.dockerenv": ""}, "docker run --gpus all IMAGE"),
+        ({"/run/.containerenv": ""}, "docker run --gpus all IMAGE"),
+        (
+            {"/.dockerenv": "", "/etc/nv_tegra_release": JETSONS["JetPack 6.2.1"].release},
+            "docker run --runtime nvidia IMAGE",
+        ),
+    ],
+)
+def test_the_drivers_libraries_come_with_the_driver(tmp_path: Path, files: dict[str, str], remedy: str) -> None:
+    for name, content in files.items():
+        write(tmp_path, name, content)
+    message = "libcuda.so.1: cannot open shared object file: No such file or directory"
+    assert explain(message, Host(tmp_path)) == ("missing libcuda.so.1 (NVIDIA's driver)", remedy)
+
+
+# The driver and its GPUs
+
+
+@needs_a_compiler
+def test_a_gpu_is_described(build: Compile, tmp_path: Path) -> None:
+    build("libcuda.so.1", DRIVER.format(**ORIN))
+    findings = found(probe_gpu(Host(tmp_path)))
+    assert findings["driver"].value == "for CUDA up to 12.6"
+    assert findings["GPU 0"].value == "Orin, compute capability 8.7, 8.0 GiB, integrated"
+
+
+@needs_a_compiler
+def test_the_management_library_adds_version_and_free_memory(build: Compile, tmp_path: Path) -> None:
+    build("libcuda.so.1", DRIVER.format(**ORIN | {"integrated": 0, "name": "NVIDIA H100 \\033[31m"}))
+    build("libnvidia-ml.so.1", MANAGEMENT.format(error=0))
+    findings = found(probe_gpu(Host(tmp_path)))
+    assert findings["driver"].value == "580, for CUDA up to 12.6"
+    assert findings["GPU 0"].value == "NVIDIA H100 [31m, compute capability 8.7, 6.0 GiB free of 8.0 GiB"
+
+
+@needs_a_compiler
+def test_the_kernel_module_tells_the_version_too(build: Compile, tmp_path: Path) -> None:
+    build("libcuda.so.1", DRIVER.format(**ORIN))
+    line = "NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  540.4.0  Release Build  (buildbrain@mobile-u64)"
+    write(tmp_path, "/proc/driver/nvidia/version", f"{line}  Tue Jan  7 17:34:26 PST 2025\nGCC version: gcc\n")
+    assert found(probe_gpu(Host(tmp_path)))["driver"].value == "540.4.0, for CUDA up to 12.6"
+
+
+@needs_a_compiler
+@pytest.mark.parametrize("error", [*CUDA_ERRORS, 12345])
+def test_a_driver_that_does_not_start_is_explained(build: Compile, tmp_path: Path, error: int) -> None:
+    build("libcuda.so.1", DRIVER.format(**ORIN | {"error": error}))
+    build("libnvidia-ml.so.1", MANAGEMENT.format(error=18))
+    finding = found(probe_gpu(Host(tmp_path)))["driver"]
+    assert finding.status is Status.PROBLEM
+    meaning = CUDA_ERRORS.get(error, ("the driver does not start", ""))[0]
+    assert finding.reason == f"CUDA_ERROR_BY_STUB: {meaning}; NVML: Driver/library version mismatch"
+
+
+@needs_a_compiler
+def test_a_container_without_gpus_is_told_how_to_start(build: Compile, tmp_path: Path) -> None:
+    build("libcuda.so.1", DRIVER.format(**ORIN | {"error": 100, "nameless": 1}))
+    write(tmp_path, "/.dockerenv", "")
+    finding = found(probe_gpu(Host(tmp_path)))["driver"]
+    assert finding.reason.startswith("error 100: this container was started without GPUs")
+    assert finding.remedy == "docker run --gpus all IMAGE"
+
+
+@needs_a_compiler
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("#include <signal.h>\nint cuDriverGetVersion(int *v) { return raise(SIGSEGV); }", "killed by SIGSEGV"),
+        ("int unrelated;", "undefined symbol: cuDriverGetVersion"),
+        ("int cuDriverGetVersion(int *v) { for (;;); }", "no answer within 2 s"),
+    ],
+)
+def test_a_driver_that_is_broken_is_a_finding(build: Compile, tmp_path: Path, source: str, reason: str) -> None:
+    build("libcuda.so.1", source)
+    finding = found(probe_gpu(Host(tmp_path, native_s=2)))["driver"]
+    assert (finding.value, finding.status) == ("cannot be used", Status.PROBLEM)
+    assert reason in finding.reason
+
+
+@pytest.mark.parametrize("content", [b"", b"not a library", b"\x7fELF\x02\x01\x01" + bytes(100)])
+def test_a_driver_that_is_no_library_is_a_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    write(tmp_path, "/lib/libcuda.so.1", content)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path / "lib"))
+    assert found(probe_gpu(Host(tmp_path)))["driver"].status is Status.PROBLEM
+
+
+@pytest.mark.parametrize(
+    ("vendor", "kind", "status"),
+    [
+        ("0x10de", "0x030200", Status.PROBLEM),
+        ("0x10de", "0x040300", Status.ABSENT),
+        ("0x8086", "0x030000", Status.ABSENT),
+    ],
+)
+def test_a_gpu_on_the_bus_without_a_driver_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vendor: str, kind: str, status: Status
+) -> None:
+    host = Host(tmp_path)
+    if not host.native("driver").failure:
+        pytest.skip("this machine has a driver")
+    write(tmp_path, "/sys/bus/pci/devices/0000:01:00.0/vendor", f"{vendor}\n")
+    write(tmp_path, "/sys/bus/pci/devices/0000:01:00.0/class", f"{kind}\n")
+    write(tmp_path, "/etc/os-release", UBUNTU.format(version="22.04"))
+    finding = found(probe_gpu(host))["driver"]
+    assert finding.status is status
+    assert bool(finding.remedy) == (status is Status.PROBLEM)
+
+
+# CUDA's runtime and cuDNN
+
+
+@needs_a_compiler
+@pytest.mark.parametrize(("driver", "fits"), [(12060, False), (13000, True), (13020, True)])
+def test_a_runtime_newer_than_the_driver_does_not_fit(build: Compile, tmp_path: Path, driver: int, fits: bool) -> None:
+    build("libcudart.so.13", CUDART.format(version=13000))
+    build("libcuda.so.1", DRIVER.format(**ORIN | {"cuda": driver}))
+    findings = found(probe_cuda(Host(tmp_path)))
+    assert findings["CUDA runtime"].value == "13.0, libcudart.so.13"
+    assert ("CUDA and driver" in findings) != fits
+    if not fits:
+        assert findings["CUDA and driver"].reason == (
+            "CUDA 13 needs driver 580 or newer; this one is for CUDA up to 12.6"
+        )
+
+
+@needs_a_compiler
+def test_libraries_of_pips_packages_are_found(build: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build("libcudnn.so.9", CUDNN.format(version=91200))
+    folder = tmp_path / "packages/nvidia/cudnn/lib"
+    folder.mkdir(parents=True)
+    shutil.move(tmp_path / "libraries/libcudnn.so.9", folder)
+    monkeypatch.syspath_prepend(tmp_path / "packages")
+    assert found(probe_cuda(Host(tmp_path)))["cuDNN"].value == f"9.12.0, {folder}/libcudnn.so.9"
+
+
+@needs_a_compiler
+def test_a_library_that_lacks_another_names_it(build: Compile, tmp_path: Path) -> None:
+    needed = build("libcublasLt.so.12", "int needed(void) { return 1; }")
+    build("libcudnn.so.9", "int needed(void); int f(void) { return needed(); }", str(needed))
+    needed.unlink()
+    outcome = Host(tmp_path).native("library", "cudnn")
+    assert any("libcublasLt.so.12: cannot open" in error for error in outcome.result["errors"])
+
+
+# What these mean for the engines
+
+
+@needs_a_compiler
+@pytest.mark.parametrize(("minor", "status"), [(5, None), (0, Status.PROBLEM)])
+def test_a_gpu_too_old_for_tensorrt_is_a_problem(
+    build: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minor: int, status: Status | None
+) -> None:
+    build("libcuda.so.1", DRIVER.format(**ORIN | {"major": 7, "minor": minor}))
+    write(
+        tmp_path, "/packages/tensorrt/__init__.py", "__version__ = '10.13.2'\nclass ILogger:\n class Severity: pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path / "packages")
+    finding = found(probe_tensorrt(Host(tmp_path))).get("GPU 0")
+    assert (finding and finding.status) == status
+
+
+@needs_a_compiler
+def test_a_providers_missing_libraries_are_all_named(
+    build: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a GPU at hand, an ONNX Runtime whose CUDA provider lacks two libraries."""
+    build("libcuda.so.1", DRIVER.format(**ORIN))
+    lacking = [build(name, "int f(void) { return 1; }") for name in ("libcublasLt.so.99", "libcufft.so.11")]
+    options = ["-Wl,--no-as-needed", *map(str, lacking)]
+    provider = build("libonnxruntime_providers_cuda.so", "int g(void) { return 1; }", *options)
+    for library in lacking:
+        library.unlink()
+    source = (
+        "__version__ = '1.31.1'\n"
+        "def get_available_providers(): return ['CUDAExecutionProvider']\n"
+        "def preload_dlls(): pass\n"
+    )
+    write(tmp_path, "/packages/onnxruntime/__init__.py", source)
+    (tmp_path / "packages/onnxruntime/capi").mkdir()
+    shutil.move(provider, tmp_path / "packages/onnxruntime/capi")
+    monkeypatch.syspath_prepend(tmp_path / "packages")
+    finding = found(probe_onnxruntime(Host(tmp_path)))["CUDA"]
+    assert finding.status is Status.PROBLEM
+    assert "missing libcublasLt.so.99, libcufft.so.11 (pip: nvidia-cufft-cu12" in finding.reason
+    assert finding.remedy == "pip install nvidia-cufft-cu12"
