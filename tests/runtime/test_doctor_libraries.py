@@ -196,11 +196,11 @@ def test_a_gpu_is_described(build: Compile, tmp_path: Path) -> None:
 
 @needs_a_compiler
 def test_the_management_library_adds_version_and_free_memory(build: Compile, tmp_path: Path) -> None:
-    build("libcuda.so.1", DRIVER.format(**ORIN | {"integrated": 0, "name": "NVIDIA H100 \\033[31m"}))
+    build("libcuda.so.1", DRIVER.format(**ORIN | {"integrated": 0, "name": "NVIDIA \\033[31mH100"}))
     build("libnvidia-ml.so.1", MANAGEMENT.format(error=0))
     findings = found(probe_gpu(Host(tmp_path)))
     assert findings["driver"].value == "580, for CUDA up to 12.6"
-    assert findings["GPU 0"].value == "NVIDIA H100 [31m, compute capability 8.7, 6.0 GiB free of 8.0 GiB"
+    assert findings["GPU 0"].value == "NVIDIA H100, compute capability 8.7, 6.0 GiB free of 8.0 GiB"
 
 
 @needs_a_compiler

@@ -58,7 +58,7 @@ def provider(name: str) -> dict[str, Any]:
     options.log_severity_level = WARNINGS
     if name != CPU:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    session = onnxruntime.InferenceSession(PROBE_GRAPH, options, providers=[name])
+    session = onnxruntime.InferenceSession(PROBE_GRAPH, options, providers=[name], enable_fallback=0)
     given = list(session.get_providers())
     if given[:1] != [name]:
         raise RuntimeError(f"asked for {name}, ONNX Runtime fell back to {', '.join(given)}")

@@ -1,5 +1,6 @@
 """The probes of the engines' packages: installed, importable, and what they can do with the GPUs that are here."""
 
+import re
 from collections.abc import Iterator
 
 from purify_runtime.doctor.child import Outcome
@@ -97,6 +98,12 @@ def _providers(host: Host) -> Iterator[Finding]:
             yield _provider(host, provider, lacks)
 
 
+def _why(outcome: Outcome) -> str:
+    """ONNX Runtime's own word for what failed: the exception often tells only the consequence, the log the cause."""
+    causes = re.findall(r"(?:with error: |CUDA failure \d+: )[^;\n]+", f"{outcome.log}\n{outcome.failure}")
+    return causes[0] if causes else outcome.failure
+
+
 def _provider(host: Host, provider: str, missing: list[str]) -> Finding:
     name = provider.removesuffix("ExecutionProvider")
     outcome = host.native("provider", provider)
@@ -105,7 +112,7 @@ def _provider(host: Host, provider: str, missing: list[str]) -> Finding:
     if missing:
         reason, remedy = missing_reason(missing, host), install_remedy(missing, host)
     else:
-        reason, remedy = explain(f"{outcome.failure}\n{outcome.log}", host)
+        reason, remedy = explain(f"{_why(outcome)}\n{outcome.log}", host)
     if not host.compute_capabilities and name != "CPU" and "killed" not in outcome.failure:
         return _finding("onnxruntime", name, "does not run", Status.ABSENT, f"{NO_GPU}; {reason}")
     return _finding("onnxruntime", name, "does not run", Status.PROBLEM, reason, remedy)

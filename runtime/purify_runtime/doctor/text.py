@@ -1,12 +1,15 @@
 """Text from machines that may be broken, made fit for a terminal."""
 
+import re
+
 
 def printable(text: str) -> str:
-    r"""The text on one line, without control characters: a file or a device name may hold anything.
+    r"""The text on one line, without control characters and colours: a file or a log may hold anything.
 
     >>> printable("NVIDIA\x1b[31m  Orin\0\n")
-    'NVIDIA[31m Orin'
+    'NVIDIA Orin'
     """
+    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
     return " ".join("".join(c for c in text if c.isprintable() or c.isspace()).split())
 
 
