@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from helpers.machines import JETSONS, jetson_root, write
+from helpers.processes import wait_for
 from purify_runtime import doctor
 from purify_runtime.cli.diagnosis import print_diagnosis
 from purify_runtime.cli.doctor import main
@@ -169,6 +171,21 @@ def test_without_a_temporary_folder_or_a_working_one_it_goes_on(
 def test_a_command_that_hangs_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("purify_runtime.doctor.host.COMMAND_S", 1)
     assert Host(tmp_path).run("sleep", "30") is None
+
+
+def test_ctrl_c_ends_the_children_too(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    source = f"import os, pathlib, time; pathlib.Path({str(started)!r}).write_text(str(os.getpid())); time.sleep(120)"
+    write(tmp_path, "/numpy/__init__.py", source)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    program = "from purify_runtime.cli.doctor import main; main()"
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=-1, stderr=-1, text=True, env=environment)
+    wait_for(lambda: started.exists() and started.read_text())
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err.strip().endswith("interrupted")
+    wait_for(lambda: not Path(f"/proc/{started.read_text()}").exists(), seconds=10)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 """The doctor's probe of a Jetson, on the files of real devices."""
 
 import os
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from helpers.machines import JETSONS, Jetson, jetson_root, write, write_command, write_package
+from helpers.nobody import as_nobody, needs_root
 from purify_runtime.doctor.findings import Finding, Status
 from purify_runtime.doctor.host import Host
 from purify_runtime.doctor.jetson import JETPACKS, jetpack_of, l4t_from_package, l4t_from_release, probe_jetson
@@ -129,27 +132,39 @@ def test_clocks_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
     assert "GPU clock" not in found(host)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork") or os.geteuid() != 0, reason="needs root, to become nobody")
-def test_a_user_outside_the_group_video_is_told_so() -> None:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may read, unlike pytest's own."""
+    with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
-        host = jetson_root(Path(folder), JETSONS["JetPack 6.2.1"])
-        write(Path(folder), "/dev/nvmap", "").chmod(0o660)
-        assert "GPU access" not in found(host)
-        reader, writer = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.setgid(65534)
-            os.setuid(65534)
-            access = [finding.remedy for finding in probe_jetson(host) if finding.name == "GPU access"]
-            os.write(writer, "".join(access).encode())
-            os._exit(0)
-        os.close(writer)
-        os.waitpid(child, 0)
-        with os.fdopen(reader) as answer:
-            assert answer.read().startswith("sudo usermod -aG video,render $USER")
+        yield Path(folder)
+
+
+@needs_root
+def test_a_user_outside_the_group_video_is_told_so(open_folder: Path) -> None:
+    host = jetson_root(open_folder, JETSONS["JetPack 6.2.1"])
+    write(open_folder, "/dev/nvmap", "").chmod(0o660)
+    assert "GPU access" not in found(host)
+    assert as_nobody(lambda: found(host)["GPU access"].remedy).startswith("sudo usermod -aG video,render $USER")
+
+
+@needs_root
+def test_files_that_may_not_be_read_are_unknown(open_folder: Path) -> None:
+    write(open_folder, "/proc/device-tree/compatible", "nvidia,tegra234")
+    jetson_root(open_folder, JETSONS["JetPack 6.2.1"])
+    for file in open_folder.rglob("*"):
+        if file.is_file() and file.name != "compatible":
+            file.chmod(0)
+
+    def values() -> str:
+        host = Host(open_folder)  # a new one: the other may know already
+        return " ".join(
+            f"{finding.name}={finding.value}" for probe in (probe_jetson, probe_system) for finding in probe(host)
+        )
+
+    answer = as_nobody(values)
+    assert "model=unknown JetPack=unknown power mode=unknown" in answer
+    assert "memory=unknown" in answer
 
 
 def test_memory_and_swap(tmp_path: Path) -> None:

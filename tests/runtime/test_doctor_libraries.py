@@ -1,5 +1,7 @@
 """Shared libraries: missing ones by name, and NVIDIA's own, in whose place stand stubs made by the C compiler."""
 
+import contextlib
+import random
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -114,6 +116,18 @@ def test_a_file_cut_anywhere_is_refused_or_read_but_never_crashes(build: Compile
             dynamic_section(content[:length])
         except ValueError as error:
             assert "ELF file" in str(error)
+
+
+@needs_a_compiler
+def test_a_file_with_any_byte_changed_is_refused_or_read_but_never_crashes(build: Compile) -> None:
+    content = build("libwhole.so", "int f(void) { return 1; }", "-lm").read_bytes()
+    generator = random.Random(0)
+    for _ in range(2000):
+        changed = bytearray(content)
+        for _ in range(generator.randint(1, 4)):
+            changed[generator.randrange(6, 64 + 56 * 12)] = generator.randrange(256)
+        with contextlib.suppress(ValueError):
+            dynamic_section(bytes(changed))
 
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELF", b"\x7fELF\x01\x01" + bytes(60), b"MZ" * 40, b"!<arch>\n"])

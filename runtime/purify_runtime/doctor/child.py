@@ -61,6 +61,9 @@ def call_native(function: str, *arguments: str, limit_s: float) -> Outcome:
         out, err = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
         return Outcome(failure=f"no answer within {limit_s:g} s", log=_end_of(_kill(process)))
+    except BaseException:  # Ctrl-C reaches us alone: the child has a session of its own
+        _kill(process)
+        raise
     return _outcome(out, err, process.returncode)
 
 

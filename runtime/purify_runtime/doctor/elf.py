@@ -38,7 +38,7 @@ def dynamic_section(content: bytes | mmap.mmap) -> tuple[list[str], list[str]]:
         raise ValueError("not a 64-bit little-endian ELF file")
     try:
         return _read_dynamic_section(content)
-    except (struct.error, IndexError) as error:
+    except (struct.error, IndexError, OverflowError) as error:
         raise ValueError(f"a damaged ELF file: {error}") from error
 
 
