@@ -4,6 +4,7 @@ import contextlib
 import random
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from purify_runtime.doctor.findings import Finding, Status
 from purify_runtime.doctor.gpu import CUDA_ERRORS, probe_cuda, probe_gpu
 from purify_runtime.doctor.host import Host
 from purify_runtime.doctor.libraries import PACKAGES, explain, install_remedy, missing_reason
-from purify_runtime.doctor.packages import probe_onnxruntime, probe_tensorrt
+from purify_runtime.doctor.packages import probe_onnxruntime, probe_rtx, probe_tensorrt
 
 COMPILER = shutil.which("cc") or shutil.which("gcc")
 needs_a_compiler = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")
@@ -300,13 +301,26 @@ def test_a_gpu_on_the_bus_without_a_driver_is_a_problem(
 def test_a_runtime_newer_than_the_driver_does_not_fit(build: Compile, tmp_path: Path, driver: int, fits: bool) -> None:
     build("libcudart.so.13", CUDART.format(version=13000))
     build("libcuda.so.1", DRIVER.format(**ORIN | {"cuda": driver}))
-    findings = found(probe_cuda(Host(tmp_path)))
+    host = Host(tmp_path)
+    if len(host.native("library", "cudart").result["found"]) > 1:
+        pytest.skip("this machine has an older one too")
+    findings = found(probe_cuda(host))
     assert findings["CUDA runtime"].value == "13.0, libcudart.so.13"
     assert ("CUDA and driver" in findings) != fits
     if not fits:
         assert findings["CUDA and driver"].reason == (
             "CUDA 13 needs driver 580 or newer; this one is for CUDA up to 12.6"
         )
+
+
+@needs_a_compiler
+def test_an_older_runtime_beside_the_newer_one_fits(build: Compile, tmp_path: Path) -> None:
+    for major in (12, 13):
+        build(f"libcudart.so.{major}", CUDART.format(version=major * 1000))
+    build("libcuda.so.1", DRIVER.format(**ORIN))
+    findings = [(finding.name, finding.value) for finding in probe_cuda(Host(tmp_path))]
+    assert findings[:2] == [("CUDA runtime", "13.0, libcudart.so.13"), ("CUDA runtime", "12.0, libcudart.so.12")]
+    assert "CUDA and driver" not in dict(findings)
 
 
 @needs_a_compiler
@@ -329,6 +343,31 @@ def test_a_library_that_lacks_another_names_it(build: Compile, tmp_path: Path) -
 
 
 # What these mean for the engines
+
+
+@needs_a_compiler
+def test_tensorrts_library_without_its_python_package_is_told(
+    build: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build("libnvinfer.so.10", "int getInferLibVersion(void) { return 100300; }")
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if not (Path(folder) / "tensorrt").exists()])
+    finding = found(probe_tensorrt(Host(tmp_path)))["TensorRT"]
+    assert finding.reason == "libnvinfer.so.10 10.3.0 is there, its Python package is not"
+    assert finding.remedy == "sudo apt install python3-libnvinfer"
+
+
+@needs_a_compiler
+@pytest.mark.parametrize(("major", "minor", "supported"), [(8, 7, False), (8, 9, True), (12, 0, True)])
+def test_gpus_that_the_real_tensorrt_rtx_has_no_code_for(
+    build: Compile, tmp_path: Path, major: int, minor: int, supported: bool
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    build("libcuda.so.1", DRIVER.format(**ORIN | {"major": major, "minor": minor}))
+    finding = found(probe_rtx(Host(tmp_path))).get("GPU 0")
+    assert (finding is None) == supported
+    if finding:
+        assert finding.reason.startswith(f"compute capability {major}.{minor}; it has code for 7.5, ")
+        assert finding.remedy == "pip install 'purify-edge[tensorrt]'"
 
 
 @needs_a_compiler

@@ -108,15 +108,22 @@ def _cuda_version(number: int) -> str:
 
 def probe_cuda(host: Host) -> Iterator[Finding]:
     """CUDA's runtime and cuDNN, really loaded."""
-    runtime = host.native("library", "cudart")
     yield from _library(host, "CUDA runtime", "cudart")
-    number, driver = runtime.result.get("version", 0), host.native("driver").result.get("cuda", 0)
-    if number and driver and number // 1000 > driver // 1000:
-        major = number // 1000
-        needed = f"driver {OLDEST_DRIVER[major]} or newer" if major in OLDEST_DRIVER else "a newer driver"
-        reason = f"CUDA {major} needs {needed}; this one is for CUDA up to {_cuda_version(driver)}"
-        yield _cuda("CUDA and driver", "do not fit", Status.PROBLEM, reason, driver_remedy(host))
+    yield from _fit(host)
     yield from _library(host, "cuDNN", "cudnn")
+
+
+def _fit(host: Host) -> Iterator[Finding]:
+    """A driver runs programs made for its own major version of CUDA and for older ones."""
+    runtimes = [library["version"] for library in host.native("library", "cudart").result.get("found", [])]
+    driver = host.native("driver").result.get("cuda", 0)
+    if not driver or not runtimes or any(runtime // 1000 <= driver // 1000 for runtime in runtimes):
+        return
+    major = min(runtimes) // 1000
+    needed = f"driver {OLDEST_DRIVER[major]} or newer" if major in OLDEST_DRIVER else "a newer driver"
+    reason = f"CUDA {major} needs {needed}; this one is for CUDA up to {_cuda_version(driver)}"
+    remedy = "sudo apt install nvidia-cuda" if host.is_jetson else driver_remedy(host)
+    yield _cuda("CUDA and driver", "do not fit", Status.PROBLEM, reason, remedy)
 
 
 def _cuda(name: str, value: str, status: Status = Status.OK, reason: str = "", remedy: str = "") -> Finding:
@@ -126,9 +133,12 @@ def _cuda(name: str, value: str, status: Status = Status.OK, reason: str = "", r
 def _library(host: Host, name: str, library: str) -> Iterator[Finding]:
     outcome = host.native("library", library)
     errors = outcome.failure or "\n".join(map(str, outcome.result.get("errors", [])))
-    if "version" in outcome.result:
-        yield _cuda(name, f"{version_of(library, outcome.result['version'])}, {outcome.result['file']}")
-    elif errors:
+    found = outcome.result.get("found", [])
+    for each in found:
+        yield _cuda(name, f"{version_of(library, each['version'])}, {each['file']}")
+    if found:
+        return
+    if errors:
         reason, remedy = explain(errors, host)
         yield _cuda(name, "cannot be loaded", Status.PROBLEM, reason, remedy)
     else:

@@ -9,7 +9,7 @@ from typing import Any
 CUDA_SUCCESS = 0
 COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR, INTEGRATED = 75, 76, 18  # CUdevice_attribute, cuda.h
 
-# Library -> its names on Linux, newest first, and where pip puts it below `nvidia/`.
+# Library -> its names on Linux, newest first.
 SONAMES: dict[str, tuple[str, ...]] = {
     "cudart": ("libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0"),
     "cudnn": ("libcudnn.so.9", "libcudnn.so.8"),
@@ -90,11 +90,12 @@ def management() -> dict[str, Any]:
 
 
 def library(name: str) -> dict[str, Any]:
-    """The newest `cudart`, `cudnn` or `nvinfer` that loads: by the loader's own paths, else from pip's packages.
+    """Every major version of `cudart`, `cudnn` or `nvinfer` that loads: by the loader's own paths, else from pip's.
 
-    The result has `file` and `version`, in the library's own numbering; of a library that is not there, neither; of
-    one that is there and cannot be loaded, `errors`.
+    The result has `found`, newest first, each with `file` and `version`, in the library's own numbering; `errors`, of
+    those that are there and cannot be loaded.
     """
+    found: list[dict[str, Any]] = []
     errors: list[str] = []
     for soname in SONAMES[name]:
         for file in (soname, *_from_pip(soname)):
@@ -104,8 +105,9 @@ def library(name: str) -> dict[str, Any]:
                 if not str(error).startswith(_ABSENT.format(soname)):  # there, but not to be loaded
                     errors.append(str(error))
                 continue
-            return {"file": file, "version": VERSIONS[name](loaded), "errors": errors}
-    return {"errors": errors}
+            found.append({"file": file, "version": VERSIONS[name](loaded)})
+            break
+    return {"found": found, "errors": errors}
 
 
 _ABSENT = "{}: cannot open shared object file"

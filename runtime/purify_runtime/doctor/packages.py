@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from purify_runtime.doctor.child import Outcome
 from purify_runtime.doctor.findings import Finding, Status
+from purify_runtime.doctor.gpu import version_of
 from purify_runtime.doctor.host import Host
 from purify_runtime.doctor.libraries import explain, install_remedy, missing_reason
 from purify_runtime.doctor.system import SYSTEM_TENSORRT, installed
@@ -135,8 +136,8 @@ def probe_tensorrt(host: Host) -> Iterator[Finding]:
     oldest = OLDEST_CAPABILITY.get((numbers(version) or (0,))[0], (0, 0))
     for index, capability in enumerate(host.compute_capabilities):
         if capability < oldest:
-            reason = f"TensorRT {version} needs compute capability {_dotted(oldest)} or newer"
-            yield _finding(area, f"GPU {index}", _dotted(capability), Status.PROBLEM, reason)
+            reason = f"compute capability {_dotted(capability)}; TensorRT {version} needs {_dotted(oldest)} or newer"
+            yield _finding(area, f"GPU {index}", "not supported", Status.PROBLEM, reason)
     yield from _builder(host, area)
 
 
@@ -146,8 +147,12 @@ def _tensorrt_failed(host: Host, outcome: Outcome) -> Finding:
     if is_missing and next(host.glob(SYSTEM_TENSORRT), None) is not None:
         reason = "apt's TensorRT is there, this environment does not show it: see python, environment"
         return _finding("tensorrt", "TensorRT", "hidden", Status.PROBLEM, reason)
+    library = next(iter(host.native("library", "nvinfer").result.get("found", [])), None)
+    if is_missing and library:
+        reason = f"{library['file']} {version_of('nvinfer', library['version'])} is there, its Python package is not"
+        return _finding("tensorrt", "TensorRT", "none", Status.PROBLEM, reason, "sudo apt install python3-libnvinfer")
     if is_missing and host.is_jetson:
-        remedy = "sudo apt install nvidia-tensorrt"
+        remedy = "sudo apt install nvidia-jetpack"
         return _finding("tensorrt", "TensorRT", "none", Status.ABSENT, "not installed", remedy)
     return _failed_import("tensorrt", "TensorRT", outcome, host, "tensorrt")
 
@@ -169,9 +174,10 @@ def probe_rtx(host: Host) -> Iterator[Finding]:
     supported = {(int(digits) // 10, int(digits) % 10) for digits in built_for if digits.isdigit()}
     for index, capability in enumerate(host.compute_capabilities):
         if supported and capability not in supported:
-            reason = f"it supports {', '.join(map(_dotted, sorted(supported)))}"
+            names = ", ".join(map(_dotted, sorted(supported)))
+            reason = f"compute capability {_dotted(capability)}; it has code for {names}"
             remedy = "" if host.is_jetson else _pip("tensorrt")
-            yield _finding(area, f"GPU {index}", _dotted(capability), Status.PROBLEM, reason, remedy)
+            yield _finding(area, f"GPU {index}", "not supported", Status.PROBLEM, reason, remedy)
     yield from _builder(host, area)
 
 
