@@ -56,7 +56,7 @@ def _guarded(area: str, probe: Probe, host: Host) -> Iterator[Finding]:
         yield from probe(host)
     except Exception as error:
         reason = f"{type(error).__name__}: {printable(str(error))}; this is a defect of purify-doctor, please report it"
-        yield Finding(area=area, name="probe", status=Status.PROBLEM, value="failed", reason=reason)
+        yield Finding(area, "probe", "failed", Status.PROBLEM, reason)
 
 
 def _verdicts(host: Host) -> Iterator[EngineVerdict]:

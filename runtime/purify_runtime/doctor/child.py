@@ -37,6 +37,11 @@ class Outcome:
     failure: str = ""
     log: str = ""
 
+    @property
+    def text(self) -> str:
+        """Failure and log, in which to look for the cause."""
+        return f"{self.failure}\n{self.log}"
+
 
 def call_native(function: str, *arguments: str, limit_s: float) -> Outcome:
     """Call `native.FUNCTION(*arguments)` in a child process.

@@ -20,23 +20,23 @@ class Status(str, Enum):
     ABSENT = "absent"  # not there; whether it is missed depends on what one wants to run
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Finding:
     """One thing that was looked at.
 
     Attributes:
         area: the probe's name, a key of PROBES.
         name: what was looked at.
-        status: how it matters.
         value: what was found: a version, a size, a name.
+        status: how it matters.
         reason: why this status.
         remedy: a command, or several joined by `&&`, that comes next.
     """
 
     area: str
     name: str
-    status: Status
     value: str
+    status: Status = Status.OK
     reason: str = ""
     remedy: str = ""
 

@@ -2,11 +2,15 @@
 
 import re
 from collections.abc import Iterator
+from functools import partial
 
 from purify_runtime.doctor.findings import Finding, Status
 from purify_runtime.doctor.host import Host
 from purify_runtime.doctor.libraries import driver_remedy, explain
 from purify_runtime.doctor.text import printable, size
+
+_gpu = partial(Finding, "gpu")
+_cuda = partial(Finding, "cuda")
 
 NVIDIA_VENDOR = "0x10de"
 
@@ -47,10 +51,6 @@ def probe_gpu(host: Host) -> Iterator[Finding]:
         if not device["integrated"] and len(free) == len(devices):
             memory = f"{size(free[index])} free of {memory}"
         yield _gpu(f"GPU {index}", f"{printable(device['name'])}, {capability}, {memory}{kind}")
-
-
-def _gpu(name: str, value: str, status: Status = Status.OK, reason: str = "", remedy: str = "") -> Finding:
-    return Finding(area="gpu", name=name, status=status, value=value, reason=reason, remedy=remedy)
 
 
 def _no_driver(host: Host, failure: str) -> Finding:
@@ -124,10 +124,6 @@ def _fit(host: Host) -> Iterator[Finding]:
     reason = f"CUDA {major} needs {needed}; this one is for CUDA up to {_cuda_version(driver)}"
     remedy = "sudo apt install nvidia-cuda" if host.is_jetson else driver_remedy(host)
     yield _cuda("CUDA and driver", "do not fit", Status.PROBLEM, reason, remedy)
-
-
-def _cuda(name: str, value: str, status: Status = Status.OK, reason: str = "", remedy: str = "") -> Finding:
-    return Finding(area="cuda", name=name, status=status, value=value, reason=reason, remedy=remedy)
 
 
 def _library(host: Host, name: str, library: str) -> Iterator[Finding]:

@@ -6,10 +6,13 @@ Formats by NVIDIA's Jetson Linux Developer Guide; the tests have real files of J
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from purify_runtime.doctor.findings import Finding, Status
 from purify_runtime.doctor.host import Host
 from purify_runtime.doctor.text import numbers, printable
+
+_finding = partial(Finding, "jetson")
 
 
 @dataclass(frozen=True)
@@ -80,10 +83,6 @@ def probe_jetson(host: Host) -> Iterator[Finding]:
     yield _power_mode(host)
     yield from _clocks(host)
     yield from _device_files(host)
-
-
-def _finding(name: str, value: str, status: Status = Status.OK, reason: str = "", remedy: str = "") -> Finding:
-    return Finding(area="jetson", name=name, status=status, value=value, reason=reason, remedy=remedy)
 
 
 def _jetpack(host: Host, l4t: tuple[int, ...]) -> Finding:

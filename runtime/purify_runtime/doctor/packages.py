@@ -48,16 +48,10 @@ def probe_onnxruntime(host: Host) -> Iterator[Finding]:
     if numbers(version) < OLDEST_ONNXRUNTIME:
         reason = f"purify-edge needs {'.'.join(map(str, OLDEST_ONNXRUNTIME))} or newer"
         extra = "gpu" if "onnxruntime-gpu" in distributions else "cpu"
-        yield _finding("onnxruntime", name, version or "no version", Status.WARNING, reason, _pip(extra, upgrade=True))
+        yield Finding("onnxruntime", name, version or "no version", Status.WARNING, reason, _pip(extra, upgrade=True))
     else:
-        yield _finding("onnxruntime", name, f"{version}, {', '.join(distributions) or 'no metadata'}")
+        yield Finding("onnxruntime", name, f"{version}, {', '.join(distributions) or 'no metadata'}")
     yield from _providers(host)
-
-
-def _finding(
-    area: str, name: str, value: str, status: Status = Status.OK, reason: str = "", remedy: str = ""
-) -> Finding:
-    return Finding(area=area, name=name, status=status, value=value, reason=reason, remedy=remedy)
 
 
 def _pip(extra: str, *, upgrade: bool = False) -> str:
@@ -68,7 +62,7 @@ def _two_onnxruntimes(host: Host, distributions: dict[str, str]) -> Finding:
     wants_gpu = "onnxruntime-gpu" in distributions and not host.is_jetson
     remedy = f"pip uninstall -y {' '.join(distributions)} && {_pip('gpu' if wants_gpu else 'cpu')}"
     reason = "they install the same module and overwrite each other's files"
-    return _finding("onnxruntime", "packages", ", ".join(distributions), Status.PROBLEM, reason, remedy)
+    return Finding("onnxruntime", "packages", ", ".join(distributions), Status.PROBLEM, reason, remedy)
 
 
 def _failed_import(
@@ -77,20 +71,20 @@ def _failed_import(
     """A module that is not there, or that is and cannot be imported."""
     if not is_installed and outcome.failure.startswith("ModuleNotFoundError") and f"'{area}'" in outcome.failure:
         if area in NEED_A_GPU and not host.compute_capabilities:
-            return _finding(area, name, "none", Status.ABSENT, f"not installed, and {NO_GPU}")
-        return _finding(area, name, "none", Status.ABSENT, "not installed", _pip(extra) if extra else "")
-    reason, remedy = explain(f"{outcome.failure}\n{outcome.log}", host)
+            return Finding(area, name, "none", Status.ABSENT, f"not installed, and {NO_GPU}")
+        return Finding(area, name, "none", Status.ABSENT, "not installed", _pip(extra) if extra else "")
+    reason, remedy = explain(outcome.text, host)
     if not remedy and extra:
         packages = " ".join(installed(*ONNXRUNTIMES)) if area == "onnxruntime" else area.replace("_", "-")
         remedy = f"pip uninstall -y {packages or area} && {_pip(extra)}"
-    return _finding(area, name, "cannot be imported", Status.PROBLEM, reason, remedy)
+    return Finding(area, name, "cannot be imported", Status.PROBLEM, reason, remedy)
 
 
 def _providers(host: Host) -> Iterator[Finding]:
     outcome = host.native("providers")
     if outcome.failure:
-        reason, remedy = explain(f"{outcome.failure}\n{outcome.log}", host)
-        yield _finding("onnxruntime", "providers", "cannot be listed", Status.PROBLEM, reason, remedy)
+        reason, remedy = explain(outcome.text, host)
+        yield Finding("onnxruntime", "providers", "cannot be listed", Status.PROBLEM, reason, remedy)
         return
     missing: dict[str, list[str]] = outcome.result["missing"]
     for provider in map(printable, outcome.result["providers"]):
@@ -109,14 +103,14 @@ def _provider(host: Host, provider: str, missing: list[str]) -> Finding:
     name = provider.removesuffix("ExecutionProvider")
     outcome = host.native("provider", provider)
     if not outcome.failure:
-        return _finding("onnxruntime", name, "ran a small graph")
+        return Finding("onnxruntime", name, "ran a small graph")
     if missing:
         reason, remedy = missing_reason(missing, host), install_remedy(missing, host)
     else:
         reason, remedy = explain(f"{_why(outcome)}\n{outcome.log}", host)
     if not host.compute_capabilities and name != "CPU" and "killed" not in outcome.failure:
-        return _finding("onnxruntime", name, "does not run", Status.ABSENT, f"{NO_GPU}; {reason}")
-    return _finding("onnxruntime", name, "does not run", Status.PROBLEM, reason, remedy)
+        return Finding("onnxruntime", name, "does not run", Status.ABSENT, f"{NO_GPU}; {reason}")
+    return Finding("onnxruntime", name, "does not run", Status.PROBLEM, reason, remedy)
 
 
 def probe_tensorrt(host: Host) -> Iterator[Finding]:
@@ -130,14 +124,14 @@ def probe_tensorrt(host: Host) -> Iterator[Finding]:
     if numbers(version) < OLDEST_TENSORRT:
         reason = f"purify-edge needs {OLDEST_TENSORRT[0]} or newer"
         remedy = "" if host.is_jetson else _pip("tensorrt", upgrade=True)
-        yield _finding(area, name, version or "no version", Status.WARNING, reason, remedy)
+        yield Finding(area, name, version or "no version", Status.WARNING, reason, remedy)
     else:
-        yield _finding(area, name, f"{version}, {printable(outcome.result['file'])}")
+        yield Finding(area, name, f"{version}, {printable(outcome.result['file'])}")
     oldest = OLDEST_CAPABILITY.get((numbers(version) or (0,))[0], (0, 0))
     for index, capability in enumerate(host.compute_capabilities):
         if capability < oldest:
             reason = f"compute capability {_dotted(capability)}; TensorRT {version} needs {_dotted(oldest)} or newer"
-            yield _finding(area, f"GPU {index}", "not supported", Status.PROBLEM, reason)
+            yield Finding(area, f"GPU {index}", "not supported", Status.PROBLEM, reason)
     yield from _builder(host, area)
 
 
@@ -146,14 +140,14 @@ def _tensorrt_failed(host: Host, outcome: Outcome) -> Finding:
     is_missing = outcome.failure.startswith("ModuleNotFoundError: No module named 'tensorrt'")
     if is_missing and next(host.glob(SYSTEM_TENSORRT), None) is not None:
         reason = "apt's TensorRT is there, this environment does not show it: see python, environment"
-        return _finding("tensorrt", "TensorRT", "hidden", Status.PROBLEM, reason)
+        return Finding("tensorrt", "TensorRT", "hidden", Status.PROBLEM, reason)
     library = next(iter(host.native("library", "nvinfer").result.get("found", [])), None)
     if is_missing and library:
         reason = f"{library['file']} {version_of('nvinfer', library['version'])} is there, its Python package is not"
-        return _finding("tensorrt", "TensorRT", "none", Status.PROBLEM, reason, "sudo apt install python3-libnvinfer")
+        return Finding("tensorrt", "TensorRT", "none", Status.PROBLEM, reason, "sudo apt install python3-libnvinfer")
     if is_missing and host.is_jetson:
         remedy = "sudo apt install nvidia-jetpack"
-        return _finding("tensorrt", "TensorRT", "none", Status.ABSENT, "not installed", remedy)
+        return Finding("tensorrt", "TensorRT", "none", Status.ABSENT, "not installed", remedy)
     return _failed_import("tensorrt", "TensorRT", outcome, host, "tensorrt")
 
 
@@ -169,7 +163,7 @@ def probe_rtx(host: Host) -> Iterator[Finding]:
         extra = "" if host.is_jetson else "rtx"  # no Jetson's GPU is among those it supports
         yield _failed_import(area, name, outcome, host, extra)
         return
-    yield _finding(area, name, printable(outcome.result["version"]))
+    yield Finding(area, name, printable(outcome.result["version"]))
     built_for = host.native("builder", area).result.get("capabilities", [])
     supported = {(int(digits) // 10, int(digits) % 10) for digits in built_for if digits.isdigit()}
     for index, capability in enumerate(host.compute_capabilities):
@@ -177,7 +171,7 @@ def probe_rtx(host: Host) -> Iterator[Finding]:
             names = ", ".join(map(_dotted, sorted(supported)))
             reason = f"compute capability {_dotted(capability)}; it has code for {names}"
             remedy = "" if host.is_jetson else _pip("tensorrt")
-            yield _finding(area, f"GPU {index}", "not supported", Status.PROBLEM, reason, remedy)
+            yield Finding(area, f"GPU {index}", "not supported", Status.PROBLEM, reason, remedy)
     yield from _builder(host, area)
 
 
@@ -185,21 +179,21 @@ def _builder(host: Host, module: str) -> Iterator[Finding]:
     """Whether its builder and its runtime can be made."""
     outcome = host.native("builder", module)
     if outcome.failure:
-        reason, remedy = explain(f"{outcome.failure}\n{outcome.log}", host)
-        yield _finding(module, "builder", "cannot be made", Status.PROBLEM, reason, remedy)
+        reason, remedy = explain(outcome.text, host)
+        yield Finding(module, "builder", "cannot be made", Status.PROBLEM, reason, remedy)
         return
     reason = first_line("\n".join(map(str, outcome.result["log"])))
     failed = Status.PROBLEM if host.compute_capabilities else Status.ABSENT
     if outcome.result["builds"]:
-        yield _finding(module, "builder", "builds engines")
+        yield Finding(module, "builder", "builds engines")
     else:
-        yield _finding(module, "builder", "cannot be made", failed, reason or "no reason given")
+        yield Finding(module, "builder", "cannot be made", failed, reason or "no reason given")
     if not host.compute_capabilities:  # its runtime can be made here all the same
-        yield _finding(module, "runtime", "cannot run engines", Status.ABSENT, NO_GPU)
+        yield Finding(module, "runtime", "cannot run engines", Status.ABSENT, NO_GPU)
     elif not outcome.result["runs"]:
-        yield _finding(module, "runtime", "cannot be made", Status.PROBLEM, reason or "no reason given")
+        yield Finding(module, "runtime", "cannot be made", Status.PROBLEM, reason or "no reason given")
     else:
-        yield _finding(module, "runtime", "can be made")
+        yield Finding(module, "runtime", "can be made")
 
 
 def probe_openvino(host: Host) -> Iterator[Finding]:
@@ -208,19 +202,19 @@ def probe_openvino(host: Host) -> Iterator[Finding]:
     if outcome.failure:
         yield _failed_import("openvino", "OpenVINO", outcome, host, "")
         return
-    yield _finding("openvino", "OpenVINO", printable(outcome.result["version"]))
+    yield Finding("openvino", "OpenVINO", printable(outcome.result["version"]))
     devices = host.native("openvino_devices")
     if devices.failure or not devices.result["devices"]:
-        reason, remedy = explain(f"{devices.failure}\n{devices.log}", host)
-        yield _finding("openvino", "devices", "none", Status.PROBLEM, reason, remedy)
+        reason, remedy = explain(devices.text, host)
+        yield Finding("openvino", "devices", "none", Status.PROBLEM, reason, remedy)
     else:
-        yield _finding("openvino", "devices", ", ".join(map(printable, devices.result["devices"])))
+        yield Finding("openvino", "devices", ", ".join(map(printable, devices.result["devices"])))
 
 
 def probe_torch(_: Host) -> Iterator[Finding]:
     """PyTorch, by its metadata alone: a device needs none, and importing it takes long."""
     versions = installed("torch")
     if versions:
-        yield _finding("torch", "PyTorch", f"{versions['torch']}, not imported")
+        yield Finding("torch", "PyTorch", f"{versions['torch']}, not imported")
     else:
-        yield _finding("torch", "PyTorch", "none", Status.ABSENT, "only training and exporting need it")
+        yield Finding("torch", "PyTorch", "none", Status.ABSENT, "only training and exporting need it")

@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from purify_runtime.doctor.findings import Finding, Status
 from purify_runtime.doctor.host import Host
 from purify_runtime.doctor.libraries import explain
 from purify_runtime.doctor.text import first_line, printable, size
+
+_python = partial(Finding, "python")
+_system = partial(Finding, "system")
 
 OLDEST, NEWEST = (3, 10), (3, 13)
 BASE_PACKAGES = {"numpy": "numpy", "PIL": "Pillow", "msgspec": "msgspec"}
@@ -34,13 +38,9 @@ def probe_python(host: Host) -> Iterator[Finding]:
         if not outcome.failure:
             yield _python(package, outcome.result["version"])
             continue
-        reason, remedy = explain(f"{outcome.failure}\n{outcome.log}", host)
+        reason, remedy = explain(outcome.text, host)
         remedy = remedy or f"pip install --force-reinstall {package}"
         yield _python(package, "cannot be imported", Status.PROBLEM, reason, remedy)
-
-
-def _python(name: str, value: str, status: Status = Status.OK, reason: str = "", remedy: str = "") -> Finding:
-    return Finding(area="python", name=name, status=status, value=value, reason=reason, remedy=remedy)
 
 
 def _interpreter() -> Finding:
@@ -101,10 +101,6 @@ def probe_system(host: Host) -> Iterator[Finding]:
     yield from _memory(host)
     for label, folder in (("disk, here", Path()), ("disk, temporary", None)):
         yield _disk(label, folder)
-
-
-def _system(name: str, value: str, status: Status = Status.OK, reason: str = "", remedy: str = "") -> Finding:
-    return Finding(area="system", name=name, status=status, value=value, reason=reason, remedy=remedy)
 
 
 def _memory(host: Host) -> Iterator[Finding]:
