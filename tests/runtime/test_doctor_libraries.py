@@ -166,9 +166,28 @@ def test_on_a_server_pip_comes_first(tmp_path: Path) -> None:
     missing = ["libcublasLt.so.12", "libcublas.so.12", "libcudnn.so.9", "libgomp.so.1", "libunheard.so.7"]
     host = Host(tmp_path)
     assert install_remedy(missing, host) == (
-        "pip install nvidia-cublas-cu12 nvidia-cudnn-cu13 && sudo apt install libgomp1"
+        "pip install nvidia-cublas-cu12 nvidia-cudnn-cu12 && sudo apt install libgomp1"
     )
     assert missing_reason(missing[-2:], host) == "missing libgomp.so.1 (apt: libgomp1), libunheard.so.7"
+
+
+@needs_a_compiler
+@pytest.mark.parametrize(
+    ("missing", "driver", "package"),
+    [
+        (["libcudnn.so.9"], 13000, "nvidia-cudnn-cu13"),
+        (["libcudnn.so.9"], 12080, "nvidia-cudnn-cu12"),
+        (["libcudnn.so.9", "libcublas.so.13"], 12080, "nvidia-cudnn-cu13"),
+        (["libcudnn.so.9", "libcufft.so.11"], 13000, "nvidia-cudnn-cu12"),
+    ],
+)
+def test_packages_are_for_one_version_of_cuda(
+    build: Compile, tmp_path: Path, missing: list[str], driver: int, package: str
+) -> None:
+    build("libcuda.so.1", DRIVER.format(**ORIN | {"cuda": driver}))
+    host = Host(tmp_path)
+    assert package in install_remedy(missing, host)
+    assert f"libcudnn.so.9 (pip: {package}, apt: cudnn9-cuda-{package[-2:]})" in missing_reason(missing, host)
 
 
 def test_on_a_jetson_apt_alone(tmp_path: Path) -> None:

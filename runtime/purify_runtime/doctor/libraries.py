@@ -49,6 +49,12 @@ PACKAGES: dict[str, Package] = {
 }
 """Library -> its packages; apt's of CUDA and TensorRT need NVIDIA's repository. The driver's: `driver_remedy`."""
 
+FOR_CUDA_12 = {
+    "libcurand.so.10": Package("nvidia-cuda", "nvidia-curand-cu12", CUDA_12),
+    "libcudnn.so.9": Package(CUDNN, "nvidia-cudnn-cu12", "cudnn9-cuda-12"),
+}
+"""Those that are called the same in CUDA 12 and in CUDA 13, for which PACKAGES has them."""
+
 DRIVERS_LIBRARIES = ("libcuda.so.1", "libnvidia-ml.so.1")
 
 # What else a loader or an import may complain of -> what it means, what to do.
@@ -100,13 +106,23 @@ def explain(message: str, host: Host) -> tuple[str, str]:
 
 def missing_reason(libraries: list[str], host: Host) -> str:
     """In words: which libraries are missing, with the package of each."""
-    return "missing " + ", ".join(f"{library}{_source(library, host)}" for library in libraries)
+    packages = _packages(libraries, host)
+    return "missing " + ", ".join(f"{library}{_source(library, packages.get(library), host)}" for library in libraries)
 
 
-def _source(library: str, host: Host) -> str:
+def _packages(libraries: list[str], host: Host) -> dict[str, Package]:
+    """The package of each library that has one, all of them for one version of CUDA."""
+    packages = {library: PACKAGES[library] for library in libraries if library in PACKAGES}
+    names = [package.apt for library, package in packages.items() if library not in FOR_CUDA_12]
+    driver = host.native("driver").result.get("cuda", 0)
+    if CUDA_12 in names or (CUDA_13 not in names and 0 < driver < 13_000):
+        packages |= {library: FOR_CUDA_12[library] for library in packages if library in FOR_CUDA_12}
+    return packages
+
+
+def _source(library: str, package: Package | None, host: Host) -> str:
     if library in DRIVERS_LIBRARIES:
         return " (NVIDIA's driver)"
-    package = PACKAGES.get(library)
     if package is None:
         return ""
     if host.is_jetson:
@@ -119,7 +135,7 @@ def install_remedy(libraries: list[str], host: Host) -> str:
     """The command that installs missing libraries: apt's on a Jetson, else pip's, which needs no root."""
     if any(library in DRIVERS_LIBRARIES for library in libraries):
         return driver_remedy(host)
-    packages = [PACKAGES[library] for library in libraries if library in PACKAGES]
+    packages = _packages(libraries, host).values()
     if host.is_jetson:
         return _command("sudo apt install", [package.jetson for package in packages])
     commands = (
