@@ -228,6 +228,44 @@ def test_a_python_that_was_not_tested_is_a_warning(
     assert found(probe_python(Host(tmp_path)))["Python"].status is status
 
 
+def test_32_bits_are_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "maxsize", 2**31 - 1)
+    assert found(probe_python(Host(tmp_path)))["Python"].status is Status.PROBLEM
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Alpine is a Linux")
+def test_alpine_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
+    finding = found(probe_python(Host(tmp_path)))["Python"]
+    assert finding.reason.startswith("no glibc, as on Alpine")
+
+
+@pytest.mark.parametrize(("prefix", "hidden"), [("/usr", False), ("/opt/python", True)])
+def test_only_the_systems_own_python_sees_apts_tensorrt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str, hidden: bool
+) -> None:
+    (tmp_path / "usr/lib/python3/dist-packages/tensorrt").mkdir(parents=True)
+    monkeypatch.setattr(sys, "prefix", prefix)
+    monkeypatch.setattr(sys, "base_prefix", prefix)
+    finding = found(probe_python(Host(tmp_path)))["environment"]
+    assert finding.value == f"none, {prefix}"
+    assert (finding.status is Status.WARNING) == hidden
+
+
+def test_an_environment_without_its_configuration_hides_the_systems_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "gone"))
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
+    assert found(probe_python(Host(tmp_path)))["environment"].value == f"virtual, {tmp_path / 'gone'}"
+
+
+def test_little_free_disk_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("purify_runtime.doctor.system.LITTLE_DISK_BYTES", 2**70)
+    finding = found(probe_system(Host(tmp_path)))["disk, here"]
+    assert (finding.status, finding.remedy) == (Status.WARNING, "df -h")
+
+
 def test_commands_are_not_wrapped_and_markup_is_not_obeyed() -> None:
     remedy = "pip install 'purify-edge[cpu]' " + "x" * 100
     findings = [

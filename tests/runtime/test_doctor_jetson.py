@@ -101,6 +101,12 @@ def test_the_command_names_the_fastest_mode_of_this_board(
     assert finding.value == JETSONS[name].power.split()[3]
 
 
+def test_without_the_list_of_modes_a_limited_one_is_a_warning_all_the_same(tmp_path: Path) -> None:
+    host = jetson_root(tmp_path, replace(JETSONS["JetPack 6.2.1"], modes=""))
+    finding = found(host)["power mode"]
+    assert (finding.status, finding.remedy) == (Status.WARNING, "cat /etc/nvpmodel.conf")
+
+
 @pytest.mark.parametrize("script", ["exit 1", "printf '\\377\\376'", "echo 'NVPM ERROR: not root' >&2; exit 1", ":"])
 def test_a_power_mode_that_cannot_be_asked_for_is_unknown(tmp_path: Path, script: str) -> None:
     host = jetson_root(tmp_path, JETSONS["JetPack 6.2.1"])
@@ -119,6 +125,7 @@ def test_a_power_mode_that_cannot_be_asked_for_is_unknown(tmp_path: Path, script
 )
 def test_clocks(tmp_path: Path, folder: str, frequencies: tuple[int, ...], value: str, status: Status) -> None:
     host = jetson_root(tmp_path, JETSONS["JetPack 6.2.1"])
+    write(tmp_path, "/sys/class/devfreq/15340000.vic/cur_freq", "115200000\n")  # the video engine, not the GPU
     for name, hertz in zip(("cur", "min", "max"), frequencies, strict=True):
         write(tmp_path, f"/sys/class/devfreq/{folder}/{name}_freq", f"{hertz}\n")
     finding = found(host)["GPU clock"]

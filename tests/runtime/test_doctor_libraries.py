@@ -205,6 +205,10 @@ def test_on_a_jetson_apt_alone(tmp_path: Path) -> None:
         ({"/.dockerenv": ""}, "docker run --gpus all IMAGE"),
         ({"/run/.containerenv": ""}, "docker run --gpus all IMAGE"),
         (
+            {"/etc/nv_tegra_release": JETSONS["JetPack 6.2.1"].release},
+            "sudo apt install --reinstall nvidia-l4t-cuda && sudo reboot",
+        ),
+        (
             {"/.dockerenv": "", "/etc/nv_tegra_release": JETSONS["JetPack 6.2.1"].release},
             "docker run --runtime nvidia IMAGE",
         ),
@@ -350,6 +354,24 @@ def test_libraries_of_pips_packages_are_found(build: Compile, tmp_path: Path, mo
     shutil.move(tmp_path / "libraries/libcudnn.so.9", folder)
     monkeypatch.syspath_prepend(tmp_path / "packages")
     assert found(probe_cuda(Host(tmp_path)))["cuDNN"].value == f"9.12.0, {folder}/libcudnn.so.9"
+
+
+@pytest.mark.parametrize(
+    ("content", "value", "status"),
+    [(None, "none", Status.ABSENT), (b"no library", "cannot be loaded", Status.PROBLEM)],
+)
+def test_a_cudnn_that_is_not_there_or_not_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, value: str, status: Status
+) -> None:
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if not (Path(folder) / "nvidia").exists()])
+    if content is not None:
+        write(tmp_path, "/lib/libcudnn.so.9", content)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path / "lib"))
+    host = Host(tmp_path)
+    if host.native("library", "cudnn").result["found"]:
+        pytest.skip("this machine has one")
+    finding = found(probe_cuda(host))["cuDNN"]
+    assert (finding.value, finding.status) == (value, status)
 
 
 @needs_a_compiler

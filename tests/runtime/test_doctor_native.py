@@ -81,6 +81,7 @@ def test_a_module_that_is_fine(package: Path) -> None:
     [
         (SEGFAULT, "the process was killed by SIGSEGV"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "the process was killed by SIGILL"),
+        ("import os; os.kill(os.getpid(), 40)", "the process was killed by signal 40"),
         ("raise ValueError('no\\n\\x1b[31mway')", "ValueError: no way"),
         ("raise SystemExit(5)", "SystemExit: 5"),
         ("raise KeyboardInterrupt", "KeyboardInterrupt:"),
@@ -217,6 +218,13 @@ def test_a_provider_that_does_not_really_run(package: Path, tmp_path: Path, body
     assert "Azure" not in findings
 
 
+def test_an_onnxruntime_without_its_functions(package: Path, tmp_path: Path) -> None:
+    install(package, "onnxruntime", "__version__ = '1.31.1'")
+    finding = found(probe_onnxruntime(host(tmp_path)))["providers"]
+    assert finding.status is Status.PROBLEM
+    assert "has no attribute 'get_available_providers'" in finding.reason
+
+
 def test_a_provider_that_runs(package: Path, tmp_path: Path) -> None:
     install(package, "onnxruntime", FAKE_ONNXRUNTIME.format(body="pass"))
     assert found(probe_onnxruntime(host(tmp_path)))["CUDA"].value == "ran a small graph"
@@ -307,6 +315,35 @@ def test_the_real_tensorrt_rtx_tells_what_it_builds_for(tmp_path: Path) -> None:
     assert {"75", "86", "89", "120"} <= set(outcome.result["capabilities"])
     findings = found(probe_rtx(host(tmp_path)))
     assert findings["builder"].value == "builds engines"
+
+
+@pytest.mark.parametrize(("release", "remedy"), [("", "rtx"), ("# R36 (release), REVISION: 4.3", "")])
+def test_a_tensorrt_rtx_that_cannot_be_imported(package: Path, tmp_path: Path, release: str, remedy: str) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/nv_tegra_release").write_text(release)
+    install(package, "tensorrt_rtx", "raise ImportError('broken')")
+    finding = found(probe_rtx(host(tmp_path)))["TensorRT for RTX"]
+    assert (finding.value, finding.reason) == ("cannot be imported", "ImportError: broken")
+    # no Jetson's GPU is among those it supports: nothing to install there
+    assert finding.remedy == (f"pip uninstall -y tensorrt-rtx && pip install 'purify-edge[{remedy}]'" if remedy else "")
+
+
+def test_a_tensorrt_whose_runtime_cannot_be_made_on_a_gpu_is_a_problem(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Host, "compute_capabilities", ((8, 7),))
+    install(package, "tensorrt", FAKE_TENSORRT.format(version="10.3.0"))
+    findings = found(probe_tensorrt(host(tmp_path)))
+    for name in ("builder", "runtime"):
+        assert (findings[name].value, findings[name].status) == ("cannot be made", Status.PROBLEM)
+
+
+def test_a_jetson_without_tensorrt_is_told_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if not (Path(folder) / "tensorrt").exists()])
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/nv_tegra_release").write_text("# R36 (release), REVISION: 4.3")
+    finding = found(probe_tensorrt(host(tmp_path)))["TensorRT"]
+    assert (finding.status, finding.remedy) == (Status.ABSENT, "sudo apt install nvidia-jetpack")
 
 
 def test_openvino(package: Path, tmp_path: Path) -> None:
