@@ -16,7 +16,7 @@ NVIDIA_VENDOR = "0x10de"
 
 # CUresult -> what it means, and what to do. https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__TYPES.html
 CUDA_ERRORS: dict[int, tuple[str, str]] = {
-    3: ("the driver is not initialised", "sudo nvidia-modprobe && nvidia-smi"),
+    3: ("the driver is not initialised", "sudo nvidia-modprobe"),
     34: (
         "libcuda.so.1 is the stub of the CUDA toolkit, not the driver's",
         "echo $LD_LIBRARY_PATH  # take stubs out of it",
