@@ -41,6 +41,17 @@ def test_the_verdict_comes_first_and_the_exit_code_is_0() -> None:
     assert " on cpu" in result.stdout.splitlines()[0]
 
 
+def test_engines_that_work_come_before_those_that_do_not() -> None:
+    engines = [
+        EngineVerdict(name="fast", works=False, reason="no GPU"),
+        EngineVerdict(name="slow", works=True, device="cpu", version="1"),
+    ]
+    out = io.StringIO()
+    print_diagnosis(Diagnosis(engines=engines, findings=[]), Console(file=out))
+    assert out.getvalue().startswith("works     engine slow")
+    assert "does not  engine fast        no GPU" in out.getvalue()
+
+
 def test_json_has_the_documented_keys() -> None:
     result = run("--json")
     diagnosis = json.loads(result.stdout)
@@ -61,7 +72,8 @@ def test_where_no_engine_works_the_exit_code_is_1(tmp_path: Path, monkeypatch: p
     monkeypatch.syspath_prepend(tmp_path)
     result = run()
     assert result.exit_code == 1
-    assert result.stdout.startswith("does not  engine onnxruntime")
+    assert result.stdout.startswith("does not  engine ")
+    assert "does not  engine onnxruntime" in result.stdout
     assert "No engine works here." in result.stdout
     assert run("--json").exit_code == 1
 

@@ -36,7 +36,7 @@ def progress() -> Iterator[Callable[[str], None]]:
 def print_diagnosis(diagnosis: Diagnosis, console: Console | None = None) -> None:
     """Print it. Commands stand on lines of their own and are never wrapped, so that they can be copied."""
     console = console or Console()
-    for engine in diagnosis.engines:
+    for engine in sorted(diagnosis.engines, key=lambda engine: not engine.works):
         console.print(_row(*_engine_row(engine)))
     if not diagnosis.works:
         console.print(Text("No engine works here.", style="bold red"))

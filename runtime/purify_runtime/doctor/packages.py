@@ -27,7 +27,7 @@ ONNXRUNTIMES = (
 NO_GPU = "no GPU that CUDA can use"
 REMOTE_PROVIDERS = ("AzureExecutionProvider",)  # run nothing here
 NEED_A_GPU = ("tensorrt", "tensorrt_rtx")
-OLDEST_ONNXRUNTIME, OLDEST_TENSORRT = (1, 21), (10,)  # as in pyproject.toml and engines/tensorrt.py
+OLDEST_ONNXRUNTIME = (1, 21)  # as in pyproject.toml
 
 # TensorRT's major version -> the oldest compute capability. https://docs.nvidia.com/deeplearning/tensorrt/support-matrix
 # 7.0 went with 10.5: https://docs.nvidia.com/deeplearning/tensorrt/latest/getting-started/release-notes-10/10.5.0.html
@@ -121,12 +121,7 @@ def probe_tensorrt(host: Host) -> Iterator[Finding]:
         yield _tensorrt_failed(host, outcome)
         return
     version = printable(outcome.result["version"])
-    if numbers(version) < OLDEST_TENSORRT:
-        reason = f"purify-edge needs {OLDEST_TENSORRT[0]} or newer"
-        remedy = "" if host.is_jetson else _pip("tensorrt", upgrade=True)
-        yield Finding(area, name, version or "no version", Status.WARNING, reason, remedy)
-    else:
-        yield Finding(area, name, f"{version}, {printable(outcome.result['file'])}")
+    yield Finding(area, name, f"{version}, {printable(outcome.result['file'])}")
     oldest = OLDEST_CAPABILITY.get((numbers(version) or (0,))[0], (0, 0))
     for index, capability in enumerate(host.compute_capabilities):
         if capability < oldest:
