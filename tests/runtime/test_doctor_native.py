@@ -76,6 +76,19 @@ def test_a_module_that_is_fine(package: Path) -> None:
     assert outcome.result == {"version": "1.2", "file": str(package / "fine" / "__init__.py")}
 
 
+def test_what_a_library_prints_and_how_it_ends_does_not_matter_once_there_is_an_answer(package: Path) -> None:
+    source = (
+        "import atexit, os, signal\n"
+        "__version__ = '3'\n"
+        "atexit.register(lambda: os.kill(os.getpid(), signal.SIGSEGV))\n"
+        "for line in ('purify-doctor:', 'purify-doctor:[]', 'purify-doctor:{}', '\\x00\\xff'):\n"
+        "    atexit.register(print, line)\n"
+    )
+    install(package, "noisy", source)
+    outcome = call_native("module", "noisy", limit_s=60)
+    assert (outcome.failure, outcome.result["version"]) == ("", "3")
+
+
 @pytest.mark.parametrize(
     ("source", "failure"),
     [

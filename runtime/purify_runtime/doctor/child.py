@@ -88,14 +88,24 @@ def _kill(process: "subprocess.Popen[bytes]") -> bytes:
 
 def _outcome(out: bytes, err: bytes, code: int) -> Outcome:
     log = _end_of(err)
+    answer = _answer(out)
+    if answer is not None:  # a library that crashes afterwards, while the interpreter ends, has done its work
+        return Outcome(result=answer["result"], failure=printable(answer["failure"]), log=log)
     if code < 0:
         return Outcome(failure=f"the process was killed by {_signal_name(-code)}", log=log)
-    for line in reversed(out.decode(errors="replace").splitlines()):
-        if line.startswith(MARK):
-            answer = json.loads(line.removeprefix(MARK))
-            return Outcome(result=answer["result"], failure=printable(answer["failure"]), log=log)
     last = log.strip().rpartition("\n")[2]
     return Outcome(failure=f"the process ended with {code} and no answer{': ' if last else ''}{last}", log=log)
+
+
+def _answer(out: bytes) -> dict[str, Any] | None:
+    for line in reversed(out.decode(errors="replace").splitlines()):
+        if not line.startswith(MARK):
+            continue
+        with contextlib.suppress(ValueError):
+            answer = json.loads(line.removeprefix(MARK))
+            if isinstance(answer, dict) and answer.keys() == {"result", "failure"}:
+                return answer
+    return None
 
 
 def _end_of(err: bytes) -> str:
