@@ -1,5 +1,8 @@
 """Native code that crashes, hangs, lies and prints: findings, never the doctor's end."""
 
+import importlib.util
+import os
+import shutil
 import signal
 import sys
 import time
@@ -157,6 +160,19 @@ def test_the_real_onnxruntime_runs_the_graph(tmp_path: Path) -> None:
     assert findings["ONNX Runtime"].status is Status.OK
     assert findings["CPU"].value == "ran a small graph"
     assert "Azure" not in findings
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.98])
+def test_the_real_onnxruntime_with_its_library_cut_off(package: Path, tmp_path: Path, share: float) -> None:
+    original = importlib.util.find_spec("onnxruntime")
+    assert original and original.origin
+    copy = package / "onnxruntime"
+    shutil.copytree(Path(original.origin).parent, copy, ignore=shutil.ignore_patterns("tools", "transformers"))
+    (library,) = (copy / "capi").glob("onnxruntime_pybind11_state*.so")
+    os.truncate(library, int(library.stat().st_size * share))
+    finding = found(probe_onnxruntime(host(tmp_path)))["ONNX Runtime"]
+    assert (finding.value, finding.status) == ("cannot be imported", Status.PROBLEM)
+    assert finding.remedy == "pip uninstall -y onnxruntime && pip install 'purify-edge[cpu]'"
 
 
 @pytest.mark.parametrize(
