@@ -147,10 +147,12 @@ def test_a_headline_is_the_worst_case_image_by_image() -> None:
             "bpda:pgd": "000000",
         }.items()
     }
-    found = {(line.threat, line.norm): line for line in headlines(Results(rows))}
-    worst = found["white-box", "Linf"]
+    lines = headlines(Results(rows))
+    on_all, worst = (line for line in lines if (line.threat, line.norm) == ("white-box", "Linf"))
+    assert (on_all.n, on_all.correct, on_all.attacks) == (6, 4, ("white-box:fgsm", "white-box:pgd"))
     assert (worst.n, worst.correct) == (4, 1)
     assert worst.attacks == ("white-box:fgsm", "white-box:pgd", "white-box:autoattack")
+    found = {(line.threat, line.norm): line for line in lines}
     assert worst.as_dict()["ci95"] == pytest.approx((0.0456, 0.6994), abs=1e-4)
     assert (found["white-box", "L2"].n, found["white-box", "L2"].correct) == (6, 6)
     assert found["bpda", "Linf"].correct == 0

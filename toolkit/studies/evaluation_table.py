@@ -17,12 +17,13 @@ def cell(entry: dict[str, Any]) -> str:
 
 def headline_table(report: dict[str, Any]) -> list[str]:
     """A line a threat and size: the worst case over its attacks, classifier alone and behind the purifier."""
-    lines = ["| threat | size | n | classifier alone | purifier and classifier |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| threat | size | attacks | n | classifier alone | purifier and classifier |", f"|{' --- |' * 6}"]
     for defended in (entry for entry in report["headlines"] if entry["defended"]):
-        key = ("threat", "norm", "size")
+        key = ("threat", "norm", "size", "n")
         alone = [h for h in report["headlines"] if not h["defended"] and all(h[k] == defended[k] for k in key)]
         size = f"{defended['norm']} {defended['size']:.4g}" if defended["norm"] else ""
-        about = f"| {defended['threat']} | {size} | {defended['n']:,} |"
+        attacks = ", ".join(name.partition(":")[2] for name in defended["attacks"])
+        about = f"| {defended['threat']} | {size} | {attacks} | {defended['n']:,} |"
         lines.append(f"{about} {cell(alone[0]) if alone else ''} | {cell(defended)} |")
     return lines
 

@@ -99,18 +99,25 @@ def summarise(results: Results, gates: list[Gate], settings: Settings, about: di
 
 
 def headlines(results: Results) -> list[Headline]:
-    """Per threat, size and model, the per-example worst case over the attacks."""
+    """Per threat, size and model, the per-example worst case over the attacks.
+
+    Costly attacks are shown fewer images than others. Then one headline is of the attacks that were shown all images,
+    another of all attacks on the images that each of them was shown.
+    """
     groups: dict[tuple[str, Size | None, bool], dict[str, Correct]] = {}
     for name, row in results.rows.items():
         for is_defended, correct in ((False, row.undefended), (True, row.defended)):
             if correct is not None:
                 groups.setdefault((row.threat, row.plan.size, is_defended), {})[name] = correct
-    return [_headline(threat, size, is_defended, rows) for (threat, size, is_defended), rows in groups.items()]
+    return [
+        _headline(threat, size, is_defended, n, {name: correct for name, correct in rows.items() if len(correct) >= n})
+        for (threat, size, is_defended), rows in groups.items()
+        for n in sorted(set(map(len, rows.values())), reverse=True)
+    ]
 
 
-def _headline(threat: str, size: Size | None, is_defended: bool, rows: dict[str, Correct]) -> Headline:
+def _headline(threat: str, size: Size | None, is_defended: bool, n: int, rows: dict[str, Correct]) -> Headline:
     norm, radius = size if size is not None else (None, None)
-    n = min(map(len, rows.values()))
     right = np.all([correct[:n] for correct in rows.values()], axis=0)
     return Headline(threat, is_defended, norm, radius, tuple(rows), n=n, correct=int(right.sum()))
 
