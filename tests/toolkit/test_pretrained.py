@@ -50,9 +50,9 @@ def test_the_shipped_pair_reaches_its_targets() -> None:
     accuracy = {(row["threat"], row["defended"]): row["accuracy"] for row in rows}
     assert all(row["n"] == 10_000 for row in rows)
     assert accuracy["clean", False] >= 0.92
-    assert accuracy["clean", True] >= 0.90
+    assert accuracy["clean", True] >= 0.91
     assert accuracy["grey-box", False] <= 0.05
-    assert accuracy["grey-box", True] >= 0.80
+    assert accuracy["grey-box", True] >= 0.89
     assert ("white-box", True) in accuracy
 
 
