@@ -1,0 +1,121 @@
+"""ONNX graphs: composing two, naming layers, and running one with all its tensors in sight."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, compose, helper, shape_inference
+
+from purify_runtime.engines.onnxruntime import require
+
+Array = NDArray[np.float32]
+BATCH_PIXELS = 64 * 28 * 28  # images at once, with every tensor of the graph kept: fewer where they are large
+QUIET = 3
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node of a graph, as reports name it."""
+
+    node: str
+    operator: str
+    weight: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.node} ({self.operator}{f' of {self.weight}' if self.weight else ''})"
+
+
+def layer_of(node: onnx.NodeProto, weights: Iterable[str]) -> Layer:
+    """The layer that a node is; its first weight carries the PyTorch module's name."""
+    known = set(weights)
+    weight = next((name for name in node.input if name in known), "")
+    return Layer(node.name, node.op_type, weight)
+
+
+def weights_of(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """The initialisers by their names."""
+    return {tensor.name: tensor for tensor in model.graph.initializer}
+
+
+def typed(model: onnx.ModelProto) -> dict[str, int]:
+    """Every tensor's element type, by the tensor's name; the graph's shapes are inferred for it."""
+    inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    values = (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    return types | {name: tensor.data_type for name, tensor in weights_of(model).items()}
+
+
+def composed(purifier: onnx.ModelProto, classifier: onnx.ModelProto) -> onnx.ModelProto:
+    """The classifier after the purifier, as one graph; the names in it begin with `purifier/` or `classifier/`.
+
+    Its input and its output are called as those of the two are, so `images` and `logits`.
+    """
+    (image,), (answer,) = purifier.graph.input, classifier.graph.output
+    (middle,), (start,) = purifier.graph.output, classifier.graph.input
+    joined = compose.merge_models(
+        purifier,
+        classifier,
+        io_map=[(middle.name, start.name)],
+        prefix1="purifier/",
+        prefix2="classifier/",
+        name="defended",
+    )
+    new = {f"purifier/{image.name}": image.name, f"classifier/{answer.name}": answer.name}
+    for node in joined.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [new.get(name, name) for name in names]
+    joined.graph.input[0].name, joined.graph.output[0].name = image.name, answer.name
+    _one_batch(joined)
+    for key in ("producer_name", "producer_version", "doc_string", "domain"):
+        joined.ClearField(key)
+    joined.ClearField("opset_import")  # one an exporter's graph each, and the same in both
+    joined.opset_import.extend(purifier.opset_import)
+    return joined
+
+
+def _one_batch(model: onnx.ModelProto) -> None:
+    """Call the batch by one name again, where composing gave each half's its own, and drop intermediate shapes."""
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    model.graph.ClearField("value_info")
+
+
+def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+    """The graph with further tensors as outputs."""
+    types, exposed = typed(model), onnx.ModelProto()
+    exposed.CopyFrom(model)
+    there = {value.name for value in model.graph.output}
+    for name in names:
+        if name not in there:
+            exposed.graph.output.append(helper.make_tensor_value_info(name, types[name], None))
+    return exposed
+
+
+def in_parts(images: Array) -> Iterator[Array]:
+    """Images `[N, C, H, W]` in parts that leave room for every tensor of a graph."""
+    size = max(1, BATCH_PIXELS // (images.shape[2] * images.shape[3]))
+    return (images[start : start + size] for start in range(0, len(images), size))
+
+
+def tensors(model: onnx.ModelProto, names: Sequence[str], images: Array) -> Iterator[Mapping[str, NDArray[np.float64]]]:
+    """What tensors hold as the graph runs over images `[N, C, H, W]`, part by part, in ONNX Runtime on the CPU.
+
+    The graph is run as it is written, without ONNX Runtime's optimisations, which would merge nodes.
+    """
+    onnxruntime = require()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = QUIET
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    content = with_outputs(model, names).SerializeToString()
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    for part in in_parts(images):
+        values = session.run(list(names), {model.graph.input[0].name: part})
+        yield {name: value.astype(np.float64) for name, value in zip(names, values, strict=True)}
+
+
+def float_outputs(model: onnx.ModelProto) -> list[str]:
+    """The tensors that nodes give and that hold floating-point numbers, in the order of the graph."""
+    types, kinds = typed(model), (TensorProto.FLOAT, TensorProto.FLOAT16)
+    return [name for node in model.graph.node for name in node.output if name and types.get(name) in kinds]
