@@ -99,7 +99,7 @@ def in_parts(images: Array) -> Iterator[Array]:
     return (images[start : start + size] for start in range(0, len(images), size))
 
 
-def tensors(model: onnx.ModelProto, names: Sequence[str], images: Array) -> Iterator[Mapping[str, NDArray[np.float64]]]:
+def tensors(model: onnx.ModelProto, names: Sequence[str], images: Array) -> Iterator[Mapping[str, Array]]:
     """What tensors hold as the graph runs over images `[N, C, H, W]`, part by part, in ONNX Runtime on the CPU.
 
     The graph is run as it is written, without ONNX Runtime's optimisations, which would merge nodes.
@@ -112,7 +112,7 @@ def tensors(model: onnx.ModelProto, names: Sequence[str], images: Array) -> Iter
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     for part in in_parts(images):
         values = session.run(list(names), {model.graph.input[0].name: part})
-        yield {name: value.astype(np.float64) for name, value in zip(names, values, strict=True)}
+        yield {name: value.astype(np.float32, copy=False) for name, value in zip(names, values, strict=True)}
 
 
 def float_outputs(model: onnx.ModelProto) -> list[str]:

@@ -4,7 +4,7 @@
 next to float16 and back, so that the overflow it was left for happens all the same; and it knows no bfloat16.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -59,7 +59,8 @@ class _Conversion:
     """One graph's; `types` grows with the tensors of the new graph."""
 
     def __init__(self, source: onnx.ModelProto, to: Half, keep: frozenset[str]) -> None:
-        self.source, self.suffix, self.format, self.keep = source, to, FORMATS[to], keep
+        self.source, self.keep = source, keep
+        self.suffix, self.format = to, FORMATS[to]
         self.original, self.known = weights_of(source), typed(source)
         self.outputs = {value.name for value in source.graph.output}
         (self.opset,) = (entry.version for entry in source.opset_import if not entry.domain)
@@ -85,20 +86,14 @@ class _Conversion:
                 f"{source.name} ({source.op_type}) is control flow, which no {self.suffix} graph is made of; "
                 "export in fp32 alone, or write the network without it"
             )
-        takes = _taken(source, self.opset, self.format)
-        half = source.name not in self.keep and source.op_type != "Cast" and self.fits(source, takes)
+        indices = half_inputs(source, self.known, self.opset, self.suffix) if source.name not in self.keep else []
         node = onnx.NodeProto()
         node.CopyFrom(source)
-        node.input[:] = [self.operand(name, half and takes(index)) for index, name in enumerate(source.input)]
+        node.input[:] = [self.operand(name, index in indices) for index, name in enumerate(source.input)]
         self.nodes.append(node)
-        if half:
+        if indices:
             for index, name in enumerate(source.output):
                 self.give(node, index, name)
-
-    def fits(self, node: onnx.NodeProto, takes: Callable[[int], bool]) -> bool:
-        """Whether the node's first float input may be of the type."""
-        floats = [index for index, name in enumerate(node.input) if self.known.get(name) == TensorProto.FLOAT]
-        return bool(floats) and takes(floats[0])
 
     def give(self, node: onnx.NodeProto, index: int, name: str) -> None:
         """Let an output be of the type; the graph's own stays float32, behind a cast."""
@@ -142,19 +137,28 @@ def _tensor(values: NDArray[np.generic], name: str, kind: int) -> onnx.TensorPro
     return TensorProto(name=name, data_type=kind, dims=values.shape, raw_data=values.tobytes())
 
 
-def _taken(node: onnx.NodeProto, opset: int, form: Format) -> Callable[[int], bool]:
-    """Which of a node's inputs, by index, may be of the type, as ONNX's schema of the operator has it."""
+def half_inputs(node: onnx.NodeProto, types: Mapping[str, int], opset: int, to: Half) -> list[int]:
+    """The indices of a node's inputs that are of 16 bits if the node is; none if it has to stay in float32.
+
+    ONNX's schema of the operator says which may be: of a Resize the image, say, but not the scales.
+
+    Args:
+        node: of a float32 graph.
+        types: of the graph's tensors.
+        opset: of the graph.
+        to: the type of 16 bits.
+    """
+    floats = [index for index, name in enumerate(node.input) if types.get(name) == TensorProto.FLOAT]
     try:
         schema = defs.get_schema(node.op_type, opset, node.domain)
     except defs.SchemaError:
-        return lambda index: False
+        return []
+    if node.op_type == "Cast" or not floats:
+        return []
     allowed = {constraint.type_param_str: constraint.allowed_type_strs for constraint in schema.type_constraints}
-
-    def takes(index: int) -> bool:
-        formal = schema.inputs[min(index, len(schema.inputs) - 1)]  # the last may stand for many
-        return form.text in allowed.get(formal.type_str, [formal.type_str])
-
-    return takes
+    formal = [schema.inputs[min(index, len(schema.inputs) - 1)].type_str for index in floats]  # the last: of many
+    fitting = [index for index, text in zip(floats, formal, strict=True) if FORMATS[to].text in allowed.get(text, [])]
+    return fitting if floats[0] in fitting else []
 
 
 def rounding_from_half(model: onnx.ModelProto) -> onnx.ModelProto:
