@@ -41,7 +41,7 @@ class BundleWriter:
         if self._out.is_dir() and not self._out.is_symlink() and not any(self._out.iterdir()):
             return
         try:
-            Bundle.open(self._out)
+            Bundle.open(self._out, allow_failed=True)
         except BundleError as error:
             raise InputError(
                 f"{self._out} exists and is not a bundle; remove it yourself, or give another --out"
@@ -58,7 +58,13 @@ class BundleWriter:
         return FileEntry(path=path, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
     def finish(self, manifest: Manifest) -> Bundle:
-        """Write the manifest and give the bundle its name."""
+        """Write the manifest and give the bundle its name; to one that failed, `OUT.failed`, in the place of another.
+
+        Raises:
+            InputError: something has taken the name meanwhile, or what is at `OUT.failed` is not a failed bundle.
+        """
+        if manifest.failed:
+            self._keep_apart()
         self.add(MANIFEST, encode_manifest(manifest))
         self._refuse()  # again: something may have taken the name meanwhile
         if self._out.exists():
@@ -66,6 +72,13 @@ class BundleWriter:
         else:
             self.path.rename(self._out)
         return Bundle(self._out, manifest)
+
+    def _keep_apart(self) -> None:
+        """Go on under another name, which takes nothing away from a bundle that is at the first."""
+        self._out = self._out.with_name(f"{self._out.name}.failed")
+        self._force = True
+        if self._out.exists() and not _is_failed(self._out):
+            raise InputError(f"{self._out} exists and is not a failed bundle; move it away, or give another --out")
 
     def _replace(self) -> None:
         """Put the old bundle aside, the new one in its place, and the old one back if that fails."""
@@ -89,3 +102,10 @@ class BundleWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         shutil.rmtree(self.path, ignore_errors=True)  # gone already where it was finished
+
+
+def _is_failed(path: Path) -> bool:
+    try:
+        return bool(Bundle.open(path, allow_failed=True).manifest.failed)
+    except BundleError:
+        return False

@@ -6,38 +6,81 @@ import click
 
 from purify_toolkit.cli.command import Command
 
+MAX_SIDE = 4096
+
+
+def _size(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and 1 <= int(height) <= MAX_SIDE and 1 <= int(width) <= MAX_SIDE):
+        raise click.BadParameter(f"expected HEIGHTxWIDTH, each from 1 to {MAX_SIDE}, like 32x32, got {text!r}")
+    return int(height), int(width)
+
 
 @click.command(cls=Command)
 @click.argument("run", required=False)
-@click.option("--fp16", is_flag=True, help="Export float16 models too, beside the float32 ones.")
+@click.option("--fp16", is_flag=True, help="Float16 models too; layers that would overflow stay in float32.")
+@click.option("--bf16", is_flag=True, help="Bfloat16 models too, for GPUs from compute capability 8.0 on.")
+@click.option("--int8", is_flag=True, help="INT8 models too; layers that would lose too much stay in float32.")
+@click.option(
+    "--max-accuracy-drop",
+    default=0.01,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="How far any model's accuracy, clean or adversarial, may lie below PyTorch's, as a fraction.",
+)
+@click.option(
+    "--size",
+    metavar="HxW",
+    callback=_size,
+    help="Images of another size than the run's, where the classifier takes them; default the run's.",
+)
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="The run's dataset, for the golden set; default the images in the run, else as purify-train finds them.",
+    help="The run's dataset, for golden set and calibration; default the images in the run, else as purify-train "
+    "finds them.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="The bundle's folder; default bundles/NAME.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.version_option(package_name="purify-edge")
-def main(run: str | None, fp16: bool, data: Path | None, out: Path | None, force: bool, as_json: bool) -> None:
+def main(
+    run: str | None,
+    fp16: bool,
+    bf16: bool,
+    int8: bool,
+    max_accuracy_drop: float,
+    size: tuple[int, int] | None,
+    data: Path | None,
+    out: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
     """Export RUN: a folder that purify-train wrote, or the name of a pair that ships; default fashion-mnist.
 
     Writes models, golden set, report and manifest, and TensorRT engines where a builder is installed. Exit
-    code 1 when a model does not agree with PyTorch; the report then says which, and the bundle is there to look at.
+    code 1 when a model does not agree with PyTorch: the report then says which, what was tried and where the first
+    layer diverges, and the bundle is kept apart, as OUT.failed.
     """
     click.echo("importing PyTorch and ONNX", err=True)
     from purify_export.export import export_run
     from purify_runtime.cli.tables import print_report
+    from purify_runtime.manifest import Precision
     from purify_runtime.report import encode_report
     from purify_toolkit.pretrained import open_run
 
     folder = open_run(run)
+    asked: dict[Precision, bool] = {"fp16": fp16, "bf16": bf16, "int8": int8}
     bundle, report = export_run(
         folder,
         out or Path("bundles") / folder.path.resolve().name,
-        precisions=("fp32", "fp16") if fp16 else ("fp32",),
+        precisions=("fp32", *(name for name, wanted in asked.items() if wanted)),
         force=force,
         data=data,
+        size=size,
+        max_accuracy_drop=max_accuracy_drop,
         tell=lambda text: click.echo(f"  {text}", err=True),
     )
     if as_json:

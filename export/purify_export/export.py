@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -14,11 +14,14 @@ import torch
 from torch import nn
 
 from purify_export.bundle_writer import BundleWriter
+from purify_export.convert import Converted, Source, convert
+from purify_export.gate import gate
 from purify_export.golden_from_run import golden_from_run
-from purify_export.onnx_from_torch import onnx_from_torch
-from purify_export.ranges import range_check
+from purify_export.images import FILTER, calibration_of, check_size, images_of, resized
+from purify_export.int8_search import Pair
+from purify_export.onnx_from_torch import check_graph, onnx_from_torch
 from purify_runtime.bundle import Bundle
-from purify_runtime.check import BATCHES, check_bundle, some_images
+from purify_runtime.check import BATCHES, Limits, check_bundle, some_images
 from purify_runtime.engines import require_engine
 from purify_runtime.engines.tensorrt import EXTRAS, build_engine, installed_builders
 from purify_runtime.errors import MissingError
@@ -37,9 +40,7 @@ from purify_runtime.manifest import (
 from purify_runtime.pipeline import BATCH
 from purify_runtime.report import Report, encode_report
 from purify_toolkit.run_folder import RunFolder
-from purify_toolkit.train import samples_of
 
-OUTPUTS: dict[Role, str] = {"purifier": "purified", "classifier": "logits", "defended": "logits"}
 ENGINE_BATCH = (1, BATCH // 4, BATCH)
 ROUNDS = 50  # of the latency measurement: the whole command is to take less than a minute
 Tell = Callable[[str], None]
@@ -68,8 +69,10 @@ def export_run(
     force: bool,
     tell: Tell,
     data: Path | None = None,
+    size: tuple[int, int] | None = None,
+    max_accuracy_drop: float = Limits.max_accuracy_drop,
 ) -> tuple[Bundle, Report]:
-    """Write the bundle of a run.
+    """Write the bundle of a run; one that breaks a limit is marked as failed and goes to `OUT.failed`.
 
     Args:
         run: a finished training.
@@ -77,22 +80,26 @@ def export_run(
         precisions: of the models; fp32 first.
         force: replace a bundle that is there.
         tell: told each stage and how long it took.
-        data: the run's dataset, for the golden set; without it the test images that travel with the run.
+        data: the run's dataset, for golden set and calibration; without it the test images that travel with the run.
+        size: height and width of the images; None for those that the run was trained on.
+        max_accuracy_drop: by how much any model's accuracy may lie below PyTorch's, as a fraction.
 
     Raises:
-        InputError: the run is not finished, `data` does not fit it, or `out` cannot be written.
-        BuildError: a TensorRT builder that is installed refuses a model.
+        InputError: the run is not finished, `data` does not fit it, too few images are left to calibrate INT8 on, the
+            classifier does not take images of `size`, or `out` cannot be written.
+        BuildError: a network cannot be exported or converted, or a TensorRT builder that is installed refuses a model.
         MissingError: no engine is installed to check the models with; no test images can be had.
     """
     require_engine()
     with BundleWriter(out, force=force) as writer:
         with _stage(tell, f"loading {run.path}"):
             networks = Networks.load(run)
-            channels, height, width = run.info["image_shape"]
+            trained = tuple(run.info["image_shape"][1:])
+            shape = (run.info["image_shape"][0], *(size or trained))
+            check_size(networks.classifier, shape, len(run.info["class_names"]))
         with _stage(tell, "test images"):
-            samples = samples_of(run, data)
-        models, graphs = _write_models(writer, networks, (channels, height, width), precisions, tell)
-        engines = _write_engines(writer, models, graphs, precisions, tell)
+            samples, others = images_of(run, data, calibrate="int8" in precisions)
+            samples = resized(samples, shape[1:])
         with _stage(tell, "golden set"):
             splits, attack = golden_from_run(
                 networks.classifier, networks.purifier, samples, run.recipe.evaluation, seed=run.info["seed"]
@@ -101,28 +108,42 @@ def export_run(
                 file=writer.add("golden.npz", encode_golden(splits)),
                 splits={name: len(split) for name, split in splits.items()},
                 attack=attack,
+                resized="" if shape[1:] == trained else f"from {trained[0]}x{trained[1]} by {FILTER}",
             )
+        source = Source(_pair(networks, shape, tell), splits, max_drop=max_accuracy_drop)
+        if others is not None:
+            with _stage(tell, f"calibration: {len(others.labels)} images, half of them attacked"):
+                calibration = calibration_of(run, networks.classifier, resized(others, shape[1:]))
+                source = replace(source, calibration=calibration)
+        converted, models, graphs = _write_models(writer, source, precisions, tell)
+        engines = _write_engines(writer, models, graphs, precisions, tell)
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
             name=run.info["recipe"],
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             producer={name: version(name) for name in ("purify-edge", "torch", "onnx", "onnxscript")},
-            input=InputContract(channels=channels, height=height, width=width),
+            input=InputContract(channels=shape[0], height=shape[1], width=shape[2]),
             class_names=tuple(run.info["class_names"]),
             models=tuple(models),
             engines=tuple(engines),
             golden=golden,
             provenance=run.provenance(),
         )
+        limits = Limits(max_accuracy_drop=max_accuracy_drop)
         with _stage(tell, "parity and latency against PyTorch"):
+            bundle = Bundle(writer.path, manifest)
             report = check_bundle(
-                Bundle(writer.path, manifest), rounds=ROUNDS, also_timed=_reference_calls(networks, splits["clean"])
+                bundle,
+                precisions=[precision for precision in precisions if precision != "bf16"],
+                limits=limits,
+                rounds=ROUNDS,
+                also_timed=_reference_calls(networks, splits["clean"]),
             )
-        if "fp16" in precisions:
-            with _stage(tell, "range of every layer on the golden images"):
-                report = report.with_checks(range_check(networks.defended, splits))
+        with _stage(tell, "gate"):
+            report = gate(report, bundle, converted, splits, limits)
+        broken = tuple(check.name for check in report.checks if not check.passed)
         entry = writer.add("report.json", encode_report(report))
-        return writer.finish(msgspec.structs.replace(manifest, report=entry)), report
+        return writer.finish(msgspec.structs.replace(manifest, report=entry, failed=broken)), report
 
 
 @contextmanager
@@ -132,23 +153,29 @@ def _stage(tell: Tell, title: str) -> Iterator[None]:
     tell(f"{title}: {time.perf_counter() - start:.1f} s")
 
 
+def _pair(networks: Networks, image_shape: tuple[int, int, int], tell: Tell) -> Pair:
+    """The float32 graphs that all others are made from."""
+    with _stage(tell, "purifier to ONNX"):
+        purifier = onnx_from_torch(networks.purifier, image_shape=image_shape, output="purified")
+    with _stage(tell, "classifier to ONNX"):
+        classifier = onnx_from_torch(networks.classifier, image_shape=image_shape, output="logits")
+    return Pair(purifier, classifier)
+
+
 def _write_models(
-    writer: BundleWriter,
-    networks: Networks,
-    image_shape: tuple[int, int, int],
-    precisions: Sequence[Precision],
-    tell: Tell,
-) -> tuple[list[ModelEntry], dict[tuple[Role, Precision], bytes]]:
+    writer: BundleWriter, source: Source, precisions: Sequence[Precision], tell: Tell
+) -> tuple[dict[Precision, Converted], list[ModelEntry], dict[tuple[Role, Precision], bytes]]:
+    found: dict[Precision, Converted] = {}
     entries, graphs = [], {}
     for precision in precisions:
-        for role, output in OUTPUTS.items():
-            path = f"models/{role}.{precision}.onnx"
-            with _stage(tell, path):
-                network = getattr(networks, role)
-                graph = onnx_from_torch(network, image_shape=image_shape, precision=precision, output=output)
-                entries.append(ModelEntry(role=role, precision=precision, file=writer.add(path, graph)))
-                graphs[role, precision] = graph
-    return entries, graphs
+        with _stage(tell, f"models/*.{precision}.onnx"):
+            found[precision] = convert(source, precision)
+            for role, model in found[precision].graphs.items():
+                check_graph(model)
+                graphs[role, precision] = model.SerializeToString(deterministic=True)
+                entry = writer.add(f"models/{role}.{precision}.onnx", graphs[role, precision])
+                entries.append(ModelEntry(role=role, precision=precision, file=entry))
+    return found, entries, graphs
 
 
 def _write_engines(
@@ -158,11 +185,11 @@ def _write_engines(
     precisions: Sequence[Precision],
     tell: Tell,
 ) -> list[EngineEntry]:
-    """Engines of the last precision asked for, by every builder that is installed and works here."""
+    """Engines of all precisions but fp32, unless it is the only one, by every builder that works here."""
     entries = []
     for builder in installed_builders():
         for model in models:
-            if model.precision != precisions[-1]:
+            if model.precision == "fp32" and len(precisions) > 1:
                 continue
             path = f"engines/{model.role}.{model.precision}.{EXTRAS[builder]}.engine"
             try:

@@ -30,16 +30,21 @@ def golden_from_run(
         seed: of its random start.
     """
     images, labels = samples.images[:IMAGES], samples.labels[:IMAGES]
-    generator = torch.Generator().manual_seed(seed)
-    adversarial = [
-        attack(classifier, to_float(part), classes, table, generator) for part, classes in _parts(images, labels)
-    ]
-    rounded = to_8bit(torch.cat(adversarial), clean=images, epsilon=table.epsilon)
+    adversarial = attacked(classifier, images, labels, table, seed=seed)
     splits = {
         "clean": reference(classifier, purifier, images, labels),
-        "adversarial": reference(classifier, purifier, rounded, labels),
+        "adversarial": reference(classifier, purifier, adversarial, labels),
     }
     return splits, f"{attack_name(table)}, against the classifier alone, rounded to 8 bits"
+
+
+def attacked(classifier: nn.Module, images_u8: Tensor, labels: Tensor, table: EvaluationTable, *, seed: int) -> Tensor:
+    """8-bit images `[N, C, H, W]` after an attack on the classifier alone, rounded to 8 bits within the ball."""
+    generator = torch.Generator().manual_seed(seed)
+    parts = [
+        attack(classifier, to_float(part), classes, table, generator) for part, classes in _parts(images_u8, labels)
+    ]
+    return to_8bit(torch.cat(parts), clean=images_u8, epsilon=table.epsilon)
 
 
 @torch.no_grad()

@@ -119,3 +119,10 @@ def float_outputs(model: onnx.ModelProto) -> list[str]:
     """The tensors that nodes give and that hold floating-point numbers, in the order of the graph."""
     types, kinds = typed(model), (TensorProto.FLOAT, TensorProto.FLOAT16)
     return [name for node in model.graph.node for name in node.output if name and types.get(name) in kinds]
+
+
+def mean_squares(values: Array) -> Array:
+    """Of each of N tensors, `[N, ...]` -> `[N]`."""
+    rows = values.reshape(len(values), -1)
+    squares: Array = np.einsum("ij,ij->i", rows, rows) / max(1, rows.shape[1])
+    return squares

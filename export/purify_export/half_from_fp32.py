@@ -196,6 +196,9 @@ def _rounded(node: onnx.NodeProto, outputs: dict[str, int]) -> list[onnx.NodePro
     exact.output[:] = [f"{name}_exact" if name in outputs else name for name in node.output]
     casts = []
     for name, kind in outputs.items():
-        for source, target, to in ((f"{name}_exact", f"{name}_short", kind), (f"{name}_short", name, TensorProto.FLOAT)):
+        for source, target, to in (
+            (f"{name}_exact", f"{name}_short", kind),
+            (f"{name}_short", name, TensorProto.FLOAT),
+        ):
             casts.append(helper.make_node("Cast", [source], [target], name=f"round_{target}", to=to))
     return [exact, *casts]

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from purify_export.graphs import Array, Layer, float_outputs, layer_of, tensors, typed, weights_of
+from purify_export.graphs import Array, Layer, float_outputs, layer_of, mean_squares, tensors, typed, weights_of
 from purify_export.half_from_fp32 import half_inputs
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
@@ -34,37 +34,38 @@ class Extremes:
 
     Attributes:
         largest: absolute value.
-        square: sum over the images of the mean square.
+        centre: mean over the first images, element by element.
+        spread: sum over the images of the mean square distance from it.
         images: their count.
         worst: the largest mean square, in an image, of what rounding the node's inputs and output to float16 changes.
     """
 
     largest: float = 0.0
-    square: float = 0.0
+    centre: Array | None = None
+    spread: float = 0.0
     images: int = 0
     worst: float = 0.0
 
     def see(self, exact: Array, rounded: Array | None) -> None:
         """Take in a tensor of some images, `[N, ...]`, as float32 and as float16 has it."""
         self.largest = max(self.largest, float(exact.max(initial=0)), -float(exact.min(initial=0)))
-        self.square += float(_mean_squares(exact).sum())
+        if self.centre is None:
+            self.centre = exact.mean(axis=0, keepdims=True)
+        self.spread += float(mean_squares(exact - self.centre).sum())
         self.images += len(exact)
         if rounded is not None:
             with np.errstate(invalid="ignore", over="ignore"):
-                changes = np.nan_to_num(_mean_squares(rounded - exact), nan=np.inf, posinf=np.inf)
+                changes = np.nan_to_num(mean_squares(rounded - exact), nan=np.inf, posinf=np.inf)
             self.worst = max(self.worst, float(changes.max(initial=0)))
 
     @property
     def loss(self) -> float:
-        """What rounding changes in the worst image, against the tensor's usual size, as a ratio of root mean squares."""
-        usual = self.square / max(1, self.images)
-        return float(np.sqrt(self.worst / usual)) if usual else float(np.sqrt(self.worst))
+        """What rounding changes in the worst image, against what differs between images; a ratio of root mean squares.
 
-
-def _mean_squares(values: Array) -> Array:
-    rows = values.reshape(len(values), -1)
-    squares: Array = np.einsum("ij,ij->i", rows, rows) / max(1, rows.shape[1])
-    return squares
+        Against the tensor's size a small change could be all that tells one image from another.
+        """
+        usual = self.spread / max(1, self.images)
+        return float(np.sqrt(self.worst / usual)) if usual else float("inf") if np.isinf(self.worst) else 0.0
 
 
 def range_scan(model: onnx.ModelProto, image_sets: Mapping[str, Array]) -> list[Finding]:

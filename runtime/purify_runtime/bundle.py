@@ -19,11 +19,15 @@ class Bundle:
     manifest: Manifest
 
     @classmethod
-    def open(cls, path: str | Path) -> "Bundle":
+    def open(cls, path: str | Path, *, allow_failed: bool = False) -> "Bundle":
         """Read the manifest; files are verified when they are read.
 
+        Args:
+            path: the bundle's folder.
+            allow_failed: open even a bundle that broke a limit when it was exported.
+
         Raises:
-            BundleError: no bundle there, or a manifest that cannot be used.
+            BundleError: no bundle there, a manifest that cannot be used, or a bundle that is marked as failed.
         """
         path = Path(path)
         manifest = path / MANIFEST
@@ -37,7 +41,14 @@ class Bundle:
             ) from error
         if len(content) > MAX_MANIFEST_BYTES:
             raise BundleError(f"{manifest} is larger than {MAX_MANIFEST_BYTES} bytes; export the bundle again")
-        return cls(path, parse_manifest(content, source=str(manifest)))
+        parsed = parse_manifest(content, source=str(manifest))
+        if parsed.failed and not allow_failed:
+            more = f" and {len(parsed.failed) - 1} more" if len(parsed.failed) > 1 else ""
+            raise BundleError(
+                f"{path} failed its export and is marked so: {parsed.failed[0]}{more}, see {path}/report.json; "
+                "export it again, or use it all the same with --allow-failed (in Python, allow_failed=True)"
+            )
+        return cls(path, parsed)
 
     def read(self, entry: FileEntry) -> bytes:
         """The content of a file, verified. What is returned is what was hashed: the file is read once.

@@ -11,7 +11,7 @@ from purify_runtime.errors import BundleError
 SCHEMA_VERSION = 1
 
 Role = Literal["purifier", "classifier", "defended"]
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Size = Annotated[int, Meta(ge=1)]
 SplitName = Annotated[str, Meta(pattern="^[a-z][a-z0-9-]*$")]
 ROLES = frozenset(get_args(Role))
@@ -61,15 +61,19 @@ class EngineEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GoldenEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """The golden set's file, its images a split, and the attack that made the adversarial ones."""
+    """The golden set's file, its images a split, and the attack that made the adversarial ones.
+
+    `resized` tells from what size and how, where the images are not of the size that the run was trained on.
+    """
 
     file: FileEntry
     splits: Annotated[dict[SplitName, Size], Meta(min_length=1)]
     attack: str
+    resized: str = ""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of manifest.json."""
+    """The content of manifest.json. `failed` names the limits that the bundle broke when it was exported."""
 
     schema_version: int
     name: str
@@ -82,6 +86,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     golden: GoldenEntry
     provenance: dict[str, Any]
     report: FileEntry | None = None
+    failed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         keys = [(model.role, model.precision) for model in self.models]

@@ -45,20 +45,23 @@ class Pipeline:
         self._purifier, self._classifier = purifier, classifier
 
     @classmethod
-    def load(cls, bundle: str | Path, *, engine: str = "auto", precision: str = "fp32") -> "Pipeline":
+    def load(
+        cls, bundle: str | Path, *, engine: str = "auto", precision: str = "fp32", allow_failed: bool = False
+    ) -> "Pipeline":
         """Open a bundle; every file is verified against its manifest before it is used.
 
         Args:
             bundle: a folder that `purify-export` wrote.
             engine: `auto`, or a key of `purify_runtime.engines.ENGINES`.
             precision: of the graphs; on a CPU fp32 is the fastest.
+            allow_failed: take even a bundle that broke a limit when it was exported.
 
         Raises:
-            BundleError: the bundle is incomplete or damaged, or has no such precision.
+            BundleError: the bundle is incomplete, damaged or marked as failed, or has no such precision.
             InputError: no engine of this name.
             MissingError: the engine cannot be had here.
         """
-        opened = Bundle.open(bundle)
+        opened = Bundle.open(bundle, allow_failed=allow_failed)
         with ExitStack() as stack:
             purifier = stack.enter_context(open_model(opened, "purifier", precision, engine))
             classifier = open_model(opened, "classifier", precision, purifier.name)

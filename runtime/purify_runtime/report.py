@@ -54,14 +54,70 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     passed: bool
 
 
+class KeptLayer(msgspec.Struct, frozen=True, kw_only=True):
+    """A layer that stays in float32 in the models of a lower precision, and why; `defended` has the layers of both."""
+
+    precision: str
+    role: str
+    node: str
+    operator: str
+    weight: str
+    reason: str
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """A conversion that was tried on n calibration images a split, with what accuracy it lost on each.
+
+    Of the `layers` that INT8 can hold `float32_layers` were left in float32; `drop` is a fraction, by split.
+    """
+
+    precision: str
+    float32_layers: int
+    layers: int
+    n: int
+    drop: dict[str, float]
+    limit: float
+    passed: bool
+
+
+class Divergence(msgspec.Struct, frozen=True, kw_only=True):
+    """The first layer whose output differs from the float32 graph's by more than the tolerance; see `error`.
+
+    `error` is the root mean square of the difference, as a fraction of that of what differs between images.
+    """
+
+    precision: str
+    split: str
+    node: str
+    operator: str
+    weight: str
+    error: float
+    tolerance: float
+
+
+class NotChecked(msgspec.Struct, frozen=True, kw_only=True):
+    """A precision that the engine cannot run on this machine."""
+
+    precision: str
+    reason: str
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What `purify-check --json` prints and report.json holds."""
+    """What `purify-check --json` prints and report.json holds.
+
+    `kept`, `attempts` and `diverging` tell of the conversions, and are the exporter's. What is `not_checked` has no
+    part in `passed`.
+    """
 
     environment: dict[str, Any]
     parity: tuple[ParityRow, ...]
     latency: tuple[LatencyRow, ...]
     checks: tuple[Check, ...]
     passed: bool
+    not_checked: tuple[NotChecked, ...] = ()
+    kept: tuple[KeptLayer, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    diverging: tuple[Divergence, ...] = ()
 
     def with_checks(self, *more: Check) -> "Report":
         """The report with further limits, which must hold too."""

@@ -141,7 +141,7 @@ def test_the_limits_are_sharp() -> None:
     )
 
     def verdicts(limits: Limits) -> list[bool]:
-        return [found.passed for found in check._checks([row], [], limits)]
+        return [found.passed for found in check.checks_of([row], [], limits)]
 
     assert verdicts(Limits(min_agreement=0.99, max_accuracy_drop=0.021)) == [True, True]
     assert verdicts(Limits(min_agreement=0.991, max_accuracy_drop=0.021)) == [False, True]
@@ -155,7 +155,7 @@ def test_a_batch_is_as_large_as_it_is_said_to_be_even_of_few_images() -> None:
 
 
 def test_a_report_without_a_check_has_not_passed(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "_checks", lambda *_: [])
+    monkeypatch.setattr(check, "checks_of", lambda *_: [])
     assert not check_bundle(Bundle.open(bundle_path), precisions=("fp32",), rounds=0).passed
 
 

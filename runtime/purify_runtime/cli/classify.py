@@ -62,6 +62,7 @@ class Job:
     save: Path | None
     save_grid: Path | None
     force: bool
+    allow_failed: bool = False
     _names: set[str] = field(default_factory=set)
 
     def run(self) -> Iterator[Result]:
@@ -74,7 +75,9 @@ class Job:
         warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # refused by our own limit
         self._prepare_outputs()
         tiles: list[Tile] = []
-        with Pipeline.load(self.bundle, engine=self.engine, precision=self.precision) as pipeline:
+        with Pipeline.load(
+            self.bundle, engine=self.engine, precision=self.precision, allow_failed=self.allow_failed
+        ) as pipeline:
             files = iter(self.files)
             while batch := list(islice(files, BATCH)):
                 yield from self._batch(pipeline, batch, tiles)

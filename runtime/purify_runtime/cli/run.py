@@ -17,6 +17,7 @@ from purify_runtime.cli.command import Command
     "--save-grid", type=click.Path(path_type=Path), help="PNG with each image, its purified form and the difference."
 )
 @click.option("--force", is_flag=True, help="Overwrite what --save and --save-grid name.")
+@click.option("--allow-failed", is_flag=True, help="Take even a bundle that is marked as failed at its export.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object a file instead of the table.")
 @click.version_option(package_name="purify-edge")
 def main(
@@ -27,6 +28,7 @@ def main(
     save: Path | None,
     save_grid: Path | None,
     force: bool,
+    allow_failed: bool,
     as_json: bool,
 ) -> None:
     """Purify and classify FILES, PNG or JPEG of any size, with BUNDLE.
@@ -36,6 +38,13 @@ def main(
     from purify_runtime.cli.classify import Job, run
 
     job = Job(
-        bundle=bundle, files=files, engine=engine, precision=precision, save=save, save_grid=save_grid, force=force
+        bundle=bundle,
+        files=files,
+        engine=engine,
+        precision=precision,
+        save=save,
+        save_grid=save_grid,
+        force=force,
+        allow_failed=allow_failed,
     )
     raise click.exceptions.Exit(run(job, as_json=as_json))

@@ -1,5 +1,7 @@
 """A report as tables on standard output."""
 
+from collections.abc import Iterator
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -18,6 +20,8 @@ def print_report(report: Report, console: Console | None = None) -> None:
     console.print(_parity(report))
     if report.latency:
         console.print(_latency(report))
+    for line in _conversions(report):
+        console.print(line, highlight=False, markup=False)
     broken = [check for check in report.checks if not check.passed]
     for check in broken:
         console.print(
@@ -25,6 +29,27 @@ def print_report(report: Report, console: Console | None = None) -> None:
         )
     verdict = "[red]FAILED[/red]" if broken else "[green]passed[/green]"
     console.print(f"{verdict}: {len(report.checks) - len(broken)} of {len(report.checks)} limits hold", highlight=False)
+
+
+def _conversions(report: Report) -> Iterator[str]:
+    """What the conversions left in float32, tried and could not check, and where they diverge."""
+    for layer in report.kept:
+        of = f" of {layer.weight}" if layer.weight else ""
+        yield f"float32 in {layer.precision}: {layer.role}, {layer.node} ({layer.operator}{of}): {layer.reason}"
+    for attempt in report.attempts:
+        drops = ", ".join(f"{split} {100 * drop:+.2f}" for split, drop in attempt.drop.items())
+        yield (
+            f"tried in {attempt.precision}: {attempt.float32_layers} of {attempt.layers} layers in float32, accuracy "
+            f"drop in points on {attempt.n} images each: {drops}; limit {100 * attempt.limit:g}"
+        )
+    for found in report.diverging:
+        of = f" of {found.weight}" if found.weight else ""
+        yield (
+            f"first diverging layer in {found.precision}, {found.split}: {found.node} ({found.operator}{of}), error "
+            f"{found.error:.2g}, tolerance {found.tolerance:g}"
+        )
+    for left_out in report.not_checked:
+        yield f"not checked here: {left_out.precision}: {left_out.reason}"
 
 
 def _table(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:

@@ -1,0 +1,160 @@
+"""The gate after the conversions: outputs and accuracy against PyTorch, and the first layer that diverges."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+
+import msgspec
+import numpy as np
+import onnx
+
+from purify_export.convert import Converted, as_floats
+from purify_export.graphs import Array, Layer, float_outputs, layer_of, mean_squares, tensors, weights_of
+from purify_export.half_from_fp32 import rounding_from_half
+from purify_export.int8_from_fp32 import quantised_layers
+from purify_runtime.bundle import Bundle
+from purify_runtime.check import EngineSet, Limits, checks_of, parity_of
+from purify_runtime.engines.onnxruntime import OnnxRuntimeEngine
+from purify_runtime.golden import GoldenSplit
+from purify_runtime.manifest import Precision
+from purify_runtime.report import Check, Divergence, NotChecked, ParityRow, Report
+
+MAX_PIXEL_DIFFERENCE: dict[str, float] = {"fp32": 1e-4, "fp16": 2e-3, "bf16": 1e-2, "int8": 1e-2}
+"""Of a purifier's output, the mean over all pixels; pixels are in [0, 1]."""
+TOLERANCE: dict[str, float] = {"fp32": 1e-3, "fp16": 0.02, "bf16": 0.1, "int8": 0.2}
+"""Of a layer's output, root mean square of the error against that of what differs between images."""
+COMPARED = 64  # images of the split that a limit was broken on
+NOT_RUN = (
+    "ONNX Runtime has no bfloat16 kernels for the CPU; its rows are of a simulation: float32, each weight and each "
+    "tensor rounded. purify-check on the device checks it"
+)
+
+
+class Simulation(OnnxRuntimeEngine):
+    """A 16-bit graph in float32, each tensor rounded; see `rounding_from_half`."""
+
+    name = "simulation"
+
+
+def gate(
+    report: Report,
+    bundle: Bundle,
+    converted: Mapping[Precision, Converted],
+    golden: Mapping[str, GoldenSplit],
+    limits: Limits,
+) -> Report:
+    """The runtime's report of the bundle, with what only the exporter can tell.
+
+    Args:
+        report: of every precision that ONNX Runtime runs here.
+        bundle: that it is of.
+        converted: the graphs of the bundle, fp32 among them.
+        golden: the bundle's golden set.
+        limits: of agreement and accuracy.
+    """
+    rows = list(report.parity)
+    checks: list[Check] = []
+    if "bf16" in converted:
+        simulated = _simulated(converted["bf16"], bundle, golden)
+        rows += simulated
+        checks += checks_of(simulated, [], limits)
+        unchecked = (NotChecked(precision="bf16", reason=NOT_RUN),)
+        report = msgspec.structs.replace(report, parity=tuple(rows), not_checked=unchecked)
+    checks += [_pixel_check(row) for row in rows if row.role == "purifier"]
+    if "int8" in converted:
+        checks.append(_int8_check(converted["int8"]))
+    report = report.with_checks(*checks)
+    return msgspec.structs.replace(
+        report,
+        kept=tuple(layer for item in converted.values() for layer in item.kept),
+        attempts=tuple(attempt for item in converted.values() for attempt in item.attempts),
+        diverging=tuple(_diverging(report, converted, golden)),
+    )
+
+
+def _simulated(bf16: Converted, bundle: Bundle, golden: Mapping[str, GoldenSplit]) -> list[ParityRow]:
+    with ExitStack() as stack:
+        engines = {
+            role: stack.enter_context(
+                Simulation(rounding_from_half(graph).SerializeToString(), source=f"the simulated {role}")
+            )
+            for role, graph in bf16.graphs.items()
+        }
+        return list(parity_of(EngineSet("bf16", **engines), golden, bundle))
+
+
+def _pixel_check(row: ParityRow) -> Check:
+    limit = MAX_PIXEL_DIFFERENCE[row.precision]
+    return Check(
+        name=f"mean pixel difference, {row.engine} {row.precision} purifier {row.split}",
+        value=row.mean_abs_diff,
+        limit=limit,
+        passed=row.mean_abs_diff <= limit,
+    )
+
+
+def _int8_check(int8: Converted) -> Check:
+    count = len(quantised_layers(int8.graphs["defended"]))
+    return Check(name="layers in INT8, at least", value=count, limit=1, passed=count >= 1)
+
+
+def _diverging(
+    report: Report, converted: Mapping[Precision, Converted], golden: Mapping[str, GoldenSplit]
+) -> Iterator[Divergence]:
+    """Of each precision that broke a limit, the first layer that diverges, on each split where one does."""
+    broken = [check.name for check in report.checks if not check.passed]
+    for precision, item in converted.items():
+        if precision == "fp32" or not any(f" {precision} " in name for name in broken):
+            continue
+        for split, content in golden.items():
+            images = as_floats(content.images[:COMPARED])
+            graph, exact = item.graphs["defended"], converted["fp32"].graphs["defended"]
+            found = first_divergence(graph, exact, images, tolerance=TOLERANCE[precision])
+            if found:
+                layer, error = found
+                yield Divergence(
+                    precision=precision,
+                    split=split,
+                    node=layer.node,
+                    operator=layer.operator,
+                    weight=layer.weight,
+                    error=error,
+                    tolerance=TOLERANCE[precision],
+                )
+
+
+def first_divergence(
+    converted: onnx.ModelProto, exact: onnx.ModelProto, images: Array, *, tolerance: float
+) -> tuple[Layer, float] | None:
+    """The first node, in the order of the graph, whose output differs by more than a tolerance; and by how much.
+
+    Conversion leaves the names of what nodes give as they are; by these the two graphs are compared. A 16-bit graph is
+    simulated, so that an overflow shows that ONNX Runtime, computing in float32, would hide.
+
+    Args:
+        converted: of the float32 graph.
+        exact: the float32 graph.
+        images: float32 `[N, C, H, W]`.
+        tolerance: of the error, a root mean square against that of what differs between images.
+    """
+    runnable = rounding_from_half(converted)
+    there = set(float_outputs(runnable))
+    names = [name for name in float_outputs(exact) if name in there]
+    makers = {name: node for node in exact.graph.node for name in node.output}
+    errors = _errors(tensors(runnable, names, images), tensors(exact, names, images))
+    for name in names:
+        if errors[name] > tolerance:
+            return layer_of(makers[name], weights_of(exact)), errors[name]
+    return None
+
+
+def _errors(found: Iterable[Mapping[str, Array]], expected: Iterable[Mapping[str, Array]]) -> dict[str, float]:
+    """The error of every tensor, in the worst part; infinite where it holds NaN or infinity."""
+    errors: dict[str, float] = {}
+    with np.errstate(invalid="ignore", over="ignore"):
+        for values, exact in zip(found, expected, strict=True):
+            for name, reference in exact.items():
+                spread = mean_squares(reference - reference.mean(axis=0, keepdims=True)).mean()
+                change = mean_squares(values[name] - reference).mean()
+                error = float(np.sqrt(change / spread)) if spread else float(change > 0)
+                errors[name] = max(errors.get(name, 0.0), np.inf if np.isnan(error) else error)
+    return errors

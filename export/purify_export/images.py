@@ -1,0 +1,111 @@
+"""The images that an export takes from a run: those that judge, those that calibrate, and both at another size."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from purify_export.golden_from_run import IMAGES, attacked
+from purify_export.graphs import Array
+from purify_runtime.errors import InputError
+from purify_toolkit.data import ImageData
+from purify_toolkit.errors import reason
+from purify_toolkit.run_folder import RunFolder, Samples
+from purify_toolkit.train import choose_samples, load_data_of
+
+CALIBRATION = 512
+MIN_CALIBRATION = 32
+FILTER = "Pillow's bilinear filter, which averages when it shrinks"
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images float32 `[N, C, H, W]` in [0, 1] and their labels int64 `[N]`."""
+
+    images: Array
+    labels: np.ndarray
+
+
+Calibration = dict[str, ImageSet]
+"""The splits `clean` and `adversarial`, of different images, in equal parts; none is of the golden set."""
+
+
+def images_of(run: RunFolder, data: Path | None, *, calibrate: bool) -> tuple[Samples, Samples | None]:
+    """Images for the golden set and, where asked for, as many as there are, up to 512, for calibration.
+
+    The first are test images: those that travel with the run, else, or where `data` is given, a choice from the
+    dataset. The others are those that travel and that the golden set leaves, else validation images.
+
+    Raises:
+        InputError: too few for a calibration; the dataset does not fit the run, or cannot be had.
+    """
+    if data is None and run.has_samples:
+        samples = run.load_samples()
+        rest = Samples(*(part[IMAGES:][:CALIBRATION] for part in (samples.images, samples.labels, samples.indices)))
+    else:
+        found = load_data_of(run, data)
+        samples = choose_samples(found, run.info["seed"])
+        rest = _from_validation(found, run.info["seed"])
+    if not calibrate:
+        return samples, None
+    if len(rest.labels) < MIN_CALIBRATION:
+        raise InputError(
+            f"INT8 is calibrated on {MIN_CALIBRATION} images or more that are not in the golden set, {run.path} leaves "
+            f"{len(rest.labels)}; --data names its dataset's folder, of which validation images are taken"
+        )
+    return samples, rest
+
+
+def _from_validation(data: ImageData, seed: int) -> Samples:
+    chosen = np.random.default_rng(seed).permutation(len(data.validation))[:CALIBRATION]
+    indices = torch.from_numpy(np.sort(chosen))
+    return Samples(data.validation.images[indices], data.validation.labels[indices], indices)
+
+
+def calibration_of(run: RunFolder, classifier: nn.Module, samples: Samples) -> Calibration:
+    """The samples, every second one attacked, as the golden set's are.
+
+    Clean images alone would set the ranges of layers that adversarial images exceed.
+    """
+    clean, other = ((samples.images[first::2], samples.labels[first::2]) for first in (0, 1))
+    adversarial = attacked(classifier, *other, run.recipe.evaluation, seed=run.info["seed"] + 1)
+    return {"clean": _image_set(*clean), "adversarial": _image_set(adversarial, other[1])}
+
+
+def _image_set(images_u8: Tensor, labels: Tensor) -> ImageSet:
+    return ImageSet(np.ascontiguousarray(images_u8.float().div(255).numpy()), labels.numpy())
+
+
+def resized(samples: Samples, size: tuple[int, int]) -> Samples:
+    """The samples at another height and width, by the filter that `purify-run` uses."""
+    if tuple(samples.images.shape[2:]) == size:
+        return samples
+    planes = samples.images.flatten(0, 1).numpy()
+    small = [np.asarray(Image.fromarray(plane).resize(size[::-1], Image.Resampling.BILINEAR)) for plane in planes]
+    images = torch.from_numpy(np.stack(small)).view(*samples.images.shape[:2], *size)
+    return Samples(images, samples.labels, samples.indices)
+
+
+def check_size(classifier: nn.Module, image_shape: tuple[int, int, int], classes: int) -> None:
+    """See that a classifier takes images of a size.
+
+    Raises:
+        InputError: it does not.
+    """
+    channels, height, width = image_shape
+    expected = (2, classes)
+    try:
+        with torch.no_grad():
+            found = tuple(classifier(torch.zeros(2, channels, height, width)).shape)
+    except Exception as error:  # a user's network may raise anything
+        raise InputError(
+            f"the classifier does not take images of {height}x{width}: {reason(error)}; --size is for classifiers that "
+            "pool over all of the image, others take the size that they were trained on"
+        ) from error
+    if found != expected:
+        raise InputError(
+            f"the classifier gives {found} for two images of {height}x{width}, expected {expected}; leave --size out"
+        )
