@@ -110,7 +110,7 @@ def _open(
         except BundleError as error:
             if asked or precision != "bf16":
                 raise
-            not_checked.append(NotChecked(precision=precision, reason=str(error)))
+            not_checked.append(NotChecked(precision=precision, reason=str(error.__cause__ or error)))
     return sets, not_checked
 
 

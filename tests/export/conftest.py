@@ -4,6 +4,8 @@ import pytest
 from torch import nn
 
 from purify_export.export import Networks
+from purify_export.int8_search import Pair
+from purify_export.onnx_from_torch import onnx_from_torch
 from purify_toolkit.pretrained import open_run
 from purify_toolkit.run_folder import RunFolder
 
@@ -17,6 +19,16 @@ def shipped() -> RunFolder:
 @pytest.fixture(scope="session")
 def networks(shipped: RunFolder) -> Networks:
     return Networks.load(shipped)
+
+
+@pytest.fixture(scope="session")
+def pair(networks: Networks) -> Pair:
+    """The shipped pair's float32 graphs; not to be changed."""
+    shape = (1, 28, 28)
+    return Pair(
+        onnx_from_torch(networks.purifier, image_shape=shape, output="purified"),
+        onnx_from_torch(networks.classifier, image_shape=shape, output="logits"),
+    )
 
 
 @pytest.fixture(params=["purifier", "classifier", "defended"])

@@ -1,0 +1,77 @@
+"""ONNX graphs for tests of conversions: exporting, running, and networks that lower precisions cannot hold."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from purify_export.onnx_from_torch import onnx_from_torch
+
+
+def export(module: nn.Module, shape: tuple[int, int, int]) -> onnx.ModelProto:
+    """The float32 graph, whose output is called `answer`."""
+    return onnx_from_torch(module.eval(), image_shape=shape, output="answer")
+
+
+def run(model: onnx.ModelProto, images: np.ndarray | torch.Tensor) -> np.ndarray:
+    """What ONNX Runtime makes of images."""
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    answer: np.ndarray = session.run(None, {"images": np.asarray(images, dtype=np.float32)})[0]
+    return answer
+
+
+def graph(nodes: Sequence[onnx.NodeProto], weights: dict[str, np.ndarray]) -> onnx.ModelProto:
+    """A float32 graph of nodes from `images` `[N, 1, 2, 2]` to `answer`, of the same shape."""
+    image, answer = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 1, 2, 2]) for name in ("images", "answer")
+    )
+    tensors = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    made = helper.make_graph(nodes, "test", [image], [answer], tensors)
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def node(operator: str, inputs: Sequence[str], output: str, **attributes: object) -> onnx.NodeProto:
+    """A node called as its output."""
+    return helper.make_node(operator, list(inputs), [output], name=output, **attributes)
+
+
+class Hidden(nn.Module):
+    """Grows past float16 and shrinks again, so that a sigmoid hides it: float16 gives 1 where it should give less."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grow, self.shrink = nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1)
+        self.end = nn.Conv2d(1, 1, 1)
+        for layer, weight in ((self.grow, 1e5), (self.shrink, 1e-5), (self.end, 1.0)):
+            nn.init.constant_(layer.weight, weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[N, 1, H, W]`, the same shape."""
+        answer: torch.Tensor = self.end(torch.sigmoid(self.shrink(self.grow(x))))
+        return answer
+
+
+class Outlier(nn.Module):
+    """A classifier of 1 x 8 x 8 images with one channel a thousand times the others, which a single scale buries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.first = nn.Conv2d(1, 8, 3, padding=1)
+        self.second, self.third, self.fourth = (nn.Conv2d(8, 8, 3, padding=1) for _ in range(3))
+        self.head = nn.Linear(8, 3)
+        with torch.no_grad():
+            self.second.weight[0] *= 1000  # what the second gives there is undone in the third
+            self.second.bias[0] *= 1000
+            self.third.weight[:, 0] /= 1000
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[N, 1, 8, 8] -> [N, 3]`."""
+        y = self.third(torch.relu(self.second(torch.relu(self.first(x)))))
+        logits: torch.Tensor = self.head(torch.relu(self.fourth(torch.relu(y))).mean(dim=(2, 3)))
+        return logits
