@@ -1,13 +1,14 @@
 """fp32 ONNX to explicit INT8: quantise and dequantise around the layers with weights, the rest in float32.
 
 ONNX Runtime quantises statically, in the form that TensorRT takes and no other: symmetric, weights per channel, bias as
-it is, and only the inputs of layers quantised, so that a ReLU or an addition fuses with the layer before it. The rest
+it is, and only the inputs of layers quantised, so that a ReLU or an addition fuses with the layer before it. Where a
+layer takes a tensor in INT8, the residual addition that takes it as well does so too, for the same reason. The rest
 of the graph is float32 on purpose: a strongly typed TensorRT network keeps it so, and ONNX Runtime runs it anywhere.
 """
 
 import logging
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -85,23 +86,39 @@ def _reader(name: str, images: Array) -> object:
 
 
 def with_float_layers(quantised: onnx.ModelProto, model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
-    """The quantised graph with some layers as they are in the float32 graph it was made from."""
+    """The quantised graph with some layers as they are in the float32 graph it was made from.
+
+    A tensor that no layer takes in INT8 any more is not quantised for the others either.
+    """
     exact = {node.name: node for node in model.graph.node if node.name in set(names)}
+    layers = set(quantised_layers(quantised)) - set(names)
+    taken = {node.input[0] for node in quantised.graph.node if node.name in layers}
+    source = {node.output[0]: node.input[0] for node in quantised.graph.node if node.op_type.endswith("uantizeLinear")}
     result = onnx.ModelProto()
     result.CopyFrom(quantised)
-    nodes = [exact.get(node.name, node) for node in quantised.graph.node]
-    wanted = {value.name for value in result.graph.output}
+    for node in result.graph.node:
+        if node.name in exact:
+            node.CopyFrom(exact[node.name])
+        elif node.name not in layers and node.op_type != "DequantizeLinear":
+            node.input[:] = [
+                source[source[name]] if name in source and name not in taken else name for name in node.input
+            ]
+    _drop_unused(result, weights_of(quantised) | weights_of(model))
+    return result
+
+
+def _drop_unused(model: onnx.ModelProto, weights: Mapping[str, onnx.TensorProto]) -> None:
+    """Leave out the nodes that nothing leads to the output from, and take just those weights that are used."""
+    wanted = {value.name for value in model.graph.output}
     kept = []
-    for node in reversed(nodes):  # what nothing takes any more falls away
+    for node in reversed(model.graph.node):
         if wanted.intersection(node.output):
             wanted.update(node.input)
             kept.append(node)
-    tensors = weights_of(quantised) | weights_of(model)
     for part in ("node", "initializer"):
-        result.graph.ClearField(part)
-    result.graph.node.extend(reversed(kept))
-    result.graph.initializer.extend(tensor for name, tensor in tensors.items() if name in wanted)
-    return result
+        model.graph.ClearField(part)
+    model.graph.node.extend(reversed(kept))
+    model.graph.initializer.extend(tensor for name, tensor in weights.items() if name in wanted)
 
 
 def quantised_layers(model: onnx.ModelProto) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
-from purify_export import export
+from purify_export import export, range_scan
 from purify_export.cli import main
 from purify_runtime.bundle import Bundle
 from purify_runtime.errors import MissingError
@@ -25,7 +25,7 @@ def test_an_export_from_the_command_line(run: Run, tmp_path: Path) -> None:
     assert code == 0, err
     assert "Parity with the PyTorch reference, 256 images a row" in out
     assert "pytorch" in out
-    for stage in ("loading", "models/defended.fp32.onnx", "golden set", "parity and latency"):
+    for stage in ("loading", "models/*.fp32.onnx", "golden set", "parity and latency"):
         assert stage in err  # a progress line a stage
     assert Bundle.open(tmp_path / "bundle").precisions("purifier") == ["fp32"]
     again, out, err = run("purify-export", RUN, "--out", tmp_path / "bundle")
@@ -132,18 +132,63 @@ def test_a_builder_that_finds_no_gpu_is_reported_and_left_out(
     assert Bundle.open(tmp_path / "bundle").manifest.engines == ()
 
 
-def test_a_model_that_does_not_agree_with_pytorch_ends_with_1_and_is_named(run: Run, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(RUN, tmp_path / "run"))
-    weights = load_file(folder / "classifier.safetensors")
-    for name in ("head.weight", "head.bias"):
-        weights[name] *= 1e7  # the same classes, but more than float16 can hold
-    save_file(weights, folder / "classifier.safetensors")
+def _scaled_head(folder: Path, factor: float, offset: float) -> Path:
+    """The run with its logits scaled and shifted: the same classes in float32."""
+    run = Path(shutil.copytree(RUN, folder / "run"))
+    weights = load_file(run / "classifier.safetensors")
+    weights["head.weight"] *= factor
+    weights["head.bias"] = weights["head.bias"] * factor + offset
+    save_file(weights, run / "classifier.safetensors")
+    return run
+
+
+def test_a_layer_that_overflows_float16_is_named_and_the_bundle_is_good(run: Run, tmp_path: Path) -> None:
+    folder = _scaled_head(tmp_path, 1e7, 0)
     code, out, err = run("purify-export", folder, "--fp16", "--out", tmp_path / "bundle")
-    assert code == 1, err
+    assert code == 0, err
     said = " ".join(out.split())
+    assert "float32 in fp16: classifier, node_linear (Gemm of head.weight): it" in said
+    report = json.loads((tmp_path / "bundle" / "report.json").read_text())
+    assert [(layer["role"], layer["weight"]) for layer in report["kept"]] == [("classifier", "head.weight")]
+
+
+def test_a_model_that_does_not_agree_with_pytorch_is_kept_apart_and_refused_unless_allowed(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = _scaled_head(tmp_path, 1e-3, 100), tmp_path / "bundle"
+    monkeypatch.setattr(range_scan, "MAX_LOSS", 1e9)  # so that nothing is found that float16 loses
+    arguments = [str(folder), "--fp16", "--out", str(out)]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 1, done.stderr
+    said = " ".join(done.stdout.split())
     assert "broken limit: agreement, onnxruntime fp16 classifier clean" in said
     assert "broken limit: agreement, onnxruntime fp32" not in said
-    assert Bundle.open(tmp_path / "bundle").manifest.report is not None
+    assert (
+        "first diverging layer in fp16, clean: classifier/node_linear (Gemm of classifier/head.weight), error" in said
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle.failed", "run"]
+    failed = tmp_path / "bundle.failed"
+    assert Bundle.open(failed, allow_failed=True).manifest.failed[0].startswith("agreement, onnxruntime fp16")
+    image = next((RUN / "images").glob("*-clean.png"))
+    for command, more in (("purify-check", ["--rounds", "0"]), ("purify-run", [image])):
+        code, _, err = run(command, failed, *more)
+        assert code == 2
+        assert "failed its export and is marked so: agreement, onnxruntime fp16" in err
+        assert "--allow-failed" in err
+    assert run("purify-check", failed, "--rounds", "0", "--allow-failed")[0] == 1  # the limits are still broken
+    assert run("purify-run", failed, image, "--allow-failed")[0] == 0
+    assert CliRunner().invoke(main, arguments).exit_code == 1  # a new failure takes the place of the old one
+    (failed / "manifest.json").unlink()
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    assert "bundle.failed exists and is not a failed bundle" in done.stderr
+
+
+@pytest.mark.parametrize("size", ["32", "32x", "x32", "0x32", "32x9999", "-1x5", "32x32x3", "a"])
+def test_a_size_that_is_none_ends_with_2(size: str) -> None:
+    done = CliRunner().invoke(main, ["--size", size])
+    assert done.exit_code == 2
+    assert "expected HEIGHTxWIDTH, each from 1 to 4096, like 32x32" in done.stderr
 
 
 def test_a_run_in_the_current_folder_gives_the_bundle_its_folders_name(

@@ -1,0 +1,95 @@
+import numpy as np
+import onnx
+import pytest
+from helpers.graphs import Hidden, export
+from onnx import numpy_helper
+
+from purify_export.convert import Source, convert
+from purify_export.export import Networks
+from purify_export.gate import first_divergence, gate
+from purify_export.golden_from_run import golden_from_run
+from purify_export.half_from_fp32 import half_from_fp32
+from purify_export.int8_from_fp32 import int8_from_fp32
+from purify_export.int8_search import Pair
+from purify_runtime.bundle import Bundle
+from purify_runtime.check import Limits
+from purify_runtime.golden import GoldenSplit
+from purify_runtime.report import Report
+from purify_toolkit.run_folder import RunFolder, Samples
+
+IMAGES = np.random.default_rng(0).random((8, 1, 28, 28), dtype=np.float32)
+
+
+def test_a_sound_conversion_diverges_nowhere(pair: Pair) -> None:
+    model = pair.defended()
+    assert first_divergence(model, model, IMAGES, tolerance=0.0) is None
+    assert first_divergence(half_from_fp32(model, "fp16"), model, IMAGES, tolerance=0.02) is None
+    assert first_divergence(int8_from_fp32(model, IMAGES), model, IMAGES, tolerance=0.5) is None
+
+
+@pytest.mark.parametrize("position", [3, 10])
+def test_the_first_layer_that_differs_is_named_and_not_one_after_it(pair: Pair, position: int) -> None:
+    model = pair.defended()
+    layer = [node for node in model.graph.node if node.op_type == "Conv"][position]
+    wrong = half_from_fp32(model, "fp16")
+    (stored,) = (tensor for tensor in wrong.graph.initializer if tensor.name == f"{layer.input[1]}_fp16")
+    stored.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(stored) * np.float16(1.5), stored.name))
+    found = first_divergence(wrong, model, IMAGES, tolerance=0.02)
+    assert found is not None
+    assert (found[0].node, found[0].operator, found[0].weight) == (layer.name, "Conv", layer.input[1])
+    assert 0.1 < found[1] < 1
+
+
+def test_an_overflow_that_onnx_runtime_hides_diverges() -> None:
+    model = export(Hidden(), (1, 4, 4))
+    found = first_divergence(half_from_fp32(model, "fp16"), model, IMAGES[:, :, :4, :4], tolerance=0.02)
+    assert found is not None
+    assert found[0].weight == "grow.weight"
+    assert found[1] == np.inf
+
+
+@pytest.fixture(scope="module")
+def splits(networks: Networks, shipped: RunFolder) -> dict[str, GoldenSplit]:
+    samples = shipped.load_samples()
+    few = Samples(samples.images[:8], samples.labels[:8], samples.indices[:8])
+    return golden_from_run(networks.classifier, networks.purifier, few, shipped.recipe.evaluation, seed=0)[0]
+
+
+def empty() -> Report:
+    return Report(environment={}, parity=(), latency=(), checks=(), passed=True)
+
+
+def test_bfloat16_is_simulated_and_said_not_to_be_checked(
+    bundle_path: object, pair: Pair, splits: dict[str, GoldenSplit]
+) -> None:
+    converted = {name: convert(Source(pair, splits), name) for name in ("fp32", "bf16")}
+    report = gate(empty(), Bundle.open(str(bundle_path)), converted, splits, Limits(max_accuracy_drop=0.2))
+    assert {(row.engine, row.precision) for row in report.parity} == {("simulation", "bf16")}
+    assert len(report.parity) == 4 * 2
+    differences = [row.max_abs_diff for row in report.parity if row.role == "purifier"]
+    assert all(1e-4 < difference < 0.05 for difference in differences)
+    (unchecked,) = report.not_checked
+    assert unchecked.precision == "bf16"
+    assert "simulation" in unchecked.reason
+    assert any(check.name == "mean pixel difference, simulation bf16 purifier clean" for check in report.checks)
+    assert report.diverging == ()
+
+
+def test_a_broken_graph_is_caught_by_its_pixels_and_its_layer_is_reported(
+    bundle_path: object, pair: Pair, splits: dict[str, GoldenSplit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = onnx.ModelProto()
+    broken.CopyFrom(pair.purifier)
+    (head,) = (tensor for tensor in broken.graph.initializer if tensor.name == "head.bias")
+    head.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(head) + 1, head.name))
+    converted = {
+        "fp32": convert(Source(pair, splits), "fp32"),
+        "bf16": convert(Source(Pair(broken, pair.classifier), splits), "bf16"),
+    }
+    report = gate(empty(), Bundle.open(str(bundle_path)), converted, splits, Limits(max_accuracy_drop=1.0))
+    assert not report.passed
+    found = {(entry.split, entry.node, entry.operator, entry.weight) for entry in report.diverging}
+    assert found == {
+        (split, "purifier/node_conv2d_11", "Conv", "purifier/head.weight") for split in ("clean", "adversarial")
+    }
+    assert all(entry.error > entry.tolerance for entry in report.diverging)
