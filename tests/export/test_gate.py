@@ -1,9 +1,9 @@
 import numpy as np
 import onnx
 import pytest
-from helpers.graphs import Hidden, export
 from onnx import numpy_helper
 
+from helpers.graphs import Hidden, export
 from purify_export.convert import Source, convert
 from purify_export.export import Networks
 from purify_export.gate import first_divergence, gate
@@ -37,7 +37,7 @@ def test_the_first_layer_that_differs_is_named_and_not_one_after_it(pair: Pair, 
     found = first_divergence(wrong, model, IMAGES, tolerance=0.02)
     assert found is not None
     assert (found[0].node, found[0].operator, found[0].weight) == (layer.name, "Conv", layer.input[1])
-    assert 0.1 < found[1] < 1
+    assert 0.1 < found[1] < 2
 
 
 def test_an_overflow_that_onnx_runtime_hides_diverges() -> None:

@@ -5,11 +5,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from helpers.graphs import graph, node, run
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
+from helpers.graphs import graph, node, run
 from purify_export.export import Networks
 from purify_export.graphs import composed, typed
 from purify_export.half_from_fp32 import FORMATS, half_from_fp32, rounding_from_half

@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.tiny import random_images, tiny_run
 from PIL import Image
 from torch import nn
 
+from helpers.tiny import random_images, tiny_run
 from purify_export.export import Networks
 from purify_export.golden_from_run import IMAGES
 from purify_export.images import CALIBRATION, calibration_of, check_size, images_of, resized

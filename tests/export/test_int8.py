@@ -4,10 +4,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from helpers.graphs import Outlier, export, run
 from onnx import numpy_helper
 from torch import nn
 
+from helpers.graphs import Outlier, export, run
 from purify_export.graphs import composed
 from purify_export.images import Calibration, ImageSet
 from purify_export.int8_from_fp32 import int8_from_fp32, quantisable, quantised_layers, with_float_layers
@@ -73,8 +73,9 @@ def outliers() -> Pair:
 
 
 def calibration_for(pair: Pair, count: int = 64) -> Calibration:
-    """Random images that are labelled as the float32 pair would."""
-    images = np.random.default_rng(1).random((2, count, 1, 8, 8), dtype=np.float32)
+    """Random images, dark and bright ones, that are labelled as the float32 pair would."""
+    random = np.random.default_rng(1)
+    images = (random.random((2, count, 1, 8, 8)) * random.random((2, count, 1, 1, 1))).astype(np.float32)
     model = pair.defended()
     return {
         name: ImageSet(part, run(model, part).argmax(axis=1))

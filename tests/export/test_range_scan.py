@@ -2,8 +2,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from helpers.graphs import Hidden, export, graph, node, run
 
+from helpers.graphs import Hidden, export, graph, node, run
 from purify_export.graphs import typed
 from purify_export.half_from_fp32 import half_from_fp32, rounding_from_half
 from purify_export.int8_search import Pair

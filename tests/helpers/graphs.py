@@ -69,7 +69,9 @@ class Outlier(nn.Module):
             self.second.weight[0] *= 1000
             self.second.bias[0] = 1000
             self.third.weight[:, 0] = 0  # what the channel holds is of no use
-            self.head.bias -= self(torch.rand(64, 1, 8, 8)).mean(dim=0)  # so that each class is somebody's
+            self.head.bias -= self(torch.rand(64, 1, 8, 8) * torch.rand(64, 1, 1, 1)).mean(
+                dim=0
+            )  # each class somewhere
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[N, 1, 8, 8] -> [N, 3]`."""
