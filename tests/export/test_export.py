@@ -109,3 +109,34 @@ def test_a_run_without_test_images_takes_them_from_its_dataset(tmp_path: Path) -
         for image in [image.numpy()]
     }
     assert {(int(label), image.tobytes()) for image, label in zip(golden.images, golden.labels, strict=True)} <= known
+
+
+def test_every_precision_at_another_size_passes_its_gate(tmp_path: Path) -> None:
+    bundle, report = export_run(
+        open_run(None),
+        tmp_path / "bundle",
+        precisions=("fp32", "fp16", "bf16", "int8"),
+        force=False,
+        tell=print,
+        size=(30, 33),
+        max_accuracy_drop=0.02,
+    )
+    assert report.passed
+    manifest = Bundle.open(bundle.path).manifest
+    assert (manifest.input.height, manifest.input.width) == (30, 33)
+    assert manifest.golden.resized.startswith("from 28x28 by Pillow's bilinear")
+    assert load_golden(bundle)["clean"].images.shape == (256, 30, 33, 1)
+    assert bundle.precisions("defended") == ["fp32", "fp16", "bf16", "int8"]
+    assert {row.precision for row in report.parity} == {"fp32", "fp16", "bf16", "int8"}
+    assert [unchecked.precision for unchecked in report.not_checked] == ["bf16"]
+    assert [layer.reason for layer in report.kept].count("first or last layer") == 4
+    assert report.attempts[-1].passed
+    assert report.attempts[-1].n == 256
+    for row in report.parity:
+        if row.accuracy_reference is not None and row.accuracy_engine is not None:
+            allowed = {"fp32": 0.0, "fp16": 0.002, "bf16": 0.01, "int8": 0.01}[row.precision]
+            assert row.accuracy_reference - row.accuracy_engine <= max(allowed, 1.01 / 256), row
+    if installed_builders():
+        assert {engine.precision for engine in manifest.engines} == {"fp16", "bf16", "int8"}
+    with Pipeline.load(bundle.path, precision="int8") as pipeline:
+        assert pipeline.predict(load_golden(bundle)["clean"].images[:4]).purified.shape == (4, 1, 30, 33)

@@ -1,3 +1,7 @@
+import hashlib
+from pathlib import Path
+
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -12,8 +16,10 @@ from purify_export.half_from_fp32 import half_from_fp32
 from purify_export.int8_from_fp32 import int8_from_fp32
 from purify_export.int8_search import Pair
 from purify_runtime.bundle import Bundle
-from purify_runtime.check import Limits
+from purify_runtime.check import Limits, check_bundle
+from purify_runtime.errors import BundleError
 from purify_runtime.golden import GoldenSplit
+from purify_runtime.manifest import FileEntry, ModelEntry
 from purify_runtime.report import Report
 from purify_toolkit.run_folder import RunFolder, Samples
 
@@ -60,10 +66,10 @@ def empty() -> Report:
 
 
 def test_bfloat16_is_simulated_and_said_not_to_be_checked(
-    bundle_path: object, pair: Pair, splits: dict[str, GoldenSplit]
+    bundle_path: Path, pair: Pair, splits: dict[str, GoldenSplit]
 ) -> None:
     converted = {name: convert(Source(pair, splits), name) for name in ("fp32", "bf16")}
-    report = gate(empty(), Bundle.open(str(bundle_path)), converted, splits, Limits(max_accuracy_drop=0.2))
+    report = gate(empty(), Bundle.open(bundle_path), converted, splits, Limits(max_accuracy_drop=0.2))
     assert {(row.engine, row.precision) for row in report.parity} == {("simulation", "bf16")}
     assert len(report.parity) == 4 * 2
     differences = [row.max_abs_diff for row in report.parity if row.role == "purifier"]
@@ -76,7 +82,7 @@ def test_bfloat16_is_simulated_and_said_not_to_be_checked(
 
 
 def test_a_broken_graph_is_caught_by_its_pixels_and_its_layer_is_reported(
-    bundle_path: object, pair: Pair, splits: dict[str, GoldenSplit], monkeypatch: pytest.MonkeyPatch
+    bundle_path: Path, pair: Pair, splits: dict[str, GoldenSplit], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = onnx.ModelProto()
     broken.CopyFrom(pair.purifier)
@@ -86,10 +92,29 @@ def test_a_broken_graph_is_caught_by_its_pixels_and_its_layer_is_reported(
         "fp32": convert(Source(pair, splits), "fp32"),
         "bf16": convert(Source(Pair(broken, pair.classifier), splits), "bf16"),
     }
-    report = gate(empty(), Bundle.open(str(bundle_path)), converted, splits, Limits(max_accuracy_drop=1.0))
+    report = gate(empty(), Bundle.open(bundle_path), converted, splits, Limits(max_accuracy_drop=1.0))
     assert not report.passed
     found = {(entry.split, entry.node, entry.operator, entry.weight) for entry in report.diverging}
     assert found == {
         (split, "purifier/node_conv2d_11", "Conv", "purifier/head.weight") for split in ("clean", "adversarial")
     }
     assert all(entry.error > entry.tolerance for entry in report.diverging)
+
+
+def test_a_check_where_bfloat16_cannot_run_leaves_it_out_and_says_so_unless_asked(
+    bundle_copy: Path, pair: Pair, splits: dict[str, GoldenSplit]
+) -> None:
+    bundle, entries = Bundle.open(bundle_copy), []
+    for role, model in convert(Source(pair, splits), "bf16").graphs.items():
+        content, path = model.SerializeToString(), f"models/{role}.bf16.onnx"
+        (bundle_copy / path).write_bytes(content)
+        file = FileEntry(path=path, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+        entries.append(ModelEntry(role=role, precision="bf16", file=file))
+    manifest = msgspec.structs.replace(bundle.manifest, models=(*bundle.manifest.models, *entries))
+    report = check_bundle(Bundle(bundle_copy, manifest), rounds=0)
+    assert report.passed
+    assert {row.precision for row in report.parity} == {"fp32", "fp16"}
+    assert [unchecked.precision for unchecked in report.not_checked] == ["bf16"]
+    assert "NOT_IMPLEMENTED" in report.not_checked[0].reason
+    with pytest.raises(BundleError, match="NOT_IMPLEMENTED"):
+        check_bundle(Bundle(bundle_copy, manifest), precisions=["bf16"], rounds=0)

@@ -1,10 +1,12 @@
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from purify_runtime.bundle import MAX_MANIFEST_BYTES, Bundle
 from purify_runtime.errors import BundleError
 from purify_runtime.golden import load_golden
+from purify_runtime.manifest import encode_manifest
 from purify_runtime.pipeline import Pipeline
 
 FILES = ["models/purifier.fp32.onnx", "models/classifier.fp32.onnx"]
@@ -37,6 +39,20 @@ def test_a_damaged_model_is_never_loaded(bundle_copy: Path, file: str, damage: s
         Pipeline.load(bundle_copy)
     assert file in str(caught.value)
     assert "copy the bundle again" in str(caught.value)
+
+
+def test_a_bundle_that_failed_its_export_is_refused_unless_allowed(bundle_copy: Path) -> None:
+    manifest = Bundle.open(bundle_copy).manifest
+    failed = msgspec.structs.replace(manifest, failed=("agreement, this", "accuracy drop, that"))
+    (bundle_copy / "manifest.json").write_bytes(encode_manifest(failed))
+    for use in (Bundle.open, Pipeline.load):
+        with pytest.raises(
+            BundleError, match=r"marked so: agreement, this and 1 more, see .*report.json.*--allow-failed"
+        ):
+            use(bundle_copy)
+    assert Bundle.open(bundle_copy, allow_failed=True).manifest == failed
+    with Pipeline.load(bundle_copy, allow_failed=True) as pipeline:
+        assert pipeline.class_names == manifest.class_names
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

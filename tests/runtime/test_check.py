@@ -148,6 +148,26 @@ def test_the_limits_are_sharp() -> None:
     assert verdicts(Limits(min_agreement=0.99, max_accuracy_drop=0.019)) == [True, False]
 
 
+@pytest.mark.parametrize(("precision", "least"), [("fp32", 0.995), ("fp16", 0.995), ("bf16", 0.95), ("int8", 0.95)])
+def test_fewer_bits_may_turn_more_answers_but_not_lose_accuracy(precision: str, least: float) -> None:
+    row = check.ParityRow(
+        engine="e",
+        precision=precision,
+        role="defended",
+        split="clean",
+        n=1000,
+        accuracy_reference=0.9,
+        accuracy_engine=0.88,
+        agreement=least - 0.001,
+        max_abs_diff=0.0,
+        mean_abs_diff=0.0,
+    )
+    assert [(found.limit, found.passed) for found in check.checks_of([row], [], Limits())] == [
+        (least, False),
+        (0.01, False),
+    ]
+
+
 def test_a_batch_is_as_large_as_it_is_said_to_be_even_of_few_images() -> None:
     images = np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1)
     split = GoldenSplit(images, *[np.zeros(3)] * 4)  # type: ignore[arg-type]
