@@ -98,7 +98,7 @@ def export_run(
             shape = (run.info["image_shape"][0], *(size or trained))
             check_size(networks.classifier, shape, len(run.info["class_names"]))
         with _stage(tell, "test images"):
-            samples, others = images_of(run, data, calibrate="int8" in precisions)
+            samples, others = images_of(run, data, calibrate="int8" in precisions, tell=tell)
             samples = resized(samples, shape[1:])
         with _stage(tell, "golden set"):
             splits, attack = golden_from_run(

@@ -1,5 +1,6 @@
 """The images that an export takes from a run: those that judge, those that calibrate, and both at another size."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,11 +34,14 @@ Calibration = dict[str, ImageSet]
 """The splits `clean` and `adversarial`, of different images, in equal parts; none is of the golden set."""
 
 
-def images_of(run: RunFolder, data: Path | None, *, calibrate: bool) -> tuple[Samples, Samples | None]:
+def images_of(
+    run: RunFolder, data: Path | None, *, calibrate: bool, tell: Callable[[str], None] = lambda text: None
+) -> tuple[Samples, Samples | None]:
     """Images for the golden set and, where asked for, as many as there are, up to 512, for calibration.
 
     The first are test images: those that travel with the run, else, or where `data` is given, a choice from the
-    dataset. The others are those that travel and that the golden set leaves, else validation images.
+    dataset. The others are those that travel and that the golden set leaves, else validation images; `tell` is told
+    where they are few.
 
     Raises:
         InputError: too few for a calibration; the dataset does not fit the run, or cannot be had.
@@ -55,6 +59,11 @@ def images_of(run: RunFolder, data: Path | None, *, calibrate: bool) -> tuple[Sa
         raise InputError(
             f"INT8 is calibrated on {MIN_CALIBRATION} images or more that are not in the golden set, {run.path} leaves "
             f"{len(rest.labels)}; --data names its dataset's folder, of which validation images are taken"
+        )
+    if len(rest.labels) < CALIBRATION:
+        tell(
+            f"only {len(rest.labels)} images to calibrate INT8 on, {CALIBRATION} are wanted: ranges may be too narrow, "
+            "and one answer that turns weighs more; --data names a folder with more"
         )
     return samples, rest
 

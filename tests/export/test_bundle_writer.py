@@ -122,3 +122,23 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path, parent: str)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot write to .*; --out names another folder"):
         BundleWriter(tmp_path / parent / "bundle", force=False)
+
+
+def test_a_failed_bundle_is_kept_apart_and_takes_the_place_of_an_older_one_only(
+    tmp_path: Path, manifest: Manifest
+) -> None:
+    out, failed = tmp_path / "bundle", msgspec.structs.replace(manifest, failed=("agreement",))
+    with BundleWriter(out, force=False) as writer:
+        writer.finish(manifest)
+    for name in ("first", "second"):
+        with BundleWriter(out, force=True) as writer:
+            kept = writer.finish(msgspec.structs.replace(failed, name=name))
+    assert names(tmp_path) == ["bundle", "bundle.failed"]
+    assert Bundle.open(out).manifest == manifest  # --force replaces it by a bundle that is good
+    assert kept.path == tmp_path / "bundle.failed"
+    assert Bundle.open(kept.path, allow_failed=True).manifest.name == "second"
+    with BundleWriter(kept.path, force=True) as writer:  # one that was made to fail may be replaced by its own name
+        writer.finish(manifest)
+    with BundleWriter(out, force=True) as writer, pytest.raises(InputError, match="is not a failed bundle"):
+        writer.finish(failed)
+    assert names(tmp_path) == ["bundle", "bundle.failed"]

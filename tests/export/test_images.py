@@ -36,9 +36,11 @@ def test_too_few_images_to_calibrate_on_are_counted_and_data_is_asked_for(tmp_pa
         images_of(run, None, calibrate=True)
     assert images_of(run, None, calibrate=False)[1] is None  # nobody else minds
     run.save_samples(samples(IMAGES + 32))
-    rest = images_of(run, None, calibrate=True)[1]
+    told: list[str] = []
+    rest = images_of(run, None, calibrate=True, tell=told.append)[1]
     assert rest is not None
     assert len(rest.labels) == 32
+    assert "only 32 images to calibrate INT8 on, 512 are wanted" in told[0]
 
 
 def test_with_a_dataset_validation_images_calibrate(tmp_path: Path, shipped: RunFolder) -> None:

@@ -1,0 +1,72 @@
+from io import StringIO
+
+import msgspec
+from rich.console import Console
+
+from purify_runtime.cli.tables import print_report
+from purify_runtime.report import (
+    Attempt,
+    Check,
+    Divergence,
+    KeptLayer,
+    NotChecked,
+    ParityRow,
+    Report,
+    environment,
+)
+
+ROW = ParityRow(engine="e", precision="int8", role="purifier", split="clean", n=9, max_abs_diff=0.5, mean_abs_diff=0.1)
+REPORT = Report(
+    environment=environment({}),
+    parity=(ROW,),
+    latency=(),
+    checks=(Check(name="agreement", value=0.5, limit=0.9, passed=False),),
+    passed=False,
+    kept=(
+        KeptLayer(precision="fp16", role="purifier", node="n[1]", operator="Conv", weight="w", reason="it overflows"),
+        KeptLayer(precision="fp16", role="classifier", node="s", operator="Sub", weight="", reason="it loses 3%"),
+    ),
+    attempts=(
+        Attempt(
+            precision="int8",
+            float32_layers=4,
+            layers=20,
+            n=256,
+            drop={"clean": 0.0123, "adversarial": -0.004},
+            limit=0.005,
+            passed=False,
+        ),
+    ),
+    diverging=(
+        Divergence(
+            precision="int8", split="clean", node="a/b", operator="Conv", weight="a/w", error=0.71, tolerance=0.2
+        ),
+    ),
+    not_checked=(NotChecked(precision="bf16", reason="no kernels"),),
+)
+
+
+def printed(report: Report) -> str:
+    console = Console(file=StringIO(), width=300)
+    print_report(report, console)
+    output: StringIO = console.file  # type: ignore[assignment]
+    return output.getvalue()
+
+
+def test_what_the_conversions_did_is_told_line_by_line() -> None:
+    lines = printed(REPORT).splitlines()
+    assert "float32 in fp16: purifier, n[1] (Conv of w): it overflows" in lines
+    assert "float32 in fp16: classifier, s (Sub): it loses 3%" in lines
+    assert (
+        "tried in int8: 4 of 20 layers in float32, accuracy drop in points on 256 images each: clean +1.23, "
+        "adversarial -0.40; limit 0.5"
+    ) in lines
+    assert "first diverging layer in int8, clean: a/b (Conv of a/w), error 0.71, tolerance 0.2" in lines
+    assert "not checked here: bf16: no kernels" in lines
+    assert lines[-1] == "FAILED: 0 of 1 limits hold"
+
+
+def test_nothing_is_told_where_nothing_was_done() -> None:
+    plain = msgspec.structs.replace(REPORT, kept=(), attempts=(), diverging=(), not_checked=())
+    for word in ("float32 in", "tried", "diverging", "not checked"):
+        assert word not in printed(plain)
