@@ -9,30 +9,27 @@ import onnx
 
 from purify_export.convert import Converted, as_floats
 from purify_export.graphs import Array, Layer, float_outputs, layer_of, mean_squares, tensors, weights_of
-from purify_export.half_from_fp32 import rounding_from_half
+from purify_export.half_from_fp32 import FORMATS, Half, rounding_from_half
 from purify_export.int8_from_fp32 import quantised_layers
 from purify_runtime.bundle import Bundle
 from purify_runtime.check import EngineSet, Limits, checks_of, parity_of
 from purify_runtime.engines.onnxruntime import OnnxRuntimeEngine
 from purify_runtime.golden import GoldenSplit
 from purify_runtime.manifest import Precision
-from purify_runtime.report import Check, Divergence, NotChecked, ParityRow, Report
+from purify_runtime.report import SIMULATION, Check, Divergence, NotChecked, ParityRow, Report
 
 MAX_PIXEL_DIFFERENCE: dict[str, float] = {"fp32": 1e-4, "fp16": 2e-3, "bf16": 1e-2, "int8": 1e-2}
 """Of a purifier's output, the mean over all pixels; pixels are in [0, 1]."""
 TOLERANCE: dict[str, float] = {"fp16": 0.02, "bf16": 0.1, "int8": 0.2}
 """Of a layer's output, root mean square of the error against that of what differs between images."""
 COMPARED = 64  # images of the split that a limit was broken on
-NOT_RUN = (
-    "ONNX Runtime has no bfloat16 kernels for the CPU; its rows are of a simulation: float32, each weight and each "
-    "tensor rounded. purify-check on the device checks it"
-)
+NOT_RUN = "ONNX Runtime has no bfloat16 kernels for the CPU, so there is but the simulation; purify-check on the device checks it"
 
 
 class Simulation(OnnxRuntimeEngine):
     """A 16-bit graph in float32, each tensor rounded; see `rounding_from_half`."""
 
-    name = "simulation"
+    name = SIMULATION
 
 
 def gate(
@@ -53,16 +50,18 @@ def gate(
     """
     rows = list(report.parity)
     checks: list[Check] = []
+    for half in FORMATS:
+        if half in converted:
+            simulated = _simulated(half, converted[half], bundle, golden)
+            rows += simulated
+            checks += checks_of(simulated, [], limits)
     if "bf16" in converted:
-        simulated = _simulated(converted["bf16"], bundle, golden)
-        rows += simulated
-        checks += checks_of(simulated, [], limits)
         unchecked = (NotChecked(precision="bf16", reason=NOT_RUN),)
-        report = msgspec.structs.replace(report, parity=tuple(rows), not_checked=unchecked)
+        report = msgspec.structs.replace(report, not_checked=unchecked)
     checks += [_pixel_check(row) for row in rows if row.role == "purifier"]
     if "int8" in converted:
         checks.append(_int8_check(converted["int8"]))
-    report = report.with_checks(*checks)
+    report = msgspec.structs.replace(report.with_checks(*checks), parity=tuple(rows))
     return msgspec.structs.replace(
         report,
         kept=tuple(layer for item in converted.values() for layer in item.kept),
@@ -71,15 +70,16 @@ def gate(
     )
 
 
-def _simulated(bf16: Converted, bundle: Bundle, golden: Mapping[str, GoldenSplit]) -> list[ParityRow]:
+def _simulated(half: Half, converted: Converted, bundle: Bundle, golden: Mapping[str, GoldenSplit]) -> list[ParityRow]:
+    """Rows of the simulation, which shows what ONNX Runtime hides: on a CPU it leaves float16 between operators."""
     with ExitStack() as stack:
         engines = {
             role: stack.enter_context(
                 Simulation(rounding_from_half(graph).SerializeToString(), source=f"the simulated {role}")
             )
-            for role, graph in bf16.graphs.items()
+            for role, graph in converted.graphs.items()
         }
-        return list(parity_of(EngineSet("bf16", **engines), golden, bundle))
+        return list(parity_of(EngineSet(half, **engines), golden, bundle))
 
 
 def _pixel_check(row: ParityRow) -> Check:

@@ -8,6 +8,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+SIMULATION = "simulation"
+"""The engine of rows that tell what 16 bits do by float32, each weight and each tensor rounded; the exporter's."""
+
 
 class ParityRow(msgspec.Struct, frozen=True, kw_only=True):
     """One engine file against the PyTorch reference, on one split of the golden set.

@@ -24,7 +24,8 @@ def test_json_goes_to_standard_output_alone(run: Run, bundle_path: Path) -> None
     report = json.loads(out)
     assert report["passed"] is True
     assert {row["precision"] for row in report["parity"]} == {"fp16"}
-    assert set(report) == {"environment", "parity", "latency", "checks", "passed"}
+    of_exports = {"kept", "attempts", "diverging"}
+    assert set(report) == {"environment", "parity", "latency", "checks", "passed", "not_checked"} | of_exports
     assert "parity: onnxruntime, fp16" in err
     assert "models/purifier.fp16.onnx: engine onnxruntime on cpu, the fastest that works here" in err
 

@@ -5,6 +5,7 @@ from rich.console import Console
 
 from purify_runtime.cli.tables import print_report
 from purify_runtime.report import (
+    SIMULATION,
     Attempt,
     Check,
     Divergence,
@@ -64,6 +65,15 @@ def test_what_the_conversions_did_is_told_line_by_line() -> None:
     assert "first diverging layer in int8, clean: a/b (Conv of a/w), error 0.71, tolerance 0.2" in lines
     assert "not checked here: bf16: no kernels" in lines
     assert lines[-1] == "FAILED: 0 of 1 limits hold"
+
+
+def test_what_is_simulated_is_marked() -> None:
+    simulated = msgspec.structs.replace(ROW, engine=SIMULATION, precision="bf16")
+    told = printed(msgspec.structs.replace(REPORT, parity=(ROW, simulated)))
+    assert "purifier  bf16*" in told
+    assert "int8*" not in told
+    assert "* simulated in float32" in told
+    assert "* simulated" not in printed(REPORT)
 
 
 def test_nothing_is_told_where_nothing_was_done() -> None:

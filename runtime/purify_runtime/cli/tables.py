@@ -6,7 +6,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from purify_runtime.report import Report
+from purify_runtime.report import SIMULATION, Report
 
 
 def print_report(report: Report, console: Console | None = None) -> None:
@@ -18,6 +18,8 @@ def print_report(report: Report, console: Console | None = None) -> None:
         f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, {versions}", style="dim"
     )
     console.print(_parity(report))
+    if any(row.engine == SIMULATION for row in report.parity):
+        console.print("* simulated in float32, each weight and each tensor rounded", style="dim")
     if report.latency:
         console.print(_latency(report))
     for line in _conversions(report):
@@ -71,7 +73,7 @@ def _parity(report: Report) -> Table:
         low, high = row.agreement_ci95 or (None, None)
         table.add_row(
             row.role,
-            row.precision,
+            f"{row.precision}{'*' if row.engine == SIMULATION else ''}",
             row.split,
             _percent(row.accuracy_reference),
             _percent(row.accuracy_engine),

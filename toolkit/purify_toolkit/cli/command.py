@@ -22,7 +22,7 @@ EXTRAS = (
         "train",
     )
     | dict.fromkeys(("foolbox", "eagerpy"), "attacks")
-    | dict.fromkeys(("onnx", "onnxscript", "onnx_ir"), "export")
+    | dict.fromkeys(("onnx", "onnxscript", "onnx_ir", "ml_dtypes"), "export")
 )
 
 
