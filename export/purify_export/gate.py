@@ -23,7 +23,9 @@ MAX_PIXEL_DIFFERENCE: dict[str, float] = {"fp32": 1e-4, "fp16": 2e-3, "bf16": 1e
 TOLERANCE: dict[str, float] = {"fp16": 0.02, "bf16": 0.1, "int8": 0.2}
 """Of a layer's output, root mean square of the error against that of what differs between images."""
 COMPARED = 64  # images of the split that a limit was broken on
-NOT_RUN = "ONNX Runtime has no bfloat16 kernels for the CPU, so there is but the simulation; purify-check on the device checks it"
+NOT_RUN = (
+    "ONNX Runtime has no bfloat16 kernels for the CPU; purify-check on the device checks what is only simulated here"
+)
 
 
 class Simulation(OnnxRuntimeEngine):
