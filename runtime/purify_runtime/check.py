@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purify_runtime.bundle import Bundle
-from purify_runtime.engines import Engine
+from purify_runtime.engine_files import EnginePolicy
+from purify_runtime.engines import Chain, Engine
 from purify_runtime.errors import InputError
 from purify_runtime.golden import GoldenSplit, load_golden
 from purify_runtime.images import as_batch
@@ -46,6 +47,7 @@ def check_bundle(
     precisions: Sequence[str] = (),
     limits: Limits | None = None,
     rounds: int = ROUNDS,
+    policy: EnginePolicy | None = None,
     also_timed: Mapping[Contestant, Callable[[], object]] | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Report:
@@ -57,6 +59,7 @@ def check_bundle(
         precisions: those to check; empty for all that the bundle has.
         limits: what must hold; None for the defaults.
         rounds: timed calls of each contestant, 0 for no timing.
+        policy: what may be done about engine files; None for the defaults.
         also_timed: further contestants in the same rounds, the PyTorch reference, say.
         tell: told what is being done.
 
@@ -73,7 +76,7 @@ def check_bundle(
     if unknown:
         raise InputError(f"{bundle.path} has no {', '.join(unknown)}, only {', '.join(bundle.precisions('defended'))}")
     with ExitStack() as stack:
-        sets = [EngineSet.open(bundle, precision, engine, stack) for precision in precisions]
+        sets = [EngineSet.open(bundle, precision, engine, stack, policy) for precision in precisions]
         parity: list[ParityRow] = []
         for engines in sets:
             tell(f"parity: {engines.engine}, {engines.precision}")
@@ -99,16 +102,21 @@ class EngineSet:
     purifier: Engine
     classifier: Engine
     defended: Engine
+    pipeline: Chain
 
     @classmethod
-    def open(cls, bundle: Bundle, precision: str, engine: str, stack: ExitStack) -> "EngineSet":
+    def open(
+        cls, bundle: Bundle, precision: str, engine: str, stack: ExitStack, policy: EnginePolicy | None = None
+    ) -> "EngineSet":
         """Open the models of a precision; `stack` closes them."""
-        purifier = stack.enter_context(open_model(bundle, "purifier", precision, engine))
+        purifier = stack.enter_context(open_model(bundle, "purifier", precision, engine, policy))
         classifier, defended = (
-            stack.enter_context(open_model(bundle, role, precision, purifier.name))
+            stack.enter_context(open_model(bundle, role, precision, purifier.name, policy))
             for role in ("classifier", "defended")
         )
-        return cls(precision, purifier, classifier, defended)
+        pipeline = purifier.then(classifier)
+        stack.callback(pipeline.close)
+        return cls(precision, purifier, classifier, defended, pipeline)
 
     @property
     def engine(self) -> str:
@@ -120,7 +128,7 @@ class EngineSet:
         return {
             "purifier": self.purifier.run,
             "classifier": self.classifier.run,
-            "pipeline": lambda x: self.classifier.run(self.purifier.run(x)),
+            "pipeline": self.pipeline.last,
             "defended": self.defended.run,
         }
 
