@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 
+from purify_runtime import signing
 from purify_runtime.bundle import MANIFEST, Bundle
 from purify_runtime.errors import BundleError, InputError
 from purify_runtime.manifest import FileEntry, Manifest, encode_manifest
@@ -57,9 +58,15 @@ class BundleWriter:
             os.fsync(file.fileno())
         return FileEntry(path=path, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
-    def finish(self, manifest: Manifest) -> Bundle:
-        """Write the manifest and give the bundle its name."""
+    def finish(self, manifest: Manifest, *, sign: Path | None = None) -> Bundle:
+        """Write the manifest, sign with a private key if there is one, and give the bundle its name.
+
+        Raises:
+            InputError, MissingError: see `purify_runtime.signing.sign`.
+        """
         self.add(MANIFEST, encode_manifest(manifest))
+        if sign:
+            signing.sign(self.path, sign)
         self._refuse()  # again: something may have taken the name meanwhile
         if self._out.exists():
             self._replace()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,18 @@ import torch
 from torch import nn
 
 from purify_export.bundle_writer import BundleWriter
+from purify_export.engines import open_targets, write_engines
 from purify_export.golden_from_run import golden_from_run
 from purify_export.onnx_from_torch import onnx_from_torch
 from purify_export.ranges import range_check
 from purify_runtime.bundle import Bundle
 from purify_runtime.check import BATCHES, check_bundle, some_images
 from purify_runtime.engines import require_engine
-from purify_runtime.engines.tensorrt import EXTRAS, build_engine, installed_builders
-from purify_runtime.errors import MissingError
+from purify_runtime.engines.trt.options import BuildOptions
 from purify_runtime.golden import GoldenSplit, encode_golden
 from purify_runtime.latency import Contestant
 from purify_runtime.manifest import (
     SCHEMA_VERSION,
-    EngineEntry,
     GoldenEntry,
     InputContract,
     Manifest,
@@ -34,13 +34,12 @@ from purify_runtime.manifest import (
     Precision,
     Role,
 )
-from purify_runtime.pipeline import BATCH
 from purify_runtime.report import Report, encode_report
+from purify_runtime.signing import require_key
 from purify_toolkit.run_folder import RunFolder
 from purify_toolkit.train import samples_of
 
 OUTPUTS: dict[Role, str] = {"purifier": "purified", "classifier": "logits", "defended": "logits"}
-ENGINE_BATCH = (1, BATCH // 4, BATCH)
 ROUNDS = 50  # of the latency measurement: the whole command is to take less than a minute
 Tell = Callable[[str], None]
 
@@ -68,6 +67,9 @@ def export_run(
     force: bool,
     tell: Tell,
     data: Path | None = None,
+    targets: Sequence[str] | None = None,
+    options: BuildOptions | None = None,
+    sign: Path | None = None,
 ) -> tuple[Bundle, Report]:
     """Write the bundle of a run.
 
@@ -78,13 +80,21 @@ def export_run(
         force: replace a bundle that is there.
         tell: told each stage and how long it took.
         data: the run's dataset, for the golden set; without it the test images that travel with the run.
+        targets: see `open_targets`; engines are built of the last precision.
+        options: for the builders; None for the defaults.
+        sign: a private key to sign the bundle with.
 
     Raises:
         InputError: the run is not finished, `data` does not fit it, or `out` cannot be written.
-        BuildError: a TensorRT builder that is installed refuses a model.
-        MissingError: no engine is installed to check the models with; no test images can be had.
+        BuildError: a TensorRT builder refuses a model.
+        MissingError: no engine is installed to check the models with; no test images can be had; a target or the
+            library to sign with is not here.
     """
     require_engine()
+    if sign:
+        require_key(sign)
+    options = options or BuildOptions()
+    builders = open_targets(targets, options, precisions[-1], tell)
     with BundleWriter(out, force=force) as writer:
         with _stage(tell, f"loading {run.path}"):
             networks = Networks.load(run)
@@ -92,7 +102,8 @@ def export_run(
         with _stage(tell, "test images"):
             samples = samples_of(run, data)
         models, graphs = _write_models(writer, networks, (channels, height, width), precisions, tell)
-        engines = _write_engines(writer, models, graphs, precisions, tell)
+        last = [model for model in models if model.precision == precisions[-1]]
+        engines = write_engines(writer, last, graphs, builders, options, partial(_stage, tell), tell)
         with _stage(tell, "golden set"):
             splits, attack = golden_from_run(
                 networks.classifier, networks.purifier, samples, run.recipe.evaluation, seed=run.info["seed"]
@@ -122,7 +133,7 @@ def export_run(
             with _stage(tell, "range of every layer on the golden images"):
                 report = report.with_checks(range_check(networks.defended, splits))
         entry = writer.add("report.json", encode_report(report))
-        return writer.finish(msgspec.structs.replace(manifest, report=entry)), report
+        return writer.finish(msgspec.structs.replace(manifest, report=entry), sign=sign), report
 
 
 @contextmanager
@@ -149,39 +160,6 @@ def _write_models(
                 entries.append(ModelEntry(role=role, precision=precision, file=writer.add(path, graph)))
                 graphs[role, precision] = graph
     return entries, graphs
-
-
-def _write_engines(
-    writer: BundleWriter,
-    models: Sequence[ModelEntry],
-    graphs: dict[tuple[Role, Precision], bytes],
-    precisions: Sequence[Precision],
-    tell: Tell,
-) -> list[EngineEntry]:
-    """Engines of the last precision asked for, by every builder that is installed and works here."""
-    entries = []
-    for builder in installed_builders():
-        for model in models:
-            if model.precision != precisions[-1]:
-                continue
-            path = f"engines/{model.role}.{model.precision}.{EXTRAS[builder]}.engine"
-            try:
-                with _stage(tell, path):
-                    graph = graphs[model.role, model.precision]
-                    built = build_engine(graph, builder=builder, batch=ENGINE_BATCH, source=model.file.path)
-            except MissingError as error:
-                tell(f"no {builder} engines: {error}")
-                break
-            entries.append(
-                EngineEntry(
-                    role=model.role,
-                    precision=model.precision,
-                    builder=builder,
-                    file=writer.add(path, built.content),
-                    fingerprint=built.fingerprint,
-                )
-            )
-    return entries
 
 
 def _reference_calls(networks: Networks, split: GoldenSplit) -> dict[Contestant, Callable[[], Any]]:

@@ -75,23 +75,24 @@ class EngineFiles:
     model: ModelEntry
     policy: EnginePolicy = EnginePolicy()
 
-    def find(self, graph: bytes, library: "Library", device: "Device | None") -> Found:
+    def find(
+        self, graph: bytes, library: "Library", device: "Device | None", options: "BuildOptions | None" = None
+    ) -> Found:
         """The engine for this graph, builder and device.
 
         Args:
             graph: the model.
             library: of the builder.
             device: the GPU; None for none, then an engine's GPU does not matter.
+            options: what it must have been built with; None for any.
         """
         nearest = Found(reason="there is no engine of it yet")
         for place in self._places():
             for entry in place.entries():
-                if entry.key != (self.model.role, self.model.precision, library.builder):
-                    continue
-                found = self._look(place, entry, graph, library, device)
-                if found.content is not None:
-                    return found
-                nearest = found
+                if entry.key == (self.model.role, self.model.precision, library.builder):
+                    nearest = self._look(place, entry, graph, library, device, options)
+                    if nearest.content is not None:
+                        return nearest
         return nearest
 
     def _places(self) -> list["Place"]:
@@ -99,7 +100,13 @@ class EngineFiles:
         return [home] if home.path == self.bundle.path else [Place(self.bundle.path), home]
 
     def _look(
-        self, place: "Place", entry: EngineEntry, graph: bytes, library: "Library", device: "Device | None"
+        self,
+        place: "Place",
+        entry: EngineEntry,
+        graph: bytes,
+        library: "Library",
+        device: "Device | None",
+        options: "BuildOptions | None",
     ) -> Found:
         from purify_runtime.engines.trt.fingerprint import read_fingerprint
 
@@ -111,6 +118,7 @@ class EngineFiles:
             precision=self.model.precision,
             library=library,
             device=device,
+            options=options,
         )
         if differences:
             return Found(entry=entry, reason=f"the engine does not fit: {'; '.join(differences)}")
@@ -125,6 +133,35 @@ class EngineFiles:
         except BundleError as error:
             return Found(entry=entry, reason=f"the engine cannot be used: {error}")
         return Found(content=content, entry=entry, host_code=bool(fingerprint.flags.get("version_compatible")))
+
+    def ensure(
+        self,
+        graph: bytes,
+        library: "Library",
+        device: "Device | None",
+        options: "BuildOptions",
+        *,
+        force: bool = False,
+        progress: "Progress | None" = None,
+    ) -> tuple["BuiltEngine", bool]:
+        """The engine that was built with these options, and whether it was there already; else see `build`."""
+        from purify_runtime.engines.trt.build import BuiltEngine, resolve
+        from purify_runtime.engines.trt.fingerprint import Fingerprint
+
+        options = resolve(options, library, device)
+        found = self.find(graph, library, device, options)
+        if found.content is not None and found.entry is not None and not force:
+            return BuiltEngine(found.content, msgspec.convert(found.entry.fingerprint, Fingerprint)), True
+        built = self.build(
+            graph,
+            library,
+            device,
+            reason=found.reason or "asked for",
+            refused=found.entry,
+            options=options,
+            progress=progress,
+        )
+        return built, False
 
     def build(
         self,
@@ -151,7 +188,7 @@ class EngineFiles:
             InputError, BuildError: see `build_engine`.
         """
         from purify_runtime.engines.trt.build import BuiltEngine, build_engine
-        from purify_runtime.engines.trt.fingerprint import read_fingerprint
+        from purify_runtime.engines.trt.fingerprint import Fingerprint
 
         source = self.model.file.path
         if not self.policy.build:
@@ -161,10 +198,9 @@ class EngineFiles:
             )
         place = Place.of(self.bundle)
         with place.locked(lambda: logger.info("%s: waiting for another process that builds engines", source)):
-            found = self.find(graph, library, device)
-            fingerprint = read_fingerprint(found.entry.fingerprint) if found.entry else None
-            if found.content is not None and found.entry != refused and fingerprint is not None and options is None:
-                return BuiltEngine(found.content, fingerprint)
+            found = self.find(graph, library, device, options)
+            if found.content is not None and found.entry is not None and found.entry != refused:
+                return BuiltEngine(found.content, msgspec.convert(found.entry.fingerprint, Fingerprint))
             logger.info("%s: building an engine with %s: %s", source, library.title, reason)
             built = build_engine(
                 graph,
@@ -176,6 +212,8 @@ class EngineFiles:
                 progress=progress,
             )
             place.save(self.model, library, built)
+        for layer in built.gpu_layers:
+            logger.info("%s: the DLA leaves %s to the GPU", source, layer)
         return built
 
     def _like(self, refused: EngineEntry | None) -> "BuildOptions":

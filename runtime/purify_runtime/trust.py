@@ -12,7 +12,7 @@ logger = logging.getLogger("purify_runtime")
 
 
 def user_folder(variable: str, default: str) -> Path:
-    """This user's folder for state or cached files, by the XDG base directory specification."""
+    """The user's folder for state or cached files, by the XDG base directory specification."""
     given = os.environ.get(variable, "")
     return (Path(given) if Path(given).is_absolute() else Path.home() / default) / "purify-edge"
 

@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from purify_runtime.engine_files import EnginePolicy
 from purify_runtime.errors import InputError
 from purify_runtime.files import atomic
 from purify_runtime.grid import GRID_IMAGES, Tile, draw_grid
@@ -59,6 +60,8 @@ class Job:
     files: tuple[Path, ...]
     engine: str
     precision: str
+    verify: Path | None
+    policy: EnginePolicy
     save: Path | None
     save_grid: Path | None
     force: bool
@@ -74,7 +77,9 @@ class Job:
         warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # refused by our own limit
         self._prepare_outputs()
         tiles: list[Tile] = []
-        with Pipeline.load(self.bundle, engine=self.engine, precision=self.precision) as pipeline:
+        with Pipeline.load(
+            self.bundle, engine=self.engine, precision=self.precision, verify=self.verify, policy=self.policy
+        ) as pipeline:
             files = iter(self.files)
             while batch := list(islice(files, BATCH)):
                 yield from self._batch(pipeline, batch, tiles)

@@ -5,7 +5,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from purify_runtime.engines.trt.cudart import Device
 from purify_runtime.engines.trt.fingerprint import Fingerprint
@@ -63,7 +63,7 @@ def build_engine(
         MissingError: the builder finds no GPU that it needs.
         BuildError: the parser or the builder refuses the model; its own words are in the message.
     """
-    options = _for_device(options, library, device)
+    options = resolve(options, library, device)
     library.refuse(options, precision)
     log = Log()
     build = _Build(library, options, precision, source, log, logger_for(library.trt, log))
@@ -83,7 +83,8 @@ def build_engine(
     return BuiltEngine(content, fingerprint, gpu_layers)
 
 
-def _for_device(options: BuildOptions, library: Library, device: Device | None) -> BuildOptions:
+def resolve(options: BuildOptions, library: Library, device: Device | None) -> BuildOptions:
+    """The options with the compute capabilities that a builder is given where none are asked for."""
     if options.compute_capabilities or not library.features.compute_capabilities:
         return options
     capabilities = (device.compute_capability,) if device else RTX_COMPUTE_CAPABILITIES
@@ -99,7 +100,7 @@ class _Build:
     precision: str
     source: str
     log: Log
-    logger: Any
+    logger: "tensorrt.ILogger"
 
     def run(self, onnx: bytes, progress: Progress | None) -> tuple[bytes, tuple[str, ...]]:
         """The serialised engine, and the layers that a DLA left to the GPU."""
@@ -227,7 +228,7 @@ class _Build:
         return ""
 
 
-def _set_capabilities(trt: Any, config: Any, capabilities: tuple[str, ...]) -> None:
+def _set_capabilities(trt: "tensorrt.Module", config: "tensorrt.IBuilderConfig", capabilities: tuple[str, ...]) -> None:
     config.num_compute_capabilities = len(capabilities)
     for index, capability in enumerate(capabilities):
         member = getattr(trt.ComputeCapability, f"SM{capability.replace('.', '')}")

@@ -184,7 +184,8 @@ class Cuda:
 
 def host_array(address: int, count: int) -> NDArray[np.float32]:
     """Page-locked memory as an array of float32."""
-    return np.frombuffer((ctypes.c_float * count).from_address(address), dtype=np.float32)
+    array: NDArray[np.float32] = np.ctypeslib.as_array((ctypes.c_float * count).from_address(address))
+    return array
 
 
 def open_cuda() -> Cuda:

@@ -53,7 +53,7 @@ class TrtEngine:
         BundleError: the graph has more than one input or output.
     """
 
-    name: ClassVar[str]
+    name: str
     builder: ClassVar[Builder]
 
     def __init__(self, graph: bytes, *, source: str, files: EngineFiles | None = None) -> None:

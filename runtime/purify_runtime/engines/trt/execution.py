@@ -57,8 +57,8 @@ class Stage:
         if len(inputs) != 1 or len(outputs) != 1 or not floats:
             raise BundleError(f"{source} must have one float32 input and one float32 output; export the bundle again")
         least, _, most = (tuple(shape) for shape in engine.get_tensor_profile_shape(inputs[0], 0))
-        shapes = (tuple(engine.get_tensor_shape(name))[1:] for name in (inputs[0], outputs[0]))
-        return cls(engine, inputs[0], outputs[0], *shapes, batch=(least[0], most[0]))
+        taken, given = (tuple(engine.get_tensor_shape(name))[1:] for name in (inputs[0], outputs[0]))
+        return cls(engine, inputs[0], outputs[0], taken, given, (least[0], most[0]))
 
 
 class Executor:
@@ -248,7 +248,7 @@ class _Plan:
             self._cuda.synchronize(self._stream)
             if self._library.features.stream_capturable:
                 for context in self._contexts:
-                    if not context.is_stream_capturable(self._stream):  # type: ignore[attr-defined]  # of RTX only
+                    if not context.is_stream_capturable(self._stream):
                         raise DeviceError("the engine says that it cannot be captured")
             self._cuda.begin_capture(self._stream)
             try:
@@ -278,7 +278,8 @@ def _context(
         context.device_memory = scratch
     else:
         context.set_device_memory(scratch, max(1, _scratch_bytes(library, stage)))
-    context.set_input_shape(stage.input_name, (size, *stage.input_shape))
+    if not context.set_input_shape(stage.input_name, (size, *stage.input_shape)):
+        raise DeviceError(f"{library.title} refuses a batch of {size}")
     missing = context.infer_shapes()
     if missing:
         raise DeviceError(f"{library.title} does not know the shapes of {', '.join(missing)} for a batch of {size}")
@@ -288,7 +289,7 @@ def _context(
     return context
 
 
-def _new_context(library: Library, engine: "tensorrt.ICudaEngine") -> "tensorrt.IExecutionContext":
+def _new_context(library: Library, engine: "tensorrt.ICudaEngine") -> "tensorrt.IExecutionContext | None":
     """A context whose scratch memory is ours."""
     how, trt = library.features.user_memory, library.trt
     if how == "method":

@@ -39,8 +39,23 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
         """The options to build the like of it again, for the GPU at hand."""
         return BuildOptions.from_fingerprint(self.batch, self.flags)
 
-    def differences(self, *, onnx_sha256: str, precision: str, library: Library, device: Device | None) -> list[str]:
-        """What keeps the engine from being used here, in words; empty where nothing does."""
+    def differences(
+        self,
+        *,
+        onnx_sha256: str,
+        precision: str,
+        library: Library,
+        device: Device | None,
+        options: BuildOptions | None = None,
+    ) -> list[str]:
+        """What keeps the engine from being used here, in words; empty where nothing does.
+
+        Args:
+            onnx_sha256, precision: of the graph.
+            library: of the builder.
+            device: the GPU; None where there is none, then it does not matter.
+            options: what the engine must have been built with; None for any.
+        """
         pairs = [
             ("ONNX graph", self.onnx_sha256[:12], onnx_sha256[:12]),
             ("precision", self.precision, precision),
@@ -49,6 +64,7 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
         if not (self.flags.get("version_compatible") and _release(self.builder_version) <= _release(library.version)):
             pairs.append(("builder's version", self.builder_version, library.version))
         pairs += self._of_device(device) if device else []
+        pairs += self._of_options(options) if options else []
         return [f"{what} {there} there, {here} here" for what, there, here in pairs if there != here]
 
     def _of_device(self, device: Device) -> list[tuple[str, str, str]]:
@@ -64,6 +80,21 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
         if self.driver is not None:
             pairs.append(("driver", self.driver, device.driver))
         return pairs
+
+    def _of_options(self, options: BuildOptions) -> list[tuple[str, str, str]]:
+        pairs = [("batch", _words(self.batch), _words(options.batch))]
+        if options.compute_capabilities:
+            pairs.append(
+                ("compute capabilities", _words(self.compute_capabilities), _words(options.compute_capabilities))
+            )
+        asked = options.flags()
+        for name in sorted(self.flags.keys() | asked.keys()):
+            pairs.append((name, str(self.flags.get(name)), str(asked.get(name))))
+        return pairs
+
+
+def _words(values: tuple[object, ...]) -> str:
+    return ",".join(map(str, values))
 
 
 def _release(version: str) -> tuple[int, ...]:

@@ -6,10 +6,13 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from purify_runtime.engines.trt.options import BuildOptions
 from purify_runtime.errors import InputError, MissingError
+
+if TYPE_CHECKING:
+    import tensorrt
 
 Builder = Literal["tensorrt", "tensorrt_rtx"]
 EXTRAS: Mapping[Builder, str] = MappingProxyType({"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"})
@@ -105,7 +108,7 @@ class Library:
     """An imported builder: its module, and what it has."""
 
     builder: Builder
-    trt: Any
+    trt: "tensorrt.Module"
     features: Features
 
     @property
@@ -163,7 +166,7 @@ class Library:
         unknown = [capability for capability in capabilities if capability not in known]
         if unknown:
             raise InputError(
-                f"{self.title} does not build for compute capability {', '.join(unknown)}, only for {', '.join(known)}; "
+                f"{self.title} does not build for compute capability {', '.join(unknown)}, but for {', '.join(known)}; "
                 "Jetsons and data centre GPUs of 9.0 and later need --targets tensorrt"
             )
 

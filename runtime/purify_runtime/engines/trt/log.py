@@ -1,7 +1,10 @@
 """The builder's log, captured: TensorRT tells the reason of a failure nowhere else."""
 
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import tensorrt
 
 KEPT = 20
 
@@ -18,15 +21,17 @@ class Log:
         return "; ".join(self.errors or self.warnings) or "no reason given"
 
 
-def logger_for(trt: Any, log: Log) -> Any:
+def logger_for(trt: "tensorrt.Module", log: Log) -> "tensorrt.ILogger":
     """An `ILogger` that writes into `log`. It must live as long as what was made with it."""
     errors = (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR)
 
-    class Logger(trt.ILogger):  # type: ignore[misc]  # the base is known only at run time
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
+    base: Any = trt.ILogger  # known only at run time
 
-        def log(self, severity: Any, message: str) -> None:
+    class Logger(base):  # type: ignore[misc]
+        def __init__(self) -> None:
+            base.__init__(self)
+
+        def log(self, severity: "tensorrt.ILogger.Severity", message: str) -> None:
             if severity in errors:
                 log.errors.append(message)
             elif severity == trt.ILogger.Severity.WARNING:
@@ -35,13 +40,13 @@ def logger_for(trt: Any, log: Log) -> Any:
     return Logger()
 
 
-def parser_errors(parser: Any) -> str:
+def parser_errors(parser: "tensorrt.OnnxParser") -> str:
     """The parser's errors: node, operator and message of each."""
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     told = [f"{_node(error)}: {error.desc()}" for error in errors]
     return "; ".join(told) or "it is no ONNX model with an input"
 
 
-def _node(error: Any) -> str:
+def _node(error: "tensorrt.ParserError") -> str:
     name = getattr(error, "node_name", None)  # 8.6 gives the node's index only
     return f"{name()} ({error.node_operator()})" if name else f"node {error.node()}"

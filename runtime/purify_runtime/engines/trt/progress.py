@@ -2,18 +2,22 @@
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import tensorrt
 
 Progress = Callable[[str, float], None]
 """Told a phase of the build, and which fraction of it is done."""
 
 
-def monitor_for(trt: Any, progress: Progress, cancelled: threading.Event) -> Any:
+def monitor_for(trt: "tensorrt.Module", progress: Progress, cancelled: threading.Event) -> "tensorrt.IProgressMonitor":
     """An `IProgressMonitor` that tells `progress`, and ends the build once `cancelled` is set."""
+    base: Any = trt.IProgressMonitor  # known only at run time
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # the base is known only at run time
+    class Monitor(base):  # type: ignore[misc]
         def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
+            base.__init__(self)
             self.steps: dict[str, int] = {}
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
