@@ -16,6 +16,7 @@ from purify_runtime.engines.trt.library import VERSIONS
 
 STUB = Path(__file__).parent.parent.parent / "typings" / "tensorrt.pyi"
 OURS = "Module"
+INDENT = 4
 
 
 def used() -> Iterator[tuple[str, str]]:
@@ -63,16 +64,20 @@ def stubs() -> dict[str, set[str]]:
         pytest.skip("tensorrt-stubs is not installed")
     members: dict[str, set[str]] = {}
     current = owner = ""
+    documentation = False
     for line in path.read_text().splitlines():
-        if found := re.match(r"( *)class (\w+)", line):
+        documentation ^= line.count('"""') % 2 == 1
+        if documentation:  # where attributes are told of, beside examples
+            members[current].update(re.findall(r" :ivar (\w+):", line)) if current else None
+        elif found := re.match(r"( *)class (\w+)", line):
             current = found[2]
             members.setdefault(current, set())
             if found[1]:  # Severity in ILogger
                 members[owner].add(current)
             else:
                 owner = current
-        elif current and (found := re.match(r" +(?:def |:ivar )?(\w+)\s*[(:=]", line)):
-            members[current].add(found[1])
+        elif current and (found := re.match(r"( +)(?:def )?(\w+)\s*[(:=]", line)):
+            members[owner if len(found[1]) == INDENT else current].add(found[2])
     return members
 
 

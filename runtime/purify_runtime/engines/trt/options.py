@@ -45,9 +45,9 @@ class BuildOptions:
         least, usual, most = self.batch
         if not 1 <= least <= usual <= most:
             raise InputError(f"batch {least},{usual},{most}: expected 1 <= MIN <= OPT <= MAX, 1,16,64 say")
-        for name, value, least in (("workspace", self.workspace_mib, 1), ("DLA core", self.dla_core, 0)):
-            if value is not None and value < least:
-                raise InputError(f"{name} {value}: expected {least} or more")
+        for name, value, lowest in (("workspace", self.workspace_mib, 1), ("DLA core", self.dla_core, 0)):
+            if value is not None and value < lowest:
+                raise InputError(f"{name} {value}: expected {lowest} or more")
         level = self.optimization_level
         if level is not None and not 0 <= level <= MAX_OPTIMIZATION_LEVEL:
             raise InputError(f"optimisation level {level}: expected 0 to {MAX_OPTIMIZATION_LEVEL}")
@@ -60,7 +60,8 @@ class BuildOptions:
     def flags(self) -> dict[str, Any]:
         """What else than the batch and the GPU shapes the engine; part of its fingerprint."""
         names = ("workspace_mib", "optimization_level", "dla_core", "version_compatible", "hardware_compatible")
-        return {name: getattr(self, name) for name in names if getattr(self, name) not in (None, False)}
+        values = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in values.items() if value is not None and value is not False}  # 0 counts
 
     @classmethod
     def from_fingerprint(cls, batch: tuple[int, int, int], flags: Mapping[str, Any]) -> "BuildOptions":

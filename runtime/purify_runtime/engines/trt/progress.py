@@ -2,13 +2,14 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import tensorrt
 
 Progress = Callable[[str, float], None]
-"""Told a phase of the build, and which fraction of it is done."""
+"""Told the phase of the build, and which fraction of the whole is done; it never decreases."""
 
 
 def monitor_for(trt: "tensorrt.Module", progress: Progress, cancelled: threading.Event) -> "tensorrt.IProgressMonitor":
@@ -18,19 +19,48 @@ def monitor_for(trt: "tensorrt.Module", progress: Progress, cancelled: threading
     class Monitor(base):  # type: ignore[misc]
         def __init__(self) -> None:
             base.__init__(self)
-            self.steps: dict[str, int] = {}
+            self.phases: dict[str, _Phase] = {}
+            self.done = 0.0
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            self.steps[phase_name] = num_steps
+            self.phases[phase_name] = _Phase(self.phases.get(parent_phase or ""), max(1, num_steps))
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            progress(phase_name, (step + 1) / max(1, self.steps.get(phase_name, 1)))
+            phase = self.phases.get(phase_name)
+            if phase:
+                phase.steps_done = step + 1
+                self.tell(phase_name, phase)
             return not cancelled.is_set()
 
         def phase_finish(self, phase_name: str) -> None:
-            self.steps.pop(phase_name, None)
+            phase = self.phases.pop(phase_name, None)
+            if phase:
+                phase.steps_done = phase.steps
+                self.tell(phase_name, phase)
+
+        def tell(self, phase_name: str, phase: "_Phase") -> None:
+            self.done = max(self.done, phase.whole())
+            progress(phase_name, self.done)
 
     return Monitor()
+
+
+@dataclass
+class _Phase:
+    """A phase is one step of its parent."""
+
+    parent: "_Phase | None"
+    steps: int
+    steps_done: int = 0
+
+    def whole(self) -> float:
+        """Which fraction of the outermost phase is done."""
+        phase: _Phase | None = self
+        done = 0.0
+        while phase:
+            done = min(1.0, (phase.steps_done + done) / phase.steps)
+            phase = phase.parent
+        return done
 
 
 def interruptible(work: Callable[[], Any], cancelled: threading.Event) -> Any:
