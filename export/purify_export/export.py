@@ -19,8 +19,9 @@ from purify_export.engines import open_targets, write_engines
 from purify_export.golden_from_run import golden_from_run
 from purify_export.onnx_from_torch import onnx_from_torch
 from purify_export.ranges import range_check
-from purify_runtime.bundle import Bundle
+from purify_runtime.bundle import MANIFEST, Bundle
 from purify_runtime.check import BATCHES, check_bundle, some_images
+from purify_runtime.engine_files import LOCK
 from purify_runtime.engines import require_engine
 from purify_runtime.engines.trt.options import BuildOptions
 from purify_runtime.golden import GoldenSplit, encode_golden
@@ -33,6 +34,7 @@ from purify_runtime.manifest import (
     ModelEntry,
     Precision,
     Role,
+    encode_manifest,
 )
 from purify_runtime.report import Report, encode_report
 from purify_runtime.signing import require_key
@@ -126,9 +128,12 @@ def export_run(
             provenance=run.provenance(),
         )
         with _stage(tell, "parity and latency against PyTorch"):
+            writer.add(MANIFEST, encode_manifest(manifest))  # engines that the check builds are recorded in it
             report = check_bundle(
                 Bundle(writer.path, manifest), rounds=ROUNDS, also_timed=_reference_calls(networks, splits["clean"])
             )
+            manifest = Bundle.open(writer.path).manifest
+            (writer.path / LOCK).unlink(missing_ok=True)
         if "fp16" in precisions:
             with _stage(tell, "range of every layer on the golden images"):
                 report = report.with_checks(range_check(networks.defended, splits))
