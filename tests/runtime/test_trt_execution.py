@@ -158,6 +158,34 @@ def test_after_close_an_engine_refuses_and_holds_nothing(gpu: Any, purifier: Eng
         purifier.run(np.zeros((1, 1, 28, 28), np.float32))
 
 
+def test_close_waits_for_the_run_under_way(imitate: Callable[..., Any], bundle: Bundle, golden: Any) -> None:
+    world = imitate()
+    x, purified, _ = golden
+    engine = open_model(bundle, "purifier", "fp32", "rtx")
+    begun, go_on = threading.Event(), threading.Event()
+    outputs: list[np.ndarray] = []
+
+    def slow() -> int:
+        begun.set()
+        go_on.wait(30)
+        return 0
+
+    world.cuda.fail["cudaStreamSynchronize"] = slow
+    running = threading.Thread(target=lambda: outputs.append(engine.run(x[:2])))
+    closing = threading.Thread(target=engine.close)
+    running.start()
+    assert begun.wait(30)
+    closing.start()
+    closing.join(0.3)
+    assert closing.is_alive()
+    go_on.set()
+    running.join(30)
+    closing.join(30)
+    assert not closing.is_alive()
+    np.testing.assert_allclose(outputs[0], purified[:2], atol=1e-4)
+    assert world.cuda.live() == {}
+
+
 def test_the_check_passes(gpu: Any, bundle: Bundle) -> None:
     report = check_bundle(bundle, engine=gpu.engine, rounds=2)
     assert report.passed
