@@ -86,7 +86,8 @@ def check_bundle(
     checks = list(_checks(parity, latency, limits))
     used = {engines.engine: engines.purifier.version for engines in sets}
     return Report(
-        environment=environment({"purify-edge": version("purify-edge")} | used),
+        environment=environment({"purify-edge": version("purify-edge")} | used)
+        | {"devices": {engines.engine: engines.purifier.device for engines in sets}},
         parity=tuple(parity),
         latency=tuple(latency),
         checks=tuple(checks),

@@ -4,6 +4,7 @@ A TensorRT engine is executable code: one that came from elsewhere is not deseri
 proves nothing, for whoever made the engine wrote the manifest too.
 """
 
+import errno
 import logging
 import os
 from pathlib import Path
@@ -12,9 +13,16 @@ logger = logging.getLogger("purify_runtime")
 
 
 def user_folder(variable: str, default: str) -> Path:
-    """The user's folder for state or cached files, by the XDG base directory specification."""
-    given = os.environ.get(variable, "")
-    return (Path(given) if Path(given).is_absolute() else Path.home() / default) / "purify-edge"
+    """The user's folder for state or cached files, by the XDG base directory specification.
+
+    Raises:
+        FileNotFoundError: the user has no home.
+    """
+    given = Path(os.environ.get(variable, ""))
+    try:
+        return (given if given.is_absolute() else Path.home() / default) / "purify-edge"
+    except RuntimeError as error:
+        raise FileNotFoundError(errno.ENOENT, f"no home folder: set {variable}", str(error)) from error
 
 
 def _folder() -> Path:
@@ -27,7 +35,7 @@ def trust(sha256: str) -> None:
         folder = _folder()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         (folder / sha256).touch(mode=0o600)
-    except (OSError, RuntimeError) as error:  # RuntimeError: no home
+    except OSError as error:
         logger.info("cannot remember that this engine was built here (%s): it will be built again", error)
 
 
@@ -35,5 +43,5 @@ def is_trusted(sha256: str) -> bool:
     """Whether this user built the engine."""
     try:
         return (_folder() / sha256).is_file()
-    except (OSError, RuntimeError):
+    except OSError:
         return False

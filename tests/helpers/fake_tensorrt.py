@@ -60,7 +60,7 @@ class World:
         self.dla_cores = 0
         self.builds: list[Config] = []
         self.deserialised = 0
-        self.refuse_build = self.refuse_capture = False
+        self.refuse_build = self.refuse_load = self.refuse_capture = False
         self.contexts: weakref.WeakSet[Context] = weakref.WeakSet()
 
 
@@ -200,6 +200,8 @@ class Runtime:
         return Engine(self.world, json.loads(content[8 : 8 + size]), content[8 + size : -32])
 
     def _refusal(self, content: bytes) -> str:
+        if self.world.refuse_load:
+            return "Requested amount of GPU memory could not be allocated."
         if content[:4] != MAGIC or hashlib.sha256(content[:-32]).digest() != content[-32:]:
             return "Serialization assertion magicTagRead == kMAGIC_TAG failed."
         header = json.loads(content[8 : 8 + int.from_bytes(content[4:8], "little")])

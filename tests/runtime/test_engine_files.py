@@ -247,6 +247,35 @@ def test_none_from_the_builder_is_an_error_in_its_words_and_the_bundle_stays(
     assert not (bundle_copy / "engines").exists()
 
 
+def test_none_from_the_runtime_for_what_was_just_built_is_an_error_in_its_words(
+    imitate: Callable[..., Any], bundle_copy: Path
+) -> None:
+    world = imitate()
+    world.refuse_load = True
+    with pytest.raises(BuildError, match=r"cannot load the engine that it built of models/purifier.*GPU memory could"):
+        open_purifier(bundle_copy)
+    assert world.cuda.live() == {}
+    Bundle.open(bundle_copy).verify()
+
+
+def test_a_user_without_a_home_builds_every_time(
+    built: Any, bundle_copy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for variable in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable)
+    monkeypatch.setattr(Path, "home", no_home)
+    with caplog.at_level(logging.INFO):
+        open_purifier(bundle_copy)
+    assert len(built.builds) == 2
+    assert "cannot remember that this engine was built here" in caplog.text
+    (bundle_copy / "model.sig").write_text("{}")
+    with pytest.raises(OSError, match="no home folder: set XDG_CACHE_HOME"):
+        open_purifier(bundle_copy)
+
+
 def test_a_manifest_that_is_gone_after_the_build_is_told(built: Any, bundle_copy: Path) -> None:
     bundle = Bundle.open(bundle_copy)
     (bundle_copy / "manifest.json").write_text("{")

@@ -190,6 +190,7 @@ def test_the_check_passes(gpu: Any, bundle: Bundle) -> None:
     report = check_bundle(bundle, engine=gpu.engine, rounds=2)
     assert report.passed
     assert {row.engine for row in report.parity} == {gpu.engine}
+    assert report.environment["devices"][gpu.engine].startswith("cuda:0 (")
     assert freed(gpu)
 
 

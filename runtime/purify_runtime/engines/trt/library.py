@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import platform
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -197,7 +198,10 @@ def load_library(builder: Builder) -> Library:
         trt.Builder  # noqa: B018
     except Exception as error:  # a missing shared library may surface as almost anything
         extra = EXTRAS[builder]
-        raise MissingError(f"needs '{extra}': pip install 'purify-edge[{extra}]' ({error})") from error
+        message = f"needs '{extra}': pip install 'purify-edge[{extra}]' ({error})"
+        if builder == "tensorrt" and platform.machine() == "aarch64":
+            message += "; on a Jetson it is part of JetPack: use a virtual environment with --system-site-packages"
+        raise MissingError(message) from error
     return Library(builder, trt, _features(builder, version))
 
 

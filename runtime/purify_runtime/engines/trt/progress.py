@@ -71,21 +71,23 @@ def interruptible(work: Callable[[], Any], cancelled: threading.Event) -> Any:
     """
     done: list[Any] = []
     errors: list[BaseException] = []
+    finished = threading.Event()
 
     def run() -> None:
         try:
             done.append(work())
         except BaseException as error:  # handed on to the thread that waits
             errors.append(error)
+        finally:
+            finished.set()
 
-    thread = threading.Thread(target=run, name="purify-build", daemon=True)
-    thread.start()
-    try:
-        while thread.is_alive():
-            thread.join(0.1)
+    threading.Thread(target=run, name="purify-build", daemon=True).start()
+    try:  # not by Thread.join: until Python 3.13 an interrupted one takes a running thread for ended
+        while not finished.wait(0.1):
+            pass
     except KeyboardInterrupt:
         cancelled.set()
-        thread.join()
+        finished.wait()
         raise
     if errors:
         raise errors[0]
