@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from helpers.keys import make_keys
 from purify_export.cli import main
 from purify_export.engines import open_targets
 from purify_runtime.bundle import Bundle
@@ -22,13 +23,16 @@ def export() -> Invoke:
     return lambda *arguments: CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def test_a_bundle_with_the_engines_that_were_asked_for(
+def test_a_signed_bundle_with_the_engines_that_were_asked_for(
     imitate: Callable[..., Any], export: Invoke, tmp_path: Path
 ) -> None:
     """On a machine with a GPU, where the check of the new bundle builds engines too."""
+    pytest.importorskip("model_signing")
+    private, public = make_keys(tmp_path, "key")
     world = imitate()
     out = tmp_path / "bundle"
-    done = export("--fp16", "--targets", "onnx,rtx", "--batch", "1,4,32", "--compute-capability", "8.6", "--out", out)
+    options = ("--targets", "onnx,rtx", "--batch", "1,4,32", "--compute-capability", "8.6", "--sign", private)
+    done = export("--fp16", *options, "--out", out)
     assert done.exit_code == 0, done.stderr
     assert "models/purifier.fp16.onnx, TensorRT for RTX" in done.stderr
     manifest = Bundle.open(out).manifest
@@ -41,9 +45,10 @@ def test_a_bundle_with_the_engines_that_were_asked_for(
         Bundle.open(out).read(engine.file)
         assert keys[role, "fp32", "tensorrt_rtx"].fingerprint["gpu"] is None  # of the check
     assert len(world.builds) == 6
-    found = {str(path.relative_to(out)) for path in (out / "engines").iterdir()}
-    assert {str(Path(name).parent) for name in found} == {"engines"}
-    assert {path.name for path in out.iterdir()} == {"engines", "models", "golden.npz", "manifest.json", "report.json"}
+    assert Bundle.open(out, verify=public).verified
+    assert {path.name for path in out.iterdir()} == {
+        "engines", "models", "golden.npz", "manifest.json", "report.json", "model.sig"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

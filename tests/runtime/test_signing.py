@@ -1,6 +1,5 @@
 """Signatures of bundles, with OpenSSF's model-signing and keys made here."""
 
-import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from helpers.keys import make_keys
 from purify_runtime.bundle import Bundle
 from purify_runtime.cli.check import main as purify_check
 from purify_runtime.cli.run import main as purify_run
@@ -20,20 +20,6 @@ def keys(tmp_path: Path) -> tuple[Path, Path]:
     """A private key and its public key, in PEM."""
     pytest.importorskip("model_signing")
     return make_keys(tmp_path, "key")
-
-
-def make_keys(folder: Path, name: str) -> tuple[Path, Path]:
-    elliptic = importlib.import_module("cryptography.hazmat.primitives.asymmetric.ec")
-    form = importlib.import_module("cryptography.hazmat.primitives.serialization")
-    key = elliptic.generate_private_key(elliptic.SECP256R1())
-    private, public = folder / f"{name}.pem", folder / f"{name}.pub"
-    private.write_bytes(
-        key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption()),
-    )
-    public.write_bytes(
-        key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo),
-    )
-    return private, public
 
 
 def test_a_signed_bundle_is_verified_wherever_it_is(bundle_copy: Path, keys: tuple[Path, Path]) -> None:
