@@ -62,6 +62,7 @@ class World:
         self.deserialised = 0
         self.refuse_build = self.refuse_load = self.refuse_capture = False
         self.contexts: weakref.WeakSet[Context] = weakref.WeakSet()
+        self.engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 class Network:
@@ -218,6 +219,7 @@ class Engine:
         options = onnxruntime.SessionOptions()
         options.log_severity_level, options.intra_op_num_threads = 4, 1
         self.world, self.profile = world, header["profile"]
+        world.engines.add(self)
         self.session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
         self.input, self.output = self.session.get_inputs()[0], self.session.get_outputs()[0]
         self.num_io_tensors = 2

@@ -63,7 +63,8 @@ def purifier(gpu: Any, bundle: Bundle) -> Iterator[Engine]:
 
 
 def freed(gpu: Any) -> bool:
-    return gpu.world is None or not (gpu.world.cuda.live() or len(gpu.world.contexts))
+    world = gpu.world
+    return world is None or not (world.cuda.live() or len(world.contexts) or len(world.engines))
 
 
 def test_the_engine_says_where_it_runs(gpu: Any, purifier: Engine) -> None:
@@ -154,8 +155,9 @@ def test_after_close_an_engine_refuses_and_holds_nothing(gpu: Any, purifier: Eng
     purifier.close()
     purifier.close()
     assert freed(gpu)
-    with pytest.raises(DeviceError, match="the engine is closed"):
-        purifier.run(np.zeros((1, 1, 28, 28), np.float32))
+    for use in (lambda: purifier.run(np.zeros((1, 1, 28, 28), np.float32)), lambda: purifier.then(purifier)):
+        with pytest.raises(DeviceError, match="the engine is closed"):
+            use()
 
 
 def test_close_waits_for_the_run_under_way(imitate: Callable[..., Any], bundle: Bundle, golden: Any) -> None:

@@ -10,11 +10,11 @@ from purify_runtime.engine_files import EngineFiles
 from purify_runtime.engines import Chain, Engine, HostChain, TensorSpec
 from purify_runtime.engines.trt.build import build_engine
 from purify_runtime.engines.trt.cudart import Cuda, open_cuda
-from purify_runtime.engines.trt.execution import Executor, Stage
+from purify_runtime.engines.trt.execution import CLOSED, Executor, Stage
 from purify_runtime.engines.trt.library import Builder, Library, load_library
 from purify_runtime.engines.trt.log import Log, logger_for
 from purify_runtime.engines.trt.options import BuildOptions
-from purify_runtime.errors import BuildError, MissingError
+from purify_runtime.errors import BuildError, DeviceError, MissingError
 
 if TYPE_CHECKING:
     import tensorrt
@@ -61,16 +61,15 @@ class TrtEngine:
         self._log = Log()
         self._logger = logger_for(self._library.trt, self._log)  # the runtime does not keep it alive
         self._runtime: tensorrt.Runtime = self._library.trt.Runtime(self._logger)
-        engine = self._load(graph, source, files)
-        self._stage = Stage.of(self._library, engine, source)
-        del engine
-        self._executor = Executor(self._library, self._cuda, [self._stage])
+        stage = Stage.of(self._library, self._load(graph, source, files), source)
+        self._stages = [stage]
+        self._executor = Executor(self._library, self._cuda, self._stages)
         self.version = self._library.version
         self.device = f"cuda:0 ({self._cuda.device.name})"
-        self.input_spec = TensorSpec(self._stage.input_name, "float32", (None, *self._stage.input_shape))
-        self.output_spec = TensorSpec(self._stage.output_name, "float32", (None, *self._stage.output_shape))
+        self.input_spec = TensorSpec(stage.input_name, "float32", (None, *stage.input_shape))
+        self.output_spec = TensorSpec(stage.output_name, "float32", (None, *stage.output_shape))
         try:  # what cannot run shows now, while `auto` can still take another engine
-            self.run(np.zeros((1, *self._stage.input_shape), np.float32))
+            self.run(np.zeros((1, *stage.input_shape), np.float32))
         except BaseException:
             self.close()
             raise
@@ -119,14 +118,21 @@ class TrtEngine:
         return self._executor.run(x)[0]
 
     def then(self, other: Engine) -> Chain:
-        """See `Engine.then`: what goes from one engine to the other stays on the GPU."""
+        """See `Engine.then`: what goes from one engine to the other stays on the GPU.
+
+        Raises:
+            DeviceError: one of the two is closed.
+        """
         if isinstance(other, TrtEngine) and other.builder == self.builder:
-            return DeviceChain(Executor(self._library, self._cuda, [self._stage, other._stage]))
+            if not (self._stages and other._stages):
+                raise DeviceError(CLOSED)
+            return DeviceChain(Executor(self._library, self._cuda, [*self._stages, *other._stages]))
         return HostChain(self, other)
 
     def close(self) -> None:
         """See `Engine.close`."""
         self._executor.close()
+        self._stages.clear()  # the weights on the GPU go with the engine, and the engine with its last user
 
     def __enter__(self) -> "TrtEngine":
         return self

@@ -29,6 +29,7 @@ logger = getLogger("purify_runtime")
 Array = NDArray[np.float32]
 PLANS = 4  # batch sizes kept ready in a lane: a single image, full batches, and the rest of a folder or two
 FLOAT_BYTES = 4
+CLOSED = "the engine is closed; open the bundle again"
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,10 @@ class Executor:
         Raises:
             DeviceError: the GPU fails, or the executor is closed.
         """
-        indices = [range(len(self._stages))[index] for index in outputs]
-        most = self._batch[1]
-        results = [np.empty((len(x), *self._stages[index].output_shape), np.float32) for index in indices]
         with self._lane() as lane:
+            indices = [range(len(self._stages))[index] for index in outputs]
+            results = [np.empty((len(x), *self._stages[index].output_shape), np.float32) for index in indices]
+            most = self._batch[1]
             for start in range(0, len(x), most):
                 part = x[start : start + most]
                 for result, output in zip(results, lane.run(part, indices), strict=True):
@@ -103,7 +104,7 @@ class Executor:
     def _lane(self) -> Iterator["_Lane"]:
         with self._changed:
             if self._closed:
-                raise DeviceError("the engine is closed; open the bundle again")
+                raise DeviceError(CLOSED)
             self._busy += 1
             lane = self._idle.pop() if self._idle else None
         try:
@@ -121,13 +122,14 @@ class Executor:
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Wait for the runs under way, and free everything."""
+        """Wait for the runs under way, and free everything; the engines too, where nobody else holds them."""
         with self._changed:
             self._closed = True
             self._changed.wait_for(lambda: not self._busy)
             lanes, self._idle = self._idle, []
         for lane in lanes:
             lane.close()
+        self._stages = ()
 
 
 class _Lane:
