@@ -358,6 +358,12 @@ def test_a_version_has_the_last_row_that_is_not_newer(
     assert [row.since for row in VERSIONS[builder]] == sorted(row.since for row in VERSIONS[builder])
 
 
+@pytest.mark.parametrize("version", ["9.3.0", "10.0.1"])
+def test_versions_between_are_refused_with_the_next_that_works(version: str) -> None:
+    with pytest.raises(MissingError, match=rf"tensorrt {version} is not supported: needs 10\.1 or newer"):
+        libraries._features("tensorrt", version)
+
+
 def test_a_tensorrt_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     old: Any = ModuleType("tensorrt")
     old.__version__, old.Builder = "8.5.2", object

@@ -47,9 +47,11 @@ class Features:
         memory_size: the attribute of an engine that holds the size of its contexts' scratch memory.
         user_memory: how to get a context whose scratch memory is ours: a method of the engine, or a strategy.
         stream_capturable: whether a context must be asked if it can be captured in a CUDA graph.
+        supported: False for versions that no JetPack has and that are not worth a path of their own.
     """
 
     since: tuple[int, ...]
+    supported: bool = True
     network_flags: tuple[str, ...] = ()
     precision_flags: Mapping[str, str] | None = None
     precisions: tuple[str, ...] = TYPED
@@ -78,6 +80,7 @@ VERSIONS: Mapping[Builder, tuple[Features, ...]] = MappingProxyType(
                 memory_size="device_memory_size",
                 user_memory="method",
             ),
+            Features(since=(8, 7), supported=False),  # 9 and 10.0, on their way to the names of 10.1
             Features(  # JetPack 6.1 and 6.2 have 10.3
                 since=(10, 1), network_flags=("STRONGLY_TYPED",), dla=True, dla_typed_by_flags=True
             ),
@@ -211,6 +214,9 @@ def _features(builder: Builder, version: str) -> Features:
     if not rows:
         oldest = ".".join(map(str, VERSIONS[builder][0].since))
         raise MissingError(f"{builder} {version} is too old: needs {oldest} or newer")
+    if not rows[-1].supported:
+        newer = next(row for row in VERSIONS[builder] if row.since > numbers and row.supported)
+        raise MissingError(f"{builder} {version} is not supported: needs {'.'.join(map(str, newer.since))} or newer")
     return rows[-1]
 
 
