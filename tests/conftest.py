@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,3 +74,41 @@ def run(start: Callable[..., "subprocess.Popen[str]"]) -> Callable[..., tuple[in
         return process.returncode, out, err
 
     return run_command
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing that tests build is remembered in the home of whoever runs them."""
+    for variable in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):
+        os.environ[variable] = str(tmp_path_factory.mktemp(variable))
+
+
+@pytest.fixture
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """State and cache of a user who has built nothing yet."""
+    for variable in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / "user" / variable))
+    return tmp_path / "user"
+
+
+@pytest.fixture
+def imitate(monkeypatch: pytest.MonkeyPatch, own_folders: Path) -> Iterator[Callable[..., Any]]:
+    """Put an imitated GPU and library in place; its world. No rule of CUDA or TensorRT may be broken on it."""
+    real = pytest.importorskip("tensorrt_rtx")
+    from helpers.fake_cuda import FakeCuda
+    from helpers.fake_tensorrt import fake_tensorrt
+
+    worlds: list[Any] = []
+
+    def put_in_place(builder: str = "tensorrt_rtx", version: str = real.__version__, **gpu: Any) -> Any:
+        cuda = FakeCuda(**gpu)
+        module = fake_tensorrt(real, cuda, builder=builder, version=version)
+        monkeypatch.setitem(sys.modules, builder, module)
+        monkeypatch.setattr("purify_runtime.engines.trt.cudart._candidates", lambda: ["libcudart.so"])
+        monkeypatch.setattr("purify_runtime.engines.trt.cudart._load", lambda name: cuda)
+        worlds.append(module.world)
+        return module.world
+
+    yield put_in_place
+    for world in worlds:
+        assert world.cuda.violations == []

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 
+from purify_runtime import signing
 from purify_runtime.bundle import MANIFEST, Bundle
 from purify_runtime.errors import BundleError, InputError
 from purify_runtime.manifest import FileEntry, Manifest, encode_manifest
@@ -57,15 +58,20 @@ class BundleWriter:
             os.fsync(file.fileno())
         return FileEntry(path=path, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
-    def finish(self, manifest: Manifest) -> Bundle:
-        """Write the manifest and give the bundle its name; to one that failed, `OUT.failed`, in the place of another.
+    def finish(self, manifest: Manifest, *, sign: Path | None = None) -> Bundle:
+        """Write the manifest, sign with a private key if there is one, and give the bundle its name.
+
+        One that failed takes the name `OUT.failed`, in the place of another.
 
         Raises:
             InputError: something has taken the name meanwhile, or what is at `OUT.failed` is not a failed bundle.
+            InputError, MissingError: see `purify_runtime.signing.sign`.
         """
         if manifest.failed:
             self._keep_apart()
         self.add(MANIFEST, encode_manifest(manifest))
+        if sign:
+            signing.sign(self.path, sign)
         self._refuse()  # again: something may have taken the name meanwhile
         if self._out.exists():
             self._replace()

@@ -1,9 +1,11 @@
 """purify-export: a run's purifier and classifier as a checked bundle."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from purify_runtime.cli.options import build_options, build_options_from
 from purify_toolkit.cli.command import Command
 
 MAX_SIDE = 4096
@@ -43,6 +45,11 @@ def _size(context: click.Context, option: click.Parameter, text: str | None) -> 
     "finds them.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="The bundle's folder; default bundles/NAME.")
+@click.option("--targets", help="What to write: onnx,tensorrt,rtx; default onnx and what is installed and works here.")
+@build_options
+@click.option(
+    "--sign", type=click.Path(path_type=Path), metavar="KEY", help="Private key (PEM) to sign the bundle with."
+)
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.version_option(package_name="purify-edge")
@@ -55,8 +62,11 @@ def main(
     size: tuple[int, int] | None,
     data: Path | None,
     out: Path | None,
+    targets: str | None,
+    sign: Path | None,
     force: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Export RUN: a folder that purify-train wrote, or the name of a pair that ships; default fashion-mnist.
 
@@ -64,6 +74,7 @@ def main(
     code 1 when a model does not agree with PyTorch: the report then says which, what was tried and where the first
     layer diverges, and the bundle is kept apart, as OUT.failed.
     """
+    for_builders = build_options_from(**options)
     click.echo("importing PyTorch and ONNX", err=True)
     from purify_export.export import export_run
     from purify_runtime.cli.tables import print_report
@@ -81,6 +92,9 @@ def main(
         data=data,
         size=size,
         max_accuracy_drop=max_accuracy_drop,
+        targets=None if targets is None else targets.split(","),
+        options=for_builders,
+        sign=sign,
         tell=lambda text: click.echo(f"  {text}", err=True),
     )
     if as_json:

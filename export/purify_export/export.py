@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,33 +16,33 @@ from torch import nn
 
 from purify_export.bundle_writer import BundleWriter
 from purify_export.convert import Converted, Source, convert
+from purify_export.engines import open_targets, write_engines
 from purify_export.gate import gate
 from purify_export.golden_from_run import golden_from_run
 from purify_export.images import FILTER, calibration_of, check_size, images_of, resized
 from purify_export.int8_search import Pair
 from purify_export.onnx_from_torch import check_graph, onnx_from_torch
-from purify_runtime.bundle import Bundle
+from purify_runtime.bundle import MANIFEST, Bundle
 from purify_runtime.check import BATCHES, Limits, check_bundle, some_images
+from purify_runtime.engine_files import LOCK
 from purify_runtime.engines import require_engine
-from purify_runtime.engines.tensorrt import EXTRAS, build_engine, installed_builders
-from purify_runtime.errors import MissingError
+from purify_runtime.engines.trt.options import BuildOptions
 from purify_runtime.golden import GoldenSplit, encode_golden
 from purify_runtime.latency import Contestant
 from purify_runtime.manifest import (
     SCHEMA_VERSION,
-    EngineEntry,
     GoldenEntry,
     InputContract,
     Manifest,
     ModelEntry,
     Precision,
     Role,
+    encode_manifest,
 )
-from purify_runtime.pipeline import BATCH
 from purify_runtime.report import Report, encode_report
+from purify_runtime.signing import require_key
 from purify_toolkit.run_folder import RunFolder
 
-ENGINE_BATCH = (1, BATCH // 4, BATCH)
 ROUNDS = 50  # of the latency measurement: the whole command is to take less than a minute
 Tell = Callable[[str], None]
 
@@ -71,6 +72,9 @@ def export_run(
     data: Path | None = None,
     size: tuple[int, int] | None = None,
     max_accuracy_drop: float = Limits.max_accuracy_drop,
+    targets: Sequence[str] | None = None,
+    options: BuildOptions | None = None,
+    sign: Path | None = None,
 ) -> tuple[Bundle, Report]:
     """Write the bundle of a run; one that breaks a limit is marked as failed and goes to `OUT.failed`.
 
@@ -83,14 +87,23 @@ def export_run(
         data: the run's dataset, for golden set and calibration; without it the test images that travel with the run.
         size: height and width of the images; None for those that the run was trained on.
         max_accuracy_drop: by how much any model's accuracy may lie below PyTorch's, as a fraction.
+        targets: see `open_targets`.
+        options: for the builders; None for the defaults.
+        sign: a private key to sign the bundle with.
 
     Raises:
         InputError: the run is not finished, `data` does not fit it, too few images are left to calibrate INT8 on, the
             classifier does not take images of `size`, or `out` cannot be written.
-        BuildError: a network cannot be exported or converted, or a TensorRT builder that is installed refuses a model.
-        MissingError: no engine is installed to check the models with; no test images can be had.
+        BuildError: a network cannot be exported or converted, or a TensorRT builder refuses a model.
+        MissingError: no engine is installed to check the models with; no test images can be had; a target or the
+            library to sign with is not here.
     """
     require_engine()
+    if sign:
+        require_key(sign)
+    options = options or BuildOptions()
+    built: list[Precision] = [precision for precision in precisions if precision != "fp32"] or ["fp32"]
+    builders = open_targets(targets, options, built, tell)
     with BundleWriter(out, force=force) as writer:
         with _stage(tell, f"loading {run.path}"):
             networks = Networks.load(run)
@@ -116,7 +129,8 @@ def export_run(
                 calibration = calibration_of(run, networks.classifier, resized(others, shape[1:]))
                 source = replace(source, calibration=calibration)
         converted, models, graphs = _write_models(writer, source, precisions, tell)
-        engines = _write_engines(writer, models, graphs, precisions, tell)
+        to_build = [model for model in models if model.precision in built]
+        engines = write_engines(writer, to_build, graphs, builders, options, partial(_stage, tell), tell)
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
             name=run.info["recipe"],
@@ -131,6 +145,7 @@ def export_run(
         )
         limits = Limits(max_accuracy_drop=max_accuracy_drop)
         with _stage(tell, "parity and latency against PyTorch"):
+            writer.add(MANIFEST, encode_manifest(manifest))  # engines that the check builds are recorded in it
             bundle = Bundle(writer.path, manifest)
             report = check_bundle(
                 bundle,
@@ -139,11 +154,13 @@ def export_run(
                 rounds=ROUNDS,
                 also_timed=_reference_calls(networks, splits["clean"]),
             )
+            manifest = Bundle.open(writer.path).manifest
+            (writer.path / LOCK).unlink(missing_ok=True)
         with _stage(tell, "gate"):
             report = gate(report, bundle, converted, splits, limits)
         broken = tuple(check.name for check in report.checks if not check.passed)
         entry = writer.add("report.json", encode_report(report))
-        return writer.finish(msgspec.structs.replace(manifest, report=entry, failed=broken)), report
+        return writer.finish(msgspec.structs.replace(manifest, report=entry, failed=broken), sign=sign), report
 
 
 @contextmanager
@@ -176,39 +193,6 @@ def _write_models(
                 entry = writer.add(f"models/{role}.{precision}.onnx", graphs[role, precision])
                 entries.append(ModelEntry(role=role, precision=precision, file=entry))
     return found, entries, graphs
-
-
-def _write_engines(
-    writer: BundleWriter,
-    models: Sequence[ModelEntry],
-    graphs: dict[tuple[Role, Precision], bytes],
-    precisions: Sequence[Precision],
-    tell: Tell,
-) -> list[EngineEntry]:
-    """Engines of all precisions but fp32, unless it is the only one, by every builder that works here."""
-    entries = []
-    for builder in installed_builders():
-        for model in models:
-            if model.precision == "fp32" and len(precisions) > 1:
-                continue
-            path = f"engines/{model.role}.{model.precision}.{EXTRAS[builder]}.engine"
-            try:
-                with _stage(tell, path):
-                    graph = graphs[model.role, model.precision]
-                    built = build_engine(graph, builder=builder, batch=ENGINE_BATCH, source=model.file.path)
-            except MissingError as error:
-                tell(f"no {builder} engines: {error}")
-                break
-            entries.append(
-                EngineEntry(
-                    role=model.role,
-                    precision=model.precision,
-                    builder=builder,
-                    file=writer.add(path, built.content),
-                    fingerprint=built.fingerprint,
-                )
-            )
-    return entries
 
 
 def _reference_calls(networks: Networks, split: GoldenSplit) -> dict[Contestant, Callable[[], Any]]:

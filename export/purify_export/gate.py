@@ -13,6 +13,7 @@ from purify_export.half_from_fp32 import FORMATS, Half, rounding_from_half
 from purify_export.int8_from_fp32 import quantised_layers
 from purify_runtime.bundle import Bundle
 from purify_runtime.check import EngineSet, Limits, checks_of, parity_of
+from purify_runtime.engines import HostChain
 from purify_runtime.engines.onnxruntime import OnnxRuntimeEngine
 from purify_runtime.golden import GoldenSplit
 from purify_runtime.manifest import Precision
@@ -81,7 +82,8 @@ def _simulated(half: Half, converted: Converted, bundle: Bundle, golden: Mapping
             )
             for role, graph in converted.graphs.items()
         }
-        return list(parity_of(EngineSet(half, **engines), golden, bundle))
+        pipeline = HostChain(engines["purifier"], engines["classifier"])
+        return list(parity_of(EngineSet(half, pipeline=pipeline, **engines), golden, bundle))
 
 
 def _pixel_check(row: ParityRow) -> Check:

@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from purify_runtime import signing
 from purify_runtime.errors import BundleError
 from purify_runtime.manifest import FileEntry, Manifest, ModelEntry, parse_manifest
 
@@ -13,23 +14,35 @@ MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Bundle:
-    """A folder that `purify-export` wrote."""
+    """A folder that `purify-export` wrote.
+
+    Attributes:
+        path: of the folder.
+        manifest: what it holds.
+        verified: whether its signature was found to be that of a key which the user trusts.
+    """
 
     path: Path
     manifest: Manifest
+    verified: bool = False
 
     @classmethod
-    def open(cls, path: str | Path, *, allow_failed: bool = False) -> "Bundle":
+    def open(cls, path: str | Path, *, verify: Path | None = None, allow_failed: bool = False) -> "Bundle":
         """Read the manifest; files are verified when they are read.
 
         Args:
             path: the bundle's folder.
+            verify: a public key, whose owner must have signed the bundle.
             allow_failed: open even a bundle that broke a limit when it was exported.
 
         Raises:
-            BundleError: no bundle there, a manifest that cannot be used, or a bundle that is marked as failed.
+            BundleError: no bundle there, a manifest that cannot be used, a bundle that is marked as failed, or not what
+                the key's owner signed.
+            InputError, MissingError: see `purify_runtime.signing.verify`.
         """
         path = Path(path)
+        if verify is not None:
+            signing.verify(path, verify)
         manifest = path / MANIFEST
         try:
             with manifest.open("rb") as file:
@@ -48,7 +61,7 @@ class Bundle:
                 f"{path} failed its export and is marked so: {parsed.failed[0]}{more}, see {path}/report.json; "
                 "export it again, or use it all the same with --allow-failed (in Python, allow_failed=True)"
             )
-        return cls(path, parsed)
+        return cls(path, parsed, verified=verify is not None)
 
     def read(self, entry: FileEntry) -> bytes:
         """The content of a file, verified. What is returned is what was hashed: the file is read once.
@@ -73,13 +86,13 @@ class Bundle:
         return content
 
     def verify(self) -> None:
-        """Read every file that the manifest lists.
+        """Read every file that the manifest lists, but engines: one that is damaged is built again from its graph.
 
         Raises:
             BundleError: see `read`.
         """
         manifest = self.manifest
-        entries = [model.file for model in manifest.models] + [engine.file for engine in manifest.engines]
+        entries = [model.file for model in manifest.models]
         for entry in (*entries, manifest.golden.file, *([manifest.report] if manifest.report else [])):
             self.read(entry)
 

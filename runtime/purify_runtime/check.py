@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purify_runtime.bundle import Bundle
-from purify_runtime.engines import Engine
+from purify_runtime.engine_files import EnginePolicy
+from purify_runtime.engines import Chain, Engine
 from purify_runtime.errors import BundleError, InputError
 from purify_runtime.golden import GoldenSplit, load_golden
 from purify_runtime.images import as_batch
@@ -49,6 +50,7 @@ def check_bundle(
     precisions: Sequence[str] = (),
     limits: Limits | None = None,
     rounds: int = ROUNDS,
+    policy: EnginePolicy | None = None,
     also_timed: Mapping[Contestant, Callable[[], object]] | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Report:
@@ -60,6 +62,7 @@ def check_bundle(
         precisions: those to check; empty for all that the bundle has.
         limits: what must hold; None for the defaults.
         rounds: timed calls of each contestant, 0 for no timing.
+        policy: what may be done about engine files; None for the defaults.
         also_timed: further contestants in the same rounds, the PyTorch reference, say.
         tell: told what is being done.
 
@@ -77,7 +80,7 @@ def check_bundle(
     if unknown:
         raise InputError(f"{bundle.path} has no {', '.join(unknown)}, only {', '.join(bundle.precisions('defended'))}")
     with ExitStack() as stack:
-        sets, not_checked = _open(bundle, precisions, engine, stack, asked=asked)
+        sets, not_checked = _open(bundle, precisions, engine, stack, policy, asked=asked)
         parity: list[ParityRow] = []
         for engines in sets:
             tell(f"parity: {engines.engine}, {engines.precision}")
@@ -87,7 +90,8 @@ def check_bundle(
     checks = list(checks_of(parity, latency, limits))
     used = {engines.engine: engines.purifier.version for engines in sets}
     return Report(
-        environment=environment({"purify-edge": version("purify-edge")} | used),
+        environment=environment({"purify-edge": version("purify-edge")} | used)
+        | {"devices": {engines.engine: engines.purifier.device for engines in sets}},
         parity=tuple(parity),
         latency=tuple(latency),
         checks=tuple(checks),
@@ -97,7 +101,13 @@ def check_bundle(
 
 
 def _open(
-    bundle: Bundle, precisions: Sequence[str], engine: str, stack: ExitStack, *, asked: bool
+    bundle: Bundle,
+    precisions: Sequence[str],
+    engine: str,
+    stack: ExitStack,
+    policy: EnginePolicy | None,
+    *,
+    asked: bool,
 ) -> tuple[list["EngineSet"], list[NotChecked]]:
     """The engines of each precision, and the precisions that this machine's engine has no kernels for.
 
@@ -106,7 +116,7 @@ def _open(
     sets, not_checked = [], []
     for precision in precisions:
         try:
-            sets.append(EngineSet.open(bundle, precision, engine, stack))
+            sets.append(EngineSet.open(bundle, precision, engine, stack, policy))
         except BundleError as error:
             if asked or precision != "bf16":
                 raise
@@ -122,16 +132,21 @@ class EngineSet:
     purifier: Engine
     classifier: Engine
     defended: Engine
+    pipeline: Chain
 
     @classmethod
-    def open(cls, bundle: Bundle, precision: str, engine: str, stack: ExitStack) -> "EngineSet":
+    def open(
+        cls, bundle: Bundle, precision: str, engine: str, stack: ExitStack, policy: EnginePolicy | None = None
+    ) -> "EngineSet":
         """Open the models of a precision; `stack` closes them."""
-        purifier = stack.enter_context(open_model(bundle, "purifier", precision, engine))
+        purifier = stack.enter_context(open_model(bundle, "purifier", precision, engine, policy))
         classifier, defended = (
-            stack.enter_context(open_model(bundle, role, precision, purifier.name))
+            stack.enter_context(open_model(bundle, role, precision, purifier.name, policy))
             for role in ("classifier", "defended")
         )
-        return cls(precision, purifier, classifier, defended)
+        pipeline = purifier.then(classifier)
+        stack.callback(pipeline.close)
+        return cls(precision, purifier, classifier, defended, pipeline)
 
     @property
     def engine(self) -> str:
@@ -143,7 +158,7 @@ class EngineSet:
         return {
             "purifier": self.purifier.run,
             "classifier": self.classifier.run,
-            "pipeline": lambda x: self.classifier.run(self.purifier.run(x)),
+            "pipeline": self.pipeline.last,
             "defended": self.defended.run,
         }
 

@@ -23,3 +23,11 @@ class MissingError(PurifyError, RuntimeError):
 
 class BuildError(PurifyError, RuntimeError):
     """A graph or an engine that its builder refused; carries the builder's own words."""
+
+
+class DeviceError(MissingError):
+    """A GPU that fails, runs out of memory, or is not there; `code` is CUDA's, where it gave one."""
+
+    def __init__(self, message: str, *, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code

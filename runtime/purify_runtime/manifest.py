@@ -59,6 +59,11 @@ class EngineEntry(msgspec.Struct, frozen=True, kw_only=True):
     file: FileEntry
     fingerprint: dict[str, Any]
 
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What it is the engine of: role, precision and builder."""
+        return self.role, self.precision, self.builder
+
 
 class GoldenEntry(msgspec.Struct, frozen=True, kw_only=True):
     """The golden set's file, its images a split, and the attack that made the adversarial ones.

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purify_runtime.bundle import Bundle
+from purify_runtime.engine_files import EngineFiles, EnginePolicy
 from purify_runtime.engines import Engine, open_engine
 from purify_runtime.errors import BundleError
 from purify_runtime.images import as_batch
@@ -43,10 +44,18 @@ class Pipeline:
         self.input = manifest.input
         self.class_names = manifest.class_names
         self._purifier, self._classifier = purifier, classifier
+        self._chain = purifier.then(classifier)
 
     @classmethod
     def load(
-        cls, bundle: str | Path, *, engine: str = "auto", precision: str = "fp32", allow_failed: bool = False
+        cls,
+        bundle: str | Path,
+        *,
+        engine: str = "auto",
+        precision: str = "fp32",
+        verify: Path | None = None,
+        policy: EnginePolicy | None = None,
+        allow_failed: bool = False,
     ) -> "Pipeline":
         """Open a bundle; every file is verified against its manifest before it is used.
 
@@ -54,19 +63,24 @@ class Pipeline:
             bundle: a folder that `purify-export` wrote.
             engine: `auto`, or a key of `purify_runtime.engines.ENGINES`.
             precision: of the graphs; on a CPU fp32 is the fastest.
+            verify: a public key, whose owner must have signed the bundle.
+            policy: what may be done about engine files; None for the defaults.
             allow_failed: take even a bundle that broke a limit when it was exported.
 
         Raises:
-            BundleError: the bundle is incomplete, damaged or marked as failed, or has no such precision.
+            BundleError: the bundle is incomplete, damaged, marked as failed or not what was signed, or has no such
+                precision.
             InputError: no engine of this name.
             MissingError: the engine cannot be had here.
+            BuildError: the engine cannot be built of the bundle's graphs.
         """
-        opened = Bundle.open(bundle, allow_failed=allow_failed)
+        opened = Bundle.open(bundle, verify=verify, allow_failed=allow_failed)
         with ExitStack() as stack:
-            purifier = stack.enter_context(open_model(opened, "purifier", precision, engine))
-            classifier = open_model(opened, "classifier", precision, purifier.name)
+            purifier = stack.enter_context(open_model(opened, "purifier", precision, engine, policy))
+            classifier = stack.enter_context(open_model(opened, "classifier", precision, purifier.name, policy))
+            pipeline = cls(opened.manifest, purifier, classifier)
             stack.pop_all()
-        return cls(opened.manifest, purifier, classifier)
+        return pipeline
 
     def purify(self, images: NDArray[np.generic]) -> NDArray[np.float32]:
         """The purified images, float32 `[N, C, H, W]` in [0, 1].
@@ -82,9 +96,19 @@ class Pipeline:
         Raises:
             InputError: the images are not as the class says.
         """
-        purified = self.purify(images)
-        probabilities = softmax(in_batches(self._classifier.run, purified))
+        x = as_batch(images, self.input)
+        parts = [self._chain.run(x[start : start + BATCH]) for start in range(0, len(x), BATCH)]
+        purified, logits = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
+        probabilities = softmax(logits)
         return Prediction(probabilities.argmax(axis=1), probabilities, purified)
+
+    def probabilities(self, images: NDArray[np.generic]) -> NDArray[np.float32]:
+        """The probabilities `[N, K]` of `predict` alone: on a GPU the purified images are not brought back.
+
+        Raises:
+            InputError: the images are not as the class says.
+        """
+        return softmax(in_batches(self._chain.last, as_batch(images, self.input)))
 
     def classify(self, images: NDArray[np.generic]) -> NDArray[np.float32]:
         """The classifier's probabilities `[N, K]` for the images as they are, *not* purified; for comparison.
@@ -96,6 +120,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Free the engines."""
+        self._chain.close()
         self._purifier.close()
         self._classifier.close()
 
@@ -108,16 +133,17 @@ class Pipeline:
         self.close()
 
 
-def open_model(bundle: Bundle, role: str, precision: str, engine: str) -> Engine:
+def open_model(bundle: Bundle, role: str, precision: str, engine: str, policy: EnginePolicy | None = None) -> Engine:
     """An engine with a model of the bundle, verified.
 
     Raises:
         BundleError: damaged, no such model, or its input or output is not what the manifest says.
-        InputError, MissingError: see `open_engine`.
+        InputError, MissingError, BuildError: see `open_engine`.
     """
     entry = bundle.model(role, precision)
     graph, source = bundle.read(entry.file), entry.file.path
-    opened = open_engine(engine, graph, source=source)
+    files = EngineFiles(bundle=bundle, model=entry, policy=policy or EnginePolicy())
+    opened = open_engine(engine, graph, source=source, files=files)
     contract = bundle.manifest.input
     image = (None, contract.channels, contract.height, contract.width)
     logits = (None, len(bundle.manifest.class_names))

@@ -5,15 +5,15 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
-from purify_export import export, range_scan
+from purify_export import engines, range_scan
 from purify_export.cli import main
 from purify_runtime.bundle import Bundle
-from purify_runtime.errors import MissingError
 from purify_toolkit.pretrained import FOLDER
 
 Run = Callable[..., tuple[int, str, str]]
@@ -120,15 +120,15 @@ def test_a_disk_that_fills_up_ends_with_2_and_leaves_no_half_bundle(run: Run, tm
 
 
 def test_a_builder_that_finds_no_gpu_is_reported_and_left_out(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    imitate: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise MissingError("tensorrt cannot build here, it needs a GPU and its driver: no CUDA-capable device")
-
-    monkeypatch.setattr(export, "installed_builders", lambda: ["tensorrt"])
-    monkeypatch.setattr(export, "build_engine", refuse)
+    imitate("tensorrt", "10.3.0").cuda.count = 0
+    monkeypatch.setattr(engines, "installed_builders", lambda: ["tensorrt"])
     main(["--out", str(tmp_path / "bundle")], standalone_mode=False)
-    assert "no tensorrt engines: tensorrt cannot build here" in capsys.readouterr().err
+    assert "no tensorrt engines: needs an NVIDIA GPU and its driver: CUDA finds no GPU" in capsys.readouterr().err
     assert Bundle.open(tmp_path / "bundle").manifest.engines == ()
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from purify_export.export import export_run
 from purify_runtime.bundle import Bundle
-from purify_runtime.engines.tensorrt import installed_builders
+from purify_runtime.engines.trt.library import installed_builders
 from purify_runtime.golden import load_golden
 from purify_runtime.pipeline import Pipeline
 from purify_toolkit.errors import InputError

@@ -31,3 +31,16 @@ def bad_image(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str
     path = tmp_path / request.param
     path.write_bytes(content)
     return path, message
+
+
+@pytest.fixture
+def model_files(bundle_copy: Path) -> Callable[..., Any]:
+    """The engine files of a model in a copied bundle."""
+    from purify_runtime.bundle import Bundle
+    from purify_runtime.engine_files import EngineFiles, EnginePolicy
+
+    def of(role: str = "purifier", precision: str = "fp32", **policy: bool) -> EngineFiles:
+        bundle = Bundle.open(bundle_copy)
+        return EngineFiles(bundle=bundle, model=bundle.model(role, precision), policy=EnginePolicy(**policy))
+
+    return of

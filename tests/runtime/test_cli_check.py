@@ -85,7 +85,7 @@ def test_a_bad_bundle_ends_with_2_and_one_message(run: Run, bundle_copy: Path, d
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--engine", "abacus"), "no engine 'abacus'; known: auto, onnxruntime"),
+        (("--engine", "abacus"), "no engine 'abacus'; known: auto, tensorrt, rtx, onnxruntime"),
         (("--precision", "int8"), "has no int8, only fp32, fp16"),
         (("--min-agreement", "1.5"), "1.5 is not in the range 0<=x<=1"),
         (("--max-latency-ms", "5", "--rounds", "0"), "needs at least one timed round"),

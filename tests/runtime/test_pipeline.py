@@ -87,3 +87,11 @@ def test_other_sizes_than_the_graphs_are_refused(edit_manifest: Any) -> None:
 
 def test_large_logits_do_not_overflow() -> None:
     np.testing.assert_allclose(softmax(np.array([[1e4, 0.0], [-1e4, -1e4]], np.float32)), [[1, 0], [0.5, 0.5]])
+
+
+def test_probabilities_alone_are_those_of_the_prediction(bundle_path: Path) -> None:
+    images = load_golden(Bundle.open(bundle_path))["adversarial"].images[:70]  # more than one batch
+    with Pipeline.load(bundle_path, engine="onnxruntime") as pipeline:
+        prediction = pipeline.predict(images)
+        np.testing.assert_array_equal(pipeline.probabilities(images), prediction.probabilities)
+        np.testing.assert_array_equal(pipeline.purify(images), prediction.purified)

@@ -10,6 +10,7 @@ MODULES = {
     "purify-train": "purify_toolkit.cli.train",
     "purify-eval": "purify_toolkit.cli.evaluate",
     "purify-export": "purify_export.cli",
+    "purify-build": "purify_runtime.cli.build",
     "purify-check": "purify_runtime.cli.check",
     "purify-run": "purify_runtime.cli.run",
 }
@@ -27,6 +28,10 @@ MODULES = {
         ("purify-export", "onnx", "export"),
         ("purify-export", "onnxscript", "export"),
         ("purify-export", "onnxruntime", "cpu"),
+        ("purify-build --engine rtx", "tensorrt_rtx", "rtx"),
+        ("purify-build --engine tensorrt", "tensorrt", "tensorrt"),
+        ("purify-check --engine rtx", "tensorrt_rtx", "rtx"),
+        ("purify-check --verify key", "model_signing", "sign"),
         ("purify-check", "onnxruntime", "cpu"),
         ("purify-run", "onnxruntime", "cpu"),
     ],
@@ -35,11 +40,13 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(
     bundle_path: Path, tmp_path: Path, command: str, package: str, extra: str
 ) -> None:
     image = tmp_path / "image.png"
+    command, *options = command.split()
     arguments = {
         "purify-train": ["fashion-mnist", "--out", str(tmp_path / "out")],
         "purify-eval": [],
         "purify-export": ["--out", str(tmp_path / "out")],
-        "purify-check": [str(bundle_path)],
+        "purify-build": [str(bundle_path), *options],
+        "purify-check": [str(bundle_path), *options],
         "purify-run": [str(bundle_path), str(image)],
     }[command]
     # None in sys.modules makes Python's own import machinery say that there is no such module.

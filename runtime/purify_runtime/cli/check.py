@@ -5,11 +5,13 @@ from pathlib import Path
 import click
 
 from purify_runtime.cli.command import Command
+from purify_runtime.cli.options import engine_options, policy_from
 
 
 @click.command(cls=Command)
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--engine", default="auto", show_default=True, help="auto or onnxruntime.")
+@click.option("--engine", default="auto", show_default=True, help="auto, tensorrt, rtx or onnxruntime.")
+@engine_options
 @click.option("--precision", "precisions", multiple=True, help="Check only this precision; may be repeated.")
 @click.option(
     "--min-agreement",
@@ -38,6 +40,9 @@ from purify_runtime.cli.command import Command
 def main(
     bundle: Path,
     engine: str,
+    no_build: bool,
+    trust_engines: bool,
+    verify: Path | None,
     precisions: tuple[str, ...],
     min_agreement: float | None,
     max_accuracy_drop: float,
@@ -57,11 +62,12 @@ def main(
 
     limits = Limits(min_agreement=min_agreement, max_accuracy_drop=max_accuracy_drop, max_latency_ms=max_latency_ms)
     report = check_bundle(
-        Bundle.open(bundle, allow_failed=allow_failed),
+        Bundle.open(bundle, verify=verify, allow_failed=allow_failed),
         engine=engine,
         precisions=precisions,
         limits=limits,
         rounds=rounds,
+        policy=policy_from(no_build=no_build, trust_engines=trust_engines),
         tell=lambda text: click.echo(f"  {text}", err=True),
     )
     if as_json:

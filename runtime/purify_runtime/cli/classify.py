@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from purify_runtime.engine_files import EnginePolicy
 from purify_runtime.errors import InputError
 from purify_runtime.files import atomic
 from purify_runtime.grid import GRID_IMAGES, Tile, draw_grid
@@ -59,6 +60,8 @@ class Job:
     files: tuple[Path, ...]
     engine: str
     precision: str
+    verify: Path | None
+    policy: EnginePolicy
     save: Path | None
     save_grid: Path | None
     force: bool
@@ -76,7 +79,12 @@ class Job:
         self._prepare_outputs()
         tiles: list[Tile] = []
         with Pipeline.load(
-            self.bundle, engine=self.engine, precision=self.precision, allow_failed=self.allow_failed
+            self.bundle,
+            engine=self.engine,
+            precision=self.precision,
+            verify=self.verify,
+            policy=self.policy,
+            allow_failed=self.allow_failed,
         ) as pipeline:
             files = iter(self.files)
             while batch := list(islice(files, BATCH)):

@@ -5,12 +5,14 @@ from pathlib import Path
 import click
 
 from purify_runtime.cli.command import Command
+from purify_runtime.cli.options import engine_options, policy_from
 
 
 @click.command(cls=Command)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--engine", default="auto", show_default=True, help="auto or onnxruntime.")
+@click.option("--engine", default="auto", show_default=True, help="auto, tensorrt, rtx or onnxruntime.")
+@engine_options
 @click.option("--precision", default="fp32", show_default=True, help="Of the models; fp32 is the fastest on a CPU.")
 @click.option("--save", type=click.Path(path_type=Path), help="Folder for the purified images, as PNG.")
 @click.option(
@@ -24,6 +26,9 @@ def main(
     bundle: Path,
     files: tuple[Path, ...],
     engine: str,
+    no_build: bool,
+    trust_engines: bool,
+    verify: Path | None,
     precision: str,
     save: Path | None,
     save_grid: Path | None,
@@ -42,6 +47,8 @@ def main(
         files=files,
         engine=engine,
         precision=precision,
+        verify=verify,
+        policy=policy_from(no_build=no_build, trust_engines=trust_engines),
         save=save,
         save_grid=save_grid,
         force=force,

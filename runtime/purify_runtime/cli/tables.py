@@ -17,6 +17,9 @@ def print_report(report: Report, console: Console | None = None) -> None:
     console.print(
         f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, {versions}", style="dim"
     )
+    devices = [device for device in machine.get("devices", {}).values() if device != "cpu"]
+    if devices:
+        console.print(", ".join(devices), style="dim")
     console.print(_parity(report))
     if any(row.engine == SIMULATION for row in report.parity):
         console.print("* simulated in float32, each weight and each tensor rounded", style="dim")

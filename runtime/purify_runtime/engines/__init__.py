@@ -5,14 +5,19 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from purify_runtime.errors import InputError, MissingError
+from purify_runtime.errors import BuildError, InputError, MissingError
+
+if TYPE_CHECKING:
+    from purify_runtime.engine_files import EngineFiles
 
 logger = logging.getLogger("purify_runtime")
+
+Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,11 @@ class Engine(Protocol):
     input_spec: TensorSpec
     output_spec: TensorSpec
 
-    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, x: Array) -> Array:
         """The graph's output for a contiguous input of the input spec's shape."""
+
+    def then(self, other: "Engine") -> "Chain":
+        """The two in a row: this engine's output is the other's input. To be closed before either."""
 
     def close(self) -> None:
         """Free what the engine holds; it cannot run any more."""
@@ -54,33 +62,73 @@ class Engine(Protocol):
         """Close."""
 
 
-ENGINES: dict[str, str] = {"onnxruntime": "purify_runtime.engines.onnxruntime:OnnxRuntimeEngine"}
-"""Engine name -> `module:class`, fastest first; the class takes an ONNX graph's bytes and a name for messages.
+class Chain(Protocol):
+    """Two engines in a row."""
+
+    def run(self, x: Array) -> tuple[Array, Array]:
+        """The outputs of the first and of the second."""
+
+    def last(self, x: Array) -> Array:
+        """The second's output alone, which may be faster."""
+
+    def close(self) -> None:
+        """Free what the chain holds beside the engines."""
+
+
+@dataclass(frozen=True)
+class HostChain:
+    """Two engines in a row, by way of numpy."""
+
+    first: Engine
+    second: Engine
+
+    def run(self, x: Array) -> tuple[Array, Array]:
+        """See `Chain.run`."""
+        between = self.first.run(x)
+        return between, self.second.run(between)
+
+    def last(self, x: Array) -> Array:
+        """See `Chain.last`."""
+        return self.run(x)[1]
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+ENGINES: dict[str, str] = {
+    "tensorrt": "purify_runtime.engines.tensorrt:TensorRTEngine",
+    "rtx": "purify_runtime.engines.rtx:RtxEngine",
+    "onnxruntime": "purify_runtime.engines.onnxruntime:OnnxRuntimeEngine",
+}
+"""Engine name -> `module:class`, fastest first; the class takes an ONNX graph's bytes, a name for messages, and the
+bundle's engine files.
 
 The module also has `require()`, which returns its library or raises MissingError.
 """
 
 
-def open_engine(name: str, graph: bytes, *, source: str) -> Engine:
+def open_engine(name: str, graph: bytes, *, source: str, files: "EngineFiles | None" = None) -> Engine:
     """Open an engine by name, or for `auto` the first of ENGINES that really loads the graph here.
 
     Args:
         name: `auto`, or a key of ENGINES.
         graph: an ONNX model, verified.
         source: what errors call it.
+        files: the bundle's engine files of the model, for engines that have such.
 
     Raises:
         InputError: no engine of this name.
         MissingError: its library is not installed or does not work here; for `auto`, that goes for every engine.
+        BuildError: an engine cannot be built of the graph; `auto` then takes another.
         BundleError: the graph cannot be loaded.
     """
     if name != "auto":
-        return _engine_class(name)(graph, source=source)
+        return _engine_class(name)(graph, source=source, files=files)
     reasons: list[str] = []
     for candidate in ENGINES:
         try:
-            engine = _engine_class(candidate)(graph, source=source)
-        except MissingError as error:
+            engine = _engine_class(candidate)(graph, source=source, files=files)
+        except (MissingError, BuildError) as error:
             reasons.append(f"{candidate} {error}")
             continue
         why = f"; not {'; '.join(reasons)}" if reasons else ""

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from purify_runtime.engines import TensorSpec
+from purify_runtime.engine_files import EngineFiles
+from purify_runtime.engines import Chain, Engine, HostChain, TensorSpec
 from purify_runtime.errors import BundleError, MissingError
 
 DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
@@ -28,7 +29,7 @@ def require() -> Any:
 
 
 class OnnxRuntimeEngine:
-    """A session on the CPU execution provider.
+    """A session on the CPU execution provider. It has no use for engine files.
 
     Raises:
         MissingError: onnxruntime is not installed, or its CPU provider is absent.
@@ -38,7 +39,7 @@ class OnnxRuntimeEngine:
     name = "onnxruntime"
     device = "cpu"
 
-    def __init__(self, graph: bytes, *, source: str) -> None:
+    def __init__(self, graph: bytes, *, source: str, files: EngineFiles | None = None) -> None:
         onnxruntime = require()
         self.version: str = onnxruntime.__version__
         options = onnxruntime.SessionOptions()
@@ -64,6 +65,10 @@ class OnnxRuntimeEngine:
         (output,) = self._session.run(self._outputs, {self.input_spec.name: x})
         result: NDArray[np.float32] = output
         return result
+
+    def then(self, other: Engine) -> Chain:
+        """See `Engine.then`."""
+        return HostChain(self, other)
 
     def close(self) -> None:
         """See `Engine.close`."""

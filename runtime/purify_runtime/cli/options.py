@@ -1,0 +1,107 @@
+"""Options that several commands share: what to ask of a builder, and what may be done about engine files."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from purify_runtime.engine_files import EnginePolicy
+    from purify_runtime.engines.trt.options import BuildOptions
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+_BUILD = (
+    click.option("--batch", metavar="MIN,OPT,MAX", help="Batches the engines take; default 1,16,64."),
+    click.option("--workspace", type=int, metavar="MIB", help="Scratch memory that a layer may take, in MiB."),
+    click.option("--opt-level", type=int, metavar="0-5", help="0 builds fast, 5 builds the fastest engines."),
+    click.option(
+        "--timing-cache", type=click.Path(path_type=Path), help="File that keeps timings, for faster builds (TensorRT)."
+    ),
+    click.option(
+        "--compute-capability",
+        "compute_capabilities",
+        multiple=True,
+        metavar="X.Y",
+        help="GPUs to build for (TensorRT for RTX), 8.6 say; may be repeated.",
+    ),
+    click.option("--dla", type=int, metavar="CORE", help="Run on this deep learning accelerator of a Jetson Orin."),
+    click.option("--version-compatible", is_flag=True, help="Engines that later versions of TensorRT load too."),
+    click.option("--hardware-compatible", is_flag=True, help="Engines for other GPUs too, Ampere and later."),
+)
+_ENGINES = (
+    click.option("--no-build", is_flag=True, help="Refuse, rather than build an engine that is missing or unfit."),
+    click.option(
+        "--trust-engines", is_flag=True, help="Load the bundle's engines, which are executable code, unverified."
+    ),
+)
+_VERIFY = click.option(
+    "--verify",
+    type=click.Path(path_type=Path),
+    metavar="KEY",
+    help="Public key (PEM) whose owner must have signed the bundle; its engines are then trusted.",
+)
+
+
+def _all(*options: Decorator) -> Decorator:
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+build_options = _all(*_BUILD)
+"""What `build_options_from` takes."""
+engine_options = _all(*_ENGINES, _VERIFY)
+"""`--no-build`, `--trust-engines` and `--verify`."""
+verify_option = _VERIFY
+
+
+def build_options_from(
+    *,
+    batch: str | None,
+    workspace: int | None,
+    opt_level: int | None,
+    timing_cache: Path | None,
+    compute_capabilities: tuple[str, ...],
+    dla: int | None,
+    version_compatible: bool,
+    hardware_compatible: bool,
+) -> "BuildOptions":
+    """The options of a builder from those of the command line.
+
+    Raises:
+        InputError: a value that no builder takes.
+    """
+    from purify_runtime.engines.trt.options import BATCH, BuildOptions
+
+    return BuildOptions(
+        batch=_batch(batch) if batch is not None else BATCH,
+        workspace_mib=workspace,
+        optimization_level=opt_level,
+        timing_cache=timing_cache,
+        compute_capabilities=tuple(dict.fromkeys(compute_capabilities)),
+        dla_core=dla,
+        version_compatible=version_compatible,
+        hardware_compatible=hardware_compatible,
+    )
+
+
+def _batch(text: str) -> tuple[int, int, int]:
+    from purify_runtime.errors import InputError
+
+    try:
+        least, usual, most = (int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--batch {text}: expected MIN,OPT,MAX, 1,16,64 say") from None
+    return least, usual, most
+
+
+def policy_from(*, no_build: bool, trust_engines: bool) -> "EnginePolicy":
+    """What the command line says may be done about engine files."""
+    from purify_runtime.engine_files import EnginePolicy
+
+    return EnginePolicy(build=not no_build, trust=trust_engines)

@@ -1,0 +1,301 @@
+"""A bundle's engine files: which one fits this device and may be loaded, and where a new one goes.
+
+Engines are built beside the ONNX graphs and recorded in the manifest. Where the bundle cannot be written to, or is
+signed (a change would break the signature), they go into this user's cache instead, with a list of the same form.
+"""
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from purify_runtime.bundle import MANIFEST, Bundle
+from purify_runtime.errors import BundleError, MissingError
+from purify_runtime.files import atomic
+from purify_runtime.lock import locked
+from purify_runtime.manifest import EngineEntry, FileEntry, Manifest, ModelEntry, encode_manifest
+from purify_runtime.signing import SIGNATURE
+from purify_runtime.trust import is_trusted, trust, user_folder
+
+if TYPE_CHECKING:
+    from purify_runtime.engines.trt.build import BuiltEngine
+    from purify_runtime.engines.trt.cudart import Device
+    from purify_runtime.engines.trt.library import Library
+    from purify_runtime.engines.trt.options import BuildOptions
+    from purify_runtime.engines.trt.progress import Progress
+
+logger = logging.getLogger("purify_runtime")
+
+LIST = "engines.json"
+LOCK = ".engines.lock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnginePolicy:
+    """What may be done about engine files.
+
+    Attributes:
+        build: build an engine where none fits; False refuses instead.
+        trust: load the bundle's engines wherever they were built; False: those built by this user only, or where the
+            bundle's signature was verified.
+    """
+
+    build: bool = True
+    trust: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The engine file that fits, or why there is none.
+
+    Attributes:
+        content: the verified and trusted engine, or None.
+        entry: its entry; of the one that comes nearest where none fits; None where there is none at all.
+        host_code: whether the engine brings a runtime of its own (it was built version compatible).
+        reason: why there is none that fits.
+    """
+
+    content: bytes | None = None
+    entry: EngineEntry | None = None
+    host_code: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineFiles:
+    """The engine files of one model of a bundle."""
+
+    bundle: Bundle
+    model: ModelEntry
+    policy: EnginePolicy = EnginePolicy()
+
+    def find(
+        self, graph: bytes, library: "Library", device: "Device | None", options: "BuildOptions | None" = None
+    ) -> Found:
+        """The engine for this graph, builder and device.
+
+        Args:
+            graph: the model.
+            library: of the builder.
+            device: the GPU; None for none, then an engine's GPU does not matter.
+            options: what it must have been built with; None for any.
+        """
+        nearest = Found(reason="there is no engine of it yet")
+        for place in self._places():
+            for entry in place.entries():
+                if entry.key == (self.model.role, self.model.precision, library.builder):
+                    nearest = self._look(place, entry, graph, library, device, options)
+                    if nearest.content is not None:
+                        return nearest
+        return nearest
+
+    def _places(self) -> list["Place"]:
+        home = Place.of(self.bundle)
+        return [home] if home.path == self.bundle.path else [Place(self.bundle.path), home]
+
+    def _look(
+        self,
+        place: "Place",
+        entry: EngineEntry,
+        graph: bytes,
+        library: "Library",
+        device: "Device | None",
+        options: "BuildOptions | None",
+    ) -> Found:
+        from purify_runtime.engines.trt.fingerprint import read_fingerprint
+
+        fingerprint = read_fingerprint(entry.fingerprint)
+        if fingerprint is None:
+            return Found(entry=entry, reason="the engine is of another version of purify-edge")
+        differences = fingerprint.differences(
+            onnx_sha256=hashlib.sha256(graph).hexdigest(),
+            precision=self.model.precision,
+            library=library,
+            device=device,
+            options=options,
+        )
+        if differences:
+            return Found(entry=entry, reason=f"the engine does not fit: {'; '.join(differences)}")
+        if not (self.policy.trust or self.bundle.verified or is_trusted(entry.file.sha256)):
+            return Found(
+                entry=entry,
+                reason="the engine came from elsewhere, and an engine is executable code: "
+                "--verify KEY or --trust-engines takes it as it is",
+            )
+        try:
+            content = Bundle(place.path, self.bundle.manifest).read(entry.file)
+        except BundleError as error:
+            return Found(entry=entry, reason=f"the engine cannot be used: {error}")
+        return Found(content=content, entry=entry, host_code=bool(fingerprint.flags.get("version_compatible")))
+
+    def ensure(
+        self,
+        graph: bytes,
+        library: "Library",
+        device: "Device | None",
+        options: "BuildOptions",
+        *,
+        force: bool = False,
+        progress: "Progress | None" = None,
+    ) -> tuple["BuiltEngine", bool]:
+        """The engine that was built with these options, and whether it was there already; else see `build`."""
+        from purify_runtime.engines.trt.build import BuiltEngine, resolve
+        from purify_runtime.engines.trt.fingerprint import Fingerprint
+
+        options = resolve(options, library, device)
+        found = self.find(graph, library, device, options)
+        if found.content is not None and found.entry is not None and not force:
+            return BuiltEngine(found.content, msgspec.convert(found.entry.fingerprint, Fingerprint)), True
+        built = self.build(
+            graph,
+            library,
+            device,
+            reason=found.reason or "asked for",
+            refused=found.entry,
+            options=options,
+            progress=progress,
+        )
+        return built, False
+
+    def build(
+        self,
+        graph: bytes,
+        library: "Library",
+        device: "Device | None",
+        *,
+        reason: str,
+        refused: EngineEntry | None = None,
+        options: "BuildOptions | None" = None,
+        progress: "Progress | None" = None,
+    ) -> "BuiltEngine":
+        """Build the engine and put it where it will be found; one process builds, others wait and take what it built.
+
+        Args:
+            graph, library, device: see `find`.
+            reason: why; the log tells it.
+            refused: an entry whose engine is of no use, so that it is not taken again.
+            options: for the builder; None for those of `refused`, else the defaults.
+            progress: told how far the build is.
+
+        Raises:
+            MissingError: the policy forbids it, or see `build_engine`.
+            InputError, BuildError: see `build_engine`.
+        """
+        from purify_runtime.engines.trt.build import BuiltEngine, build_engine
+        from purify_runtime.engines.trt.fingerprint import Fingerprint
+
+        source = self.model.file.path
+        if not self.policy.build:
+            raise MissingError(
+                f"{library.title} has no engine for {source} ({reason}), and may build none (--no-build): "
+                f"purify-build {self.bundle.path} builds it"
+            )
+        place = Place.of(self.bundle)
+        with place.locked(lambda: logger.info("%s: waiting for another process that builds engines", source)):
+            found = self.find(graph, library, device, options)
+            if found.content is not None and found.entry is not None and found.entry != refused:
+                return BuiltEngine(found.content, msgspec.convert(found.entry.fingerprint, Fingerprint))
+            logger.info("%s: building an engine with %s: %s", source, library.title, reason)
+            built = build_engine(
+                graph,
+                library=library,
+                options=options or self._like(refused),
+                precision=self.model.precision,
+                source=source,
+                device=device,
+                progress=progress,
+            )
+            place.save(self.model, library, built)
+        for layer in built.gpu_layers:
+            logger.info("%s: the DLA leaves %s to the GPU", source, layer)
+        return built
+
+    def _like(self, refused: EngineEntry | None) -> "BuildOptions":
+        from purify_runtime.engines.trt.fingerprint import read_fingerprint
+        from purify_runtime.engines.trt.options import BuildOptions
+        from purify_runtime.errors import InputError
+
+        fingerprint = read_fingerprint(refused.fingerprint) if refused else None
+        try:
+            return fingerprint.options() if fingerprint else BuildOptions()
+        except InputError:
+            return BuildOptions()
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder with engines and the list of them: a bundle and its manifest, or a folder in the user's cache."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> "Place":
+        """Where new engines of a bundle go."""
+        if os.access(bundle.path, os.W_OK) and not (bundle.path / SIGNATURE).exists():
+            return cls(bundle.path)
+        name = hashlib.sha256(encode_manifest(bundle.manifest)).hexdigest()[:16]
+        return cls(user_folder("XDG_CACHE_HOME", ".cache") / "engines" / name)
+
+    def locked(self, waiting: Callable[[], None]) -> AbstractContextManager[None]:
+        """Hold the lock on building into this place."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        return locked(self.path / LOCK, waiting=waiting)
+
+    def entries(self) -> tuple[EngineEntry, ...]:
+        """What is there now."""
+        if (self.path / MANIFEST).exists():
+            return Bundle.open(self.path, allow_failed=True).manifest.engines
+        try:
+            return msgspec.json.decode((self.path / LIST).read_bytes(), type=tuple[EngineEntry, ...])
+        except (OSError, msgspec.DecodeError):
+            return ()
+
+    def save(self, model: ModelEntry, library: "Library", built: "BuiltEngine") -> EngineEntry:
+        """Add an engine, in place of the one of the same model and builder; to be called with the lock held.
+
+        The file takes a name that holds its hash, then the list is replaced, then the old file goes: whenever the
+        process is killed, the list names files that are there and whole.
+        """
+        entry = engine_entry(model, library, built)
+        target = self.path / entry.file.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(target) as temporary:
+            temporary.write_bytes(built.content)
+        trust(entry.file.sha256)
+        others = [old for old in self.entries() if old.key != entry.key]
+        self._write((*others, entry))
+        pattern = f"{model.role}.{model.precision}.{library.extra}*.engine"
+        for path in target.parent.glob(pattern):
+            if path != target:
+                path.unlink(missing_ok=True)
+        return entry
+
+    def _write(self, entries: tuple[EngineEntry, ...]) -> None:
+        if (self.path / MANIFEST).exists():
+            manifest: Manifest = msgspec.structs.replace(
+                Bundle.open(self.path, allow_failed=True).manifest, engines=entries
+            )
+            name, content = MANIFEST, encode_manifest(manifest)
+        else:
+            name, content = LIST, msgspec.json.encode(entries)
+        with atomic(self.path / name) as temporary:
+            temporary.write_bytes(content)
+
+
+def engine_entry(model: ModelEntry, library: "Library", built: "BuiltEngine") -> EngineEntry:
+    """The manifest's entry of an engine, with the path where it is to be written."""
+    digest = hashlib.sha256(built.content).hexdigest()
+    path = f"engines/{model.role}.{model.precision}.{library.extra}.{digest[:8]}.engine"
+    return EngineEntry(
+        role=model.role,
+        precision=model.precision,
+        builder=library.builder,
+        file=FileEntry(path=path, size_bytes=len(built.content), sha256=digest),
+        fingerprint=msgspec.to_builtins(built.fingerprint),
+    )

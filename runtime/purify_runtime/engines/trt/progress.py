@@ -1,0 +1,94 @@
+"""A build's progress, and its end by Ctrl-C."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import tensorrt
+
+Progress = Callable[[str, float], None]
+"""Told the phase of the build, and which fraction of the whole is done; it never decreases."""
+
+
+def monitor_for(trt: "tensorrt.Module", progress: Progress, cancelled: threading.Event) -> "tensorrt.IProgressMonitor":
+    """An `IProgressMonitor` that tells `progress`, and ends the build once `cancelled` is set."""
+    base: Any = trt.IProgressMonitor  # known only at run time
+
+    class Monitor(base):  # type: ignore[misc]
+        def __init__(self) -> None:
+            base.__init__(self)
+            self.phases: dict[str, _Phase] = {}
+            self.done = 0.0
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self.phases[phase_name] = _Phase(self.phases.get(parent_phase or ""), max(1, num_steps))
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            phase = self.phases.get(phase_name)
+            if phase:
+                phase.steps_done = step + 1
+                self.tell(phase_name, phase)
+            return not cancelled.is_set()
+
+        def phase_finish(self, phase_name: str) -> None:
+            phase = self.phases.pop(phase_name, None)
+            if phase:
+                phase.steps_done = phase.steps
+                self.tell(phase_name, phase)
+
+        def tell(self, phase_name: str, phase: "_Phase") -> None:
+            self.done = max(self.done, phase.whole())
+            progress(phase_name, self.done)
+
+    return Monitor()
+
+
+@dataclass
+class _Phase:
+    """A phase is one step of its parent."""
+
+    parent: "_Phase | None"
+    steps: int
+    steps_done: int = 0
+
+    def whole(self) -> float:
+        """Which fraction of the outermost phase is done."""
+        phase: _Phase | None = self
+        done = 0.0
+        while phase:
+            done = min(1.0, (phase.steps_done + done) / phase.steps)
+            phase = phase.parent
+        return done
+
+
+def interruptible(work: Callable[[], Any], cancelled: threading.Event) -> Any:
+    """What `work` returns, done in a thread: this one stays free to see Ctrl-C, which sets `cancelled`.
+
+    Raises:
+        KeyboardInterrupt: after `work` has ended.
+    """
+    done: list[Any] = []
+    errors: list[BaseException] = []
+    finished = threading.Event()
+
+    def run() -> None:
+        try:
+            done.append(work())
+        except BaseException as error:  # handed on to the thread that waits
+            errors.append(error)
+        finally:
+            finished.set()
+
+    threading.Thread(target=run, name="purify-build", daemon=True).start()
+    try:  # not by Thread.join: until Python 3.13 an interrupted one takes a running thread for ended
+        while not finished.wait(0.1):
+            pass
+    except KeyboardInterrupt:
+        cancelled.set()
+        finished.wait()
+        raise
+    if errors:
+        raise errors[0]
+    return done[0]

@@ -1,0 +1,94 @@
+"""Engines in a new bundle."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from helpers.keys import make_keys
+from purify_export.cli import main
+from purify_export.engines import open_targets
+from purify_runtime.bundle import Bundle
+from purify_runtime.engines.trt.options import BuildOptions
+from purify_runtime.errors import InputError, MissingError
+from purify_runtime.trust import is_trusted
+
+Invoke = Callable[..., Any]
+
+
+@pytest.fixture
+def export() -> Invoke:
+    return lambda *arguments: CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_a_signed_bundle_with_the_engines_that_were_asked_for(
+    imitate: Callable[..., Any], export: Invoke, tmp_path: Path
+) -> None:
+    """On a machine with a GPU, where the check of the new bundle builds engines too."""
+    pytest.importorskip("model_signing")
+    private, public = make_keys(tmp_path, "key")
+    world = imitate()
+    out = tmp_path / "bundle"
+    options = ("--targets", "onnx,rtx", "--batch", "1,4,32", "--compute-capability", "8.6", "--sign", private)
+    done = export("--fp16", *options, "--out", out)
+    assert done.exit_code == 0, done.stderr
+    assert "models/purifier.fp16.onnx, TensorRT for RTX" in done.stderr
+    manifest = Bundle.open(out).manifest
+    keys = {engine.key: engine for engine in manifest.engines}
+    for role in ("purifier", "classifier", "defended"):
+        engine = keys[role, "fp16", "tensorrt_rtx"]
+        assert engine.fingerprint["batch"] == [1, 4, 32]
+        assert engine.fingerprint["compute_capabilities"] == ["8.6"]
+        assert is_trusted(engine.file.sha256)
+        Bundle.open(out).read(engine.file)
+        assert keys[role, "fp32", "tensorrt_rtx"].fingerprint["gpu"] is None  # of the check
+    assert len(world.builds) == 6
+    assert Bundle.open(out, verify=public).verified
+    assert {path.name for path in out.iterdir()} == {
+        "engines", "models", "golden.npz", "manifest.json", "report.json", "model.sig"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--targets", "onnx,abacus"), 2, "no target abacus; known: onnx, tensorrt, rtx"),
+        (("--targets", "rtx", "--dla", "0", "--batch", "1,1,1"), 2, "no way to make a DLA"),
+        (("--targets", "rtx", "--compute-capability", "8.7"), 2, "does not build for compute capability 8.7"),
+        (("--batch", "1,2"), 2, "--batch 1,2: expected MIN,OPT,MAX"),
+        (("--batch", "4,2,1"), 2, "expected 1 <= MIN <= OPT <= MAX"),
+        (("--sign", "absent.pem"), 2, "absent.pem cannot be used to sign"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_begun(
+    imitate: Callable[..., Any], export: Invoke, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    imitate()
+    if "--sign" in arguments:
+        pytest.importorskip("model_signing")
+    done = export("--out", tmp_path / "out" / "bundle", *arguments)
+    assert done.exit_code == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_target_that_was_asked_for_must_be_had(imitate: Callable[..., Any]) -> None:
+    imitate("tensorrt", "10.3.0").cuda.count = 0
+    told: list[str] = []
+    with pytest.raises(MissingError, match="needs an NVIDIA GPU"):
+        open_targets(["tensorrt"], BuildOptions(), "fp32", told.append)
+    assert open_targets(["onnx"], BuildOptions(), "fp32", told.append) == []
+    assert told == []
+    with pytest.raises(InputError, match="for the GPU at hand"):
+        imitate("tensorrt", "10.3.0")
+        open_targets(["tensorrt"], BuildOptions(compute_capabilities=("8.6",)), "fp32", told.append)
+
+
+def test_the_gpu_that_tensorrt_builds_for_is_in_the_fingerprint(imitate: Callable[..., Any]) -> None:
+    imitate("tensorrt", "10.3.0", name="Orin", capability=(8, 7))
+    (target,) = open_targets(["tensorrt"], BuildOptions(), "fp32", print)
+    assert target.device is not None
+    assert target.device.name == "Orin"

@@ -1,0 +1,99 @@
+"""Signatures of bundles, with OpenSSF's model-signing and keys made here."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from helpers.keys import make_keys
+from purify_runtime.bundle import Bundle
+from purify_runtime.cli.check import main as purify_check
+from purify_runtime.cli.run import main as purify_run
+from purify_runtime.errors import BundleError, InputError, MissingError
+from purify_runtime.signing import SIGNATURE, require_key, sign, verify
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> tuple[Path, Path]:
+    """A private key and its public key, in PEM."""
+    pytest.importorskip("model_signing")
+    return make_keys(tmp_path, "key")
+
+
+def test_a_signed_bundle_is_verified_wherever_it_is(bundle_copy: Path, keys: tuple[Path, Path]) -> None:
+    private, public = keys
+    sign(bundle_copy, private)
+    moved = bundle_copy.rename(bundle_copy.parent / "elsewhere")
+    verify(moved, public)
+    assert Bundle.open(moved, verify=public).verified
+    assert not Bundle.open(moved).verified
+
+
+def test_the_signature_is_the_standards(bundle_copy: Path, keys: tuple[Path, Path]) -> None:
+    private, public = keys
+    sign(bundle_copy, private)
+    command = [sys.executable, "-m", "model_signing", "verify", "key", "--public_key", str(public)]
+    options = ["--signature", str(bundle_copy / SIGNATURE), str(bundle_copy)]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=120)
+    if "No module named model_signing.__main__" in done.stderr:
+        pytest.skip("this version of model-signing has no command of its own")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("change", ["changed", "added", "removed", "no signature", "nonsense", "another key"])
+def test_whatever_was_not_signed_is_refused(bundle_copy: Path, keys: tuple[Path, Path], change: str) -> None:
+    private, public = keys
+    sign(bundle_copy, private)
+    model = bundle_copy / "models" / "purifier.fp32.onnx"
+    if change == "changed":
+        model.write_bytes(model.read_bytes()[:-1] + b"\0")
+    elif change == "added":
+        (bundle_copy / ".gitignore").write_text("")
+    elif change == "removed":
+        model.unlink()
+    elif change == "no signature":
+        (bundle_copy / SIGNATURE).unlink()
+    elif change == "nonsense":
+        (bundle_copy / SIGNATURE).write_text("{")
+    else:
+        public = make_keys(bundle_copy.parent, "other")[1]
+    expected = "is not signed: it has no model.sig" if change == "no signature" else "is not what the owner of"
+    with pytest.raises(BundleError, match=expected):
+        Bundle.open(bundle_copy, verify=public)
+
+
+def test_keys_that_are_none_are_told(tmp_path: Path, bundle_copy: Path, keys: tuple[Path, Path]) -> None:
+    private, public = keys
+    for key in (public, tmp_path / "absent", bundle_copy / "manifest.json"):
+        with pytest.raises(InputError, match=r"cannot be used to sign .*expected an unencrypted private key in PEM"):
+            require_key(key)
+    sign(bundle_copy, private)
+    for key in (private, tmp_path / "absent"):
+        with pytest.raises(InputError, match=r"cannot be used to verify .*expected a public key in PEM"):
+            verify(bundle_copy, key)
+
+
+def test_without_the_library_the_extra_is_named(
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "model_signing", None)
+    with pytest.raises(MissingError, match=r"needs 'sign': pip install 'purify-edge\[sign\]'"):
+        require_key(tmp_path)
+    done = CliRunner().invoke(purify_check, [str(bundle_path), "--verify", "key.pub"])
+    assert done.exit_code == 3
+    assert "needs 'sign'" in done.stderr
+
+
+def test_the_commands_refuse_a_bundle_that_is_not_what_was_signed(
+    bundle_copy: Path, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    private, public = keys
+    sign(bundle_copy, private)
+    (bundle_copy / "golden.npz").write_bytes(b"")
+    for command, arguments in ((purify_check, []), (purify_run, [str(tmp_path / "image.png")])):
+        done = CliRunner().invoke(command, [str(bundle_copy), *arguments, "--verify", str(public)])
+        assert done.exit_code == 2
+        assert "is not what the owner of" in done.stderr
+        assert done.stdout == ""

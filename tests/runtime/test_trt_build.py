@@ -1,0 +1,386 @@
+"""The builder core: TensorRT for RTX really builds here, without a GPU; other versions are imitated."""
+
+import _thread
+import hashlib
+import importlib.util
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from purify_runtime.bundle import Bundle
+from purify_runtime.engines.trt import library as libraries
+from purify_runtime.engines.trt.build import BuiltEngine, build_engine
+from purify_runtime.engines.trt.cudart import Device, open_cuda
+from purify_runtime.engines.trt.library import (
+    RTX_COMPUTE_CAPABILITIES,
+    VERSIONS,
+    Library,
+    installed_builders,
+    load_library,
+)
+from purify_runtime.engines.trt.options import BuildOptions
+from purify_runtime.engines.trt.progress import interruptible
+from purify_runtime.errors import BuildError, InputError, MissingError
+
+needs_rtx = pytest.mark.skipif("tensorrt_rtx" not in installed_builders(), reason="tensorrt-rtx is not installed")
+
+
+@pytest.fixture
+def build(bundle_path: Path) -> Callable[..., BuiltEngine]:
+    """Build a model of the bundle with the real TensorRT for RTX."""
+    bundle = Bundle.open(bundle_path)
+
+    def build(role: str = "purifier", precision: str = "fp16", **options: Any) -> BuiltEngine:
+        return build_engine(
+            bundle.read(bundle.model(role, precision).file),
+            library=load_library("tensorrt_rtx"),
+            options=BuildOptions(**options),
+            precision=precision,
+            source=f"{role} in {precision}",
+        )
+
+    return build
+
+
+@needs_rtx
+@pytest.mark.parametrize("capability", ["7.5", "8.6", "8.9", "12.0"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("role", ["purifier", "classifier"])
+def test_every_model_builds_for_every_gpu(
+    build: Callable[..., BuiltEngine], role: str, precision: str, capability: str
+) -> None:
+    options = {"compute_capabilities": (capability,), "batch": (1, 2, 4)}
+    if (role, precision, capability) == ("classifier", "fp32", "7.5"):  # its last layer is a matrix product
+        with pytest.raises(BuildError, match=r"FP32 GEMM is not supported.*for compute capability 7\.5 .* --fp16"):
+            build(role, precision, **options)
+        return
+    built = build(role, precision, **options)
+    assert len(built.content) > 10_000
+    assert built.fingerprint.compute_capabilities == (capability,)
+    assert built.fingerprint.batch == (1, 2, 4)
+
+
+@needs_rtx
+@pytest.mark.parametrize("batch", [(1, 1, 1), (2, 8, 8), (1, 64, 256)])
+def test_every_profile_builds_for_all_gpus_at_once(
+    build: Callable[..., BuiltEngine], bundle_path: Path, batch: tuple[int, int, int]
+) -> None:
+    built = build("defended", "fp16", batch=batch)
+    graph = (bundle_path / "models/defended.fp16.onnx").read_bytes()
+    fingerprint = built.fingerprint
+    assert fingerprint.onnx_sha256 == hashlib.sha256(graph).hexdigest()
+    assert fingerprint.builder_version == importlib.import_module("tensorrt_rtx").__version__
+    assert fingerprint.compute_capabilities == RTX_COMPUTE_CAPABILITIES
+    assert (fingerprint.builder, fingerprint.precision, fingerprint.batch) == ("tensorrt_rtx", "fp16", batch)
+    assert (fingerprint.gpu, fingerprint.driver) == (None, None)
+
+
+@needs_rtx
+def test_half_precision_halves_the_engine(build: Callable[..., BuiltEngine]) -> None:
+    assert len(build(precision="fp16").content) < len(build(precision="fp32").content)
+
+
+@needs_rtx
+def test_the_builder_has_the_workspace_and_the_level_that_it_is_given(build: Callable[..., BuiltEngine]) -> None:
+    built = build(workspace_mib=256, optimization_level=0, compute_capabilities=("8.6",))
+    assert built.fingerprint.flags == {"workspace_mib": 256, "optimization_level": 0}
+    assert BuildOptions.from_fingerprint((1, 2, 3), built.fingerprint.flags) == BuildOptions(
+        batch=(1, 2, 3), workspace_mib=256, optimization_level=0
+    )
+    with pytest.raises(BuildError, match="within workspace limit"):
+        build("classifier", "fp32", workspace_mib=1, compute_capabilities=("8.6",))
+
+
+@needs_rtx
+@pytest.mark.parametrize(("graph", "reason"), [(b"", "it is no ONNX model"), (b"nonsense", "Failed to parse")])
+def test_what_is_no_graph_is_refused(graph: bytes, reason: str) -> None:
+    with pytest.raises(BuildError, match=rf"TensorRT for RTX [0-9.]+ cannot parse the model: .*{reason}"):
+        build_engine(
+            graph, library=load_library("tensorrt_rtx"), options=BuildOptions(), precision="fp32", source="the model"
+        )
+
+
+@needs_rtx
+def test_the_parsers_refusal_names_node_operator_and_reason() -> None:
+    onnx = pytest.importorskip("onnx")
+    image, answer = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 4]) for name in "xy")
+    node = onnx.helper.make_node("Fantasy", ["x"], ["y"], name="the_odd_one")
+    graph = onnx.helper.make_graph([node], "g", [image], [answer])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    with pytest.raises(BuildError, match=r"cannot parse m: the_odd_one \(Fantasy\): .*[Pp]lugin"):
+        build_engine(
+            model.SerializeToString(),
+            library=load_library("tensorrt_rtx"),
+            options=BuildOptions(),
+            precision="fp32",
+            source="m",
+        )
+
+
+@needs_rtx
+def test_progress_is_told_and_grows(bundle_path: Path) -> None:
+    bundle = Bundle.open(bundle_path)
+    told: list[tuple[str, float]] = []
+    build_engine(
+        bundle.read(bundle.model("purifier", "fp16").file),
+        library=load_library("tensorrt_rtx"),
+        options=BuildOptions(compute_capabilities=("8.6",)),
+        precision="fp16",
+        source="m",
+        progress=lambda phase, done: told.append((phase, done)),
+    )
+    fractions = [done for _, done in told]
+    assert fractions == sorted(fractions)
+    assert len(set(fractions)) > 20
+    assert 0 < fractions[0] < 0.1
+    assert told[-1] == ("Building engine", 1.0)
+
+
+@needs_rtx
+def test_ctrl_c_ends_a_build(bundle_path: Path) -> None:
+    bundle = Bundle.open(bundle_path)
+    told: list[str] = []
+
+    def progress(phase: str, done: float) -> None:
+        if not told:
+            _thread.interrupt_main()  # as Ctrl-C does
+        told.append(phase)
+        time.sleep(0.05)
+
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(
+            bundle.read(bundle.model("purifier", "fp16").file),
+            library=load_library("tensorrt_rtx"),
+            options=BuildOptions(compute_capabilities=("8.6",)),
+            precision="fp16",
+            source="m",
+            progress=progress,
+        )
+    count = len(told)
+    assert 0 < count < 60  # a whole build tells more than a hundred steps
+    time.sleep(0.3)
+    assert len(told) == count  # it has ended, and does not go on behind our back
+
+
+def test_what_fails_in_the_thread_fails_here() -> None:
+    with pytest.raises(ZeroDivisionError):
+        interruptible(lambda: 1 / 0, threading.Event())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch": (64, 16, 1)}, "batch 64,16,1: expected 1 <= MIN <= OPT <= MAX"),
+        ({"batch": (0, 1, 1)}, "batch 0,1,1"),
+        ({"workspace_mib": 0}, "workspace 0: expected 1 or more"),
+        ({"optimization_level": 6}, "optimisation level 6: expected 0 to 5"),
+        ({"compute_capabilities": ("86",)}, r"compute capability '86': expected MAJOR\.MINOR"),
+        ({"dla_core": 0}, "a DLA takes one batch size only: expected batch 64,64,64"),
+        ({"dla_core": -1, "batch": (1, 1, 1)}, "DLA core -1: expected 0 or more"),
+    ],
+)
+def test_options_that_no_builder_takes_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        BuildOptions(**options)
+
+
+DLA = {"dla_core": 0, "batch": (1, 1, 1)}
+REFUSED = [
+    ("tensorrt_rtx", "1.7.1", "fp16", DLA, r"no way to make a DLA; TensorRT 8\.6, 10\.1 to 10\.7, and 11\.4\.1"),
+    ("tensorrt_rtx", "1.7.1", "fp16", {"version_compatible": True}, "version compatible.*--targets tensorrt does"),
+    ("tensorrt_rtx", "1.7.1", "fp16", {"hardware_compatible": True}, "hardware compatible.*--compute-capability"),
+    ("tensorrt_rtx", "1.7.1", "fp16", {"timing_cache": Path("t")}, "timing cache; --targets tensorrt does"),
+    ("tensorrt_rtx", "1.7.1", "fp16", {"compute_capabilities": ("8.7",)}, "8.7, but for 7.5, 8.0.*--targets tensorrt"),
+    ("tensorrt", "10.3.0", "fp16", {"compute_capabilities": ("8.6",)}, "for the GPU at hand; --targets rtx takes"),
+    ("tensorrt", "8.6.2", "bf16", {}, "builds no bf16 graphs; it builds fp32, fp16, int8"),
+    ("tensorrt", "10.13.3", "fp16", DLA, "no way to make a DLA"),
+    ("tensorrt", "11.4.0", "fp16", DLA, "no way to make a DLA"),
+    ("tensorrt", "10.3.0", "int8", DLA, "runs fp16 graphs on a DLA, not int8; export with --fp16, or leave out --dla"),
+    ("tensorrt", "11.4.1", "fp32", DLA, "runs fp16 and int8 graphs on a DLA, not fp32"),
+]
+
+
+@pytest.mark.parametrize(("builder", "version", "precision", "options", "message"), REFUSED)
+def test_a_refused_combination_says_what_does_work(
+    imitate: Callable[..., Any], builder: Any, version: str, precision: str, options: dict[str, Any], message: str
+) -> None:
+    imitate(builder, version)
+    with pytest.raises(InputError, match=message):
+        load_library(builder).refuse(BuildOptions(**options), precision)
+
+
+ACCEPTED = [
+    ("8.6.2", "fp32", {}, [], 1),
+    ("8.6.2", "fp16", {}, ["FP16"], 1),
+    ("8.6.2", "int8", {"version_compatible": True}, ["INT8", "VERSION_COMPATIBLE"], 1),
+    ("8.6.2", "fp16", DLA, ["FP16", "GPU_FALLBACK"], 1),
+    ("10.3.0", "fp16", {}, [], 2),
+    ("10.3.0", "fp16", DLA, ["FP16", "GPU_FALLBACK"], 0),
+    ("10.13.3.9", "bf16", {"hardware_compatible": True}, [], 2),
+    ("11.0.0", "int8", {}, [], 0),
+    ("11.4.1", "fp16", DLA, ["GPU_FALLBACK"], 0),
+]
+
+
+@pytest.mark.parametrize(("version", "precision", "options", "flags", "network_flags"), ACCEPTED)
+def test_each_version_of_tensorrt_gets_what_it_needs(
+    imitate: Callable[..., Any],
+    bundle_path: Path,
+    version: str,
+    precision: str,
+    options: dict[str, Any],
+    flags: list[str],
+    network_flags: int,
+) -> None:
+    world = imitate("tensorrt", version, name="Orin", capability=(8, 7), driver=12060)
+    world.dla_cores = 2
+    built = build_engine(
+        (bundle_path / "models/purifier.fp16.onnx").read_bytes(),
+        library=load_library("tensorrt"),
+        options=BuildOptions(**options),
+        precision=precision,
+        source="m",
+        device=open_cuda().device,
+    )
+    (config,) = world.builds
+    assert config.flags == flags
+    assert config.network_flags == network_flags
+    fingerprint = built.fingerprint
+    assert (fingerprint.gpu, fingerprint.compute_capabilities, fingerprint.driver) == ("Orin", ("8.7",), "12.6")
+    if "dla_core" in options:
+        assert config.own["DLA_core"] == 0
+        assert built.gpu_layers
+        assert not any("relu" in layer.lower() for layer in built.gpu_layers)
+        assert fingerprint.flags["dla_core"] == 0
+    else:
+        assert built.gpu_layers == ()
+    assert ("hardware_compatibility_level" in config.own) == ("hardware_compatible" in options)
+
+
+def test_a_dla_that_is_not_there_is_told(imitate: Callable[..., Any], bundle_path: Path) -> None:
+    imitate("tensorrt", "10.3.0")
+    with pytest.raises(MissingError, match=r"there is no DLA core 0 here, but 0; .*leave out --dla"):
+        build_engine(
+            (bundle_path / "models/purifier.fp16.onnx").read_bytes(),
+            library=load_library("tensorrt"),
+            options=BuildOptions(**DLA),
+            precision="fp16",
+            source="m",
+        )
+
+
+def test_timings_are_kept_between_builds_and_a_cache_of_another_gpu_is_refused(
+    imitate: Callable[..., Any], bundle_path: Path, tmp_path: Path
+) -> None:
+    world = imitate("tensorrt", "10.3.0")
+    cache = tmp_path / "timings"
+
+    def build() -> None:
+        build_engine(
+            (bundle_path / "models/purifier.fp16.onnx").read_bytes(),
+            library=load_library("tensorrt"),
+            options=BuildOptions(timing_cache=cache),
+            precision="fp16",
+            source="m",
+        )
+
+    build()
+    first = cache.read_bytes()
+    build()
+    assert [config.timings for config in world.builds] == [b"", first]
+    world.refuse_build = True
+    with pytest.raises(BuildError, match="Could not find any implementation for node x"):
+        build()
+    assert len(cache.read_bytes()) > len(first)  # the timings of a failed build are kept as well
+    cache.write_bytes(b"of another GPU")
+    with pytest.raises(BuildError, match=r"cannot use the timing cache .*remove it, or name another"):
+        build()
+    assert cache.read_bytes() == b"of another GPU"
+
+
+def test_tensorrt_without_a_gpu_says_so(imitate: Callable[..., Any]) -> None:
+    imitate("tensorrt", "10.3.0").cuda.count = 0
+    with pytest.raises(MissingError, match="it needs a GPU and its driver: CUDA initialization failure"):
+        build_engine(b"", library=load_library("tensorrt"), options=BuildOptions(), precision="fp32", source="m")
+
+
+@pytest.mark.parametrize(("builder", "extra"), [("tensorrt", "tensorrt"), ("tensorrt_rtx", "rtx")])
+def test_a_builder_that_is_not_installed_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, builder: libraries.Builder, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, builder, None)  # importing it now raises ImportError
+    with pytest.raises(MissingError, match=rf"needs '{extra}': pip install 'purify-edge\[{extra}\]'"):
+        load_library(builder)
+
+
+def test_on_a_jetson_tensorrt_is_found_in_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setattr(libraries.platform, "machine", lambda: "aarch64")
+    with pytest.raises(MissingError, match="part of JetPack: use a virtual environment with --system-site-packages"):
+        load_library("tensorrt")
+
+
+def test_a_folder_that_is_called_like_a_builder_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "a_builder").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(libraries, "EXTRAS", {"a_builder": "none"})
+    assert importlib.util.find_spec("a_builder") is not None
+    assert installed_builders() == []
+    with pytest.raises(MissingError, match="needs 'none'"):
+        load_library("a_builder")  # type: ignore[arg-type]
+    monkeypatch.delitem(sys.modules, "a_builder")
+    (tmp_path / "a_builder" / "__init__.py").touch()
+    importlib.invalidate_caches()
+    assert installed_builders() == ["a_builder"]
+
+
+@pytest.mark.parametrize(
+    ("builder", "version", "since"),
+    [
+        ("tensorrt", "8.6.1.6", (8, 6)),
+        ("tensorrt", "10.3.0", (10, 1)),
+        ("tensorrt", "10.12.0.36", (10, 8)),
+        ("tensorrt", "11.4.0", (11, 0)),
+        ("tensorrt", "11.4.1.5", (11, 4, 1)),
+        ("tensorrt_rtx", "1.7.1.116", (1, 2)),
+    ],
+)
+def test_a_version_has_the_last_row_that_is_not_newer(
+    monkeypatch: pytest.MonkeyPatch, builder: Any, version: str, since: tuple[int, ...]
+) -> None:
+    assert libraries._features(builder, version).since == since
+    assert [row.since for row in VERSIONS[builder]] == sorted(row.since for row in VERSIONS[builder])
+
+
+@pytest.mark.parametrize("version", ["9.3.0", "10.0.1"])
+def test_versions_between_are_refused_with_the_next_that_works(version: str) -> None:
+    with pytest.raises(MissingError, match=rf"tensorrt {version} is not supported: needs 10\.1 or newer"):
+        libraries._features("tensorrt", version)
+
+
+def test_a_tensorrt_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    old: Any = ModuleType("tensorrt")
+    old.__version__, old.Builder = "8.5.2", object
+    monkeypatch.setitem(sys.modules, "tensorrt", old)
+    with pytest.raises(MissingError, match=r"tensorrt 8\.5\.2 is too old: needs 8\.6 or newer"):
+        load_library("tensorrt")
+
+
+def test_a_device_at_hand_is_what_rtx_builds_for(imitate: Callable[..., Any], bundle_path: Path) -> None:
+    imitate()
+    built = build_engine(
+        (bundle_path / "models/purifier.fp16.onnx").read_bytes(),
+        library=load_library("tensorrt_rtx"),
+        options=BuildOptions(),
+        precision="fp16",
+        source="m",
+        device=Device("GeForce", "8.9", "13.0"),
+    )
+    assert built.fingerprint.compute_capabilities == ("8.9",)
+    assert isinstance(load_library("tensorrt_rtx"), Library)
