@@ -79,16 +79,16 @@ def test_a_target_that_was_asked_for_must_be_had(imitate: Callable[..., Any]) ->
     imitate("tensorrt", "10.3.0").cuda.count = 0
     told: list[str] = []
     with pytest.raises(MissingError, match="needs an NVIDIA GPU"):
-        open_targets(["tensorrt"], BuildOptions(), "fp32", told.append)
-    assert open_targets(["onnx"], BuildOptions(), "fp32", told.append) == []
+        open_targets(["tensorrt"], BuildOptions(), ["fp32"], told.append)
+    assert open_targets(["onnx"], BuildOptions(), ["fp32"], told.append) == []
     assert told == []
     with pytest.raises(InputError, match="for the GPU at hand"):
         imitate("tensorrt", "10.3.0")
-        open_targets(["tensorrt"], BuildOptions(compute_capabilities=("8.6",)), "fp32", told.append)
+        open_targets(["tensorrt"], BuildOptions(compute_capabilities=("8.6",)), ["fp32"], told.append)
 
 
 def test_the_gpu_that_tensorrt_builds_for_is_in_the_fingerprint(imitate: Callable[..., Any]) -> None:
     imitate("tensorrt", "10.3.0", name="Orin", capability=(8, 7))
-    (target,) = open_targets(["tensorrt"], BuildOptions(), "fp32", print)
+    (target,) = open_targets(["tensorrt"], BuildOptions(), ["fp32"], print)
     assert target.device is not None
     assert target.device.name == "Orin"

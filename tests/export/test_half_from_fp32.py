@@ -9,13 +9,12 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from helpers.graphs import graph, node, run
+from helpers.graphs import built_by_rtx, graph, needs_rtx, node, run
 from purify_export.export import Networks
 from purify_export.graphs import composed, typed
 from purify_export.half_from_fp32 import FORMATS, half_from_fp32, rounding_from_half
 from purify_export.int8_search import Pair
 from purify_export.onnx_from_torch import check_graph
-from purify_runtime.engines.tensorrt import build_engine, installed_builders
 from purify_runtime.errors import BuildError
 
 IMAGES = np.random.default_rng(0).random((4, 1, 28, 28), dtype=np.float32)
@@ -146,11 +145,10 @@ def test_a_composed_graph_is_the_chain_of_the_two(networks: Networks, pair: Pair
     np.testing.assert_allclose(run(model, IMAGES), expected, rtol=0, atol=2e-4)
 
 
-@pytest.mark.skipif("tensorrt_rtx" not in installed_builders(), reason="tensorrt-rtx is not installed")
+@needs_rtx
 @pytest.mark.parametrize("to", ["fp16", "bf16"])
 @pytest.mark.parametrize("keep", [(), ("purifier/node_Conv_160", "classifier/node_linear", "classifier/node_add_50")])
 def test_tensorrt_for_rtx_builds_it(pair: Pair, to: str, keep: tuple[str, ...]) -> None:
     model = half_from_fp32(pair.defended(), to, keep=keep)
     assert set(keep) <= {found.name for found in model.graph.node}
-    content = model.SerializeToString()
-    assert build_engine(content, builder="tensorrt_rtx", batch=(1, 4, 8), source="test").content
+    assert built_by_rtx(model, to).content

@@ -7,13 +7,12 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from helpers.graphs import Outlier, export, run
+from helpers.graphs import Outlier, built_by_rtx, export, needs_rtx, run
 from purify_export.graphs import composed
 from purify_export.images import Calibration, ImageSet
 from purify_export.int8_from_fp32 import int8_from_fp32, quantisable, quantised_layers, with_float_layers
 from purify_export.int8_search import Pair, quantise_pair, search
 from purify_export.onnx_from_torch import check_graph
-from purify_runtime.engines.tensorrt import build_engine, installed_builders
 from purify_toolkit.run_folder import RunFolder
 
 IMAGES = np.random.default_rng(0).random((16, 1, 28, 28), dtype=np.float32)
@@ -151,10 +150,9 @@ def test_clean_images_alone_set_ranges_that_adversarial_ones_exceed() -> None:
     assert rates["clean"] < 0.8
 
 
-@pytest.mark.skipif("tensorrt_rtx" not in installed_builders(), reason="tensorrt-rtx is not installed")
+@needs_rtx
 def test_tensorrt_for_rtx_builds_the_defended_graph(quantised: onnx.ModelProto, pair: Pair) -> None:
-    content = composed(quantised, int8_from_fp32(pair.classifier, IMAGES)).SerializeToString()
-    assert build_engine(content, builder="tensorrt_rtx", batch=(1, 4, 8), source="test").content
+    assert built_by_rtx(composed(quantised, int8_from_fp32(pair.classifier, IMAGES)), "int8").content
 
 
 def test_the_shipped_pair_keeps_its_answers(shipped: RunFolder, pair: Pair) -> None:

@@ -5,17 +5,16 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers.graphs import run
+from helpers.graphs import built_by_rtx, run
 from purify_export.half_from_fp32 import half_from_fp32, rounding_from_half
 from purify_export.images import ImageSet
 from purify_export.int8_from_fp32 import quantised_layers
 from purify_export.int8_search import Pair, quantise_pair
 from purify_export.onnx_from_torch import check_graph, onnx_from_torch
 from purify_export.range_scan import range_scan
-from purify_runtime.engines.tensorrt import build_engine, installed_builders
+from purify_runtime.engines.trt.library import installed_builders
 from purify_toolkit.networks import CLASSIFIERS, Classifier, Purifier
 
-RTX = "tensorrt_rtx" in installed_builders()
 TOLERANCE = {"fp32": 1e-4, "fp16": 0.02, "bf16": 0.15, "int8": 0.3}
 """Of the logits, as a fraction of the largest one's size."""
 
@@ -80,6 +79,5 @@ def test_every_precision_gives_pytorchs_numbers_and_is_built(case: tuple[Purifie
         np.testing.assert_allclose(found, expected, rtol=0, atol=limit, err_msg=precision)
         if precision in ("fp32", "fp16", "int8"):
             assert np.allclose(run(model, images), found, rtol=0, atol=limit)
-        if RTX:
-            engine = build_engine(model.SerializeToString(), builder="tensorrt_rtx", batch=(1, 2, 4), source=precision)
-            assert len(engine.content) > 1000
+        if "tensorrt_rtx" in installed_builders():
+            assert len(built_by_rtx(model, precision).content) > 1000

@@ -3,12 +3,11 @@ import onnx
 import pytest
 import torch
 
-from helpers.graphs import Hidden, export, graph, node, run
+from helpers.graphs import Hidden, built_by_rtx, export, graph, needs_rtx, node, run
 from purify_export.graphs import typed
 from purify_export.half_from_fp32 import half_from_fp32, rounding_from_half
 from purify_export.int8_search import Pair
 from purify_export.range_scan import LARGEST, MAX_LOSS, range_scan
-from purify_runtime.engines.tensorrt import build_engine, installed_builders
 
 RANDOM = np.random.default_rng(0)
 DARK = RANDOM.uniform(0, 0.2, (3, 1, 4, 4)).astype(np.float32)
@@ -38,11 +37,10 @@ def test_an_overflow_hidden_behind_a_sigmoid_is_found_and_repaired(hidden: onnx.
     assert sorted(wide) == ["grow.weight", "shrink.weight"]  # and nothing else is
 
 
-@pytest.mark.skipif("tensorrt_rtx" not in installed_builders(), reason="tensorrt-rtx is not installed")
+@needs_rtx
 def test_tensorrt_for_rtx_builds_the_repaired_graph(hidden: onnx.ModelProto) -> None:
     keep = [finding.layer.node for finding in range_scan(hidden, {"clean": BRIGHT})]
-    content = half_from_fp32(hidden, "fp16", keep=keep).SerializeToString()
-    assert build_engine(content, builder="tensorrt_rtx", batch=(1, 4, 8), source="test").content
+    assert built_by_rtx(half_from_fp32(hidden, "fp16", keep=keep), "fp16").content
 
 
 def gain(factor: float) -> onnx.ModelProto:

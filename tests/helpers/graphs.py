@@ -5,11 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from purify_export.onnx_from_torch import onnx_from_torch
+from purify_runtime.engines.trt.build import BuiltEngine, build_engine
+from purify_runtime.engines.trt.library import installed_builders, load_library
+from purify_runtime.engines.trt.options import BuildOptions
 
 
 def export(module: nn.Module, shape: tuple[int, int, int]) -> onnx.ModelProto:
@@ -78,3 +82,17 @@ class Outlier(nn.Module):
         y = self.third(torch.relu(self.second(torch.relu(self.first(x)))))
         logits: torch.Tensor = self.head(torch.relu(self.fourth(torch.relu(y))).mean(dim=(2, 3)))
         return logits
+
+
+needs_rtx = pytest.mark.skipif("tensorrt_rtx" not in installed_builders(), reason="tensorrt-rtx is not installed")
+
+
+def built_by_rtx(model: onnx.ModelProto, precision: str) -> BuiltEngine:
+    """What TensorRT for RTX builds of a graph, for batches of 1 to 8."""
+    return build_engine(
+        model.SerializeToString(),
+        library=load_library("tensorrt_rtx"),
+        options=BuildOptions(batch=(1, 4, 8)),
+        precision=precision,
+        source=f"the {precision} graph",
+    )
