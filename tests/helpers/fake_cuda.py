@@ -37,6 +37,7 @@ class Memory:
 class Stream:
     queue: list[Callable[[], None]] = field(default_factory=list)
     capturing: list[Callable[[], None]] | None = None
+    capturing_thread: int = 0
     spoilt: bool = False
 
 
@@ -156,9 +157,14 @@ class FakeCuda:
         pass
 
     def _allocate(self, kind: str, target: Any, size: int) -> None:
-        if any(stream.capturing is not None for stream in self.streams.values()):
-            for stream in self.streams.values():
-                stream.spoilt |= stream.capturing is not None
+        mine = [
+            stream
+            for stream in self.streams.values()
+            if stream.capturing is not None and stream.capturing_thread == threading.get_ident()
+        ]
+        for stream in mine:
+            stream.spoilt = True
+        if mine:  # the capture's mode is thread-local: other threads may allocate
             raise Refused(CAPTURE_UNSUPPORTED, "allocation during a capture")
         if not size:
             raise Refused(INVALID_VALUE, "allocation of nothing")
@@ -225,7 +231,7 @@ class FakeCuda:
         stream = self.stream(handle)
         if stream.capturing is not None or mode != 1:
             raise Refused(INVALID_VALUE, "a capture within a capture, or one that stops other threads' allocations")
-        stream.capturing = []
+        stream.capturing, stream.capturing_thread = [], threading.get_ident()
 
     def _cudaStreamEndCapture(self, handle: int, target: Any) -> None:
         stream = self.stream(handle)

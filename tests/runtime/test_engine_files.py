@@ -24,6 +24,15 @@ from purify_runtime.pipeline import open_model
 from purify_runtime.trust import is_trusted
 
 
+@pytest.fixture
+def bundle_copy(bundle_copy: Path) -> Path:
+    """Without the engines that came with it, where a builder was installed at the export."""
+    manifest = msgspec.structs.replace(Bundle.open(bundle_copy).manifest, engines=())
+    (bundle_copy / "manifest.json").write_bytes(encode_manifest(manifest))
+    shutil.rmtree(bundle_copy / "engines", ignore_errors=True)
+    return bundle_copy
+
+
 def entries(bundle: Path) -> tuple[EngineEntry, ...]:
     return Bundle.open(bundle).manifest.engines
 
