@@ -88,12 +88,20 @@ class EngineFiles:
         """
         nearest = Found(reason="there is no engine of it yet")
         for place in self._places():
-            for entry in place.entries():
+            for entry in self._entries(place):
                 if entry.key == (self.model.role, self.model.precision, library.builder):
                     nearest = self._look(place, entry, graph, library, device, options)
                     if nearest.content is not None:
                         return nearest
         return nearest
+
+    def _vouched_for(self, place: "Place") -> bool:
+        """Whether a signature was verified that covers this place: the bundle's does not cover the user's cache."""
+        return self.bundle.verified and place.path == self.bundle.path
+
+    def _entries(self, place: "Place") -> tuple[EngineEntry, ...]:
+        """Of a verified bundle those that were verified, whatever its manifest says by now."""
+        return self.bundle.manifest.engines if self._vouched_for(place) else place.entries()
 
     def _places(self) -> list["Place"]:
         home = Place.of(self.bundle)
@@ -122,7 +130,7 @@ class EngineFiles:
         )
         if differences:
             return Found(entry=entry, reason=f"the engine does not fit: {'; '.join(differences)}")
-        if not (self.policy.trust or self.bundle.verified or is_trusted(entry.file.sha256)):
+        if not (self.policy.trust or self._vouched_for(place) or is_trusted(entry.file.sha256)):
             return Found(
                 entry=entry,
                 reason="the engine came from elsewhere, and an engine is executable code: "

@@ -15,12 +15,13 @@ import msgspec
 import pytest
 
 from purify_runtime.bundle import Bundle
-from purify_runtime.engine_files import LIST, EngineFiles, EnginePolicy
+from purify_runtime.engine_files import LIST, EngineFiles, EnginePolicy, Place
 from purify_runtime.engines.trt.engine import require_builder
 from purify_runtime.engines.trt.options import BuildOptions
 from purify_runtime.errors import BuildError, BundleError, MissingError
 from purify_runtime.manifest import EngineEntry, encode_manifest
 from purify_runtime.pipeline import open_model
+from purify_runtime.signing import SIGNATURE
 from purify_runtime.trust import is_trusted
 
 
@@ -162,6 +163,23 @@ def test_an_engine_of_a_verified_bundle_is_trusted(built: Any, bundle_copy: Path
     verified = Bundle(opened.path, opened.manifest, verified=True)
     open_model(verified, "purifier", "fp32", "rtx", EnginePolicy(build=False)).close()
     assert len(built.builds) == 1
+
+
+def test_a_signature_vouches_for_nothing_that_came_after_it(built: Any, bundle_copy: Path, own_folders: Path) -> None:
+    """Neither for an engine that the manifest lists since, nor for one in the user's cache."""
+    opened = Bundle.open(bundle_copy)
+    before = msgspec.structs.replace(opened.manifest, engines=())
+    shutil.rmtree(own_folders)
+    loaded = built.deserialised
+    for listed_in in ("the manifest", "the cache"):
+        if listed_in == "the cache":
+            (bundle_copy / SIGNATURE).touch()
+            cache = Place.of(Bundle(opened.path, before))
+            shutil.copytree(bundle_copy / "engines", cache.path / "engines")
+            (cache.path / LIST).write_bytes(msgspec.json.encode(opened.manifest.engines))
+        with pytest.raises(MissingError, match="--no-build"):
+            open_model(Bundle(opened.path, before, verified=True), "purifier", "fp32", "rtx", EnginePolicy(build=False))
+    assert built.deserialised == loaded
 
 
 def test_the_new_engine_is_built_with_the_options_of_the_old_one(
