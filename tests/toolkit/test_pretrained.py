@@ -9,9 +9,11 @@ from purify_toolkit.errors import InputError
 from purify_toolkit.pretrained import FOLDER, open_run, pretrained_names
 from purify_toolkit.recipe import find_recipe
 
+COMMIT = "[0-9a-f]{40}"  # a checkout with changes ends in `-dirty`
 
-def test_fashion_mnist_ships_and_is_the_default() -> None:
-    assert pretrained_names() == ["fashion-mnist"]
+
+def test_fashion_mnist_is_the_default() -> None:
+    assert "fashion-mnist" in pretrained_names()
     assert open_run(None).path == open_run("fashion-mnist").path == FOLDER / "fashion-mnist"
 
 
@@ -30,16 +32,16 @@ def test_an_unknown_run_names_what_ships() -> None:
 
 @pytest.mark.parametrize("name", pretrained_names())
 def test_what_ships_is_what_was_evaluated(name: str) -> None:
-    """The metrics were made with these very weights, this recipe, and at a commit without local changes."""
+    """The metrics were made with these very weights, this recipe, and at commits without local changes."""
     run = open_run(name)
     metrics = json.loads((run.path / "metrics.json").read_text())
     for network, digest in metrics["weights_sha256"].items():
         assert hashlib.sha256(run.weights_path(network).read_bytes()).hexdigest() == digest
     recipe = (run.path / "recipe.toml").read_bytes()
     assert hashlib.sha256(recipe).hexdigest() == metrics["recipe_sha256"] == run.info["recipe_sha256"]
-    assert re.fullmatch("[0-9a-f]{40}", run.info["commit"])
-    assert metrics["evaluated_with"]["commit"] == metrics["commit"] == run.info["commit"]
-    assert "resumed_with" not in run.info
+    assert metrics["commit"] == run.info["commit"]
+    for session in (run.info, *run.info.get("resumed_with", []), metrics["evaluated_with"]):
+        assert re.fullmatch(COMMIT, session["commit"])
     assert metrics["limit"] is None
     assert recipe == find_recipe(name).read_bytes()
 
