@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from purify_runtime.bundle import Bundle
 from purify_runtime.engine_files import EnginePolicy
 from purify_runtime.engines import ENGINES, Chain, Engine
-from purify_runtime.errors import BuildError, BundleError, InputError, MissingError
+from purify_runtime.errors import BuildError, BundleError, InputError, MissingError, PurifyError
 from purify_runtime.golden import GoldenSplit, load_golden
 from purify_runtime.images import as_batch
 from purify_runtime.latency import ROUNDS, Contestant, measure
@@ -182,13 +182,22 @@ def compare(engines: EngineSet, golden: Mapping[str, GoldenSplit], bundle: Bundl
     found = Comparison([], {})
     for name, split in golden.items():
         images = as_batch(split.images, bundle.manifest.input)
-        outputs = {role: in_batches(run, images) for role, run in engines.stages().items()}
+        outputs = {role: _output(run, images, f"{engines.precision} {role}") for role, run in engines.stages().items()}
         references = {"purifier": split.purified, "classifier": split.classifier}
         for role, output in outputs.items():
             reference = references.get(role, split.defended)
             found.rows.append(_parity_row(engines, role, name, output, reference, split.labels))
         found.scores[name] = suspicion_of(outputs["classifier"], outputs["pipeline"])
     return found
+
+
+def _output(run: Run, images: Array, what: str) -> Array:
+    try:
+        return in_batches(run, images)
+    except (PurifyError, MemoryError):
+        raise
+    except Exception as error:  # engines' exceptions share no base but Exception
+        raise BundleError(f"the {what} cannot run the golden set: {error}; export the bundle again") from error
 
 
 def _parity_row(
@@ -205,6 +214,7 @@ def _parity_row(
         max_abs_diff=float(difference.max()),
         mean_abs_diff=float(difference.mean()),
         relative_error=relative_error(output, reference),
+        device=engines.purifier.device,
     )
     if role == "purifier":
         return row

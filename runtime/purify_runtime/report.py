@@ -32,6 +32,7 @@ class ParityRow(msgspec.Struct, frozen=True, kw_only=True):
     max_abs_diff: float
     mean_abs_diff: float
     relative_error: float | None = None
+    device: str = "cpu"
 
 
 class LatencyRow(msgspec.Struct, frozen=True, kw_only=True):

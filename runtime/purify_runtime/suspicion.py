@@ -21,14 +21,14 @@ CLEAN = "clean"
 BINS = 30
 
 
-def suspicion_of(unpurified: Array, purified: Array) -> Array:
+def suspicion_of(unpurified: Scores, purified: Scores) -> Array:
     """The score of N images, float32 `[N]`: the standard deviation over the classes of the logits' change.
 
     With z(x) the classifier's K logits and P the purifier, `std_k(z_k(x) - z_k(P(x)))`. A number added to all logits,
     which no probability shows, leaves it as it is. It is in the logits' own unit, so it has a threshold a bundle.
 
-    >>> suspicion_of(np.array([[1, 5, 3]], np.float32), np.array([[4, 2, 3]], np.float32)).round(4).tolist()
-    [2.4495]
+    >>> suspicion_of(np.array([[1.0, 5.0]]), np.array([[3.0, 1.0]])).tolist()
+    [3.0]
 
     Args:
         unpurified: logits `[N, K]` of the images as they came.
@@ -77,13 +77,14 @@ def auroc(clean: Scores, other: Scores) -> float:
 def report_of(entry: SuspicionEntry, scores: Mapping[str, Array]) -> SuspicionReport:
     """The scores `[N]` of each split as fractions above the threshold, AUROC, and histograms over common edges.
 
-    Edges grow by equal factors, and scores below the first count in the first bin. A score that is not a number counts
-    as the highest.
+    Edges grow by equal factors, and scores below the first count in the first bin; the threshold lies between them. A
+    score that is not a number counts as the highest.
     """
     everything = np.concatenate(list(scores.values())).astype(np.float64)
-    top = float(np.max(everything, where=np.isfinite(everything), initial=1e-6))
+    top = float(np.max(everything, where=np.isfinite(everything), initial=max(entry.threshold, 1e-6)))
     finite = {name: np.nan_to_num(found.astype(np.float64), nan=top, posinf=top) for name, found in scores.items()}
-    edges = np.geomspace(max(float(everything.min(initial=top)), 1e-3 * top), 1.001 * top, BINS + 1)
+    lowest = min(float(found.min()) for found in finite.values())
+    edges = np.geomspace(min(max(lowest, 1e-3 * top), 0.5 * top), 1.001 * top, BINS + 1)
     return SuspicionReport(
         threshold=entry.threshold,
         false_positive_rate=entry.false_positive_rate,
