@@ -20,7 +20,7 @@ from purify_runtime.limits import Limits, checks_of
 from purify_runtime.manifest import Precision
 from purify_runtime.report import SIMULATION, Check, Divergence, NotChecked, ParityRow, Report
 
-TOLERANCE: dict[str, float] = {"fp16": 0.02, "bf16": 0.1, "int8": 0.2}
+TOLERANCE: dict[str, float] = {"fp32": 0.001, "fp16": 0.02, "bf16": 0.1, "int8": 0.2}
 """Of a layer's output, root mean square of the error against that of what differs between images."""
 COMPARED = 64  # images of the split that a limit was broken on
 NOT_RUN = (

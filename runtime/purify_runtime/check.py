@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 
 import msgspec
@@ -65,8 +65,7 @@ def check_bundle(
     if unknown:
         raise InputError(f"{bundle.path} has no {', '.join(unknown)}, only {', '.join(bundle.precisions('defended'))}")
     with ExitStack() as stack:
-        names = tuple(ENGINES) if engine == ALL else (engine,)
-        sets, not_checked = _open(bundle, precisions, names, stack, policy, asked=asked)
+        sets, not_checked = open_sets(bundle, precisions, engine, stack, policy, asked=asked)
         compared: list[Comparison] = []
         for engines in sets:
             tell(f"parity: {engines.engine}, {engines.precision}")
@@ -93,10 +92,10 @@ def check_bundle(
     )
 
 
-def _open(
+def open_sets(
     bundle: Bundle,
     precisions: Sequence[str],
-    names: Sequence[str],
+    engine: str,
     stack: ExitStack,
     policy: EnginePolicy | None,
     *,
@@ -107,6 +106,7 @@ def _open(
     Of several engines those that do not work here are left out. Of precisions that is only ever bfloat16, and only
     where nobody asked for it: ONNX Runtime runs all the others everywhere.
     """
+    names = tuple(ENGINES) if engine == ALL else (engine,)
     sets, not_checked = [], []
     for name in names:
         for precision in precisions:
@@ -170,23 +170,27 @@ class Comparison:
 
     Attributes:
         rows: one for each split and each of the models, alone and chained.
+        answers: by role and split the classes `[N]` that were named; -1 where an output is not a number.
         scores: the suspicion scores `[N]` of each split, of the chained models.
     """
 
-    rows: list[ParityRow]
-    scores: dict[str, Array]
+    rows: list[ParityRow] = field(default_factory=list)
+    answers: dict[tuple[str, str], NDArray[np.int64]] = field(default_factory=dict)
+    scores: dict[str, Array] = field(default_factory=dict)
 
 
 def compare(engines: EngineSet, golden: Mapping[str, GoldenSplit], bundle: Bundle) -> Comparison:
     """Run the golden set, split by split, and compare it with the reference."""
-    found = Comparison([], {})
+    found = Comparison()
     for name, split in golden.items():
         images = as_batch(split.images, bundle.manifest.input)
         outputs = {role: _output(run, images, f"{engines.precision} {role}") for role, run in engines.stages().items()}
         references = {"purifier": split.purified, "classifier": split.classifier}
         for role, output in outputs.items():
             reference = references.get(role, split.defended)
-            found.rows.append(_parity_row(engines, role, name, output, reference, split.labels))
+            found.rows.append(parity_row(engines, role, name, output, reference, split.labels))
+            if role != "purifier":
+                found.answers[role, name] = answers_of(output)
         found.scores[name] = suspicion_of(outputs["classifier"], outputs["pipeline"])
     return found
 
@@ -200,9 +204,15 @@ def _output(run: Run, images: Array, what: str) -> Array:
         raise BundleError(f"the {what} cannot run the golden set: {error}; export the bundle again") from error
 
 
-def _parity_row(
+def answers_of(logits: Array) -> NDArray[np.int64]:
+    """The classes `[N]` that logits `[N, K]` name; -1, which agrees with nobody, where one is not a number."""
+    return np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), -1)
+
+
+def parity_row(
     engines: EngineSet, role: str, split: str, output: Array, reference: Array, labels: NDArray[np.int64]
 ) -> ParityRow:
+    """An output of one of the models against the reference's."""
     difference = np.abs(output - reference)
     n = len(labels)
     row = ParityRow(
@@ -218,13 +228,12 @@ def _parity_row(
     )
     if role == "purifier":
         return row
-    said, expected = output.argmax(axis=1), reference.argmax(axis=1)
-    valid = np.isfinite(output).all(axis=1)  # an engine that gives NaN or infinity agrees with nobody
-    same = int(((said == expected) & valid).sum())
+    said, expected = answers_of(output), reference.argmax(axis=1)
+    same = int((said == expected).sum())
     return msgspec.structs.replace(
         row,
         accuracy_reference=float((expected == labels).mean()),
-        accuracy_engine=float(((said == labels) & valid).mean()),
+        accuracy_engine=float((said == labels).mean()),
         agreement=same / n,
         agreement_ci95=wilson(same, n),
     )
