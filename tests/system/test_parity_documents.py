@@ -37,11 +37,8 @@ def test_the_tables_are_those_of_the_studies() -> None:
 def test_the_shares_are_those_of_an_export(bundle_path: Path) -> None:
     found = json.loads((bundle_path / "report.json").read_text())["suspicion"]
     shares = {split["split"]: f"{100 * split['flagged']:.1f}%" for split in found["splits"]}
-    assert (
-        f"{shares['clean']} of the clean images are flagged, {shares['adversarial']} of the attacked ones" in SUSPICION
-    )
-    assert f"{shares['noise']} of the noisy ones" in SUSPICION
+    clean, attacked, noisy = (shares[split] for split in ("clean", "adversarial", "noise"))
+    assert f"{clean} of the clean images are flagged, {attacked} of the attacked ones" in SUSPICION
+    assert f"{noisy} of the noisy ones" in SUSPICION
     assert f"threshold from {found['n_calibration']} test images; {found['splits'][0]['n']} images a split" in SUSPICION
-    assert (
-        f"{shares['adversarial']} of 256 attacked images are flagged, and {shares['clean']} of 256 clean ones" in README
-    )
+    assert f"{attacked} of 256 attacked images are flagged, and {clean} of 256 clean ones" in README
