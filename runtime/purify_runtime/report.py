@@ -16,7 +16,8 @@ class ParityRow(msgspec.Struct, frozen=True, kw_only=True):
     """One engine file against the PyTorch reference, on one split of the golden set.
 
     `role` `pipeline` is the purifier's engine chained to the classifier's. Accuracies and agreement are fractions
-    of n images; they are None for the purifier alone. Differences are of logits, for the purifier of pixels.
+    of n images; they are None for the purifier alone. Differences are of logits, for the purifier of pixels;
+    `relative_error` is their root mean square as a fraction of that of what differs between images.
     """
 
     engine: str
@@ -30,6 +31,8 @@ class ParityRow(msgspec.Struct, frozen=True, kw_only=True):
     agreement_ci95: tuple[float, float] | None = None
     max_abs_diff: float
     mean_abs_diff: float
+    relative_error: float | None = None
+    device: str = "cpu"
 
 
 class LatencyRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,10 +102,39 @@ class Divergence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NotChecked(msgspec.Struct, frozen=True, kw_only=True):
-    """A precision that the engine cannot run on this machine."""
+    """A precision that an engine cannot run on this machine, or an engine that does not work here at all."""
 
     precision: str
     reason: str
+    engine: str = ""
+
+
+class SuspicionSplit(msgspec.Struct, frozen=True, kw_only=True):
+    """The suspicion scores of one split of the golden set.
+
+    `flagged` is the fraction above the threshold; `auroc` the chance that an image of this split scores higher than a
+    clean one, None for the clean split itself; `counts` the histogram over the report's edges.
+    """
+
+    split: str
+    n: int
+    flagged: float
+    auroc: float | None
+    counts: tuple[int, ...]
+
+
+class SuspicionReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The suspicion score on the golden set, by the first engine and precision of the report.
+
+    `n_calibration` clean images set the threshold, for `false_positive_rate`; `edges` are those of the histograms, one
+    more than there are counts. An attacker who knows the score can keep it low.
+    """
+
+    threshold: float
+    false_positive_rate: float
+    n_calibration: int
+    edges: tuple[float, ...]
+    splits: tuple[SuspicionSplit, ...]
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,6 +153,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     kept: tuple[KeptLayer, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     diverging: tuple[Divergence, ...] = ()
+    suspicion: SuspicionReport | None = None
 
     def with_checks(self, *more: Check) -> "Report":
         """The report with further limits, which must hold too."""
