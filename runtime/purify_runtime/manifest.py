@@ -78,7 +78,11 @@ class GoldenEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of manifest.json. `failed` names the limits that the bundle broke when it was exported."""
+    """The content of manifest.json.
+
+    `report` is the report as JSON, `pages` the same for people; `failed` names the limits that the bundle broke when it
+    was exported.
+    """
 
     schema_version: int
     name: str
@@ -91,6 +95,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     golden: GoldenEntry
     provenance: dict[str, Any]
     report: FileEntry | None = None
+    pages: tuple[FileEntry, ...] = ()
     failed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

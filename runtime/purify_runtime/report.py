@@ -105,11 +105,31 @@ class NotChecked(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class AccuracyRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Accuracy under one attack, a fraction of n test images: what the run's own evaluation found, in PyTorch.
+
+    `threat` is what the attacker knows, `defended` whether the purifier stands before the classifier.
+    """
+
+    threat: str
+    attack: str
+    defended: bool
+    n: int
+    accuracy: float
+    ci95: tuple[float, float]
+
+
+class CurvePoint(AccuracyRow, frozen=True, kw_only=True):
+    """Likewise, where the same attack was tried in several sizes; `size` is in pixels in [0, 1]."""
+
+    size: float
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What `purify-check --json` prints and report.json holds.
 
-    `kept`, `attempts` and `diverging` tell of the conversions, and are the exporter's. What is `not_checked` has no
-    part in `passed`.
+    `kept`, `attempts` and `diverging` tell of the conversions, `accuracy` and `curve` of the run's evaluation; all of
+    them are the exporter's. What is `not_checked` has no part in `passed`.
     """
 
     environment: dict[str, Any]
@@ -121,6 +141,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     kept: tuple[KeptLayer, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     diverging: tuple[Divergence, ...] = ()
+    accuracy: tuple[AccuracyRow, ...] = ()
+    curve: tuple[CurvePoint, ...] = ()
 
     def with_checks(self, *more: Check) -> "Report":
         """The report with further limits, which must hold too."""
