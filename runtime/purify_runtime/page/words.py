@@ -14,9 +14,9 @@ def percent(share: float | None) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """The bounds of an interval of shares, in percent.
+    r"""The bounds of an interval of shares, in percent.
 
-    >>> interval(0.91, 0.9209) == "91.0\\N{EN DASH}92.1"
+    >>> interval(0.91, 0.9209) == "91.0\N{EN DASH}92.1"
     True
     """
     return f"{percent(low)}\N{EN DASH}{percent(high)}"
