@@ -5,6 +5,7 @@ from itertools import groupby
 from purify_runtime.page import measured
 from purify_runtime.page.document import Block, Bullets, Document, Figure, Group, Row, Section, Table, Text, table
 from purify_runtime.page.subject import Subject
+from purify_runtime.page.suspicion import suspicion
 from purify_runtime.page.unchecked import unchecked
 from purify_runtime.page.words import in_words, interval, milliseconds, moment, percent, plural, with_interval
 from purify_runtime.report import SIMULATION, Check, ParityRow, Report
@@ -26,6 +27,7 @@ def document_of(report: Report, subject: Subject) -> Document:
         measured.accuracy(report, subject),
         measured.examples(report, subject),
         measured.latency(report),
+        suspicion(report),
         _float32(report),
         _limits(report),
         _environment(report, subject),

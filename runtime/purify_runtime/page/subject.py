@@ -1,6 +1,7 @@
 """What a report is about: the bundle, and a few of its golden images as the pipeline sees them here."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from purify_runtime.engine_files import EnginePolicy
 from purify_runtime.golden import GoldenSplit, load_golden
 from purify_runtime.images import to_8bit
 from purify_runtime.manifest import Manifest
-from purify_runtime.pipeline import Pipeline
+from purify_runtime.pipeline import Pipeline, open_model
 from purify_runtime.report import Report
 
 EXAMPLES = 8
@@ -63,12 +64,15 @@ def subject_of(bundle: Bundle, report: Report, *, policy: EnginePolicy | None = 
         policy: what may be done about engine files; None for the defaults.
 
     Raises:
-        BundleError, MissingError, BuildError: see `Pipeline.load` and `load_golden`.
+        BundleError, MissingError, BuildError: see `open_model` and `load_golden`.
     """
     first = report.parity[0]
-    with Pipeline.load(
-        bundle.path, engine=first.engine, precision=first.precision, policy=policy, allow_failed=True
-    ) as pipeline:
+    with ExitStack() as stack:
+        purifier, classifier = (
+            stack.enter_context(open_model(bundle, role, first.precision, first.engine, policy))
+            for role in ("purifier", "classifier")
+        )
+        pipeline = Pipeline(bundle.manifest, purifier, classifier, suspicion=False)
         return Subject(bundle.manifest, examples_of(pipeline, load_golden(bundle)), bundle.verified)
 
 

@@ -15,6 +15,8 @@ def unchecked(report: Report, subject: Subject) -> Iterator[tuple[str, str]]:
     yield from _engines(report, subject)
     yield from _latency(report)
     yield from _attacks(report, subject)
+    if report.suspicion is None:
+        yield "the suspicion score", "the bundle has no threshold for it, or it was not measured here"
     splits = subject.manifest.golden.splits
     images = in_words(f"{n:,} {split}" for split, n in splits.items())
     yield "other images", f"the golden set has {images} ones; intervals say what that leaves open"
