@@ -140,9 +140,9 @@ def _parity(report: Report) -> Section | None:
         columns = ("model", "right, PyTorch", "right, here", "same class", "largest difference")
         tables.append(Table(f"{engine} {precision}{simulated}", columns, groups))
     how = (
-        "Shares in % of the images. `same class` is the share that gets the same class here and from PyTorch, with its "
-        "95% interval (Wilson). Differences are of logits, for the purifier of pixels in [0, 1]. `pipeline` is "
-        "purifier then classifier, `defended` both as one graph, `classifier` the classifier without a purifier."
+        "Shares in % of the images. Same class: the share that gets the same class here and from PyTorch, with its 95% "
+        "interval (Wilson). Differences are of logits, for the purifier of pixels in [0, 1]. Pipeline: purifier, then "
+        "classifier. Defended: both as one graph. Classifier: without a purifier."
     )
     return Section("Parity with PyTorch", (Text(how), *tables)) if tables else None
 

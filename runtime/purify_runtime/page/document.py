@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
 from purify_runtime.page.subject import Example
+from purify_runtime.page.words import Estimate
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,9 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Row:
-    """The cells of a row, the row's name first; `broken` where they tell of a limit that does not hold.
+    """The cells of a row, the row's name first; `broken` where they tell of a limit that does not hold."""
 
-    In a cell the interval of a figure stands after a line break.
-    """
-
-    cells: tuple[str, ...]
+    cells: tuple[str | Estimate, ...]
     broken: bool = False
 
 

@@ -23,6 +23,7 @@ from purify_runtime.page.document import (
 )
 from purify_runtime.page.element import element as e
 from purify_runtime.page.subject import Example, Picture
+from purify_runtime.page.words import Estimate
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -74,7 +75,7 @@ def _section(section: Section) -> Element:
 
 def _block(block: Block) -> Element:
     if isinstance(block, Text):
-        return e("p", *_marked(block.text))
+        return e("p", block.text)
     if isinstance(block, Bullets):
         return e("ul", *(e("li", e("strong", term), ": ", said) for term, said in block.items))
     if isinstance(block, Table):
@@ -82,11 +83,6 @@ def _block(block: Block) -> Element:
     if isinstance(block, Plots):
         return _plots(block)
     return _pictures(block)
-
-
-def _marked(text: str) -> "list[str | Element]":
-    """Every second part between backquotes is code."""
-    return [e("code", part) if index % 2 else part for index, part in enumerate(text.split("`"))]
 
 
 def _table(table: Table) -> Element:
@@ -115,9 +111,8 @@ def _row(table: Table, row: Row) -> Element:
     return e("tr", head, *cells, class_="broken" if row.broken else "")
 
 
-def _cell(content: str) -> "list[str | Element]":
-    figure, _, bounds = content.partition("\n")
-    return [figure, " ", e("small", bounds)] if bounds else [figure]
+def _cell(cell: str | Estimate) -> list[str | Element]:
+    return [cell.figure, " ", e("small", cell.bounds)] if isinstance(cell, Estimate) else [cell]
 
 
 def _plots(block: Plots) -> Element:

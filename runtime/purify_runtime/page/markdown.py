@@ -39,7 +39,7 @@ def _section(section: Section) -> Iterator[str]:
 
 def _block(block: Block) -> Iterator[str]:
     if isinstance(block, Text):
-        yield _text(block.text.replace("`", ""))
+        yield _text(block.text)
     elif isinstance(block, Bullets):
         yield "\n".join(f"- **{_text(term)}**: {_text(said)}" for term, said in block.items)
     elif isinstance(block, Table):
@@ -56,14 +56,9 @@ def _table(table: Table) -> Iterator[str]:
         if group.title:
             lines.append(_line([f"**{_text(group.title)}**", *[""] * (len(table.columns) - 1)]))
         for row in group.rows:
-            first, *others = map(_cell, row.cells)
+            first, *others = (_text(str(cell)) for cell in row.cells)
             lines.append(_line([f"✗ {first}" if row.broken else first, *others]))
     yield "\n".join(lines)
-
-
-def _cell(content: str) -> str:
-    figure, _, bounds = content.partition("\n")
-    return _text(f"{figure} ({bounds})" if bounds else figure)
 
 
 def _line(cells: list[str]) -> str:

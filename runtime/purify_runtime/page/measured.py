@@ -87,13 +87,13 @@ def _size_row(size: float, lines: dict[str, list[CurvePoint]]) -> Row:
 
 def examples(report: Report, subject: Subject) -> Section | None:
     """The first golden images."""
-    if not subject.examples:
+    if not subject.examples or not report.parity:
         return None
     first = report.parity[0]
     how = (
         f"The first {len(subject.examples)} images of the golden set, not chosen, as {first.engine} {first.precision} "
         f"sees them. Attack: {subject.manifest.golden.attack}. Under each image stands the classifier's word for it "
-        "and the probability; the word under `purified` is the pipeline's."
+        "and the probability; the word under purified is the pipeline's."
     )
     return Section("Examples", (Text(how), Pictures(subject.examples)))
 

@@ -1,6 +1,7 @@
 """Numbers and lists as a page writes them."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timezone
 
 
@@ -22,9 +23,24 @@ def interval(low: float, high: float) -> str:
     return f"{percent(low)}\N{EN DASH}{percent(high)}"
 
 
-def with_interval(share: float, bounds: tuple[float, float]) -> str:
-    """A share with its interval, in percent, as the cell of a table."""
-    return f"{percent(share)}\n{interval(*bounds)}"
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and the bounds of its interval, as the cell of a table."""
+
+    figure: str
+    bounds: str
+
+    def __str__(self) -> str:
+        return f"{self.figure} ({self.bounds})"
+
+
+def with_interval(share: float, bounds: tuple[float, float]) -> Estimate:
+    """A share with its interval, in percent.
+
+    >>> print(with_interval(0.5, (0.5, 0.5)).figure)
+    50.0
+    """
+    return Estimate(percent(share), interval(*bounds))
 
 
 def moment(iso: str) -> str:
