@@ -1,4 +1,5 @@
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def test_a_row_is_marked_where_its_limit_is_broken_and_nowhere_else() -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("make", [full_report, lambda name: passing_report(environment={"processor": name})])
-def test_no_name_can_add_an_element_an_attribute_or_a_request(name: str, make: "type[Report]") -> None:
+def test_no_name_can_add_an_element_an_attribute_or_a_request(name: str, make: Callable[[str], Report]) -> None:
     page = Parsed(FORMATS[".html"](full_report(name), subject(name)).decode())
     plain = Parsed(render_html(full_report(), subject()))
     assert [tag for tag, _ in page.elements] == [tag for tag, _ in plain.elements]

@@ -22,10 +22,12 @@ def ticks(high: float, count: int = 4) -> list[float]:
     >>> ticks(0.93), ticks(45)
     ([0.0, 0.25, 0.5, 0.75], [0.0, 10.0, 20.0, 30.0, 40.0])
     """
+    if not 0 < high < math.inf:
+        return [0.0]
     rough = high / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = min((factor * power for factor in (1, 2, 2.5, 5, 10)), key=lambda step: abs(math.log(step / rough)))
-    return [round(index * step, 12) for index in range(int(high / step + 1e-9) + 1)]
+    return [float(f"{index * step:.6g}") for index in range(int(high / step + 1e-9) + 1)]
 
 
 def latency_plot(rows: Sequence[LatencyRow]) -> Element:
