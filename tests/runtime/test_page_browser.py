@@ -108,6 +108,14 @@ def test_images_are_shown_sharp_and_named(visit: Any, pages: Any) -> None:
     assert page.get_by_alt_text("adversarial image, called shoe, which is wrong").count() == 2
 
 
+def test_the_page_of_a_real_bundle(visit: Any, bundle_path: Path) -> None:
+    visited = visit(bundle_path / "report.html")
+    assert visited.page.get_by_role("status").inner_text().startswith("✓ Passed All")
+    assert visited.page.evaluate(OVERFLOWING) == visited.page.evaluate(CUT_OFF) == visited.messages == []
+    assert visited.page.locator("img").count() == 3 * 8
+    assert visited.page.get_by_alt_text("purified image, called").count() == 8
+
+
 def test_plots_and_tables_are_there_for_who_does_not_see_them(browser: Any, pages: Any) -> None:
     page = Visit(browser, pages["failed"], 1280, "light").page
     plots = page.get_by_role("img").filter(has=page.locator("text"))

@@ -1,3 +1,4 @@
+import itertools
 from xml.etree.ElementTree import Element
 
 import pytest
@@ -49,7 +50,7 @@ def test_rows_of_an_engine_stand_under_its_name_and_do_not_touch() -> None:
     svg = latency_plot(rows)
     assert [part.text for part in of_class(svg, "strong")] == ["a fp32", "b fp32"]
     heights = [float(mark.get("cy", "")) for mark in of_class(svg, "mark", "circle")]
-    assert min(b - a for a, b in zip(heights, heights[1:], strict=False)) >= plots.LINE
+    assert min(b - a for a, b in itertools.pairwise(heights)) >= plots.LINE
     assert float(svg.get("viewBox", "").split()[3]) > max(heights)
 
 
