@@ -20,16 +20,18 @@ from purify_export.engines import open_targets, write_engines
 from purify_export.evaluated import evaluated
 from purify_export.gate import gate
 from purify_export.golden_from_run import golden_from_run
-from purify_export.images import FILTER, calibration_of, check_size, images_of, resized
+from purify_export.images import FILTER, calibration_of, check_calibration, check_size, images_of, resized
 from purify_export.int8_search import Pair
 from purify_export.onnx_from_torch import check_graph, onnx_from_torch
+from purify_export.threshold import threshold_of
 from purify_runtime.bundle import MANIFEST, Bundle
-from purify_runtime.check import BATCHES, Limits, check_bundle, some_images
+from purify_runtime.check import BATCHES, check_bundle, some_images
 from purify_runtime.engine_files import LOCK
 from purify_runtime.engines import require_engine
 from purify_runtime.engines.trt.options import BuildOptions
 from purify_runtime.golden import GoldenSplit, encode_golden
 from purify_runtime.latency import Contestant
+from purify_runtime.limits import Limits
 from purify_runtime.manifest import (
     SCHEMA_VERSION,
     GoldenEntry,
@@ -114,12 +116,16 @@ def export_run(
             shape = (run.info["image_shape"][0], *(size or trained))
             check_size(networks.classifier, shape, len(run.info["class_names"]))
         with _stage(tell, "test images"):
-            samples, others = images_of(run, data, calibrate="int8" in precisions, tell=tell)
-            samples = resized(samples, shape[1:])
+            images = images_of(run, data)
+            if "int8" in precisions:
+                check_calibration(run, images.others, tell)
+            samples, others = (resized(part, shape[1:]) for part in (images.judging, images.others))
         with _stage(tell, "golden set"):
             splits, attack = golden_from_run(
                 networks.classifier, networks.purifier, samples, run.recipe.evaluation, seed=run.info["seed"]
             )
+        with _stage(tell, f"suspicion threshold: {len(others.labels)} clean images"):
+            suspicion = threshold_of(networks.classifier, networks.purifier, others, source=images.source, tell=tell)
             golden = GoldenEntry(
                 file=writer.add("golden.npz", encode_golden(splits)),
                 splits={name: len(split) for name, split in splits.items()},
@@ -127,10 +133,9 @@ def export_run(
                 resized="" if shape[1:] == trained else f"from {trained[0]}x{trained[1]} by {FILTER}",
             )
         source = Source(_pair(networks, shape, tell), splits, max_drop=max_accuracy_drop)
-        if others is not None:
-            with _stage(tell, f"calibration: {len(others.labels)} images, half of them attacked"):
-                calibration = calibration_of(run, networks.classifier, resized(others, shape[1:]))
-                source = replace(source, calibration=calibration)
+        if "int8" in precisions:
+            with _stage(tell, "calibration of INT8"):
+                source = replace(source, calibration=calibration_of(run, networks.classifier, others))
         converted, models, graphs = _write_models(writer, source, precisions, tell)
         to_build = [model for model in models if model.precision in built]
         engines = write_engines(writer, to_build, graphs, builders, options, partial(_stage, tell), tell)
@@ -145,6 +150,7 @@ def export_run(
             engines=tuple(engines),
             golden=golden,
             provenance=run.provenance(),
+            suspicion=suspicion,
         )
         limits = Limits(max_accuracy_drop=max_accuracy_drop)
         with _stage(tell, "parity and latency against PyTorch"):

@@ -1,4 +1,4 @@
-"""The golden set: a run's test images, clean and attacked, and what its PyTorch networks make of them."""
+"""The golden set: a run's test images, clean, attacked and noisy, and what its PyTorch networks make of them."""
 
 from collections.abc import Iterator
 
@@ -18,22 +18,23 @@ IMAGES = 256
 def golden_from_run(
     classifier: nn.Module, purifier: nn.Module, samples: Samples, table: EvaluationTable, *, seed: int
 ) -> tuple[dict[str, GoldenSplit], str]:
-    """The splits `clean` and `adversarial`, of the same images, and the attack's description.
+    """The splits `clean`, `adversarial` and `noise`, of the same images, and the attack's description.
 
-    The attacker knows the classifier alone (grey-box). Its images are rounded to 8 bits within the ball: the
-    golden set holds what a file or a camera can carry, and the reference sees just that.
+    The attacker knows the classifier alone (grey-box); the noise is uniform and of the attack's size. Both are rounded
+    to 8 bits within the ball: the golden set holds what a file or a camera can carry, and the reference sees just that.
 
     Args:
         classifier, purifier: float32, in evaluation mode, on the CPU.
         samples: at least one image; the first 256 are taken.
         table: of the attack.
-        seed: of its random start.
+        seed: of its random start, and of the noise.
     """
     images, labels = samples.images[:IMAGES], samples.labels[:IMAGES]
     adversarial = attacked(classifier, images, labels, table, seed=seed)
     splits = {
         "clean": reference(classifier, purifier, images, labels),
         "adversarial": reference(classifier, purifier, adversarial, labels),
+        "noise": reference(classifier, purifier, noisy(images, epsilon=table.epsilon, seed=seed), labels),
     }
     return splits, f"{attack_name(table)}, against the classifier alone, rounded to 8 bits"
 
@@ -45,6 +46,13 @@ def attacked(classifier: nn.Module, images_u8: Tensor, labels: Tensor, table: Ev
         attack(classifier, to_float(part), classes, table, generator) for part, classes in _parts(images_u8, labels)
     ]
     return to_8bit(torch.cat(parts), clean=images_u8, epsilon=table.epsilon)
+
+
+def noisy(images_u8: Tensor, *, epsilon: float, seed: int) -> Tensor:
+    """8-bit images `[N, C, H, W]` with noise, uniform in [-epsilon, epsilon], rounded to 8 bits within the ball."""
+    images, generator = images_u8.float() / 255, torch.Generator().manual_seed(seed)
+    noise = (2 * torch.rand(images.shape, generator=generator) - 1) * epsilon
+    return to_8bit((images + noise).clamp(0, 1), clean=images_u8, epsilon=epsilon)
 
 
 @torch.no_grad()

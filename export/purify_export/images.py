@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from purify_export.golden_from_run import IMAGES, attacked
 from purify_export.graphs import Array
 from purify_runtime.errors import InputError
-from purify_toolkit.data import ImageData
 from purify_toolkit.errors import reason
 from purify_toolkit.run_folder import RunFolder, Samples
 from purify_toolkit.train import choose_samples, load_data_of
 
 CALIBRATION = 512
+FOR_THRESHOLD = 2000  # images, for the suspicion score's threshold
 MIN_CALIBRATION = 32
 FILTER = "Pillow's bilinear filter, which averages when it shrinks"
 
@@ -34,52 +34,67 @@ Calibration = dict[str, ImageSet]
 """The splits `clean` and `adversarial`, of different images, in equal parts; none is of the golden set."""
 
 
-def images_of(
-    run: RunFolder, data: Path | None, *, calibrate: bool, tell: Callable[[str], None] = lambda text: None
-) -> tuple[Samples, Samples | None]:
-    """Images for the golden set and, where asked for, as many as there are, up to 512, for calibration.
+@dataclass(frozen=True)
+class Images:
+    """What an export takes from a run: no image is in both parts.
+
+    Attributes:
+        judging: test images, for the golden set.
+        others: clean images that set what is calibrated; there may be none.
+        source: where the others came from.
+    """
+
+    judging: Samples
+    others: Samples
+    source: str
+
+
+def images_of(run: RunFolder, data: Path | None) -> Images:
+    """Images for the golden set, and up to 2,000 others.
 
     The first are test images: those that travel with the run, else, or where `data` is given, a choice from the
-    dataset. The others are those that travel and that the golden set leaves, else validation images; `tell` is told
-    where they are few.
+    dataset. The others are those that travel and that the golden set leaves, else validation images.
 
     Raises:
-        InputError: too few for a calibration; the dataset does not fit the run, or cannot be had.
+        InputError: the dataset does not fit the run, or cannot be had.
     """
     if data is None and run.has_samples:
         samples = run.load_samples()
-        rest = Samples(*(part[IMAGES:][:CALIBRATION] for part in (samples.images, samples.labels, samples.indices)))
-    else:
-        found = load_data_of(run, data)
-        samples = choose_samples(found, run.info["seed"])
-        rest = _from_validation(found, run.info["seed"])
-    if not calibrate:
-        return samples, None
-    if len(rest.labels) < MIN_CALIBRATION:
+        rest = Samples(*(part[IMAGES:][:FOR_THRESHOLD] for part in (samples.images, samples.labels, samples.indices)))
+        return Images(samples, rest, "test images that the golden set leaves")
+    found = load_data_of(run, data)
+    chosen = np.random.default_rng(run.info["seed"]).permutation(len(found.validation))[:FOR_THRESHOLD]
+    indices = torch.from_numpy(chosen)
+    rest = Samples(found.validation.images[indices], found.validation.labels[indices], indices)
+    return Images(choose_samples(found, run.info["seed"]), rest, "validation images")
+
+
+def check_calibration(run: RunFolder, others: Samples, tell: Callable[[str], None] = lambda text: None) -> None:
+    """See that there are images to calibrate INT8 on; `tell` is told where they are few.
+
+    Raises:
+        InputError: too few.
+    """
+    count = len(others.labels)
+    if count < MIN_CALIBRATION:
         raise InputError(
             f"INT8 is calibrated on {MIN_CALIBRATION} images or more that are not in the golden set, {run.path} leaves "
-            f"{len(rest.labels)}; --data names its dataset's folder, of which validation images are taken"
+            f"{count}; --data names its dataset's folder, of which validation images are taken"
         )
-    if len(rest.labels) < CALIBRATION:
+    if count < CALIBRATION:
         tell(
-            f"only {len(rest.labels)} images to calibrate INT8 on, {CALIBRATION} are wanted: ranges may be too narrow, "
+            f"only {count} images to calibrate INT8 on, {CALIBRATION} are wanted: ranges may be too narrow, "
             "and one answer that turns weighs more; --data names a folder with more"
         )
-    return samples, rest
-
-
-def _from_validation(data: ImageData, seed: int) -> Samples:
-    chosen = np.random.default_rng(seed).permutation(len(data.validation))[:CALIBRATION]
-    indices = torch.from_numpy(np.sort(chosen))
-    return Samples(data.validation.images[indices], data.validation.labels[indices], indices)
 
 
 def calibration_of(run: RunFolder, classifier: nn.Module, samples: Samples) -> Calibration:
-    """The samples, every second one attacked, as the golden set's are.
+    """The first 512 samples, every second one attacked, as the golden set's are.
 
     Clean images alone would set the ranges of layers that adversarial images exceed.
     """
-    clean, other = ((samples.images[first::2], samples.labels[first::2]) for first in (0, 1))
+    images, labels = samples.images[:CALIBRATION], samples.labels[:CALIBRATION]
+    clean, other = ((images[first::2], labels[first::2]) for first in (0, 1))
     adversarial = attacked(classifier, *other, run.recipe.evaluation, seed=run.info["seed"] + 1)
     return {"clean": _image_set(*clean), "adversarial": _image_set(adversarial, other[1])}
 

@@ -1,8 +1,8 @@
 """The check: a bundle's files, run by an engine, against the golden set's PyTorch reference."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 
 import msgspec
@@ -11,36 +11,21 @@ from numpy.typing import NDArray
 
 from purify_runtime.bundle import Bundle
 from purify_runtime.engine_files import EnginePolicy
-from purify_runtime.engines import Chain, Engine
-from purify_runtime.errors import BundleError, InputError
+from purify_runtime.engines import ENGINES, Chain, Engine
+from purify_runtime.errors import BuildError, BundleError, InputError, MissingError, PurifyError
 from purify_runtime.golden import GoldenSplit, load_golden
 from purify_runtime.images import as_batch
 from purify_runtime.latency import ROUNDS, Contestant, measure
+from purify_runtime.limits import Limits, checks_of, suspicion_checks
 from purify_runtime.pipeline import in_batches, open_model
-from purify_runtime.report import Check, LatencyRow, NotChecked, ParityRow, Report, environment
+from purify_runtime.report import LatencyRow, NotChecked, ParityRow, Report, environment
 from purify_runtime.stats import wilson
+from purify_runtime.suspicion import report_of, suspicion_of
 
 Array = NDArray[np.float32]
 Run = Callable[[Array], Array]
 BATCHES = (1, 32)
-MIN_AGREEMENT = {"fp32": 0.995, "fp16": 0.995, "bf16": 0.95, "int8": 0.95}
-"""Fewer bits turn images that lie between two classes, either way: there it is accuracy that decides."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What must hold; a violated limit fails the check.
-
-    Attributes:
-        min_agreement: the smallest fraction of golden images on which engine and reference may name the same class;
-            None for that of the precision in MIN_AGREEMENT.
-        max_accuracy_drop: by how much the engine's accuracy may lie below the reference's, as a fraction.
-        max_latency_ms: the largest median latency of the pipeline at batch 1; None for no limit.
-    """
-
-    min_agreement: float | None = None
-    max_accuracy_drop: float = 0.01
-    max_latency_ms: float | None = None
+ALL = "all"
 
 
 def check_bundle(
@@ -58,7 +43,7 @@ def check_bundle(
 
     Args:
         bundle: the bundle.
-        engine: `auto`, or a key of ENGINES.
+        engine: `auto`, a key of ENGINES, or `all` for every engine that works here.
         precisions: those to check; empty for all that the bundle has.
         limits: what must hold; None for the defaults.
         rounds: timed calls of each contestant, 0 for no timing.
@@ -80,14 +65,20 @@ def check_bundle(
     if unknown:
         raise InputError(f"{bundle.path} has no {', '.join(unknown)}, only {', '.join(bundle.precisions('defended'))}")
     with ExitStack() as stack:
-        sets, not_checked = _open(bundle, precisions, engine, stack, policy, asked=asked)
-        parity: list[ParityRow] = []
+        sets, not_checked = open_sets(bundle, precisions, engine, stack, policy, asked=asked)
+        compared: list[Comparison] = []
         for engines in sets:
             tell(f"parity: {engines.engine}, {engines.precision}")
-            parity += parity_of(engines, golden, bundle)
+            compared.append(compare(engines, golden, bundle))
         tell("latency" if rounds else "no latency: no rounds asked for")
         latency = _latency(sets, golden, bundle, rounds, also_timed or {})
+    parity = [row for found in compared for row in found.rows]
     checks = list(checks_of(parity, latency, limits))
+    suspicion = bundle.manifest.suspicion
+    if suspicion:
+        for engines, found in zip(sets, compared, strict=True):
+            where = f"{engines.engine} {engines.precision}"
+            checks += suspicion_checks(suspicion, golden, found.scores, limits, where=where)
     used = {engines.engine: engines.purifier.version for engines in sets}
     return Report(
         environment=environment({"purify-edge": version("purify-edge")} | used)
@@ -97,10 +88,11 @@ def check_bundle(
         checks=tuple(checks),
         passed=bool(checks) and all(check.passed for check in checks),
         not_checked=tuple(not_checked),
+        suspicion=report_of(suspicion, compared[0].scores) if suspicion else None,
     )
 
 
-def _open(
+def open_sets(
     bundle: Bundle,
     precisions: Sequence[str],
     engine: str,
@@ -109,18 +101,27 @@ def _open(
     *,
     asked: bool,
 ) -> tuple[list["EngineSet"], list[NotChecked]]:
-    """The engines of each precision, and the precisions that this machine's engine has no kernels for.
+    """The engines of each precision, and what this machine cannot run.
 
-    Only bfloat16 is ever left out, and only where nobody asked for it: ONNX Runtime runs all the others everywhere.
+    Of several engines those that do not work here are left out. Of precisions that is only ever bfloat16, and only
+    where nobody asked for it: ONNX Runtime runs all the others everywhere.
     """
+    names = tuple(ENGINES) if engine == ALL else (engine,)
     sets, not_checked = [], []
-    for precision in precisions:
-        try:
-            sets.append(EngineSet.open(bundle, precision, engine, stack, policy))
-        except BundleError as error:
-            if asked or precision != "bf16":
-                raise
-            not_checked.append(NotChecked(precision=precision, reason=str(error.__cause__ or error)))
+    for name in names:
+        for precision in precisions:
+            try:
+                sets.append(EngineSet.open(bundle, precision, name, stack, policy))
+            except BundleError as error:
+                if asked or precision != "bf16":
+                    raise
+                not_checked.append(NotChecked(precision=precision, reason=str(error.__cause__ or error)))
+            except (MissingError, BuildError) as error:
+                if len(names) == 1:
+                    raise
+                not_checked.append(NotChecked(engine=name, precision=precision, reason=str(error)))
+    if not sets:
+        raise MissingError(f"no engine works here: {'; '.join(f'{left.engine} {left.reason}' for left in not_checked)}")
     return sets, not_checked
 
 
@@ -163,19 +164,55 @@ class EngineSet:
         }
 
 
-def parity_of(engines: EngineSet, golden: Mapping[str, GoldenSplit], bundle: Bundle) -> Iterable[ParityRow]:
-    """A row for each split of the golden set and each of the models, alone and chained."""
+@dataclass(frozen=True)
+class Comparison:
+    """What an engine set made of the golden set.
+
+    Attributes:
+        rows: one for each split and each of the models, alone and chained.
+        answers: by role and split the classes `[N]` that were named; -1 where an output is not a number.
+        scores: the suspicion scores `[N]` of each split, of the chained models.
+    """
+
+    rows: list[ParityRow] = field(default_factory=list)
+    answers: dict[tuple[str, str], NDArray[np.int64]] = field(default_factory=dict)
+    scores: dict[str, Array] = field(default_factory=dict)
+
+
+def compare(engines: EngineSet, golden: Mapping[str, GoldenSplit], bundle: Bundle) -> Comparison:
+    """Run the golden set, split by split, and compare it with the reference."""
+    found = Comparison()
     for name, split in golden.items():
         images = as_batch(split.images, bundle.manifest.input)
+        outputs = {role: _output(run, images, f"{engines.precision} {role}") for role, run in engines.stages().items()}
         references = {"purifier": split.purified, "classifier": split.classifier}
-        for role, run in engines.stages().items():
-            output, reference = in_batches(run, images), references.get(role, split.defended)
-            yield _parity_row(engines, role, name, output, reference, split.labels)
+        for role, output in outputs.items():
+            reference = references.get(role, split.defended)
+            found.rows.append(parity_row(engines, role, name, output, reference, split.labels))
+            if role != "purifier":
+                found.answers[role, name] = answers_of(output)
+        found.scores[name] = suspicion_of(outputs["classifier"], outputs["pipeline"])
+    return found
 
 
-def _parity_row(
+def _output(run: Run, images: Array, what: str) -> Array:
+    try:
+        return in_batches(run, images)
+    except (PurifyError, MemoryError):
+        raise
+    except Exception as error:  # engines' exceptions share no base but Exception
+        raise BundleError(f"the {what} cannot run the golden set: {error}; export the bundle again") from error
+
+
+def answers_of(logits: Array) -> NDArray[np.int64]:
+    """The classes `[N]` that logits `[N, K]` name; -1, which agrees with nobody, where one is not a number."""
+    return np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), -1)
+
+
+def parity_row(
     engines: EngineSet, role: str, split: str, output: Array, reference: Array, labels: NDArray[np.int64]
 ) -> ParityRow:
+    """An output of one of the models against the reference's."""
     difference = np.abs(output - reference)
     n = len(labels)
     row = ParityRow(
@@ -186,19 +223,32 @@ def _parity_row(
         n=n,
         max_abs_diff=float(difference.max()),
         mean_abs_diff=float(difference.mean()),
+        relative_error=relative_error(output, reference),
+        device=engines.purifier.device,
     )
     if role == "purifier":
         return row
-    said, expected = output.argmax(axis=1), reference.argmax(axis=1)
-    valid = np.isfinite(output).all(axis=1)  # an engine that gives NaN or infinity agrees with nobody
-    same = int(((said == expected) & valid).sum())
+    said, expected = answers_of(output), reference.argmax(axis=1)
+    same = int((said == expected).sum())
     return msgspec.structs.replace(
         row,
         accuracy_reference=float((expected == labels).mean()),
-        accuracy_engine=float(((said == labels) & valid).mean()),
+        accuracy_engine=float((said == labels).mean()),
         agreement=same / n,
         agreement_ci95=wilson(same, n),
     )
+
+
+def relative_error(output: Array, reference: Array) -> float:
+    """Of outputs `[N, ...]`: root mean square of the difference, as a fraction of that of what differs between images.
+
+    Against the outputs' size a small error could be all that tells one image from another. Where no image differs,
+    of the output's size.
+    """
+    spread = reference - reference.mean(axis=0) if len(reference) > 1 else reference
+    size = np.sqrt(np.square(spread, dtype=np.float64).mean())
+    error = np.sqrt(np.square(output - reference, dtype=np.float64).mean())
+    return float(error / size) if size else float(error > 0)
 
 
 def _latency(
@@ -227,35 +277,3 @@ def some_images(split: GoldenSplit, count: int) -> NDArray[np.uint8]:
 
 def _call(run: Run, x: Array) -> Callable[[], object]:
     return lambda: run(x)
-
-
-def checks_of(parity: Iterable[ParityRow], latency: Iterable[LatencyRow], limits: Limits) -> Iterable[Check]:
-    """The limits of agreement, of accuracy and, where one is set, of latency."""
-    for row in parity:
-        if row.agreement is None or row.accuracy_engine is None or row.accuracy_reference is None:
-            continue
-        where = f"{row.engine} {row.precision} {row.role} {row.split}"
-        drop = row.accuracy_reference - row.accuracy_engine
-        least = MIN_AGREEMENT[row.precision] if limits.min_agreement is None else limits.min_agreement
-        yield Check(
-            name=f"agreement, {where}",
-            value=row.agreement,
-            limit=least,
-            passed=row.agreement >= least,
-        )
-        yield Check(
-            name=f"accuracy drop, {where}",
-            value=drop,
-            limit=limits.max_accuracy_drop,
-            passed=drop <= limits.max_accuracy_drop,
-        )
-    if limits.max_latency_ms is None:
-        return
-    for timed in latency:
-        if (timed.stage, timed.batch) == ("pipeline", 1):
-            yield Check(
-                name=f"median latency in ms, {timed.engine} {timed.precision} pipeline, batch 1",
-                value=timed.p50_ms,
-                limit=limits.max_latency_ms,
-                passed=timed.p50_ms <= limits.max_latency_ms,
-            )

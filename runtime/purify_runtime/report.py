@@ -16,7 +16,8 @@ class ParityRow(msgspec.Struct, frozen=True, kw_only=True):
     """One engine file against the PyTorch reference, on one split of the golden set.
 
     `role` `pipeline` is the purifier's engine chained to the classifier's. Accuracies and agreement are fractions
-    of n images; they are None for the purifier alone. Differences are of logits, for the purifier of pixels.
+    of n images; they are None for the purifier alone. Differences are of logits, for the purifier of pixels;
+    `relative_error` is their root mean square as a fraction of that of what differs between images.
     """
 
     engine: str
@@ -30,6 +31,8 @@ class ParityRow(msgspec.Struct, frozen=True, kw_only=True):
     agreement_ci95: tuple[float, float] | None = None
     max_abs_diff: float
     mean_abs_diff: float
+    relative_error: float | None = None
+    device: str = "cpu"
 
 
 class LatencyRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,10 +102,11 @@ class Divergence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NotChecked(msgspec.Struct, frozen=True, kw_only=True):
-    """A precision that the engine cannot run on this machine."""
+    """A precision that an engine cannot run on this machine, or an engine that does not work here at all."""
 
     precision: str
     reason: str
+    engine: str = ""
 
 
 class AccuracyRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,7 +24,7 @@ def test_a_bundle_has_every_part_and_every_part_verifies(bundle_path: Path, ship
     ]
     assert (manifest.input.channels, manifest.input.height, manifest.input.width) == (1, 28, 28)
     assert list(manifest.class_names) == shipped.info["class_names"]
-    assert manifest.golden.splits == {"clean": 256, "adversarial": 256}
+    assert manifest.golden.splits == {"clean": 256, "adversarial": 256, "noise": 256}
     assert manifest.provenance["run"] == shipped.info
     assert manifest.provenance["metrics"]["rows"][0]["n"] == 10_000
     entries = [model.file for model in manifest.models] + [engine.file for engine in manifest.engines]
@@ -52,16 +52,16 @@ def test_the_report_holds_parity_of_every_file_and_beside_it_pytorchs_latency(bu
     report = json.loads((bundle_path / "report.json").read_text())
     assert report["passed"] is True
     rows = {(row["precision"], row["role"], row["split"]): row for row in report["parity"]}
-    assert len(rows) == 2 * 4 * 2
+    assert len(rows) == 2 * 4 * 3
     for (_, role, _), row in rows.items():
         assert row["n"] == 256
         assert (row["agreement"] is None) == (role == "purifier")
         if role != "purifier":
             assert row["agreement"] >= 0.995
-    pixels = [
-        check for check in report["checks"] if check["name"].startswith("mean pixel difference, onnxruntime fp16")
+    errors = [
+        check for check in report["checks"] if check["name"].startswith("relative error, onnxruntime fp16 purifier")
     ]
-    assert [0 < check["value"] < check["limit"] for check in pixels] == [True, True]
+    assert [0 < check["value"] < check["limit"] for check in errors] == [True, True, True]
     assert report["kept"] == report["attempts"] == report["diverging"] == report["not_checked"] == []
     timed = {(row["engine"], row["precision"], row["stage"], row["batch"]) for row in report["latency"]}
     assert ("pytorch", "fp32", "pipeline", 1) in timed

@@ -16,9 +16,10 @@ from purify_export.half_from_fp32 import half_from_fp32
 from purify_export.int8_from_fp32 import int8_from_fp32
 from purify_export.int8_search import Pair
 from purify_runtime.bundle import Bundle
-from purify_runtime.check import Limits, check_bundle
+from purify_runtime.check import check_bundle
 from purify_runtime.errors import BundleError
 from purify_runtime.golden import GoldenSplit
+from purify_runtime.limits import Limits
 from purify_runtime.manifest import FileEntry, ModelEntry
 from purify_runtime.report import Report
 from purify_toolkit.run_folder import RunFolder, Samples
@@ -71,17 +72,17 @@ def test_bfloat16_is_simulated_and_said_not_to_be_checked(
     converted = {name: convert(Source(pair, splits), name) for name in ("fp32", "bf16")}
     report = gate(empty(), Bundle.open(bundle_path), converted, splits, Limits(max_accuracy_drop=0.2))
     assert {(row.engine, row.precision) for row in report.parity} == {("simulation", "bf16")}
-    assert len(report.parity) == 4 * 2
+    assert len(report.parity) == 4 * 3
     differences = [row.max_abs_diff for row in report.parity if row.role == "purifier"]
     assert all(1e-4 < difference < 0.05 for difference in differences)
     (unchecked,) = report.not_checked
     assert unchecked.precision == "bf16"
     assert "only simulated here" in unchecked.reason
-    assert any(check.name == "mean pixel difference, simulation bf16 purifier clean" for check in report.checks)
+    assert any(check.name == "relative error, simulation bf16 purifier clean" for check in report.checks)
     assert report.diverging == ()
 
 
-def test_a_broken_graph_is_caught_by_its_pixels_and_its_layer_is_reported(
+def test_a_broken_graph_is_caught_by_its_error_and_its_layer_is_reported(
     bundle_path: Path, pair: Pair, splits: dict[str, GoldenSplit], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = onnx.ModelProto()
@@ -96,7 +97,8 @@ def test_a_broken_graph_is_caught_by_its_pixels_and_its_layer_is_reported(
     assert not report.passed
     found = {(entry.split, entry.node, entry.operator, entry.weight) for entry in report.diverging}
     assert found == {
-        (split, "purifier/node_conv2d_11", "Conv", "purifier/head.weight") for split in ("clean", "adversarial")
+        (split, "purifier/node_conv2d_11", "Conv", "purifier/head.weight")
+        for split in ("clean", "adversarial", "noise")
     }
     assert all(entry.error > entry.tolerance for entry in report.diverging)
 

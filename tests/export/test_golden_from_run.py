@@ -15,9 +15,9 @@ def golden(networks: Networks, shipped: RunFolder) -> tuple[dict[str, GoldenSpli
     )
 
 
-def test_there_are_256_images_clean_and_attacked(golden: tuple[dict[str, GoldenSplit], str]) -> None:
+def test_there_are_256_images_clean_attacked_and_noisy(golden: tuple[dict[str, GoldenSplit], str]) -> None:
     splits, attack = golden
-    assert {name: len(split) for name, split in splits.items()} == {"clean": 256, "adversarial": 256}
+    assert {name: len(split) for name, split in splits.items()} == {"clean": 256, "adversarial": 256, "noise": 256}
     assert attack == "PGD-20, Linf 0.1, step 0.0125, 1 random start, against the classifier alone, rounded to 8 bits"
     for split in splits.values():
         assert (split.images.dtype, split.images.shape) == (np.dtype(np.uint8), (IMAGES, 28, 28, 1))
@@ -33,9 +33,13 @@ def test_the_clean_images_are_the_samples(golden: tuple[dict[str, GoldenSplit], 
 
 
 def test_after_rounding_the_attacked_images_are_still_in_the_ball(golden: tuple[dict[str, GoldenSplit], str]) -> None:
-    clean, adversarial = (golden[0][name].images.astype(int) for name in ("clean", "adversarial"))
-    distance = np.abs(adversarial - clean)
-    assert distance.max() == 25  # floor(0.1 * 255)
+    clean, adversarial, noisy = (split.images.astype(int) for split in golden[0].values())
+    assert np.abs(adversarial - clean).max() == 25  # floor(0.1 * 255)
+    change = noisy - clean
+    assert np.abs(change).max() == 25
+    inside = change[(clean >= 25) & (clean <= 230)]  # elsewhere 0 and 255 cut the noise off
+    assert abs(inside.mean()) < 0.1
+    assert abs(inside.std() - 0.1 * 255 / 3**0.5) < 0.2  # the standard deviation of a uniform distribution
 
 
 def test_the_attack_breaks_the_classifier_and_the_purifier_mends_it(

@@ -10,7 +10,15 @@ from torch import nn
 from helpers.tiny import random_images, tiny_run
 from purify_export.export import Networks
 from purify_export.golden_from_run import IMAGES
-from purify_export.images import CALIBRATION, calibration_of, check_size, images_of, resized
+from purify_export.images import (
+    CALIBRATION,
+    FOR_THRESHOLD,
+    calibration_of,
+    check_calibration,
+    check_size,
+    images_of,
+    resized,
+)
 from purify_runtime.errors import InputError
 from purify_toolkit.pretrained import FOLDER, open_run
 from purify_toolkit.run_folder import RunFolder, Samples
@@ -22,24 +30,22 @@ def samples(count: int, side: int = 12, classes: int = 3) -> Samples:
 
 
 def test_no_image_both_judges_and_calibrates(shipped: RunFolder) -> None:
-    golden, rest = images_of(shipped, None, calibrate=True)
-    assert rest is not None
-    assert len(rest.labels) == CALIBRATION
-    assert not set(golden.indices[:IMAGES].tolist()) & set(rest.indices.tolist())
-    assert images_of(shipped, None, calibrate=False)[1] is None
+    images = images_of(shipped, None)
+    assert len(images.others.labels) == 1000 - IMAGES
+    assert not set(images.judging.indices[:IMAGES].tolist()) & set(images.others.indices.tolist())
+    assert images.source == "test images that the golden set leaves"
 
 
 def test_too_few_images_to_calibrate_on_are_counted_and_data_is_asked_for(tmp_path: Path) -> None:
     run = tiny_run(tmp_path / "run", classes=3, channels=1)
     run.save_samples(samples(IMAGES + 31))
     with pytest.raises(InputError, match=r"32 images or more .* leaves 31; --data names its dataset's folder"):
-        images_of(run, None, calibrate=True)
-    assert images_of(run, None, calibrate=False)[1] is None  # nobody else minds
+        check_calibration(run, images_of(run, None).others)
     run.save_samples(samples(IMAGES + 32))
     told: list[str] = []
-    rest = images_of(run, None, calibrate=True, tell=told.append)[1]
-    assert rest is not None
-    assert len(rest.labels) == 32
+    others = images_of(run, None).others
+    check_calibration(run, others, tell=told.append)
+    assert len(others.labels) == 32
     assert "only 32 images to calibrate INT8 on, 512 are wanted" in told[0]
 
 
@@ -53,16 +59,26 @@ def test_with_a_dataset_validation_images_calibrate(tmp_path: Path, shipped: Run
             folder.mkdir(parents=True)
             for index, image in enumerate(images):
                 Image.fromarray(image).save(folder / f"{index}.png")
-    golden, rest = images_of(run, tmp_path / "data", calibrate=True)
-    assert rest is not None
-    assert (len(golden.labels), len(rest.labels)) == (60, 50)
-    of_test = {image.tobytes() for image in golden.images.numpy()}
-    assert not of_test & {image.tobytes() for image in rest.images.numpy()}
+    images = images_of(run, tmp_path / "data")
+    assert (len(images.judging.labels), len(images.others.labels)) == (60, 50)
+    assert images.source == "validation images"
+    of_test = {image.tobytes() for image in images.judging.images.numpy()}
+    assert not of_test & {image.tobytes() for image in images.others.images.numpy()}
+    again = images_of(run, tmp_path / "data").others
+    assert torch.equal(again.images, images.others.images)
+
+
+def test_the_largest_set_of_images_is_not_taken_whole(shipped: RunFolder, tmp_path: Path) -> None:
+    run = tiny_run(tmp_path / "run", classes=3, channels=1)
+    run.save_samples(samples(IMAGES + FOR_THRESHOLD + 7))
+    others = images_of(run, None).others
+    assert len(others.labels) == FOR_THRESHOLD
+    calibration = calibration_of(shipped, lambda x: x.flatten(1)[:, :3], others)  # type: ignore[arg-type]
+    assert len(calibration["clean"].labels) + len(calibration["adversarial"].labels) == CALIBRATION
 
 
 def test_half_of_the_calibration_images_are_attacked(networks: Networks, shipped: RunFolder) -> None:
-    _, rest = images_of(shipped, None, calibrate=True)
-    assert rest is not None
+    rest = images_of(shipped, None).others
     few = Samples(rest.images[:40], rest.labels[:40], rest.indices[:40])
     calibration = calibration_of(shipped, networks.classifier, few)
     clean, adversarial = calibration["clean"], calibration["adversarial"]

@@ -5,11 +5,12 @@ import pytest
 
 from purify_runtime import check
 from purify_runtime.bundle import Bundle
-from purify_runtime.check import Limits, check_bundle
+from purify_runtime.check import check_bundle
 from purify_runtime.engines.onnxruntime import OnnxRuntimeEngine
 from purify_runtime.errors import InputError
 from purify_runtime.golden import GoldenSplit
-from purify_runtime.report import Check, Report
+from purify_runtime.limits import Limits, checks_of
+from purify_runtime.report import Check, ParityRow, Report
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def test_every_model_is_compared_on_every_split(report: Report) -> None:
         (precision, role, split)
         for precision in ("fp32", "fp16")
         for role in ("purifier", "classifier", "pipeline", "defended")
-        for split in ("clean", "adversarial")
+        for split in ("clean", "adversarial", "noise")
     }
     assert report.passed
     assert all(check.passed for check in report.checks)
@@ -126,7 +127,7 @@ def test_an_engine_that_is_wrong_breaks_a_limit(
 
 
 def test_the_limits_are_sharp() -> None:
-    row = check.ParityRow(
+    row = ParityRow(
         engine="e",
         precision="fp32",
         role="defended",
@@ -141,7 +142,7 @@ def test_the_limits_are_sharp() -> None:
     )
 
     def verdicts(limits: Limits) -> list[bool]:
-        return [found.passed for found in check.checks_of([row], [], limits)]
+        return [found.passed for found in checks_of([row], [], limits)]
 
     assert verdicts(Limits(min_agreement=0.99, max_accuracy_drop=0.021)) == [True, True]
     assert verdicts(Limits(min_agreement=0.991, max_accuracy_drop=0.021)) == [False, True]
@@ -150,7 +151,7 @@ def test_the_limits_are_sharp() -> None:
 
 @pytest.mark.parametrize(("precision", "least"), [("fp32", 0.995), ("fp16", 0.995), ("bf16", 0.95), ("int8", 0.95)])
 def test_fewer_bits_may_turn_more_answers_but_not_lose_accuracy(precision: str, least: float) -> None:
-    row = check.ParityRow(
+    row = ParityRow(
         engine="e",
         precision=precision,
         role="defended",
@@ -162,7 +163,7 @@ def test_fewer_bits_may_turn_more_answers_but_not_lose_accuracy(precision: str, 
         max_abs_diff=0.0,
         mean_abs_diff=0.0,
     )
-    assert [(found.limit, found.passed) for found in check.checks_of([row], [], Limits())] == [
+    assert [(found.limit, found.passed) for found in checks_of([row], [], Limits())] == [
         (least, False),
         (0.01, False),
     ]

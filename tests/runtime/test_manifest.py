@@ -19,7 +19,7 @@ def test_what_is_encoded_is_what_is_parsed(content: bytes) -> None:
     assert {(model.role, model.precision) for model in manifest.models} == {
         (role, precision) for role in ("purifier", "classifier", "defended") for precision in ("fp32", "fp16")
     }
-    assert manifest.golden.splits == {"clean": 256, "adversarial": 256}
+    assert manifest.golden.splits == {"clean": 256, "adversarial": 256, "noise": 256}
     assert "PGD-20, Linf 0.1" in manifest.golden.attack
     assert len(manifest.class_names) == 10
 
@@ -82,3 +82,21 @@ def test_a_golden_set_of_nothing_or_of_odd_names_is_refused(content: bytes, spli
     golden = json.loads(content)["golden"]
     with pytest.raises(BundleError, match="is not a purify-edge manifest"):
         parse_manifest(changed(content, golden=golden | {"splits": splits}), source="m")
+
+
+SUSPICION = {"threshold": 1.0, "false_positive_rate": 0.01, "n": 100, "images": "some"}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"threshold": -1}, {"threshold": "1"}, {"false_positive_rate": 0}, {"n": 0}, {"score": "another"}]
+)
+def test_a_threshold_that_cannot_be_one_is_refused(content: bytes, wrong: dict[str, Any]) -> None:
+    assert parse_manifest(changed(content, suspicion=SUSPICION), source="m").suspicion is not None
+    with pytest.raises(BundleError, match=r"is not a purify-edge manifest.*suspicion"):
+        parse_manifest(changed(content, suspicion=SUSPICION | wrong), source="m")
+
+
+def test_a_manifest_from_before_the_score_has_none(content: bytes) -> None:
+    old = json.loads(content)
+    del old["suspicion"]
+    assert parse_manifest(json.dumps(old).encode(), source="m").suspicion is None

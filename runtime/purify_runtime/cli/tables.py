@@ -25,7 +25,7 @@ def print_report(report: Report, console: Console | None = None) -> None:
         console.print("* simulated in float32, each weight and each tensor rounded", style="dim")
     if report.latency:
         console.print(_latency(report))
-    for line in _conversions(report):
+    for line in (*_suspicion(report), *_conversions(report)):
         console.print(line, highlight=False, markup=False)
     broken = [check for check in report.checks if not check.passed]
     for check in broken:
@@ -34,6 +34,22 @@ def print_report(report: Report, console: Console | None = None) -> None:
         )
     verdict = "[red]FAILED[/red]" if broken else "[green]passed[/green]"
     console.print(f"{verdict}: {len(report.checks) - len(broken)} of {len(report.checks)} limits hold", highlight=False)
+
+
+def _suspicion(report: Report) -> Iterator[str]:
+    """How many images of each split are called suspicious."""
+    found = report.suspicion
+    if found is None:
+        return
+    shares = ", ".join(
+        f"{100 * split.flagged:.1f}% of {split.n} {split.split}"
+        + (f" (AUROC {split.auroc:.4f})" if split.auroc is not None else "")
+        for split in found.splits
+    )
+    yield (
+        f"suspicious: {shares}; threshold for {100 * found.false_positive_rate:g}% of clean images, set on "
+        f"{found.n_calibration}; an attacker who knows the score can evade it"
+    )
 
 
 def _conversions(report: Report) -> Iterator[str]:
@@ -54,7 +70,7 @@ def _conversions(report: Report) -> Iterator[str]:
             f"{found.error:.2g}, tolerance {found.tolerance:g}"
         )
     for left_out in report.not_checked:
-        yield f"not checked here: {left_out.precision}: {left_out.reason}"
+        yield f"not checked here: {' '.join(filter(None, (left_out.engine, left_out.precision)))}: {left_out.reason}"
 
 
 def _table(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
@@ -70,7 +86,7 @@ def _parity(report: Report) -> Table:
     table = _table(
         f"Parity with the PyTorch reference, {report.parity[0].n} images a row; shares in %",
         ("model", "", "images"),
-        ("PyTorch\nright", "engine\nright", "same\nclass", "95%\ninterval", "largest\ndifference"),
+        ("PyTorch\nright", "engine\nright", "same\nclass", "95%\ninterval", "error"),
     )
     for row in report.parity:
         low, high = row.agreement_ci95 or (None, None)
@@ -82,7 +98,7 @@ def _parity(report: Report) -> Table:
             _percent(row.accuracy_engine),
             _percent(row.agreement),
             f"{_percent(low)}-{_percent(high)}" if low is not None else "",
-            f"{row.max_abs_diff:.1e}",
+            f"{row.max_abs_diff if row.relative_error is None else row.relative_error:.1e}",
         )
     return table
 
