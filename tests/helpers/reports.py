@@ -29,7 +29,14 @@ N = 200
 
 def parity(engine: str, precision: str, role: str, split: str, right: int = 180) -> ParityRow:
     row = ParityRow(
-        engine=engine, precision=precision, role=role, split=split, n=N, max_abs_diff=0.5, mean_abs_diff=0.01
+        engine=engine,
+        precision=precision,
+        role=role,
+        split=split,
+        n=N,
+        max_abs_diff=0.5,
+        mean_abs_diff=0.01,
+        relative_error=0.002,
     )
     if role == "purifier":
         return row
@@ -95,7 +102,10 @@ def full_report(name: str = "conv1", **changes: Any) -> Report:
             Check(name="accuracy drop, onnxruntime fp32 defended clean", value=0.005, limit=0.01, passed=True),
         ),
         passed=False,
-        not_checked=(NotChecked(precision="int8", reason=f"no kernels for {name}"),),
+        not_checked=(
+            NotChecked(precision="int8", reason=f"no kernels for {name}"),
+            NotChecked(engine="openvino", precision="fp32", reason="not installed"),
+        ),
         kept=(
             KeptLayer(
                 precision="fp16", role="purifier", node=name, operator="Conv", weight=name, reason="it overflows"
@@ -137,7 +147,7 @@ def full_report(name: str = "conv1", **changes: Any) -> Report:
             threshold=2.0,
             false_positive_rate=0.01,
             n_calibration=744,
-            edges=(0.0, 1.0, 2.0, 3.0),
+            edges=(0.5, 1.0, 2.0, 4.0),
             splits=(
                 SuspicionSplit(split="clean", n=N, flagged=0.01, auroc=None, counts=(150, 48, 2)),
                 SuspicionSplit(split="adversarial", n=N, flagged=0.9, auroc=0.973, counts=(0, 20, 180)),

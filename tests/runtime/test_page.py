@@ -87,6 +87,7 @@ def test_figures_stand_with_n_units_and_intervals() -> None:
     assert "Clean images right90.0%85.1–93.4% with 95% confidence, n\xa0=\xa0200" in text  # noqa: RUF001
     assert "Attacked, purified75.0%68.6–80.5%" in text  # noqa: RUF001
     assert "Median latency0.500 ms1 image, onnxruntime fp32" in text
+    assert "pipeline90.590.099.0 96.4–99.72.0e-03 5.0e-01" in text  # noqa: RUF001
     assert "PGD-20, Linf 0.11,0000.0 0.0–0.489.0 86.9–90.8" in text  # noqa: RUF001
     assert "50 calls of each stage, interleaved, after 5 to warm up" in text
     assert "set on 744 clean images, so that it flags at most 1.0% of such images" in text
@@ -157,6 +158,7 @@ def test_what_was_not_checked_is_told_with_the_reason() -> None:
     engine = EngineEntry(role="purifier", precision="fp16", builder="tensorrt_rtx", file=file, fingerprint={})
     found = dict(unchecked(full_report(), subject(engines=(engine,))))
     assert found["int8"] == "no kernels for conv1"
+    assert found["openvino fp32"] == "not installed"
     assert found["bf16 on an engine"] == "only simulated here"
     assert "no GPU ran them" in found["engines for rtx"]
     assert "no limit was set" in found["whether it is fast enough"]

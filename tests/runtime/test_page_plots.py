@@ -75,18 +75,25 @@ def test_lines_differ_by_more_than_colour() -> None:
 
 
 def test_a_histogram_shows_shares_and_what_lies_above_the_threshold() -> None:
-    svg = histogram_plot((60, 30, 10), (0.0, 1.0, 2.0, 4.0), 2.0, highest=0.6)
+    svg = histogram_plot((60, 30, 10), (0.5, 1.0, 2.0, 8.0), 2.0, highest=0.6)
     below, above = of_class(svg, "bar"), of_class(svg, "bar above")
     heights = [float(bar.get("height", "")) for bar in (*below, *above)]
     assert heights == pytest.approx([HEIGHT, HEIGHT / 2, HEIGHT / 6], abs=0.1)
     (line,) = of_class(svg, "threshold")
     assert float(line.get("x1", "")) == (LEFT + RIGHT) / 2
     assert [float(bar.get("x", "")) for bar in above] == [(LEFT + RIGHT) / 2]
-    assert "threshold 2" in texts(svg)
+    assert {"threshold 2", "1", "2", "5", "suspicion score, logarithmic"} <= set(texts(svg))
+
+
+def test_bins_that_grow_by_equal_factors_are_equally_wide() -> None:
+    svg = histogram_plot((1, 1, 1), (0.1, 1.0, 10.0, 100.0), 200.0, highest=1.0)
+    widths = {bar.get("width") for bar in of_class(svg, "bar")}
+    assert len(widths) == 1
+    assert [text for text in texts(svg) if text[0] in "01" and "%" not in text] == ["0.1", "1", "10", "100"]
 
 
 def test_a_threshold_beyond_all_scores_is_still_on_the_plot() -> None:
-    svg = histogram_plot((5,), (0.0, 1.0), 8.0, highest=1.0)
+    svg = histogram_plot((5,), (0.1, 1.0), 8.0, highest=1.0)
     (line,) = of_class(svg, "threshold")
     assert float(line.get("x1", "")) == RIGHT
 
@@ -96,4 +103,4 @@ def test_any_size_of_figure_gives_a_plot(value: float) -> None:
     row = timed("e", "fp32", "pipeline", 1, 1.0, p90_ms=value, p99_ms=value)
     assert texts(latency_plot([row]))
     assert texts(curve_plot({"a": [point("grey-box", value, 5, defended=True)]}))
-    assert texts(histogram_plot((0, 0), (0.0, value / 2, value), value, highest=0.0))
+    assert texts(histogram_plot((0, 0), (value / 2 + 1e-9, value + 1e-8, value + 1e-7), value, highest=0.0))

@@ -7,7 +7,7 @@ from purify_runtime.page.document import Block, Bullets, Document, Figure, Group
 from purify_runtime.page.subject import Subject
 from purify_runtime.page.suspicion import suspicion
 from purify_runtime.page.unchecked import unchecked
-from purify_runtime.page.words import in_words, interval, milliseconds, moment, percent, plural, with_interval
+from purify_runtime.page.words import Estimate, in_words, interval, milliseconds, moment, percent, plural, with_interval
 from purify_runtime.report import SIMULATION, Check, ParityRow, Report
 from purify_runtime.stats import wilson
 
@@ -137,23 +137,25 @@ def _parity(report: Report) -> Section | None:
             for (split, n), of_split in groupby(rows, key=lambda row: (row.split, row.n))
         )
         simulated = " in float32, each weight and each tensor rounded" if engine == SIMULATION else ""
-        columns = ("model", "right, PyTorch", "right, here", "same class", "largest difference")
+        columns = ("model", "right, PyTorch", "right, here", "same class", "relative error")
         tables.append(Table(f"{engine} {precision}{simulated}", columns, groups))
     how = (
         "Shares in % of the images. Same class: the share that gets the same class here and from PyTorch, with its 95% "
-        "interval (Wilson). Differences are of logits, for the purifier of pixels in [0, 1]. Pipeline: purifier, then "
-        "classifier. Defended: both as one graph. Classifier: without a purifier."
+        "interval (Wilson). Relative error: root mean square, as a fraction of what differs between images; below it "
+        "the largest difference, of logits, for the purifier of pixels in [0, 1]. Pipeline: purifier, then classifier. "
+        "Defended: both as one graph. Classifier: without a purifier."
     )
     return Section("Parity with PyTorch", (Text(how), *tables)) if tables else None
 
 
 def _parity_row(row: ParityRow, broken: set[str]) -> Row:
+    largest = f"{row.max_abs_diff:.1e}"
     cells = (
         row.role,
         percent(row.accuracy_reference),
         percent(row.accuracy_engine),
         with_interval(row.agreement, row.agreement_ci95) if row.agreement is not None and row.agreement_ci95 else "",
-        f"{row.max_abs_diff:.1e}",
+        largest if row.relative_error is None else Estimate(f"{row.relative_error:.1e}", largest),
     )
     return Row(cells, broken=f"{row.engine} {row.precision} {row.role} {row.split}" in broken)
 

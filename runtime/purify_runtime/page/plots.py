@@ -1,4 +1,4 @@
-"""Plots as inline SVG: 340 units wide, so that text is as large on a phone as on a desk; every axis begins at 0."""
+"""Plots as inline SVG, 340 units wide: text is as large on a phone as on a desk. Shares and times begin at 0."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,6 +28,20 @@ def ticks(high: float, count: int = 4) -> list[float]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = min((factor * power for factor in (1, 2, 2.5, 5, 10)), key=lambda step: abs(math.log(step / rough)))
     return [float(f"{index * step:.6g}") for index in range(int(high / step + 1e-9) + 1)]
+
+
+def decades(low: float, high: float) -> list[float]:
+    """The powers of ten between two numbers above 0; where there are fewer than two, their doubles and fives too.
+
+    >>> decades(0.02, 30), decades(3, 30)
+    ([0.1, 1.0, 10.0], [5.0, 10.0, 20.0])
+    """
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1,), (1, 2, 5)):
+        found = [float(f"{step}e{power}") for power in powers for step in steps if low <= step * 10.0**power <= high]
+        if len(found) > 1:
+            break
+    return found
 
 
 def latency_plot(rows: Sequence[LatencyRow]) -> Element:
@@ -101,13 +115,13 @@ def _marker(x: float, y: float, number: int) -> Element:
 def histogram_plot(counts: Sequence[int], edges: Sequence[float], threshold: float, *, highest: float) -> Element:
     """The share of images in each bin, the threshold as a dashed line; `highest` share, of all plots side by side.
 
-    `edges` are one more than the bins, and increase.
+    `edges` are one more than the bins, above 0, and grow by equal factors: on a logarithmic axis bins are equally wide.
     """
-    total, low, high = sum(counts) or 1, min(edges[0], 0.0), max(edges[-1], threshold)
+    total, low, high = sum(counts) or 1, edges[0], max(edges[-1], threshold)
     bottom, highest = TOP + HEIGHT, highest or 1.0
 
     def x(value: float) -> float:
-        return LEFT + (RIGHT - LEFT) * (value - low) / ((high - low) or 1.0)
+        return LEFT + (RIGHT - LEFT) * math.log(max(value, low) / low) / math.log(high / low)
 
     parts = _percent_axis(highest)
     for count, left, right in zip(counts, edges, edges[1:], strict=False):
@@ -123,7 +137,7 @@ def histogram_plot(counts: Sequence[int], edges: Sequence[float], threshold: flo
                 class_="bar above" if left >= threshold else "bar",
             )
         )
-    parts += _x_axis(ticks(high), x, bottom, "suspicion score")
+    parts += _x_axis(decades(low, high), x, bottom, "suspicion score, logarithmic")
     line = x(threshold)
     side, anchor = (-4, "end") if line > (LEFT + RIGHT) / 2 else (4, "start")
     parts.append(element("line", x1=f"{line:.1f}", x2=f"{line:.1f}", y1=TOP - 4, y2=bottom, class_="threshold"))

@@ -19,7 +19,10 @@ def suspicion(report: Report) -> Section | None:
     )
     highest = max((max(split.counts, default=0) / (sum(split.counts) or 1) for split in found.splits), default=0.0)
     plots = tuple(_plot(split, found, highest) for split in found.splits)
-    key = "Share of the images by score, on the same axes; what lies above the dashed threshold has another colour."
+    key = (
+        "Share of the images by score, on the same axes; the first bin holds all lower scores too. What lies above the "
+        "dashed threshold has another colour."
+    )
     columns = ("images", "n", "flagged, %", "AUROC against clean")
     numbers = table("Images flagged, with 95% intervals (Wilson)", columns, tuple(map(_row, found.splits)))
     return Section("Suspicion score", (Text(how), Plots(key, plots), numbers))

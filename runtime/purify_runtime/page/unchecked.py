@@ -10,7 +10,7 @@ from purify_runtime.report import SIMULATION, Report
 def unchecked(report: Report, subject: Subject) -> Iterator[tuple[str, str]]:
     """What was not checked, each with the reason."""
     for left_out in report.not_checked:
-        yield left_out.precision, left_out.reason
+        yield f"{left_out.engine} {left_out.precision}".strip(), left_out.reason
     yield from _models(report, subject)
     yield from _engines(report, subject)
     yield from _latency(report)
@@ -26,7 +26,9 @@ def unchecked(report: Report, subject: Subject) -> Iterator[tuple[str, str]]:
 
 def _models(report: Report, subject: Subject) -> Iterator[tuple[str, str]]:
     """Precisions that no engine ran."""
-    told = {row.precision for row in report.parity} | {left_out.precision for left_out in report.not_checked}
+    told = {row.precision for row in report.parity} | {
+        left_out.precision for left_out in report.not_checked if not left_out.engine
+    }
     others = [
         model for model in dict.fromkeys(model.precision for model in subject.manifest.models) if model not in told
     ]
@@ -40,10 +42,10 @@ def _models(report: Report, subject: Subject) -> Iterator[tuple[str, str]]:
 
 
 def _engines(report: Report, subject: Subject) -> Iterator[tuple[str, str]]:
-    ran = {row.engine for row in report.parity}
+    told = {row.engine for row in report.parity} | {left_out.engine for left_out in report.not_checked}
     engines = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
     built = dict.fromkeys(engines[entry.builder] for entry in subject.manifest.engines)
-    missing = [name for name in built if name not in ran]
+    missing = [name for name in built if name not in told]
     if missing:
         yield f"engines for {in_words(missing)}", "the bundle has them; no GPU ran them in this check"
 
