@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ def test_a_good_bundle_passes_and_shows_its_tables(run: Run, bundle_path: Path) 
     assert code == 0, err
     assert "Parity with the PyTorch reference, 256 images a row" in out
     assert "Latency, 3 interleaved calls" in out
-    assert "passed: 24 of 24 limits hold" in out
+    assert re.search(r"passed: (\d+) of \1 limits hold", out)
     assert "…" not in out  # nothing is cut off on a terminal of 80 columns
 
 
@@ -24,7 +25,7 @@ def test_json_goes_to_standard_output_alone(run: Run, bundle_path: Path) -> None
     report = json.loads(out)
     assert report["passed"] is True
     assert {row["precision"] for row in report["parity"]} == {"fp16"}
-    of_exports = {"kept", "attempts", "diverging", "accuracy", "curve"}
+    of_exports = {"kept", "attempts", "diverging", "accuracy", "curve", "suspicion"}
     assert set(report) == {"environment", "parity", "latency", "checks", "passed", "not_checked"} | of_exports
     assert "parity: onnxruntime, fp16" in err
     assert "models/purifier.fp16.onnx: engine onnxruntime on cpu, the fastest that works here" in err
