@@ -104,8 +104,9 @@ def verify(
             tell(f"{engines.engine}, {engines.precision}: {', '.join(splits)}")
             found = compare(engines, splits, bundle)
             for row in found.rows:
-                answers = found.answers.get((row.role, row.split))
-                rows.append(_with_test(row, splits[row.split], answers, attacks[row.split]))
+                split, answers = splits[row.split], found.answers.get((row.role, row.split))
+                expected = split.classifier if row.role == "classifier" else split.defended
+                rows.append(_with_test(row, answers, expected, split.labels, attacks[row.split]))
         checks = tuple(checks_of(rows, [], limits or Limits()))
         for engines in sets if question.square_limit else ():
             tell(f"{engines.engine}, {engines.precision}: square, {question.queries} queries an image")
@@ -189,13 +190,14 @@ def live_splits(
     return splits, {threat: plans[threat][0] for threat in splits}
 
 
-def _with_test(row: ParityRow, split: GoldenSplit, answers: NDArray[np.int64] | None, attack: str) -> VerifyRow:
+def _with_test(
+    row: ParityRow, answers: NDArray[np.int64] | None, expected: Array, labels: NDArray[np.int64], attack: str
+) -> VerifyRow:
     """A row with McNemar's test of equal accuracy and the intervals of both accuracies; none for the purifier alone."""
     same = VerifyRow(**msgspec.structs.asdict(row), attack=attack)
     if answers is None:
         return same
-    expected = (split.classifier if row.role == "classifier" else split.defended).argmax(axis=1)
-    right, reference_right = answers == split.labels, expected == split.labels
+    right, reference_right = answers == labels, expected.argmax(axis=1) == labels
     return msgspec.structs.replace(
         same,
         mcnemar_p=mcnemar(reference_right, right),
@@ -221,10 +223,9 @@ def square_row(
     output = logits(np.ascontiguousarray(found.numpy()))
     with torch.no_grad():
         live = networks.defended(found).numpy()
-    split = GoldenSplit(clean.images[: len(labels)], labels.numpy(), found.numpy(), live, live)
-    row = parity_row(engines, "pipeline", SQUARE, output, live, split.labels)
+    row = parity_row(engines, "pipeline", SQUARE, output, live, labels.numpy())
     attack = f"Square, {question.queries} queries, Linf {epsilon:g}, against the engine"
-    return _with_test(row, split, answers_of(output), attack)
+    return _with_test(row, answers_of(output), live, labels.numpy(), attack)
 
 
 def _divergences(

@@ -54,14 +54,15 @@ def print_verification(report: VerifyReport, console: Console | None = None) -> 
 
 
 def _table(report: VerifyReport) -> Table:
+    engines = dict.fromkeys(row.engine for row in report.rows)
     table = Table(
-        title="Purifier and classifier, engine against live PyTorch; shares in %",
+        title=f"Purifier and classifier, {' and '.join(engines)} against live PyTorch; shares in %",
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    for column in ("images", "engine", ""):
+    for column in ("images", "model"):
         table.add_column(column, no_wrap=True)
     for column in ("n", "PyTorch\nright", "engine\nright", "same\nclass", "95%\ninterval", "McNemar\np", "error"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -71,8 +72,7 @@ def _table(report: VerifyReport) -> Table:
         low, high = row.agreement_ci95
         table.add_row(
             row.split,
-            row.engine,
-            row.precision,
+            row.precision if len(engines) == 1 else f"{row.engine} {row.precision}",
             str(row.n),
             *(f"{100 * (share or 0):.1f}" for share in (row.accuracy_reference, row.accuracy_engine, row.agreement)),
             f"{100 * low:.1f}-{100 * high:.1f}",

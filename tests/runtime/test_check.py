@@ -6,8 +6,9 @@ import pytest
 from purify_runtime import check
 from purify_runtime.bundle import Bundle
 from purify_runtime.check import check_bundle
+from purify_runtime.engines import ENGINES
 from purify_runtime.engines.onnxruntime import OnnxRuntimeEngine
-from purify_runtime.errors import InputError
+from purify_runtime.errors import BundleError, InputError
 from purify_runtime.golden import GoldenSplit
 from purify_runtime.limits import Limits, checks_of
 from purify_runtime.report import Check, ParityRow, Report
@@ -126,6 +127,84 @@ def test_an_engine_that_is_wrong_breaks_a_limit(
     assert broken in [check.name for check in report.checks if not check.passed]
 
 
+@pytest.mark.parametrize(
+    ("precision", "device", "limit"),
+    [
+        ("fp32", "cpu", 1e-4),
+        ("fp32", "cuda:0", 0.005),
+        ("fp16", "cpu", 0.01),
+        ("fp16", "cuda:0", 0.01),
+        ("bf16", "cpu", 0.1),
+        ("int8", "cpu", 0.1),
+    ],
+)
+def test_the_error_is_limited_by_what_multiplies(precision: str, device: str, limit: float) -> None:
+    def verdicts(error: float, limits: Limits) -> list[tuple[str, bool]]:
+        row = ParityRow(
+            engine="e",
+            device=device,
+            precision=precision,
+            role="purifier",
+            split="noise",
+            n=9,
+            max_abs_diff=0.0,
+            mean_abs_diff=0.0,
+            relative_error=error,
+        )
+        return [(found.name, found.passed) for found in checks_of([row], [], limits)]
+
+    name = f"relative error, e {precision} purifier noise"
+    assert verdicts(limit, Limits()) == [(name, True)]
+    assert verdicts(1.01 * limit, Limits()) == verdicts(float("nan"), Limits()) == [(name, False)]
+    assert verdicts(1.01 * limit, Limits(max_error=1.02 * limit)) == [(name, True)]
+
+
+def test_noisy_images_are_not_judged_by_accuracy() -> None:
+    row = ParityRow(
+        engine="e",
+        precision="fp32",
+        role="defended",
+        split="noise",
+        n=100,
+        accuracy_reference=0.9,
+        accuracy_engine=0.8,
+        agreement=0.9,
+        max_abs_diff=0.0,
+        mean_abs_diff=0.0,
+    )
+    assert [found.name for found in checks_of([row], [], Limits())] == ["agreement, e fp32 defended noise"]
+
+
+def test_the_relative_error_is_of_what_differs_between_images() -> None:
+    reference = np.array([[1000.0, 5], [1002.0, 5]], np.float32)  # one number differs, by 1 from the mean
+    assert check.relative_error(reference + np.float32(0.5), reference) == pytest.approx(0.5 * 2**0.5)
+    assert check.relative_error(reference, reference) == 0
+    alone = np.array([[3.0, 4.0]], np.float32)
+    assert check.relative_error(alone * 2, alone) == pytest.approx(1)
+    assert np.isnan(check.relative_error(reference * np.float32(np.nan), reference))
+
+
+def test_all_engines_that_work_here_are_checked_and_others_named(bundle_path: Path) -> None:
+    report = check_bundle(Bundle.open(bundle_path), engine="all", precisions=("fp32",), rounds=0)
+    checked = {row.engine for row in report.parity}
+    assert "onnxruntime" in checked
+    assert checked | {left_out.engine for left_out in report.not_checked} == set(ENGINES)
+    assert all(left_out.reason for left_out in report.not_checked)
+
+
+class Crashing(OnnxRuntimeEngine):
+    """The real engine, but it fails when it is run."""
+
+    def run(self, x: np.ndarray) -> np.ndarray:
+        raise RuntimeError("broken shape")
+
+
+def test_a_model_that_cannot_run_is_named(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("purify_runtime.engines.onnxruntime.OnnxRuntimeEngine", Crashing)
+    with pytest.raises(BundleError, match="the fp32 purifier cannot run the golden set: broken shape; export"):
+        check_bundle(Bundle.open(bundle_path), precisions=("fp32",), rounds=0)
+
+
 def test_the_limits_are_sharp() -> None:
     row = ParityRow(
         engine="e",
@@ -177,6 +256,7 @@ def test_a_batch_is_as_large_as_it_is_said_to_be_even_of_few_images() -> None:
 
 def test_a_report_without_a_check_has_not_passed(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "checks_of", lambda *_: [])
+    monkeypatch.setattr(check, "suspicion_checks", lambda *_, **__: [])
     assert not check_bundle(Bundle.open(bundle_path), precisions=("fp32",), rounds=0).passed
 
 

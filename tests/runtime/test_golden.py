@@ -60,7 +60,7 @@ def test_a_golden_set_of_other_shapes_is_refused(edit_manifest: Any, monkeypatch
         classifier=np.zeros((n, k), np.float32),
         defended=np.zeros((n, k), np.float32),
     )
-    content = encode_golden({"clean": wrong, "adversarial": wrong})
+    content = encode_golden(dict.fromkeys(("clean", "adversarial", "noise"), wrong))
     monkeypatch.setattr(golden, "NPY_HEADER_BYTES", 10**7)  # not refused for its size
     with pytest.raises(BundleError, match=r"split 'clean' holds .*28, 28, 3"):
         load_golden(install_golden(edit_manifest, content))
