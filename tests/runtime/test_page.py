@@ -84,8 +84,9 @@ def test_every_part_of_the_report_is_there() -> None:
 
 def test_figures_stand_with_n_units_and_intervals() -> None:
     text = Parsed(render_html(full_report(), subject())).text
-    assert "Clean images right90.0%85.1–93.4% with 95% confidence, n\xa0=\xa0200" in text  # noqa: RUF001
-    assert "Attacked, purified75.0%68.6–80.5%" in text  # noqa: RUF001
+    assert "Clean, purified90.0%right; 85.1–93.4% with 95% confidence, n\xa0=\xa0200" in text  # noqa: RUF001
+    assert "Attacked, purified75.0%right; 68.6–80.5%" in text  # noqa: RUF001
+    assert "Attacker knows the purifier1.5%right; 0.9–2.5% with 95% confidence, n\xa0=\xa01,000; of PyTorch" in text  # noqa: RUF001
     assert "Median latency0.500 ms1 image, onnxruntime fp32" in text
     assert "pipeline90.590.099.0 96.4–99.72.0e-03 5.0e-01" in text  # noqa: RUF001
     assert "PGD-20, Linf 0.11,0000.0 0.0–0.489.0 86.9–90.8" in text  # noqa: RUF001

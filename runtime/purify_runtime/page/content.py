@@ -1,5 +1,6 @@
 """What a report's page says, from the verdict down to the environment."""
 
+from collections.abc import Iterator
 from itertools import groupby
 
 from purify_runtime.page import measured
@@ -65,29 +66,35 @@ def _summary(report: Report) -> str:
     return f"All {plural(len(report.checks), 'limit')} hold: {engines}, {precisions}, compared with PyTorch."
 
 
-def _figures(report: Report) -> "list[Figure]":
-    """Accuracy without and with the purifier, agreement and latency, of the first engine."""
+def _figures(report: Report) -> Iterator[Figure]:
+    """Accuracy without and with the purifier and latency, of the first engine; and the least white-box accuracy."""
     if not report.parity:
-        return []
+        return
     first = report.parity[0]
     of = f"{first.engine} {first.precision}"
     rows = {(row.role, row.split): row for row in report.parity if (row.engine, row.precision) == _key(first)}
     asked = (
-        ("Clean images right", "pipeline", "clean"),
+        ("Clean, purified", "pipeline", "clean"),
         ("Attacked, no purifier", "classifier", "adversarial"),
         ("Attacked, purified", "pipeline", "adversarial"),
     )
-    figures = [_accuracy_figure(name, rows[role, split]) for name, role, split in asked if (role, split) in rows]
+    for name, role, split in asked:
+        if (role, split) in rows:
+            row = rows[role, split]
+            share = row.accuracy_engine or 0.0
+            yield _share(name, share, wilson(round(share * row.n), row.n), row.n)
+    known = [row for row in report.accuracy if row.threat == "white-box" and row.defended]
+    if known:
+        worst = min(known, key=lambda row: row.accuracy)
+        yield _share("Attacker knows the purifier", worst.accuracy, worst.ci95, worst.n, "; of PyTorch")
     for timed in report.latency:
         if (timed.engine, timed.precision, timed.stage, timed.batch) == (*_key(first), "pipeline", 1):
-            figures.append(Figure("Median latency", f"{milliseconds(timed.p50_ms)} ms", f"1 image, {of}"))
-    return figures
+            yield Figure("Median latency", f"{milliseconds(timed.p50_ms)} ms", f"1 image, {of}")
 
 
-def _accuracy_figure(name: str, row: ParityRow) -> Figure:
-    share = row.accuracy_engine or 0.0
-    low, high = wilson(round(share * row.n), row.n)
-    return Figure(name, f"{percent(share)}%", f"{interval(low, high)}% with 95% confidence, n\u00a0=\u00a0{row.n}")
+def _share(name: str, share: float, bounds: tuple[float, float], n: int, more: str = "") -> Figure:
+    note = f"right; {interval(*bounds)}% with 95% confidence, n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{n:,}{more}"
+    return Figure(name, f"{percent(share)}%", note)
 
 
 def _key(row: ParityRow) -> tuple[str, str]:
