@@ -136,9 +136,10 @@ def test_dark_is_dark_and_light_is_light(browser: Any, pages: Any) -> None:
 
 
 def test_print_is_light_and_shows_what_is_folded(browser: Any, pages: Any) -> None:
-    page = browser.new_page(color_scheme="dark")
+    page = browser.new_page(viewport={"width": 700, "height": 1000}, color_scheme="dark")  # A4 between its margins
     page.goto(pages["failed"].as_uri())
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.get_by_role("cell", name="2,000").first.bounding_box()["height"] > 0
+    assert page.evaluate(OVERFLOWING) == []
     assert len(page.pdf(format="A4")) > 10_000
