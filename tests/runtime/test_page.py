@@ -1,5 +1,6 @@
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -170,6 +171,10 @@ def test_what_was_not_checked_is_told_with_the_reason() -> None:
     assert "the suspicion score" not in found
 
 
+def test_a_verified_bundle_has_its_origin_checked() -> None:
+    assert "the bundle's origin" not in dict(unchecked(full_report(), replace(subject(), verified=True)))
+
+
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
@@ -183,6 +188,14 @@ def test_what_was_not_checked_is_told_with_the_reason() -> None:
 def test_what_is_missing_in_a_report_was_not_checked(changes: dict[str, object], what: str) -> None:
     assert what in dict(unchecked(full_report(**changes), subject()))
     assert what not in dict(unchecked(full_report(), subject()))
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # who runs the tests may be root
+    with pytest.raises(InputError, match="cannot be written to; give another name"):
+        require_writable(tmp_path / "report.html")
 
 
 @pytest.mark.parametrize("suffix", [".html", ".HTML", ".md", ".json"])

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from purify_runtime.bundle import Bundle
-from purify_runtime.exported import exported_report
 from purify_runtime.golden import GoldenSplit, load_golden
 from purify_runtime.page import subject as module
 from purify_runtime.page.subject import examples_of, subject_of
 from purify_runtime.pipeline import Pipeline
+from purify_runtime.report import Report
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,17 @@ def test_large_images_are_fewer(
     assert len(examples_of(pipeline, golden)) == module.LEAST_EXAMPLES
 
 
+def test_images_that_are_larger_than_the_page_shows_are_shrunk() -> None:
+    large = np.zeros((1024, 512, 3), np.uint8)
+    large[:512] = 200
+    small = module._shown(large)
+    assert small.shape == (256, 128, 3)
+    assert (small[:128] == 200).all()
+    assert not small[128:].any()
+    assert module._shown(large[:, :, :1]).shape == (256, 128, 1)
+    assert module._shown(small) is small
+
+
 def test_there_are_none_without_attacked_images(pipeline: Pipeline, golden: dict[str, GoldenSplit]) -> None:
     assert examples_of(pipeline, {"clean": golden["clean"]}) == ()
 
@@ -72,8 +83,7 @@ def test_a_purifier_that_gives_no_numbers_is_shown_all_the_same(
 
 def test_the_subject_is_what_the_first_engine_of_the_report_sees(bundle_path: Path) -> None:
     bundle = Bundle.open(bundle_path)
-    report = exported_report(bundle)
-    assert report is not None
+    report = msgspec.json.decode((bundle_path / "report.json").read_bytes(), type=Report)
     found = subject_of(bundle, report)
     assert (found.manifest, found.verified) == (bundle.manifest, False)
     assert len(found.examples) == 8

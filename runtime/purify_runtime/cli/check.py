@@ -84,7 +84,7 @@ def main(
     from purify_runtime.bundle import Bundle
     from purify_runtime.check import check_bundle
     from purify_runtime.cli.tables import print_report
-    from purify_runtime.exported import exported_report, with_export
+    from purify_runtime.exported import exported, with_export
     from purify_runtime.limits import Limits
     from purify_runtime.page import require_writable, write_report
     from purify_runtime.page.subject import subject_of
@@ -110,7 +110,7 @@ def main(
         policy=policy,
         tell=lambda text: click.echo(f"  {text}", err=True),
     )
-    report = with_export(report, exported_report(opened))
+    report = with_export(report, exported(opened))
     if reports:
         subject = subject_of(opened, report, policy=policy)
         for path in reports:

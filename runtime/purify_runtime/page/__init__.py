@@ -1,5 +1,6 @@
 """The report as a page for people: one HTML file that needs no network, or Markdown."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def require_writable(path: Path) -> None:
     """Fail before anything is measured where `write_report` would fail.
 
     Raises:
-        InputError: a suffix that is no format, a folder of this name, or no folder to write to.
+        InputError: a suffix that is no format, a folder of this name, or no folder that can be written to.
     """
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"{path}: expected a name that ends with {', '.join(FORMATS)}, got {path.suffix!r}")
@@ -46,6 +47,8 @@ def require_writable(path: Path) -> None:
         raise InputError(f"{path} is a folder; give the name of a file")
     if not path.parent.is_dir():
         raise InputError(f"{path}: there is no folder {path.parent}; make it, or give another name")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path}: the folder {path.parent} cannot be written to; give another name")
 
 
 def write_report(path: Path, report: Report, subject: Subject) -> None:

@@ -4,11 +4,21 @@ from itertools import groupby
 
 from purify_runtime.page.document import Block, Group, Pictures, Plot, Plots, Row, Section, Table, Text
 from purify_runtime.page.plots import CUT, curve_plot, latency_plot
-from purify_runtime.page.subject import Subject
+from purify_runtime.page.subject import MAX_SIDE, Subject
 from purify_runtime.page.words import milliseconds, percent, plural, with_interval
 from purify_runtime.report import AccuracyRow, CurvePoint, LatencyRow, Report
 
 WITH, WITHOUT = "with purifier", "classifier alone"
+ABOUT = {
+    "noise": "nobody attacks",
+    "corruptions": "nobody attacks",
+    "grey-box": "the attacker knows the classifier only",
+    "transfer": "the attacker has another purifier and classifier",
+    "query": "the attacker sees answers only",
+    "white-box": "the attacker differentiates through purifier and classifier",
+    "bpda": "white-box, with the identity for the purifier's gradient",
+}
+"""What the attacker knows."""
 
 
 def accuracy(report: Report, subject: Subject) -> Section | None:
@@ -19,7 +29,7 @@ def accuracy(report: Report, subject: Subject) -> Section | None:
     if report.accuracy:
         columns = ("attack", "images", WITHOUT, WITH)
         groups = tuple(
-            Group(threat, tuple(_attack_row(list(of_attack)) for _, of_attack in groupby(rows, key=_attack)))
+            Group(_named(threat), tuple(_attack_row(list(of_attack)) for _, of_attack in groupby(rows, key=_attack)))
             for threat, rows in groupby(report.accuracy, key=lambda row: row.threat)
         )
         blocks.append(Table("Test images right, in %, with 95% intervals (Wilson)", columns, groups))
@@ -33,8 +43,12 @@ def _about(subject: Subject) -> str:
     where = f" The images had the size that the run was trained on; here they are resized {resized}." if resized else ""
     return (
         "Measured by the run's own evaluation, in PyTorch, not on this device; parity says whether it holds here too. "
-        f"Grey-box: the attacker knows the classifier only. White-box: he knows the purifier too.{where}"
+        f"Under all attacks of a threat together, accuracy is at most the lowest line.{where}"
     )
+
+
+def _named(threat: str) -> str:
+    return f"{threat}: {ABOUT[threat]}" if threat in ABOUT else threat
 
 
 def _attack(row: AccuracyRow) -> tuple[str, int]:
@@ -90,10 +104,12 @@ def examples(report: Report, subject: Subject) -> Section | None:
     if not subject.examples or not report.parity:
         return None
     first = report.parity[0]
+    side = max(subject.manifest.input.height, subject.manifest.input.width)
+    shrunk = f" They are shrunk to {MAX_SIDE} pixels for this page." if side > MAX_SIDE else ""
     how = (
         f"The first {len(subject.examples)} images of the golden set, not chosen, as {first.engine} {first.precision} "
         f"sees them. Attack: {subject.manifest.golden.attack}. Under each image stands the classifier's word for it "
-        "and the probability; the word under purified is the pipeline's."
+        f"and the probability; the word under purified is the pipeline's.{shrunk}"
     )
     return Section("Examples", (Text(how), Pictures(subject.examples)))
 

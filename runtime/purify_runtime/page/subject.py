@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from purify_runtime.bundle import Bundle
 from purify_runtime.engine_files import EnginePolicy
@@ -16,6 +17,8 @@ from purify_runtime.pipeline import Pipeline, open_model
 from purify_runtime.report import Report
 
 EXAMPLES = 8
+MAX_SIDE = 256
+"""Pixels of an image's longer side; a larger one is shrunk for the page."""
 PIXELS = 200_000  # of all examples together, or the page becomes large
 LEAST_EXAMPLES = 2
 
@@ -81,7 +84,7 @@ def examples_of(pipeline: Pipeline, golden: Mapping[str, GoldenSplit]) -> tuple[
     if not {"clean", "adversarial"} <= golden.keys() or pipeline.input.channels not in (1, 3):
         return ()
     clean, attacked = golden["clean"], golden["adversarial"]
-    height, width = clean.images.shape[1:3]
+    height, width = _shown(clean.images[0]).shape[:2]
     count = min(EXAMPLES, max(LEAST_EXAMPLES, PIXELS // (3 * height * width)), len(clean), len(attacked))
     prediction = pipeline.predict(attacked.images[:count])
     shown = {
@@ -106,7 +109,18 @@ def _picture(
     title: str, image: NDArray[np.uint8], probabilities: NDArray[np.float32], label: int, names: tuple[str, ...]
 ) -> Picture:
     word = int(probabilities.argmax())
-    return Picture(title, image, names[word], float(probabilities[word]), word == label)
+    return Picture(title, _shown(image), names[word], float(probabilities[word]), word == label)
+
+
+def _shown(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The image, shrunk where it is larger than the page shows."""
+    height, width, channels = image.shape
+    factor = MAX_SIDE / max(height, width)
+    if factor >= 1:
+        return image
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    picture = Image.fromarray(image[:, :, 0] if channels == 1 else image).resize(size, Image.Resampling.BOX)
+    return np.asarray(picture).reshape(size[1], size[0], channels)
 
 
 def _as_8bit(purified_NCHW: NDArray[np.float32]) -> NDArray[np.uint8]:
