@@ -76,8 +76,8 @@ def plural(count: int, one: str, many: str = "") -> str:
 def in_words(names: Iterable[str]) -> str:
     """A list.
 
-    >>> in_words(["a"]), in_words(["a", "b", "c"])
-    ('a', 'a, b and c')
+    >>> in_words(["a"]), in_words(["a", "b", "c"]), in_words([])
+    ('a', 'a, b and c', '')
     """
-    *first, last = names
+    *first, last = [*names] or [""]
     return f"{', '.join(first)} and {last}" if first else last
