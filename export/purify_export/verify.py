@@ -1,6 +1,6 @@
 """The verification: a bundle's engines against the live PyTorch networks of the run that it was exported from."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -102,11 +102,7 @@ def verify(
         splits, attacks = live_splits(networks, samples, table, question, seed=seed, tell=tell)
         for engines in sets:
             tell(f"{engines.engine}, {engines.precision}: {', '.join(splits)}")
-            found = compare(engines, splits, bundle)
-            for row in found.rows:
-                split, answers = splits[row.split], found.answers.get((row.role, row.split))
-                expected = split.classifier if row.role == "classifier" else split.defended
-                rows.append(_with_test(row, answers, expected, split.labels, attacks[row.split]))
+            rows += rows_of(engines, splits, attacks, bundle)
         checks = tuple(checks_of(rows, [], limits or Limits()))
         for engines in sets if question.square_limit else ():
             tell(f"{engines.engine}, {engines.precision}: square, {question.queries} queries an image")
@@ -188,6 +184,17 @@ def live_splits(
             tell(f"PyTorch: {threat}, {len(truth)} images")
             splits[threat] = reference(networks.classifier, networks.purifier, make(), truth)
     return splits, {threat: plans[threat][0] for threat in splits}
+
+
+def rows_of(
+    engines: EngineSet, splits: Mapping[str, GoldenSplit], attacks: Mapping[str, str], bundle: Bundle
+) -> Iterator[VerifyRow]:
+    """What an engine makes of images by threat, against the networks."""
+    found = compare(engines, splits, bundle)
+    for row in found.rows:
+        split, answers = splits[row.split], found.answers.get((row.role, row.split))
+        expected = split.classifier if row.role == "classifier" else split.defended
+        yield _with_test(row, answers, expected, split.labels, attacks[row.split])
 
 
 def _with_test(

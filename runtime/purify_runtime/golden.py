@@ -16,7 +16,7 @@ from purify_runtime.errors import BundleError
 
 @dataclass(frozen=True)
 class GoldenSplit:
-    """One part of the golden set, `clean` or `adversarial`; N images.
+    """One part of the golden set, `clean`, `adversarial` or, in bundles since it was added, `noise`; N images.
 
     Attributes:
         images: uint8 `[N, H, W, C]`, as a file or a camera carries them.

@@ -13,6 +13,7 @@ MODULES = {
     "purify-build": "purify_runtime.cli.build",
     "purify-check": "purify_runtime.cli.check",
     "purify-run": "purify_runtime.cli.run",
+    "purify-verify": "purify_export.verify_cli",
 }
 
 
@@ -34,6 +35,8 @@ MODULES = {
         ("purify-check --verify key", "model_signing", "sign"),
         ("purify-check", "onnxruntime", "cpu"),
         ("purify-run", "onnxruntime", "cpu"),
+        ("purify-verify", "torch", "train"),
+        ("purify-verify", "onnx", "export"),
     ],
 )
 def test_a_package_that_is_not_installed_is_named_with_its_extra(
@@ -48,6 +51,7 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(
         "purify-build": [str(bundle_path), *options],
         "purify-check": [str(bundle_path), *options],
         "purify-run": [str(bundle_path), str(image)],
+        "purify-verify": [str(bundle_path), "fashion-mnist"],
     }[command]
     # None in sys.modules makes Python's own import machinery say that there is no such module.
     program = f"import sys; sys.modules[{package!r}] = None; from {MODULES[command]} import main; main()"

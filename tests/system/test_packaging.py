@@ -10,6 +10,7 @@ import click
 import pytest
 
 from purify_export.cli import main as purify_export
+from purify_export.verify_cli import main as purify_verify
 from purify_runtime.cli.build import main as purify_build
 from purify_runtime.cli.check import main as purify_check
 from purify_runtime.cli.doctor import main as purify_doctor
@@ -33,6 +34,7 @@ COMMANDS: dict[str, click.Command] = {
     "purify-export": purify_export,
     "purify-run": purify_run,
     "purify-train": purify_train,
+    "purify-verify": purify_verify,
 }
 DOCUMENTS = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 
