@@ -76,6 +76,8 @@ def subject_of(bundle: Bundle, report: Report, *, policy: EnginePolicy | None = 
             for role in ("purifier", "classifier")
         )
         pipeline = Pipeline(bundle.manifest, purifier, classifier, suspicion=False)
+        stack.pop_all()  # the pipeline closes its engines
+    with pipeline:
         return Subject(bundle.manifest, examples_of(pipeline, load_golden(bundle)), bundle.verified)
 
 
