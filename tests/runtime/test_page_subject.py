@@ -1,15 +1,18 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
 from purify_runtime.bundle import Bundle
+from purify_runtime.check import check_bundle
 from purify_runtime.golden import GoldenSplit, load_golden
 from purify_runtime.page import subject as module
 from purify_runtime.page.subject import examples_of, subject_of
+from purify_runtime.page.unchecked import unchecked
 from purify_runtime.pipeline import Pipeline
 from purify_runtime.report import Report
 
@@ -92,3 +95,14 @@ def test_the_subject_is_what_the_first_engine_of_the_report_sees(bundle_path: Pa
     assert other.verified
     seen, full = (subject.examples[0].pictures[2].probability for subject in (other, found))
     assert 0 < abs(seen - full) < 0.01
+
+
+def test_on_a_gpu_the_examples_are_what_its_engines_see(imitate: Callable[..., Any], bundle_copy: Path) -> None:
+    world = imitate()
+    bundle = Bundle.open(bundle_copy)
+    report = check_bundle(bundle, engine="rtx", precisions=("fp32",), rounds=0)
+    builds = len(world.builds)
+    found = subject_of(Bundle.open(bundle_copy), report)
+    assert len(world.builds) == builds  # what the check built is loaded
+    assert len(found.examples) == 8
+    assert "engines for rtx" not in dict(unchecked(report, found))
