@@ -57,7 +57,7 @@ def test_the_verdict_comes_first_and_what_is_broken_next() -> None:
     assert text.index("Failed 1 of 2") < text.index("Broken limits") < text.index("Parity with PyTorch")
     row = re.search(r'<tr class="broken">.*?</tr>', page)
     assert row is not None
-    assert Parsed(row[0]).text == "✗ agreement, onnxruntime fp32 defended clean0.990.995broken"
+    assert Parsed(row[0]).text == "✗\xa0agreement, onnxruntime fp32 defended clean0.990.995broken"
     assert "first diverging layer conv1 (Conv of conv1), error 0.71, tolerance 0.2" in text
 
 
@@ -101,7 +101,7 @@ def test_a_row_is_marked_where_its_limit_is_broken_and_nowhere_else() -> None:
     page = render_html(full_report(), subject())
     parity_section = page.partition("Parity with PyTorch")[2].partition("<h2>")[0]
     broken = re.findall(r'<tr class="broken">(.*?)</tr>', parity_section)
-    assert [Parsed(row).text.partition("90")[0] for row in broken] == ["✗ defended"]
+    assert [Parsed(row).text.partition("90")[0] for row in broken] == ["✗\xa0defended"]
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -145,6 +145,13 @@ def test_markdown_says_what_html_says() -> None:
     assert "| pipeline | 0.500 | 0.750 | 1.00 | 2,000 |" in text
     assert "| 0.4 |  | 1.0 (0.5–1.8) |" in text  # noqa: RUF001
     assert "| 1 | plain | ✓ plain (99%) | ✗ shoe (100%) | ✓ plain (75%) |" in text
+
+
+def test_curves_side_by_side_have_the_same_axis() -> None:
+    section = render_html(full_report(), subject()).partition("Accuracy under attack")[2].partition("<h2>")[0]
+    axes = [re.findall(r'text-anchor="middle">([^<]*)<', plot) for plot in section.split("<svg")[1:]]
+    assert len(axes) == 2
+    assert axes[0] == axes[1] == ["0", "0.1", "0.2", "0.3", "0.4"]
 
 
 def test_an_older_report_of_little_is_a_page_too() -> None:

@@ -56,7 +56,7 @@ def test_rows_of_an_engine_stand_under_its_name_and_do_not_touch() -> None:
 
 def test_accuracy_stands_on_an_axis_from_0_to_100_percent_with_intervals() -> None:
     points = [point("grey-box", size, right, defended=True) for size, right in ((0.4, 0), (0.0, 1000), (0.2, 500))]
-    svg = curve_plot({"with purifier": points})
+    svg = curve_plot({"with purifier": points}, largest=0.4)
     marks = [mark for mark in of_class(svg, "mark-0") if float(mark.get("cy", "")) <= BOTTOM]
     places = [(float(mark.get("cx", "")), float(mark.get("cy", ""))) for mark in marks]
     assert places == [(LEFT, TOP), ((LEFT + RIGHT) / 2, TOP + HEIGHT / 2), (RIGHT, BOTTOM)]  # sorted, and to scale
@@ -69,7 +69,7 @@ def test_accuracy_stands_on_an_axis_from_0_to_100_percent_with_intervals() -> No
 
 def test_lines_differ_by_more_than_colour() -> None:
     line = [point("grey-box", 0.1, 500, defended=True)]
-    svg = curve_plot({"with purifier": line, "classifier alone": line})
+    svg = curve_plot({"with purifier": line, "classifier alone": line}, largest=0.4)
     assert {mark.tag for mark in of_class(svg, "mark-0")} == {"circle"}
     assert {mark.tag for mark in of_class(svg, "mark-1")} == {"rect"}
 
@@ -102,5 +102,5 @@ def test_a_threshold_beyond_all_scores_is_still_on_the_plot() -> None:
 def test_any_size_of_figure_gives_a_plot(value: float) -> None:
     row = timed("e", "fp32", "pipeline", 1, 1.0, p90_ms=value, p99_ms=value)
     assert texts(latency_plot([row]))
-    assert texts(curve_plot({"a": [point("grey-box", value, 5, defended=True)]}))
+    assert texts(curve_plot({"a": [point("grey-box", value, 5, defended=True)]}, largest=value))
     assert texts(histogram_plot((0, 0), (value / 2 + 1e-9, value + 1e-8, value + 1e-7), value, highest=0.0))

@@ -106,7 +106,7 @@ def _group(table: Table, group: Group, width: int) -> Element:
 def _row(table: Table, row: Row) -> Element:
     first, *others = row.cells
     cells = [e("td", *_cell(cell), class_=_kind(table, index)) for index, cell in enumerate(others, start=1)]
-    mark = "✗ " if row.broken else ""
+    mark = "✗\N{NO-BREAK SPACE}" if row.broken else ""
     head = e("th", f"{mark}{first}", scope="row", class_="text")
     return e("tr", head, *cells, class_="broken" if row.broken else "")
 

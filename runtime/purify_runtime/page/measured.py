@@ -67,7 +67,7 @@ def _curves(points: tuple[CurvePoint, ...]) -> list[Block]:
     plots = tuple(
         Plot(
             f"{threat}, {plural(next(iter(lines.values()))[0].n, 'image')} a size",
-            curve_plot(lines),
+            curve_plot(lines, largest=max(point.size for point in points)),
             f"Accuracy against the size of {threat} attacks: "
             + "; ".join(f"{name} {_falls(line)}" for name, line in lines.items()),
         )

@@ -82,9 +82,12 @@ def _latency_row(row: LatencyRow, y: float, high: float) -> list[Element]:
     return [*parts, _text(x99 - 9, y - 5, f"{row.p99_ms:.3g}", "end", class_="small")] if beyond else parts
 
 
-def curve_plot(lines: Mapping[str, Sequence[CurvePoint]]) -> Element:
-    """Accuracy against the attack's size, both to scale, with 95% intervals; a name -> its points."""
-    high = max(point.size for points in lines.values() for point in points) or 1.0
+def curve_plot(lines: Mapping[str, Sequence[CurvePoint]], *, largest: float) -> Element:
+    """Accuracy against the attack's size, both to scale, with 95% intervals; a name -> its points.
+
+    `largest` size, of all plots side by side.
+    """
+    high = largest or 1.0
     parts = _percent_axis(1.0)
     bottom = TOP + HEIGHT
     parts += _x_axis(ticks(high), lambda size: _x(size, high), bottom, "size of the attack, pixels in [0, 1]")
