@@ -107,10 +107,11 @@ def verify(
         for engines in sets if question.square_limit else ():
             tell(f"{engines.engine}, {engines.precision}: square, {question.queries} queries an image")
             rows.append(square_row(engines, networks, splits["clean"], table.epsilon, question, seed=seed))
+        used = {engines.engine: engines.purifier.version for engines in sets}
     tell("layer by layer")
     diverging, unmatched = _divergences(bundle, chosen, networks, splits["clean"])
     return VerifyReport(
-        environment=environment({"purify-edge": version("purify-edge"), "torch": torch.__version__}),
+        environment=environment({name: version(name) for name in ("purify-edge", "torch")} | used),
         bundle=str(bundle.path),
         run=str(run.path),
         rows=tuple(rows),
