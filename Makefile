@@ -12,7 +12,7 @@ demo: $(VENV)/.export
 	$(BIN)/purify-export --fp16 --out demo/bundle --force
 	$(BIN)/purify-check demo/bundle
 	$(BIN)/purify-run demo/bundle $(IMAGES)/*.png --save demo/purified --save-grid demo/purified.png --force
-	@echo "bundle: demo/bundle, picture: demo/purified.png"
+	@echo "bundle: demo/bundle, report: demo/bundle/report.html, picture: demo/purified.png"
 
 # The whole test suite.
 test: $(VENV)/.test

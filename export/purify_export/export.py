@@ -17,6 +17,7 @@ from torch import nn
 from purify_export.bundle_writer import BundleWriter
 from purify_export.convert import Converted, Source, convert
 from purify_export.engines import open_targets, write_engines
+from purify_export.evaluated import evaluated
 from purify_export.gate import gate
 from purify_export.golden_from_run import golden_from_run
 from purify_export.images import FILTER, calibration_of, check_calibration, check_size, images_of, resized
@@ -41,7 +42,9 @@ from purify_runtime.manifest import (
     Role,
     encode_manifest,
 )
-from purify_runtime.report import Report, encode_report
+from purify_runtime.page import FORMATS
+from purify_runtime.page.subject import subject_of
+from purify_runtime.report import Report
 from purify_runtime.signing import require_key
 from purify_toolkit.run_folder import RunFolder
 
@@ -160,13 +163,22 @@ def export_run(
                 rounds=ROUNDS,
                 also_timed=_reference_calls(networks, splits["clean"]),
             )
+            subject = subject_of(bundle, report)
             manifest = Bundle.open(writer.path).manifest
             (writer.path / LOCK).unlink(missing_ok=True)
         with _stage(tell, "gate"):
             report = gate(report, bundle, converted, splits, limits)
+            accuracy, curve = evaluated(run, tell)
+            report = msgspec.structs.replace(report, accuracy=accuracy, curve=curve)
         broken = tuple(check.name for check in report.checks if not check.passed)
-        entry = writer.add("report.json", encode_report(report))
-        return writer.finish(msgspec.structs.replace(manifest, report=entry, failed=broken), sign=sign), report
+        written = {
+            suffix: writer.add(f"report{suffix}", encode(report, replace(subject, manifest=manifest)))
+            for suffix, encode in FORMATS.items()
+        }
+        manifest = msgspec.structs.replace(
+            manifest, report=written.pop(".json"), pages=tuple(written.values()), failed=broken
+        )
+        return writer.finish(manifest, sign=sign), report
 
 
 @contextmanager

@@ -93,7 +93,7 @@ class Bundle:
         """
         manifest = self.manifest
         entries = [model.file for model in manifest.models]
-        for entry in (*entries, manifest.golden.file, *([manifest.report] if manifest.report else [])):
+        for entry in (*entries, manifest.golden.file, *([manifest.report] if manifest.report else []), *manifest.pages):
             self.read(entry)
 
     def model(self, role: str, precision: str) -> ModelEntry:

@@ -94,8 +94,9 @@ class SuspicionEntry(msgspec.Struct, frozen=True, kw_only=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The content of manifest.json.
 
-    `failed` names the limits that the bundle broke when it was exported; `suspicion` is None where there were too few
-    images to calibrate it, and in bundles from before it was.
+    `report` is the report as JSON, `pages` the same for people. `failed` names the limits that the bundle broke when
+    it was exported; `suspicion` is None where there were too few images to calibrate it, and in bundles from before it
+    was.
     """
 
     schema_version: int
@@ -109,6 +110,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     golden: GoldenEntry
     provenance: dict[str, Any]
     report: FileEntry | None = None
+    pages: tuple[FileEntry, ...] = ()
     failed: tuple[str, ...] = ()
     suspicion: SuspicionEntry | None = None
 

@@ -109,6 +109,26 @@ class NotChecked(msgspec.Struct, frozen=True, kw_only=True):
     engine: str = ""
 
 
+class AccuracyRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Accuracy under one attack, a fraction of n test images: what the run's own evaluation found, in PyTorch.
+
+    `threat` is what the attacker knows, `defended` whether the purifier stands before the classifier.
+    """
+
+    threat: str
+    attack: str
+    defended: bool
+    n: int
+    accuracy: float
+    ci95: tuple[float, float]
+
+
+class CurvePoint(AccuracyRow, frozen=True, kw_only=True):
+    """Likewise, where the same attack was tried in several sizes; `size` is in pixels in [0, 1]."""
+
+    size: float
+
+
 class SuspicionSplit(msgspec.Struct, frozen=True, kw_only=True):
     """The suspicion scores of one split of the golden set.
 
@@ -140,8 +160,8 @@ class SuspicionReport(msgspec.Struct, frozen=True, kw_only=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What `purify-check --json` prints and report.json holds.
 
-    `kept`, `attempts` and `diverging` tell of the conversions, and are the exporter's. What is `not_checked` has no
-    part in `passed`.
+    `kept`, `attempts` and `diverging` tell of the conversions, `accuracy` and `curve` of the run's evaluation; all of
+    them are the exporter's. What is `not_checked` has no part in `passed`.
     """
 
     environment: dict[str, Any]
@@ -153,6 +173,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     kept: tuple[KeptLayer, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     diverging: tuple[Divergence, ...] = ()
+    accuracy: tuple[AccuracyRow, ...] = ()
+    curve: tuple[CurvePoint, ...] = ()
     suspicion: SuspicionReport | None = None
 
     def with_checks(self, *more: Check) -> "Report":

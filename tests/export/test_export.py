@@ -29,7 +29,8 @@ def test_a_bundle_has_every_part_and_every_part_verifies(bundle_path: Path, ship
     assert manifest.provenance["metrics"]["rows"][0]["n"] == 10_000
     entries = [model.file for model in manifest.models] + [engine.file for engine in manifest.engines]
     assert manifest.report is not None
-    entries += [manifest.golden.file, manifest.report]
+    assert [page.path for page in manifest.pages] == ["report.html", "report.md"]
+    entries += [manifest.golden.file, manifest.report, *manifest.pages]
     for entry in entries:
         assert len(bundle.read(entry)) == entry.size_bytes
     found = {str(path.relative_to(bundle_path)) for path in bundle_path.rglob("*") if path.is_file()}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from helpers.images import BAD_IMAGES
+from helpers.stub_libraries import Compile, compiler_into
 
 
 @pytest.fixture
@@ -44,3 +45,21 @@ def model_files(bundle_copy: Path) -> Callable[..., Any]:
         return EngineFiles(bundle=bundle, model=bundle.model(role, precision), policy=EnginePolicy(**policy))
 
     return of
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder before all others on the path."""
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    return folder
+
+
+@pytest.fixture
+def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compile:
+    """Compile C into a shared library in a folder where the loader looks first."""
+    folder = tmp_path / "libraries"
+    folder.mkdir()
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(folder))
+    return compiler_into(folder)

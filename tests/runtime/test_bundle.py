@@ -67,7 +67,7 @@ def test_every_file_of_a_bundle_is_in_its_manifest_and_verifies(bundle_path: Pat
     bundle = Bundle.open(bundle_path)
     manifest = bundle.manifest
     assert manifest.report is not None
-    entries = [manifest.golden.file, manifest.report]
+    entries = [manifest.golden.file, manifest.report, *manifest.pages]
     entries += [part.file for part in (*manifest.models, *manifest.engines)]
     found = {str(path.relative_to(bundle_path)) for path in bundle_path.rglob("*") if path.is_file()}
     assert found == {entry.path for entry in entries} | {"manifest.json"}

@@ -25,7 +25,7 @@ def test_json_goes_to_standard_output_alone(run: Run, bundle_path: Path) -> None
     report = json.loads(out)
     assert report["passed"] is True
     assert {row["precision"] for row in report["parity"]} == {"fp16"}
-    of_exports = {"kept", "attempts", "diverging", "suspicion"}
+    of_exports = {"kept", "attempts", "diverging", "accuracy", "curve", "suspicion"}
     assert set(report) == {"environment", "parity", "latency", "checks", "passed", "not_checked"} | of_exports
     assert "parity: onnxruntime, fp16" in err
     assert "models/purifier.fp16.onnx: engine onnxruntime on cpu, the fastest that works here" in err
@@ -61,12 +61,65 @@ def test_a_model_under_the_name_of_another_precision_shows(run: Run, edit_manife
     assert not {name for name in broken if "defended" in name or "purifier" in name}
 
 
+def test_reports_are_written_in_every_format_and_tell_of_this_device(
+    run: Run, bundle_path: Path, tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"report{suffix}" for suffix in (".html", ".md", ".json")]
+    options = [part for path in paths for part in ("--report", path)]
+    code, out, err = run("purify-check", bundle_path, "--json", "--rounds", 2, "--precision", "fp16", *options)
+    assert code == 0, err
+    page, text, report = (path.read_text() for path in paths)
+    assert report == out
+    assert "<title>Passed: fashion-mnist</title>" in page
+    assert page.count("data:image/png;base64,") == 3 * 8
+    assert "as onnxruntime fp16 sees them" in page
+    assert "**✓ Passed.**" in text
+    for written in (page, text):
+        assert "the bundle has these models; the check was not asked for them" in written
+        assert "white-box" in written  # from the bundle's own report
+    rows = json.loads(report)["accuracy"]
+    assert {"clean", "grey-box", "white-box"} <= {row["threat"] for row in rows}
+
+
+def test_a_failed_check_is_reported_too(run: Run, bundle_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    options = ("--rounds", 2, "--precision", "fp32", "--max-latency-ms", "0.000001", "--report", path)
+    code, _, _ = run("purify-check", bundle_path, *options)
+    assert code == 1
+    page = path.read_text()
+    assert "✗ Failed" in page
+    assert page.index("Broken limits") < page.index("median latency in ms") < page.index("What was not checked")
+
+
+@pytest.mark.parametrize("name", ["report.pdf", "no/folder.html", "."])
+def test_a_report_that_cannot_be_written_is_refused_at_once(
+    run: Run, bundle_path: Path, tmp_path: Path, name: str
+) -> None:
+    code, out, err = run("purify-check", bundle_path, "--report", tmp_path / name)
+    assert code == 2
+    assert out == ""
+    assert "parity:" not in err
+    assert err.count("Error:") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_only_the_exporter_knows_is_checked_before_it_is_read(run: Run, edit_manifest: Any) -> None:
+    def replace(manifest: dict[str, Any]) -> None:
+        manifest["report"] = manifest["pages"][0]
+
+    code, _, err = run("purify-check", edit_manifest(replace), "--rounds", 0, "--precision", "fp32")
+    assert code == 2
+    assert "report.html does not hold a report" in err
+    assert "Traceback" not in err
+
+
 BAD = {
     "no bundle": (shutil.rmtree, "is not a bundle"),
     "no manifest": (lambda path: (path / "manifest.json").unlink(), "manifest.json cannot be read"),
     "not json": (lambda path: (path / "manifest.json").write_text("{"), "is not a purify-edge manifest"),
     "newer schema": (lambda path: (path / "manifest.json").write_text('{"schema_version": 99}'), "upgrade purify-edge"),
     "missing golden set": (lambda path: (path / "golden.npz").unlink(), "golden.npz cannot be read"),
+    "missing page": (lambda path: (path / "report.html").unlink(), "report.html cannot be read"),
     "missing report": (lambda path: (path / "report.json").unlink(), "report.json cannot be read"),
     "missing model": (lambda path: (path / "models/defended.fp16.onnx").unlink(), "defended.fp16.onnx cannot be read"),
 }

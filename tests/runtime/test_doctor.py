@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
+from helpers.findings import found
 from helpers.machines import JETSONS, jetson_root, write
 from helpers.processes import wait_for
 from purify_runtime import doctor
@@ -28,10 +29,6 @@ HEAVY = ("torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "openvino",
 
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments)
-
-
-def found(findings: object) -> dict[str, Finding]:
-    return {finding.name: finding for finding in findings}  # type: ignore[attr-defined]
 
 
 def test_the_verdict_comes_first_and_the_exit_code_is_0() -> None:

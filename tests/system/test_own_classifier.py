@@ -60,10 +60,13 @@ def test_a_users_own_classifier_gets_its_purifier(run: Run, user: Path, tmp_path
     assert "checking the classifier: epoch 1/1  right on" in err
     code, _, err = run("purify-export", out, "--fp16", "--out", bundle, env=environment)
     assert code == 0, err
+    page = tmp_path / "report.html"
     code, printed, err = run(
-        "purify-check", bundle, "--json", "--rounds", 1
+        "purify-check", bundle, "--json", "--rounds", 1, "--report", page
     )  # the device needs no module of the user's
     assert code == 0, err
+    assert "✓ Passed" in page.read_text()
+    assert "<bdi>ankle</bdi>" in page.read_text()
     accuracy = {
         (row["role"], row["split"]): row["accuracy_reference"]
         for row in json.loads(printed)["parity"]

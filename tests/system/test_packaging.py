@@ -54,7 +54,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_the_wheel_holds_every_module_and_the_pretrained_pair(wheel: list[str]) -> None:
     for root in ("toolkit/purify_toolkit", "export/purify_export", "runtime/purify_runtime"):
         package = REPOSITORY / root
-        for source in [*package.rglob("*.py"), package / "py.typed"]:
+        for source in [*package.rglob("*.py"), *package.rglob("*.css"), package / "py.typed"]:
             assert str(source.relative_to(package.parent)) in wheel
     for file in FOLDER.rglob("*"):
         if file.is_file():

@@ -1,5 +1,6 @@
 """Fixtures of the toolkit's tests."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,17 @@ def trained(idx_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFo
         patch.setitem(idx.SHA256, "FashionMNIST", accept(idx_folder))
         train(Request(recipe_name="small", recipe_text=RECIPE, out=out, data=idx_folder), Silent())
     return RunFolder(out)
+
+
+@pytest.fixture(scope="module")
+def base(trained: RunFolder) -> RunFolder:
+    """The run that studies begin with."""
+    return trained
+
+
+@pytest.fixture(scope="module")
+def accepted(idx_folder: Path) -> Iterator[Path]:
+    """As `small_data`, for a whole module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(idx.SHA256, "FashionMNIST", accept(idx_folder))
+        yield idx_folder

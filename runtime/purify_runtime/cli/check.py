@@ -51,6 +51,14 @@ from purify_runtime.cli.options import engine_options, policy_from
 )
 @click.option("--allow-failed", is_flag=True, help="Take even a bundle that is marked as failed at its export.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option(
+    "--report",
+    "reports",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the report to FILE.html, .md or .json too; may be repeated.",
+)
 @click.version_option(package_name="purify-edge")
 def main(
     bundle: Path,
@@ -67,6 +75,7 @@ def main(
     rounds: int,
     allow_failed: bool,
     as_json: bool,
+    reports: tuple[Path, ...],
 ) -> None:
     """Compare BUNDLE's models on this device with the PyTorch reference in its golden set, and time them.
 
@@ -75,9 +84,16 @@ def main(
     from purify_runtime.bundle import Bundle
     from purify_runtime.check import check_bundle
     from purify_runtime.cli.tables import print_report
+    from purify_runtime.exported import exported, with_export
     from purify_runtime.limits import Limits
+    from purify_runtime.page import require_writable, write_report
+    from purify_runtime.page.subject import subject_of
     from purify_runtime.report import encode_report
 
+    for path in reports:
+        require_writable(path)
+    opened = Bundle.open(bundle, verify=verify, allow_failed=allow_failed)
+    policy = policy_from(no_build=no_build, trust_engines=trust_engines)
     limits = Limits(
         min_agreement=min_agreement,
         max_accuracy_drop=max_accuracy_drop,
@@ -86,14 +102,19 @@ def main(
         max_latency_ms=max_latency_ms,
     )
     report = check_bundle(
-        Bundle.open(bundle, verify=verify, allow_failed=allow_failed),
+        opened,
         engine=engine,
         precisions=precisions,
         limits=limits,
         rounds=rounds,
-        policy=policy_from(no_build=no_build, trust_engines=trust_engines),
+        policy=policy,
         tell=lambda text: click.echo(f"  {text}", err=True),
     )
+    report = with_export(report, exported(opened))
+    if reports:
+        subject = subject_of(opened, report, policy=policy)
+        for path in reports:
+            write_report(path, report, subject)
     if as_json:
         click.echo(encode_report(report), nl=False)
     else:

@@ -1,0 +1,244 @@
+"""The driver, CUDA and cuDNN, in whose place stand stubs, and what they mean for the engines."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.findings import found
+from helpers.machines import UBUNTU, write
+from helpers.stub_libraries import CUDART, CUDNN, DRIVER, MANAGEMENT, ORIN, Compile, needs_a_compiler
+from purify_runtime.doctor.findings import Status
+from purify_runtime.doctor.gpu import CUDA_ERRORS, probe_cuda, probe_gpu
+from purify_runtime.doctor.host import Host
+from purify_runtime.doctor.packages import probe_onnxruntime, probe_rtx, probe_tensorrt
+
+# The driver and its GPUs
+
+
+@needs_a_compiler
+def test_a_gpu_is_described(build: Compile, tmp_path: Path) -> None:
+    build("libcuda.so.1", DRIVER.format(**ORIN))
+    findings = found(probe_gpu(Host(tmp_path)))
+    assert findings["driver"].value == "for CUDA up to 12.6"
+    assert findings["GPU 0"].value == "Orin, compute capability 8.7, 8.0 GiB, integrated"
+
+
+@needs_a_compiler
+def test_the_management_library_adds_version_and_free_memory(build: Compile, tmp_path: Path) -> None:
+    build("libcuda.so.1", DRIVER.format(**ORIN | {"integrated": 0, "name": "NVIDIA \\033[31mH100"}))
+    build("libnvidia-ml.so.1", MANAGEMENT.format(error=0))
+    findings = found(probe_gpu(Host(tmp_path)))
+    assert findings["driver"].value == "580, for CUDA up to 12.6"
+    assert findings["GPU 0"].value == "NVIDIA H100, compute capability 8.7, 6.0 GiB free of 8.0 GiB"
+
+
+@needs_a_compiler
+def test_the_kernel_module_tells_the_version_too(build: Compile, tmp_path: Path) -> None:
+    build("libcuda.so.1", DRIVER.format(**ORIN))
+    line = "NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  540.4.0  Release Build  (buildbrain@mobile-u64)"
+    write(tmp_path, "/proc/driver/nvidia/version", f"{line}  Tue Jan  7 17:34:26 PST 2025\nGCC version: gcc\n")
+    assert found(probe_gpu(Host(tmp_path)))["driver"].value == "540.4.0, for CUDA up to 12.6"
+
+
+@needs_a_compiler
+@pytest.mark.parametrize("error", [*CUDA_ERRORS, 12345])
+def test_a_driver_that_does_not_start_is_explained(build: Compile, tmp_path: Path, error: int) -> None:
+    build("libcuda.so.1", DRIVER.format(**ORIN | {"error": error}))
+    build("libnvidia-ml.so.1", MANAGEMENT.format(error=18))
+    finding = found(probe_gpu(Host(tmp_path)))["driver"]
+    assert finding.status is Status.PROBLEM
+    meaning = CUDA_ERRORS.get(error, ("the driver does not start", ""))[0]
+    assert finding.reason == f"CUDA_ERROR_BY_STUB: {meaning}; NVML: Driver/library version mismatch"
+
+
+@needs_a_compiler
+def test_a_container_without_gpus_is_told_how_to_start(build: Compile, tmp_path: Path) -> None:
+    build("libcuda.so.1", DRIVER.format(**ORIN | {"error": 100, "nameless": 1}))
+    write(tmp_path, "/.dockerenv", "")
+    finding = found(probe_gpu(Host(tmp_path)))["driver"]
+    assert finding.reason.startswith("error 100: this container was started without GPUs")
+    assert finding.remedy == "docker run --gpus all IMAGE"
+
+
+@needs_a_compiler
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("#include <signal.h>\nint cuDriverGetVersion(int *v) { return raise(SIGSEGV); }", "killed by SIGSEGV"),
+        ("int unrelated;", "undefined symbol: cuDriverGetVersion"),
+        ("int cuDriverGetVersion(int *v) { for (;;); }", "no answer within 2 s"),
+    ],
+)
+def test_a_driver_that_is_broken_is_a_finding(build: Compile, tmp_path: Path, source: str, reason: str) -> None:
+    build("libcuda.so.1", source)
+    finding = found(probe_gpu(Host(tmp_path, native_s=2)))["driver"]
+    assert (finding.value, finding.status) == ("cannot be used", Status.PROBLEM)
+    assert reason in finding.reason
+
+
+@pytest.mark.parametrize("content", [b"", b"not a library", b"\x7fELF\x02\x01\x01" + bytes(100)])
+def test_a_driver_that_is_no_library_is_a_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    write(tmp_path, "/lib/libcuda.so.1", content)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path / "lib"))
+    assert found(probe_gpu(Host(tmp_path)))["driver"].status is Status.PROBLEM
+
+
+@pytest.mark.parametrize(
+    ("vendor", "kind", "status"),
+    [
+        ("0x10de", "0x030200", Status.PROBLEM),
+        ("0x10de", "0x040300", Status.ABSENT),
+        ("0x8086", "0x030000", Status.ABSENT),
+    ],
+)
+def test_a_gpu_on_the_bus_without_a_driver_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vendor: str, kind: str, status: Status
+) -> None:
+    host = Host(tmp_path)
+    if not host.native("driver").failure:
+        pytest.skip("this machine has a driver")
+    write(tmp_path, "/sys/bus/pci/devices/0000:01:00.0/vendor", f"{vendor}\n")
+    write(tmp_path, "/sys/bus/pci/devices/0000:01:00.0/class", f"{kind}\n")
+    write(tmp_path, "/etc/os-release", UBUNTU.format(version="22.04"))
+    finding = found(probe_gpu(host))["driver"]
+    assert finding.status is status
+    assert bool(finding.remedy) == (status is Status.PROBLEM)
+
+
+# CUDA's runtime and cuDNN
+
+
+@needs_a_compiler
+@pytest.mark.parametrize(("driver", "fits"), [(12060, False), (13000, True), (13020, True)])
+def test_a_runtime_newer_than_the_driver_does_not_fit(build: Compile, tmp_path: Path, driver: int, fits: bool) -> None:
+    build("libcudart.so.13", CUDART.format(version=13000))
+    build("libcuda.so.1", DRIVER.format(**ORIN | {"cuda": driver}))
+    host = Host(tmp_path)
+    if len(host.native("library", "cudart").result["found"]) > 1:
+        pytest.skip("this machine has an older one too")
+    findings = found(probe_cuda(host))
+    assert findings["CUDA runtime"].value == "13.0, libcudart.so.13"
+    assert ("CUDA and driver" in findings) != fits
+    if not fits:
+        assert findings["CUDA and driver"].reason == (
+            "CUDA 13 needs driver 580 or newer; this one is for CUDA up to 12.6"
+        )
+
+
+@needs_a_compiler
+def test_an_older_runtime_beside_the_newer_one_fits(build: Compile, tmp_path: Path) -> None:
+    for major in (12, 13):
+        build(f"libcudart.so.{major}", CUDART.format(version=major * 1000))
+    build("libcuda.so.1", DRIVER.format(**ORIN))
+    findings = [(finding.name, finding.value) for finding in probe_cuda(Host(tmp_path))]
+    assert findings[:2] == [("CUDA runtime", "13.0, libcudart.so.13"), ("CUDA runtime", "12.0, libcudart.so.12")]
+    assert "CUDA and driver" not in dict(findings)
+
+
+@needs_a_compiler
+def test_libraries_of_pips_packages_are_found(build: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build("libcudnn.so.9", CUDNN.format(version=91200))
+    folder = tmp_path / "packages/nvidia/cudnn/lib"
+    folder.mkdir(parents=True)
+    shutil.move(tmp_path / "libraries/libcudnn.so.9", folder)
+    monkeypatch.syspath_prepend(tmp_path / "packages")
+    assert found(probe_cuda(Host(tmp_path)))["cuDNN"].value == f"9.12.0, {folder}/libcudnn.so.9"
+
+
+@pytest.mark.parametrize(
+    ("content", "value", "status"),
+    [(None, "none", Status.ABSENT), (b"no library", "cannot be loaded", Status.PROBLEM)],
+)
+def test_a_cudnn_that_is_not_there_or_not_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, value: str, status: Status
+) -> None:
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if not (Path(folder) / "nvidia").exists()])
+    if content is not None:
+        write(tmp_path, "/lib/libcudnn.so.9", content)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path / "lib"))
+    host = Host(tmp_path)
+    if host.native("library", "cudnn").result["found"]:
+        pytest.skip("this machine has one")
+    finding = found(probe_cuda(host))["cuDNN"]
+    assert (finding.value, finding.status) == (value, status)
+
+
+@needs_a_compiler
+def test_a_library_that_lacks_another_names_it(build: Compile, tmp_path: Path) -> None:
+    needed = build("libcublasLt.so.12", "int needed(void) { return 1; }")
+    build("libcudnn.so.9", "int needed(void); int f(void) { return needed(); }", str(needed))
+    needed.unlink()
+    outcome = Host(tmp_path).native("library", "cudnn")
+    assert any("libcublasLt.so.12: cannot open" in error for error in outcome.result["errors"])
+
+
+# What these mean for the engines
+
+
+@needs_a_compiler
+def test_tensorrts_library_without_its_python_package_is_told(
+    build: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build("libnvinfer.so.10", "int getInferLibVersion(void) { return 100300; }")
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if not (Path(folder) / "tensorrt").exists()])
+    finding = found(probe_tensorrt(Host(tmp_path)))["TensorRT"]
+    assert finding.reason == "libnvinfer.so.10 10.3.0 is there, its Python package is not"
+    assert finding.remedy == "sudo apt install python3-libnvinfer"
+
+
+@needs_a_compiler
+@pytest.mark.parametrize(("major", "minor", "supported"), [(8, 7, False), (8, 9, True), (12, 0, True)])
+def test_gpus_that_the_real_tensorrt_rtx_has_no_code_for(
+    build: Compile, tmp_path: Path, major: int, minor: int, supported: bool
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    build("libcuda.so.1", DRIVER.format(**ORIN | {"major": major, "minor": minor}))
+    finding = found(probe_rtx(Host(tmp_path))).get("GPU 0")
+    assert (finding is None) == supported
+    if finding:
+        assert finding.reason.startswith(f"compute capability {major}.{minor}; it has code for 7.5, ")
+        assert finding.remedy == "pip install 'purify-edge[tensorrt]'"
+
+
+@needs_a_compiler
+@pytest.mark.parametrize(("minor", "status"), [(5, None), (0, Status.PROBLEM)])
+def test_a_gpu_too_old_for_tensorrt_is_a_problem(
+    build: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minor: int, status: Status | None
+) -> None:
+    build("libcuda.so.1", DRIVER.format(**ORIN | {"major": 7, "minor": minor}))
+    write(
+        tmp_path, "/packages/tensorrt/__init__.py", "__version__ = '10.13.2'\nclass ILogger:\n class Severity: pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path / "packages")
+    finding = found(probe_tensorrt(Host(tmp_path))).get("GPU 0")
+    assert (finding and finding.status) == status
+
+
+@needs_a_compiler
+def test_a_providers_missing_libraries_are_all_named(
+    build: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a GPU at hand, an ONNX Runtime whose CUDA provider lacks two libraries."""
+    build("libcuda.so.1", DRIVER.format(**ORIN))
+    lacking = [build(name, "int f(void) { return 1; }") for name in ("libcublasLt.so.99", "libcufft.so.11")]
+    options = ["-Wl,--no-as-needed", *map(str, lacking)]
+    provider = build("libonnxruntime_providers_cuda.so", "int g(void) { return 1; }", *options)
+    for library in lacking:
+        library.unlink()
+    source = (
+        "__version__ = '1.31.1'\n"
+        "def get_available_providers(): return ['CUDAExecutionProvider']\n"
+        "def preload_dlls(): pass\n"
+    )
+    write(tmp_path, "/packages/onnxruntime/__init__.py", source)
+    (tmp_path / "packages/onnxruntime/capi").mkdir()
+    shutil.move(provider, tmp_path / "packages/onnxruntime/capi")
+    monkeypatch.syspath_prepend(tmp_path / "packages")
+    finding = found(probe_onnxruntime(Host(tmp_path)))["CUDA"]
+    assert finding.status is Status.PROBLEM
+    assert "missing libcublasLt.so.99, libcufft.so.11 (pip: nvidia-cufft-cu12" in finding.reason
+    assert finding.remedy == "pip install nvidia-cufft-cu12"
