@@ -1,6 +1,6 @@
 """The pipeline: purifier, then classifier, as run on a device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +117,27 @@ class Pipeline:
             InputError: the images are not as the class says.
         """
         return softmax(in_batches(self._classifier.run, as_batch(images, self.input)))
+
+    def stream(
+        self, images: Iterable[NDArray[np.generic]], *, batch: int = BATCH, live: bool = False
+    ) -> Iterator[Prediction]:
+        """Predictions of single images, in their order, as an iterable gives them; run in batches under the hood.
+
+        A thread asks the iterable for images while the engine runs, never for more than two batches ahead, and for none
+        before the first prediction is asked for. Several streams may share a pipeline. Close the iterator, or use it
+        up, before the pipeline is closed.
+
+        Args:
+            images: uint8 `[H, W, C]` or float `[C, H, W]` in [0, 1]; iterated in a thread of its own.
+            batch: images that run together.
+            live: run what is there rather than wait for a whole batch, for cameras and the like.
+
+        Raises:
+            InputError: an image is not as the class says, after the predictions of those before it.
+        """
+        from purify_runtime.stream import stream
+
+        return stream(self.predict, images, self.input, batch=batch, live=live)
 
     def close(self) -> None:
         """Free the engines."""
