@@ -1,7 +1,7 @@
 """Work done ahead by threads, within bounds and in order: what decodes images while the engine runs."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -13,7 +13,7 @@ PATIENCE_S = 5  # for threads to end; one may wait for a camera that gives nothi
 
 def ahead(
     function: Callable[[T], R], items: Iterable[T], *, batch: int, threads: int = 1, eager: bool = False
-) -> Iterator[list[R]]:
+) -> Generator[list[R], None, None]:
     """The function's results for the items, in order, as lists of `batch` of them; the last may be shorter.
 
     Threads of their own ask for items, one at a time, and call the function, until two lists are ready. They start with

@@ -109,4 +109,3 @@ def _opaque_8bit(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
     return image
-

@@ -19,10 +19,27 @@ from purify_runtime.image_files import MAX_FILE_BYTES, decode_image, read_image
 from purify_runtime.manifest import InputContract
 
 IMAGE_SUFFIXES = frozenset(
-    (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".gif", ".bmp", ".dib")
-    + (".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
+    [
+        ".png",
+        ".apng",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".dib",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+    ]
 )
-VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"))
+VIDEO_SUFFIXES = frozenset([".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"])
 STREAM = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
@@ -83,7 +100,7 @@ def open_source(argument: str, *, pictures: bool = False) -> list[Source]:
 
         return [Camera(argument, pictures=pictures)]
     if glob.has_magic(argument):
-        found = sorted(glob.iglob(argument, recursive=True))
+        found = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
         if not found:
             raise InputError(f"{argument}: nothing matches")
         return [_of_path(Path(name), pictures) for name in found]

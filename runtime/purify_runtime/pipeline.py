@@ -64,6 +64,7 @@ class Pipeline:
     ) -> None:
         self.input = manifest.input
         self.class_names = manifest.class_names
+        self.engine, self.device = purifier.name, purifier.device
         self.suspicion = manifest.suspicion if suspicion else None
         self._on_alert = on_alert
         self._purifier, self._classifier = purifier, classifier

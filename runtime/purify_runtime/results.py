@@ -83,7 +83,7 @@ class JsonLines:
 
     def _result(self, line: bytes) -> Result | None:
         try:
-            record = json.loads(line) if line.endswith(b"\n") else None
+            record: Any = json.loads(line) if line.endswith(b"\n") else None
             return Result(**{_FIELDS[shown]: value for shown, value in record.items()})
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
@@ -203,7 +203,7 @@ class ResultsFile:
             )
         if result.error is not None or result.key in self.done:
             return False
-        if self._save and not (result.saved and Path(result.saved).is_relative_to(self._save) and _is_whole(result.saved)):
+        if self._save and not (result.saved and _is_whole(Path(result.saved), self._save)):
             return False
         self.done.add(result.key)
         if result.saved:
@@ -238,10 +238,11 @@ class ResultsFile:
                 file.close()
 
 
-def _is_whole(path: str) -> bool:
+def _is_whole(png: Path, folder: Path) -> bool:
+    """Whether a PNG lies in the folder, with its end."""
     try:
-        with Path(path).open("rb") as file:
+        with png.open("rb") as file:
             file.seek(-len(PNG_END), os.SEEK_END)
-            return file.read() == PNG_END
+            return file.read() == PNG_END and png.is_relative_to(folder)
     except OSError:
         return False

@@ -4,6 +4,7 @@ import itertools
 import threading
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,12 @@ def _free(folder: Path, stem: str, suffix: str, *taken: set[str]) -> Path:
 
 
 class Annotator:
-    """A video of frames as they came, each with a line of text; it takes its name when it is closed."""
+    """A video of frames as they came, each with a line of text. A context manager, at whose end it takes its name.
+
+    Raises:
+        InputError: its name's suffix, or the frames' size, cannot be written.
+        MissingError: OpenCV is not installed.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -112,12 +118,20 @@ class Annotator:
         if not self._writer.isOpened():
             raise InputError(f"{self.path} cannot be written as {self.path.suffix} of {size[0]} x {size[1]} pixels")
 
-    def close(self) -> None:
-        """Complete the video, if a frame came."""
-        if self._writer is not None:
-            self._writer.release()
-            self._writer = None
+    def __enter__(self) -> "Annotator":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Complete the video as far as it came; Ctrl-C is how a camera's is ended. After an error there is none."""
+        if self._writer is None:
+            return
+        self._writer.release()
+        if kind is None or kind is KeyboardInterrupt:
             self._temporary.replace(self.path)
+        else:
+            self._temporary.unlink(missing_ok=True)
 
 
 def _caption(image: Image.Image, text: str, *, warn: bool) -> None:

@@ -82,7 +82,7 @@ def _unreadable(path: Path) -> InputError:
         with path.open("rb") as file:
             reason = "it is no video that OpenCV knows, or damaged" if file.read(1) else "it is empty"
     except OSError as error:
-        reason = error.strerror
+        reason = str(error.strerror)
     return InputError(f"{path} cannot be read as a video ({reason})")
 
 

@@ -1,4 +1,4 @@
-"""How far a run is, on standard error: a bar with rate and time left, or now and then a line where it is no terminal."""
+"""How far a run is, on standard error: a bar with rate and time left; now and then a line where it is no terminal."""
 
 import threading
 import time
@@ -65,5 +65,6 @@ def tracker() -> Iterator[Tracker]:
     """Show progress as long as the block lasts."""
     text = TextColumn("{task.description}")
     columns = (text, BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(compact=True))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         yield Tracker(bar)
