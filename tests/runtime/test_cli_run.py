@@ -135,7 +135,7 @@ def test_bad_files_alone_end_with_2(run: Run, bundle_path: Path, tmp_path: Path,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "Missing argument 'FILES...'"),
+        ((), "Missing argument 'INPUT...'"),
         (("absent.png",), "absent.png: no such file"),
         (("README.md", "--engine", "abacus"), "no engine 'abacus'"),
         (("README.md", "--precision", "int4"), "has no purifier in int4, only in fp32, fp16"),
