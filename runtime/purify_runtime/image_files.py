@@ -16,7 +16,7 @@ from purify_runtime.manifest import InputContract
 
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 512 * 1024 * 1024
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # MPO: JPEGs of some telephones and cameras
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 LARGE_PIXELS = 8_000_000
 _large = threading.Lock()  # readers are several: only one of them has a large image in memory
 

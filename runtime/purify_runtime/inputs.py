@@ -188,7 +188,7 @@ class Folder:
             if _is_folder(entry):
                 if not entry.name.startswith("."):
                     yield from self._walk(entry.path, entered)
-            elif is_image_name(entry.name) and (entry.is_file() or entry.is_symlink()):
+            elif is_image_name(entry.name) and (entry.is_symlink() or entry.is_file()):
                 yield entry.path
 
 

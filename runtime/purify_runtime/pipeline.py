@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -182,10 +183,12 @@ class Pipeline:
         return stream(self.predict, images, self.input, batch=batch, live=live)
 
     def close(self) -> None:
-        """Free the engines."""
+        """Free the engines; whatever is asked of the pipeline after that is an InputError."""
         self._chain.close()
         self._purifier.close()
         self._classifier.close()
+        closed: Any = _Closed()
+        self._chain = self._purifier = self._classifier = closed
 
     def __enter__(self) -> "Pipeline":
         return self
@@ -216,6 +219,16 @@ def open_model(bundle: Bundle, role: str, precision: str, engine: str, policy: E
         opened.close()
         raise BundleError(f"{source} takes and gives {found}, the manifest says {expected}; export the bundle again")
     return opened
+
+
+class _Closed:
+    """Stands where engines were."""
+
+    def close(self) -> None:
+        """Nothing is left to free."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise InputError("the pipeline is closed; load the bundle again")
 
 
 def in_batches(

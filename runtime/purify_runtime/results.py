@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import msgspec
+
 from purify_runtime.errors import InputError
 from purify_runtime.lock import try_lock
 
@@ -45,7 +47,7 @@ class Result:
     suspicious: bool | None = None
     saved: str | None = None
     error: str | None = None
-    model: str = ""
+    model: str
 
     @property
     def key(self) -> Key:
@@ -84,8 +86,8 @@ class JsonLines:
     def _result(self, line: bytes) -> Result | None:
         try:
             record: Any = json.loads(line) if line.endswith(b"\n") else None
-            return Result(**{_FIELDS[shown]: value for shown, value in record.items()})
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return msgspec.convert({_FIELDS[shown]: value for shown, value in record.items()}, Result)
+        except (ValueError, KeyError, AttributeError, RecursionError):  # ValidationError is a ValueError
             return None
 
 

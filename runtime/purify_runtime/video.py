@@ -55,10 +55,10 @@ class Video:
             self.fps = _fps(cv2, capture)
             number, expected = 0, _count(cv2, capture)
             while True:
-                time_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
                 good, frame = capture.read()
                 if not good:
                     break
+                time_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
                 yield _item(str(self.path), self.path.name, number, time_s, frame, pictures=self._pictures)
                 number += 1
             if number < 0.9 * expected:  # what containers say is not exact

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from purify_runtime.ahead import ahead
 from purify_runtime.cli.job import Job
@@ -126,7 +125,7 @@ class Run:
 
     def results(self) -> Iterator[list[Result]]:
         """Go through the images, a batch at a time; one result each, in order."""
-        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # refused by our own limit
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters of them are errors of our own
         reading = ahead(self._read, self._items(), batch=self._batch_images, threads=READERS, eager=self.live)
         waiting: deque[Future[list[_Image]]] = deque()
         with ThreadPoolExecutor(WRITERS, "writer") as pool, closing(reading) as batches:
