@@ -89,6 +89,7 @@ def open_source(argument: str, *, pictures: bool = False) -> list[Source]:
 
     Raises:
         InputError: a glob that nothing matches.
+        MissingError: a video, camera or stream, and OpenCV is not installed.
     """
     if argument == "-":
         return [Listing(sys.stdin.buffer)]
@@ -96,8 +97,9 @@ def open_source(argument: str, *, pictures: bool = False) -> list[Source]:
     if os.path.lexists(path):
         return [_of_path(path, pictures)]
     if STREAM.match(argument) or argument.isdigit():
-        from purify_runtime.video import Camera
+        from purify_runtime.video import Camera, require
 
+        require()
         return [Camera(argument, pictures=pictures)]
     if glob.has_magic(argument):
         found = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
@@ -114,8 +116,9 @@ def _of_path(path: Path, pictures: bool) -> Source:
     if suffix == ".zip":
         return Zip(path)
     if suffix in VIDEO_SUFFIXES:
-        from purify_runtime.video import Video
+        from purify_runtime.video import Video, require
 
+        require()
         return Video(path, pictures=pictures)
     return ImageFile(path)
 

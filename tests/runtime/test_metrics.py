@@ -43,9 +43,9 @@ def check(text: str) -> None:
     assert found["purify_suspicious_total",] == 1
     assert found["purify_stage_seconds_count", "predict"] == 2
     assert found["purify_stage_seconds_sum", "read"] == 0.0002
-    assert found["purify_stage_seconds_bucket", "predict", "0.05"] == 1
-    assert found["purify_stage_seconds_bucket", "predict", "0.025"] == 0
-    assert found["purify_stage_seconds_bucket", "predict", "+Inf"] == 2
+    assert found["purify_stage_seconds_bucket", "0.05", "predict"] == 1
+    assert found["purify_stage_seconds_bucket", "0.025", "predict"] == 0
+    assert found["purify_stage_seconds_bucket", "+Inf", "predict"] == 2
     assert found["purify_stage_seconds_count", "write"] == 0
     assert found["purify_batch_images_bucket", "4.0"] == 1
     assert found["purify_batch_images_bucket", "2.0"] == 0
