@@ -42,6 +42,8 @@ IMAGE_SUFFIXES = frozenset(
 VIDEO_SUFFIXES = frozenset([".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"])
 STREAM = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
+Key = tuple[str, int | None, float | None]
+
 
 @dataclass(frozen=True)
 class Item:
@@ -62,6 +64,11 @@ class Item:
     frame: int | None = None
     time_s: float | None = None
     picture: NDArray[np.uint8] | None = None
+
+    @property
+    def key(self) -> Key:
+        """What tells it from other images; of a stream, from those of other days too."""
+        return self.file, self.frame, self.time_s
 
 
 class Source(Protocol):

@@ -12,9 +12,8 @@ from typing import Any, BinaryIO
 import msgspec
 
 from purify_runtime.errors import InputError
+from purify_runtime.inputs import Key
 from purify_runtime.lock import try_lock
-
-Key = tuple[str, int | None]
 
 PNG_END = b"IEND\xaeB`\x82"
 
@@ -51,8 +50,8 @@ class Result:
 
     @property
     def key(self) -> Key:
-        """What tells it from other images."""
-        return self.file, self.frame
+        """That of its `purify_runtime.inputs.Item`."""
+        return self.file, self.frame, self.time_s
 
     @property
     def name(self) -> str:
@@ -238,6 +237,15 @@ class ResultsFile:
         for file in (self._file, self._replaced):
             if file is not None:
                 file.close()
+
+
+def tells_of(path: Path, folder: Path) -> bool:
+    """Whether a file holds results of purify-run with purified images in the folder."""
+    if path.suffix not in FORMATS:
+        return False
+    with path.open("rb") as file:
+        found = FORMATS[path.suffix]().decode(file)
+        return any(result and result.saved and Path(result.saved).is_relative_to(folder) for result in found)
 
 
 def _is_whole(png: Path, folder: Path) -> bool:

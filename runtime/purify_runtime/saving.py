@@ -15,6 +15,7 @@ from purify_runtime.errors import InputError
 from purify_runtime.images import to_8bit
 from purify_runtime.video import require
 
+UNFINISHED = ".part-run"
 MAX_REPEATS = 1000
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 
@@ -31,6 +32,7 @@ class SaveFolder:
         self._folders: set[str] = {_key(path)}
         self._threads, self._counter = threading.local(), itertools.count()
         path.mkdir(parents=True, exist_ok=True)
+        (path / UNFINISHED).touch()
         for name in taken:
             file = Path(name)
             self._files.add(_key(file))
@@ -64,6 +66,11 @@ class SaveFolder:
         """Leave nothing half written."""
         for leftover in self.path.glob(".part-*"):
             leftover.unlink(missing_ok=True)
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether a `SaveFolder` there was not closed: its process was killed."""
+    return (folder / UNFINISHED).exists()
 
 
 def _key(path: Path) -> str:

@@ -102,7 +102,7 @@ def _item(file: str, folder: str, number: int, time_s: float, frame: NDArray[np.
         PurePosixPath(folder) / f"{number:06d}",
         partial(_read_frame, frame, f"{file}, frame {number}"),
         frame=number,
-        time_s=time_s,
+        time_s=round(time_s, 3),
         picture=frame if pictures else None,
     )
 

@@ -296,6 +296,19 @@ def _place(row: bytes) -> tuple[bool, bytes]:
     return not row.startswith(b"file,"), row.replace(b"/deep/", b"/~deep/")
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_a_folder_that_the_results_do_not_tell_of_is_left_alone(
+    run: Run, bundle_path: Path, images: list[Path], tmp_path: Path, suffix: str
+) -> None:
+    out = tmp_path / f"results{suffix}"
+    assert run("purify-run", bundle_path, *images, "--out", out)[0] == 0
+    results, pixels = out.read_bytes(), images[0].read_bytes()
+    code, _, err = run("purify-run", bundle_path, *images, "--out", out, "--save", images[0].parent)
+    assert code == 2
+    assert f"{images[0].parent} exists; --force" in err
+    assert (out.read_bytes(), images[0].read_bytes()) == (results, pixels)
+
+
 def test_results_of_another_precision_are_not_gone_on_with(
     run: Run, bundle_path: Path, tree: Path, tmp_path: Path
 ) -> None:

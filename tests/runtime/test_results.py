@@ -66,13 +66,13 @@ def test_a_file_that_was_cut_off_is_gone_on_with(tmp_path: Path, suffix: str) ->
     assert not first.resumed
     first.append([good("a.png"), good("b.mp4", frame=0, time_s=0.0), Result(file="c.png", error="bad", model=MODEL)])
     first.close()
-    whole = path.read_bytes()
+    whole, both = path.read_bytes(), {("a.png", None, None), ("b.mp4", 0, 0.0)}
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         again = ResultsFile(path, model=MODEL)
         assert again.resumed
-        assert again.done <= {("a.png", None), ("b.mp4", 0)}  # what could not be read is tried again
-        again.append([good(file, frame=frame) for file, frame in {("a.png", None), ("b.mp4", 0)} - again.done])
+        assert again.done <= both  # what could not be read is tried again
+        again.append([good(file, frame=frame, time_s=time_s) for file, frame, time_s in both - again.done])
         again.append([good("c.png")])
         again.close()
         with path.open("rb") as file:
@@ -97,7 +97,7 @@ def test_an_image_whose_purified_image_is_not_whole_is_not_done(tmp_path: Path) 
     results.append([good("unsaved"), good("elsewhere", saved=str(tmp_path / "elsewhere.png"))])
     results.close()
     again = ResultsFile(out, model=MODEL, save=folder)
-    assert again.done == {("whole", None)}
+    assert again.done == {("whole", None, None)}
     assert again.saved == [str(folder / "whole.png")]
     again.close()
     assert [json.loads(line)["file"] for line in out.read_text().splitlines()] == ["whole"]
@@ -158,3 +158,12 @@ def test_every_field_has_a_column() -> None:
     columns = Csv.header.decode().strip().split(",")
     assert len(columns) == len(dataclasses.fields(Result))
     assert columns[:5] == ["file", "frame", "time_s", "label", "class"]
+
+
+def test_frames_of_a_stream_are_other_ones_each_day(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    for day in range(3):
+        results = ResultsFile(path, model=MODEL)
+        results.append([good("0", frame=0, time_s=86_400.0 * day), good("0", frame=1, time_s=86_400.0 * day + 1)])
+        results.close()
+    assert path.read_bytes().count(b"\n") == 6

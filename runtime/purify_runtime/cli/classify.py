@@ -147,7 +147,7 @@ class Run:
         for argument, source in self._sources:
             items = iter([broken(argument, source)]) if isinstance(source, InputError) else source.items()
             for item in items:
-                if self._out and not self.live and (item.file, item.frame) in self._out.done:
+                if self._out and item.key in self._out.done:
                     self.skipped += 1
                 else:
                     yield item, self._folder.reserve(item.place) if self._folder and item.place.parts else None
@@ -164,8 +164,7 @@ class Run:
         return replace(image, pixels=pixels)
 
     def _result(self, image: _Image, **answer: Any) -> Result:
-        time_s = None if image.time_s is None else round(image.time_s, 3)
-        return Result(file=image.file, frame=image.frame, time_s=time_s, model=self._model, **answer)
+        return Result(file=image.file, frame=image.frame, time_s=image.time_s, model=self._model, **answer)
 
     def _predict(self, batch: Sequence[_Image], pool: ThreadPoolExecutor) -> "Future[list[_Image]]":
         pixels = [image.pixels for image in batch if image.pixels is not None]

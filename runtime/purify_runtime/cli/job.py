@@ -7,6 +7,8 @@ from pathlib import Path
 from purify_runtime.bundle import MANIFEST, Bundle
 from purify_runtime.engine_files import EnginePolicy
 from purify_runtime.errors import InputError
+from purify_runtime.results import tells_of
+from purify_runtime.saving import is_unfinished
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +34,16 @@ class Job:
         """See that nothing is overwritten which was not asked for.
 
         Raises:
-            InputError: an output exists, `force` is off, and there are no results to go on with.
+            InputError: an output exists, `force` is off, and it is not that of a run which can be gone on with.
         """
-        if self.force or (self.out and self.out.exists()):
-            return
-        for path in (self.save, self.save_grid, self.annotate):
-            if path and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
+        for path in () if self.force else (self.save, self.save_grid, self.annotate):
+            taken = path and (path.is_file() or (path.is_dir() and any(path.iterdir())))
+            if path and taken and not (path == self.save and self._can_go_on(path)):
                 raise InputError(f"{path} exists; --force writes into it, or name another")
+
+    def _can_go_on(self, save: Path) -> bool:
+        """Whether a run into this folder was killed, or the file of results tells of images in it."""
+        return bool(self.out and self.out.exists() and (is_unfinished(save) or tells_of(self.out, save)))
 
     def model(self) -> str:
         """What results call the models."""
