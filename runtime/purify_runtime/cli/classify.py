@@ -1,5 +1,6 @@
 """What purify-run does: read ahead, purify, classify, and save behind; print, and keep count."""
 
+import os
 import time
 import warnings
 from collections import deque
@@ -27,8 +28,7 @@ from purify_runtime.results import Result, ResultsFile
 from purify_runtime.saving import Annotator, SaveFolder
 from purify_runtime.video import DEFAULT_FPS
 
-READERS = 2
-WRITERS = 2
+THREADS = min(4, os.cpu_count() or 1)  # that read, and that write; the engine has its own
 BEHIND = 2  # batches that are written while the engine goes on
 PICTURES = 8  # frames a batch, where they are kept as they came
 DIGITS = 6
@@ -126,9 +126,9 @@ class Run:
     def results(self) -> Iterator[list[Result]]:
         """Go through the images, a batch at a time; one result each, in order."""
         warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters of them are errors of our own
-        reading = ahead(self._read, self._items(), batch=self._batch_images, threads=READERS, eager=self.live)
+        reading = ahead(self._read, self._items(), batch=self._batch_images, threads=THREADS, eager=self.live)
         waiting: deque[Future[list[_Image]]] = deque()
-        with ThreadPoolExecutor(WRITERS, "writer") as pool, closing(reading) as batches:
+        with ThreadPoolExecutor(THREADS, "writer") as pool, closing(reading) as batches:
             try:
                 for batch in batches:
                     waiting.append(self._predict(batch, pool))
