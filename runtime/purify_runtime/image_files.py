@@ -17,8 +17,11 @@ from purify_runtime.manifest import InputContract
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 512 * 1024 * 1024
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+SMALL_BYTES = 1_000_000  # read at once
 LARGE_PIXELS = 8_000_000
+ORIENTED = frozenset(("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"))  # where Pillow finds an orientation
 _large = threading.Lock()  # readers are several: only one of them has a large image in memory
+_small = nullcontext()
 
 
 def read_image(path: str | Path, contract: InputContract) -> NDArray[np.uint8]:
@@ -28,9 +31,10 @@ def read_image(path: str | Path, contract: InputContract) -> NDArray[np.uint8]:
         InputError: no such file, or see `decode_image`.
     """
     try:
-        with Path(path).open("rb") as file:
+        with open(path, "rb") as file:  # noqa: PTH123  # a Path takes longer than a small image
             size_bytes = os.fstat(file.fileno()).st_size
-            return decode_image(file, contract, source=str(path), size_bytes=size_bytes)
+            content = file.read() if 0 < size_bytes <= SMALL_BYTES else file
+            return decode_image(content, contract, source=str(path), size_bytes=size_bytes)
     except InputError:
         raise
     except FileNotFoundError as error:
@@ -88,14 +92,18 @@ def _within_bounds(file: Image.Image, contract: InputContract, source: str) -> N
         raise InputError(f"{source} has {file.width} x {file.height} pixels, more than {MAX_PIXELS:,}; scale it down")
     if file.mode == "F" or (file.mode == "I" and file.format == "TIFF"):
         raise InputError(f"{source} has 32-bit pixels, whose range is not known; convert it to 8 or 16 bits")
-    with _large if pixels > LARGE_PIXELS else nullcontext():
-        ImageOps.exif_transpose(file, in_place=True)
+    with _large if pixels > LARGE_PIXELS else _small:
+        file.load()
+        if file.format == "TIFF" or not ORIENTED.isdisjoint(file.info):
+            ImageOps.exif_transpose(file, in_place=True)
         return fitted(file, contract)
 
 
 def fitted(image: Image.Image, contract: InputContract) -> NDArray[np.uint8]:
     """An image of any size, 8 or 16 bits, as uint8 `[H, W, C]` of the contract; see `decode_image`."""
-    image = _opaque_8bit(image).convert("L" if contract.channels == 1 else "RGB")
+    image, mode = _opaque_8bit(image), "L" if contract.channels == 1 else "RGB"
+    if image.mode != mode:
+        image = image.convert(mode)
     size = (contract.width, contract.height)
     if image.size != size:
         image = image.resize(size, Image.Resampling.BILINEAR)

@@ -45,13 +45,13 @@ STREAM = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 Key = tuple[str, int | None, float | None]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Item:
     """One image that can be read.
 
     Attributes:
         file: what users call it.
-        place: where its purified image belongs in a folder of such, the suffix aside.
+        place: where its purified image belongs in a folder of such, with forward slashes and no suffix.
         read: gives uint8 `[H, W, C]` of a contract, or raises InputError; called in any thread.
         frame: its number in a video or stream, from 0.
         time_s: seconds from the start of a video; of a stream, since 1970.
@@ -59,7 +59,7 @@ class Item:
     """
 
     file: str
-    place: PurePosixPath
+    place: str
     read: Callable[[InputContract], NDArray[np.uint8]]
     frame: int | None = None
     time_s: float | None = None
@@ -141,7 +141,7 @@ def broken(file: str, error: InputError) -> Item:
     def read(contract: InputContract) -> NDArray[np.uint8]:
         raise error
 
-    return Item(file, PurePosixPath(), read)
+    return Item(file, "", read)
 
 
 @dataclass(frozen=True)
@@ -153,15 +153,15 @@ class ImageFile:
 
     def items(self) -> Iterator[Item]:
         """The file."""
-        yield _file_item(str(self.path), PurePosixPath(self.path.name))
+        yield _file_item(str(self.path), self.path.name)
 
     def count(self) -> int:
         """One."""
         return 1
 
 
-def _file_item(name: str, relative: PurePosixPath) -> Item:
-    return Item(name, relative.with_suffix(""), partial(read_image, name))
+def _file_item(name: str, relative: str) -> Item:
+    return Item(name, os.path.splitext(relative)[0], partial(read_image, name))  # noqa: PTH122
 
 
 @dataclass(frozen=True)
@@ -173,11 +173,12 @@ class Folder:
 
     def items(self) -> Iterator[Item]:
         """The images."""
-        for file in self._walk(str(self.path), set()):
+        root = str(self.path)
+        for file in self._walk(root, set()):
             if isinstance(file, InputError):
-                yield broken(str(self.path), file)
+                yield broken(root, file)
             else:
-                yield _file_item(file, PurePosixPath(os.path.relpath(file, self.path)))
+                yield _file_item(file, file[len(root) :].lstrip("/"))
 
     def count(self) -> int:
         """How many there are."""
@@ -227,7 +228,7 @@ class Zip:
         for member in members:
             inside = [part for part in PurePosixPath(member.filename).parts if part.strip("./\\")]
             name = f"{self.path}/{member.filename}"
-            place = PurePosixPath(*inside).with_suffix("")
+            place = str(PurePosixPath(*inside).with_suffix(""))
             yield Item(name, place, partial(_read_member, archive, member, name))
 
     def count(self) -> int:

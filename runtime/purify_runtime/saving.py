@@ -40,13 +40,14 @@ class SaveFolder:
             self._files.add(_key(file))
             self._folders.update(map(_key, file.parents))
 
-    def reserve(self, place: PurePosixPath) -> Path:
-        """A file for the image of this place; called in the order of the images, so that names come out alike."""
+    def reserve(self, place: str) -> Path:
+        """A file for the image of a place (see `Item`); called in the order of the images, so that names come out alike."""
+        *folders, name = PurePosixPath(place).parts
         folder = self.path
-        for part in place.parts[:-1]:
+        for part in folders:
             folder = _free(folder, part, "", self._files)
             self._folders.add(_key(folder))
-        file = _free(folder, place.name, ".png", self._files, self._folders)
+        file = _free(folder, name, ".png", self._files, self._folders)
         self._files.add(_key(file))
         return file
 

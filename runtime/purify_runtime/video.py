@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -99,7 +99,7 @@ def _item(file: str, folder: str, number: int, time_s: float, frame: NDArray[np.
     """A frame, BGR as OpenCV gives it."""
     return Item(
         file,
-        PurePosixPath(folder) / f"{number:06d}",
+        f"{folder}/{number:06d}",
         partial(_read_frame, frame, f"{file}, frame {number}"),
         frame=number,
         time_s=round(time_s, 3),

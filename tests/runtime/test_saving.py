@@ -1,4 +1,4 @@
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ BLACK = np.zeros((1, 4, 4), np.float32)
 
 
 def reserve(folder: SaveFolder, *places: str) -> list[str]:
-    return [str(folder.reserve(PurePosixPath(place)).relative_to(folder.path)) for place in places]
+    return [str(folder.reserve(place).relative_to(folder.path)) for place in places]
 
 
 def test_images_lie_in_the_folders_of_their_originals(tmp_path: Path) -> None:

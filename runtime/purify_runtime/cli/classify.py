@@ -7,8 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
-from itertools import count
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,13 +27,15 @@ from purify_runtime.results import Result, ResultsFile
 from purify_runtime.saving import Annotator, SaveFolder
 from purify_runtime.video import DEFAULT_FPS
 
-THREADS = min(4, os.cpu_count() or 1)  # that read, and that write; the engine has its own
+CORES = os.cpu_count() or 1
+READERS = max(1, min(4, CORES // 2))  # beside the engine's own threads
+WRITERS = min(4, CORES)
 BEHIND = 2  # batches that are written while the engine goes on
 PICTURES = 8  # frames a batch, where they are kept as they came
 DIGITS = 6
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(slots=True)
 class _Image:
     """One image on its way: read, uint8 `[H, W, C]`, or why not; then purified, float32 `[C, H, W]`, with a result."""
 
@@ -126,9 +127,9 @@ class Run:
     def results(self) -> Iterator[list[Result]]:
         """Go through the images, a batch at a time; one result each, in order."""
         warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters of them are errors of our own
-        reading = ahead(self._read, self._items(), batch=self._batch_images, threads=THREADS, eager=self.live)
-        waiting: deque[Future[list[_Image]]] = deque()
-        with ThreadPoolExecutor(THREADS, "writer") as pool, closing(reading) as batches:
+        reading = ahead(self._read, self._items(), batch=self._batch_images, threads=READERS, eager=self.live)
+        waiting: deque[Future[Sequence[_Image]]] = deque()
+        with ThreadPoolExecutor(WRITERS, "writer") as pool, closing(reading) as batches:
             try:
                 for batch in batches:
                     waiting.append(self._predict(batch, pool))
@@ -150,26 +151,28 @@ class Run:
                 if self._out and item.key in self._out.done:
                     self.skipped += 1
                 else:
-                    yield item, self._folder.reserve(item.place) if self._folder and item.place.parts else None
+                    yield item, self._folder.reserve(item.place) if self._folder and item.place else None
 
     def _read(self, entry: tuple[Item, Path | None]) -> _Image:
         item, saved = entry
-        image = _Image(file=item.file, frame=item.frame, time_s=item.time_s, picture=item.picture, saved=saved)
+        image = _Image(item.file, item.frame, item.time_s, item.picture, saved)
         begin = time.perf_counter()
         try:
             pixels = item.read(self._pipeline.input)
         except InputError as error:
-            return replace(image, result=self._result(image, error=str(error)))
+            image.result = self._result(image, error=str(error))
+            return image
         self._metrics.time("read", time.perf_counter() - begin)
-        return replace(image, pixels=pixels)
+        image.pixels = pixels
+        return image
 
     def _result(self, image: _Image, **answer: Any) -> Result:
         return Result(file=image.file, frame=image.frame, time_s=image.time_s, model=self._model, **answer)
 
-    def _predict(self, batch: Sequence[_Image], pool: ThreadPoolExecutor) -> "Future[list[_Image]]":
+    def _predict(self, batch: Sequence[_Image], pool: ThreadPoolExecutor) -> "Future[Sequence[_Image]]":
         pixels = [image.pixels for image in batch if image.pixels is not None]
         if not pixels:
-            return pool.submit(list, batch)
+            return pool.submit(lambda: batch)
         begin = time.perf_counter()
         images = np.stack(pixels)
         prediction = self._pipeline.predict(images)
@@ -178,33 +181,34 @@ class Run:
         self._metrics.batch(len(pixels))
         return pool.submit(self._write, batch, prediction, alone)
 
-    def _write(self, batch: Sequence[_Image], prediction: Prediction, alone: NDArray[np.float32]) -> list[_Image]:
+    def _write(self, batch: Sequence[_Image], prediction: Prediction, alone: NDArray[np.float32]) -> Sequence[_Image]:
         """Save the purified images, and put the answers in words."""
         begin = time.perf_counter()
-        rows, written = count(), []
-        for image in batch:
-            written.append(image if image.pixels is None else self._answered(image, next(rows), prediction, alone))
+        good = [image for image in batch if image.pixels is not None]
+        for image, purified, answer in zip(good, prediction.purified, self._answers(prediction, alone), strict=True):
+            image.purified = purified
+            if self._folder and image.saved:
+                self._folder.save(image.saved, purified)
+                answer["saved"] = str(image.saved)
+            image.result = self._result(image, **answer)
         self._metrics.time("write", time.perf_counter() - begin)
-        return written
+        return batch
 
-    def _answered(self, image: _Image, row: int, prediction: Prediction, alone: NDArray[np.float32]) -> _Image:
+    def _answers(self, prediction: Prediction, alone: NDArray[np.float32]) -> Iterator[dict[str, Any]]:
+        """The fields of a result for each image of a prediction."""
         names = self._pipeline.class_names
-        label, unpurified = int(prediction.labels[row]), int(alone[row].argmax())
-        if self._folder and image.saved:
-            self._folder.save(image.saved, prediction.purified[row])
-        score, flag = prediction.suspicion, prediction.suspicious
-        result = self._result(
-            image,
-            label=label,
-            class_name=names[label],
-            probability=round(float(prediction.probabilities[row, label]), DIGITS),
-            unpurified_class=names[unpurified],
-            unpurified_probability=round(float(alone[row, unpurified]), DIGITS),
-            suspicion=None if score is None else round(float(score[row]), DIGITS),
-            suspicious=None if flag is None else bool(flag[row]),
-            saved=str(image.saved) if image.saved else None,
-        )
-        return replace(image, purified=prediction.purified[row], result=result)
+        columns: dict[str, Sequence[Any]] = {
+            "label": prediction.labels.tolist(),
+            "class_name": [names[label] for label in prediction.labels],
+            "probability": _rounded(prediction.probabilities.max(axis=1)),
+            "unpurified_class": [names[label] for label in alone.argmax(axis=1)],
+            "unpurified_probability": _rounded(alone.max(axis=1)),
+        }
+        if prediction.suspicion is not None and prediction.suspicious is not None:
+            columns["suspicion"] = _rounded(prediction.suspicion)
+            columns["suspicious"] = prediction.suspicious.tolist()
+        for row in zip(*columns.values(), strict=True):
+            yield dict(zip(columns, row, strict=True))
 
     def _finish(self, images: Sequence[_Image]) -> list[Result]:
         """What is done in order: a line in the file of results, a tile of the grid, a frame of the video."""
@@ -241,3 +245,8 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, trace)
+
+
+def _rounded(values: NDArray[np.float32]) -> list[float]:
+    rounded: list[float] = values.astype(np.float64).round(DIGITS).tolist()
+    return rounded
