@@ -41,7 +41,7 @@ class SaveFolder:
             self._folders.update(map(_key, file.parents))
 
     def reserve(self, place: str) -> Path:
-        """A file for the image of a place (see `Item`); called in the order of the images, so that names come out alike."""
+        """A file for the image of a place, see `Item`; called in the images' order, so that names come out alike."""
         *folders, name = PurePosixPath(place).parts
         folder = self.path
         for part in folders:
