@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from purify_runtime.saving import SaveFolder
+from purify_runtime.saving import SaveFolder, is_unfinished
 
 BLACK = np.zeros((1, 4, 4), np.float32)
 
@@ -28,6 +28,9 @@ def test_no_two_images_take_one_name(tmp_path: Path) -> None:
     ]
     for name in names:
         folder.save(tmp_path / name, BLACK)
+    assert is_unfinished(tmp_path)
+    folder.close()
+    assert not is_unfinished(tmp_path)
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == sorted(names)
 
 
