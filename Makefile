@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 IMAGES := toolkit/purify_toolkit/pretrained/fashion-mnist/images
 
-.PHONY: demo test test-runtime check clean
+.PHONY: demo test test-runtime bench-run check clean
 
 # Export the pre-trained pair, check the bundle against PyTorch, purify the sample images.
 demo: $(VENV)/.export
@@ -22,6 +22,12 @@ test: $(VENV)/.test
 # They need a bundle: make demo.
 test-runtime: $(VENV)/.runtime
 	PURIFY_TEST_BUNDLE=demo/bundle $(BIN)/python -m pytest tests/runtime runtime
+
+# What purify-run leaves of the engine's speed, and whether anything grows or breaks over 200,000 predictions.
+# They need a bundle: make demo.
+bench-run: $(VENV)/.export
+	cd runtime && ../$(BIN)/python -m benchmarks.throughput ../demo/bundle
+	cd runtime && ../$(BIN)/python -m benchmarks.soak ../demo/bundle
 
 # Lint, format, types, import rules.
 check: $(VENV)/.check
@@ -43,12 +49,12 @@ $(VENV)/.export: $(VENV)/.pip pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.export
-	$(PIP) -e '.[export,cpu,rtx,sign]' --group test
+	$(PIP) -e '.[export,cpu,metrics,rtx,sign,video]' --group test
 	$(PIP) --no-deps tensorrt-stubs==10.13.0.35.1  # what it depends on cannot be had from PyPI alone
 	@touch $@
 
 $(VENV)/.runtime: $(VENV)/.pip pyproject.toml
-	$(PIP) -e '.[cpu]' --group test
+	$(PIP) -e '.[cpu,metrics,video]' --group test
 	@touch $@
 
 $(VENV)/.check: $(VENV)/.export

@@ -1,10 +1,11 @@
 """The pipeline: purifier, then classifier, as run on a device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,7 @@ class Pipeline:
     ) -> None:
         self.input = manifest.input
         self.class_names = manifest.class_names
+        self.engine, self.device = purifier.name, purifier.device
         self.suspicion = manifest.suspicion if suspicion else None
         self._on_alert = on_alert
         self._purifier, self._classifier = purifier, classifier
@@ -159,11 +161,34 @@ class Pipeline:
         """
         return softmax(in_batches(self._classifier.run, as_batch(images, self.input)))
 
+    def stream(
+        self, images: Iterable[NDArray[np.generic]], *, batch: int = BATCH, live: bool = False
+    ) -> Iterator[Prediction]:
+        """Predictions of single images, in their order, as an iterable gives them; run in batches under the hood.
+
+        A thread asks the iterable for images while the engine runs, never for more than two batches ahead, and for none
+        before the first prediction is asked for. Several streams may share a pipeline. Close the iterator, or use it
+        up, before the pipeline is closed.
+
+        Args:
+            images: uint8 `[H, W, C]` or float `[C, H, W]` in [0, 1]; iterated in a thread of its own.
+            batch: images that run together.
+            live: run what is there rather than wait for a whole batch, for cameras and the like.
+
+        Raises:
+            InputError: an image is not as the class says, after the predictions of those before it.
+        """
+        from purify_runtime.stream import stream
+
+        return stream(self.predict, images, self.input, batch=batch, live=live)
+
     def close(self) -> None:
-        """Free the engines."""
+        """Free the engines; whatever is asked of the pipeline after that is an InputError."""
         self._chain.close()
         self._purifier.close()
         self._classifier.close()
+        closed: Any = _Closed()
+        self._chain = self._purifier = self._classifier = closed
 
     def __enter__(self) -> "Pipeline":
         return self
@@ -194,6 +219,16 @@ def open_model(bundle: Bundle, role: str, precision: str, engine: str, policy: E
         opened.close()
         raise BundleError(f"{source} takes and gives {found}, the manifest says {expected}; export the bundle again")
     return opened
+
+
+class _Closed:
+    """Stands where engines were."""
+
+    def close(self) -> None:
+        """Nothing is left to free."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise InputError("the pipeline is closed; load the bundle again")
 
 
 def in_batches(

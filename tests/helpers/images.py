@@ -38,10 +38,10 @@ def jpeg() -> bytes:
 
 BAD_IMAGES: dict[str, tuple[bytes, str]] = {
     "empty.png": (b"", "is empty"),
-    "text.png": (b"this is not an image\n", "cannot be read as PNG or JPEG"),
-    "gif.png": (b"GIF89a\x01\x00\x01\x00\x00\x00\x00;", "cannot be read as PNG or JPEG"),
-    "zero.png": (png(0, 0), "cannot be read as PNG or JPEG"),
-    "cut.jpg": (jpeg()[:700], "cannot be read as PNG or JPEG"),
+    "text.png": (b"this is not an image\n", "cannot be read as an image"),
+    "gif.png": (b"GIF89a\x01\x00\x01\x00\x00\x00\x00;", "cannot be read as an image"),
+    "zero.png": (png(0, 0), "cannot be read as an image"),
+    "cut.jpg": (jpeg()[:700], "cannot be read as an image"),
     "huge.png": (png(8_100, 8_000), "more than 64,000,000"),
     "bomb.png": (png(60_000, 60_000), "more than 64,000,000"),
 }

@@ -1,6 +1,10 @@
+import csv
+import io
 import json
 import os
+import re
 import resource
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -110,7 +114,7 @@ def test_a_bad_file_is_reported_and_the_others_are_done(
     bad.write_bytes(b"nonsense")
     code, out, err = run("purify-run", bundle_path, images[0], bad, images[1], "--save", tmp_path / "out")
     assert code == 1
-    assert f"Error: {bad} cannot be read as PNG or JPEG" in err
+    assert f"Error: {bad} cannot be read as an image" in err
     assert all(path.name in out for path in images[:2])
     assert len(list((tmp_path / "out").iterdir())) == 2
     code, out, _ = run("purify-run", bundle_path, images[0], bad, "--json")
@@ -135,7 +139,7 @@ def test_bad_files_alone_end_with_2(run: Run, bundle_path: Path, tmp_path: Path,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "Missing argument 'FILES...'"),
+        ((), "Missing argument 'INPUT...'"),
         (("absent.png",), "absent.png: no such file"),
         (("README.md", "--engine", "abacus"), "no engine 'abacus'"),
         (("README.md", "--precision", "int4"), "has no purifier in int4, only in fp32, fp16"),
@@ -194,3 +198,237 @@ def test_a_disk_that_fills_up_ends_with_2_and_leaves_no_half_image(
     assert "File too large" in err
     assert "Traceback" not in err
     assert list(out.iterdir()) == []
+
+
+@pytest.fixture
+def tree(images: list[Path], tmp_path: Path) -> Path:
+    """The five images on two levels, with one that is broken between them and a file that is no image."""
+    root = tmp_path / "tree"
+    for index, path in enumerate(images):
+        target = root / ("deep/er" if index % 2 else ".") / f"{index}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    (root / "deep" / "broken.jpg").write_bytes(b"nonsense")
+    (root / "notes.txt").write_text("no image")
+    return root
+
+
+TREE = ["0.png", "2.png", "4.png", "deep/er/1.png", "deep/er/3.png"]
+
+
+def test_a_folder_is_run_and_saved_with_its_structure(run: Run, bundle_path: Path, tree: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    code, out, err = run("purify-run", bundle_path, tree, "--save", saved, "--json")
+    assert code == 1
+    found = {line["file"]: line for line in lines(out)}
+    assert list(found) == [*(f"{tree}/{name}" for name in TREE[:3]), f"{tree}/deep/broken.jpg"] + [
+        f"{tree}/{name}" for name in TREE[3:]
+    ]
+    assert sorted(str(path.relative_to(saved)) for path in saved.rglob("*") if path.is_file()) == TREE
+    assert [found[f"{tree}/{name}"]["saved"] for name in TREE] == [f"{saved}/{name}" for name in TREE]
+    assert "cannot be read as an image" in found[f"{tree}/deep/broken.jpg"]["error"]
+    assert "5 images in" in err
+    assert "1 could not be read" in err
+
+
+def test_a_zip_of_a_folder_gives_what_the_folder_gives(run: Run, bundle_path: Path, tree: Path, tmp_path: Path) -> None:
+    archive = shutil.make_archive(str(tmp_path / "tree"), "zip", tree)
+    _, out, _ = run("purify-run", bundle_path, tree, "--json")
+    code, zipped, _ = run("purify-run", bundle_path, archive, "--json")
+    assert code == 1
+    folder = {line["file"].removeprefix(f"{tree}/"): line.get("probability") for line in lines(out)}
+    assert {line["file"].removeprefix(f"{archive}/"): line.get("probability") for line in lines(zipped)} == folder
+
+
+def test_names_come_from_standard_input_and_globs(run: Run, bundle_path: Path, tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "names").write_text(f"{tree}/2.png\n{tree}/deep/er\n")
+    with (tmp_path / "names").open() as names:
+        code, out, _ = run("purify-run", bundle_path, "-", f"{tree}/[4-9].png", "--json", stdin=names)
+    assert code == 0
+    assert [line["file"] for line in lines(out)] == [
+        f"{tree}/{name}" for name in ("2.png", "deep/er/1.png", "deep/er/3.png", "4.png")
+    ]
+
+
+def test_csv_says_what_json_says(run: Run, bundle_path: Path, tree: Path) -> None:
+    _, out, _ = run("purify-run", bundle_path, tree, "--json")
+    code, table, _ = run("purify-run", bundle_path, tree, "--csv")
+    assert code == 1
+    rows = list(csv.DictReader(io.StringIO(table)))
+    assert [{name: value for name, value in row.items() if value} for row in rows] == [
+        {name: str(value) for name, value in line.items()} for line in lines(out)
+    ]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_the_same_command_goes_on_with_what_is_not_done(
+    run: Run, bundle_path: Path, tree: Path, tmp_path: Path, suffix: str
+) -> None:
+    out, saved = tmp_path / f"results{suffix}", tmp_path / "saved"
+    command = ("purify-run", bundle_path, tree, "--out", out, "--save", saved)
+    assert run(*command)[0] == 1
+    complete = out.read_bytes()
+    rows = complete.splitlines(keepends=True)
+    out.write_bytes(b"".join(rows[:-1]) + rows[-1][:20])
+    (saved / "2.png").write_bytes(b"")
+    (tree / "deep" / "new.png").write_bytes((tree / "0.png").read_bytes())
+    before = (saved / "0.png").stat().st_mtime_ns
+    code, _, err = run(*command)
+    assert code == 1  # the broken one is tried again
+    assert "3 images in" in err
+    assert "3 were done before" in err
+    assert (saved / "0.png").stat().st_mtime_ns == before
+    assert (saved / "2.png").stat().st_size > 0
+    again = out.read_bytes().splitlines(keepends=True)
+    assert len(again) == len(rows) + 1
+    assert set(rows) < set(again)
+    (tree / "deep" / "broken.jpg").unlink()
+    code, _, err = run(*command)
+    assert code == 0
+    assert "0 images in" in err
+    assert b"broken" not in out.read_bytes()
+    assert run(*command, "--force")[0] == 0
+    assert out.read_bytes() == b"".join(sorted(set(again) - {row for row in again if b"broken" in row}, key=_place))
+
+
+def _place(row: bytes) -> tuple[bool, bytes]:
+    """Where a row belongs: the header first, then in the order of the tree."""
+    return not row.startswith(b"file,"), row.replace(b"/deep/", b"/~deep/")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_a_folder_that_the_results_do_not_tell_of_is_left_alone(
+    run: Run, bundle_path: Path, images: list[Path], tmp_path: Path, suffix: str
+) -> None:
+    out = tmp_path / f"results{suffix}"
+    assert run("purify-run", bundle_path, *images, "--out", out)[0] == 0
+    results, pixels = out.read_bytes(), images[0].read_bytes()
+    code, _, err = run("purify-run", bundle_path, *images, "--out", out, "--save", images[0].parent)
+    assert code == 2
+    assert f"{images[0].parent} exists; --force" in err
+    assert (out.read_bytes(), images[0].read_bytes()) == (results, pixels)
+
+
+def test_results_of_another_precision_are_not_gone_on_with(
+    run: Run, bundle_path: Path, tree: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "results.jsonl"
+    assert run("purify-run", bundle_path, tree, "--out", out)[0] == 1
+    before = out.read_bytes()
+    code, _, err = run("purify-run", bundle_path, tree, "--out", out, "--precision", "fp16")
+    assert code == 2
+    assert "was written with fashion-mnist/fp32@" in err
+    assert out.read_bytes() == before
+
+
+def test_of_many_images_the_table_shows_the_first(run: Run, bundle_path: Path, images: list[Path]) -> None:
+    code, out, err = run("purify-run", bundle_path, *images * 30)
+    assert code == 0
+    assert out.count(images[0].name) == 20
+    assert "and 50 more; --json, --csv or --out tells of all" in out
+    assert "150 images in" in err
+
+
+@pytest.fixture
+def calibrated(bundle_copy: Path) -> Callable[[float], Path]:
+    """A bundle with a threshold for the suspicion score."""
+
+    def calibrate(threshold: float) -> Path:
+        path = bundle_copy / "manifest.json"
+        entry = {"threshold": threshold, "false_positive_rate": 0.01, "n": 100, "images": "tests"}
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"suspicion": entry}))
+        return bundle_copy
+
+    return calibrate
+
+
+def test_alerts_tell_of_suspicious_images(run: Run, calibrated: Callable[[float], Path], images: list[Path]) -> None:
+    bundle = calibrated(1e9)
+    code, out, err = run("purify-run", bundle, *images, "--json", "--alert")
+    assert code == 0
+    assert "ALERT" not in err
+    scores = [line["suspicion"] for line in lines(out)]
+    assert not any(line["suspicious"] for line in lines(out))
+    threshold = sorted(scores)[2]
+    code, out, err = run("purify-run", calibrated(threshold + 1e-3), *images, "--json", "--alert")
+    assert code == 1
+    flagged = [score > threshold + 1e-3 for score in scores]
+    assert [line["suspicious"] for line in lines(out)] == flagged
+    assert sum(flagged) == 2
+    for path, suspicious in zip(images, flagged, strict=True):
+        assert (f"ALERT: {path} is suspicious" in err) == suspicious
+    assert "2 suspicious" in err
+    code, out, err = run("purify-run", bundle, *images)  # without --alert it is marked, and no failure
+    assert code == 0
+    assert out.count("(!)") == 2
+    assert "ALERT" not in err
+
+
+def test_alerts_need_a_threshold(run: Run, edit_manifest: Any, images: list[Path]) -> None:
+    bundle = edit_manifest(lambda manifest: manifest.pop("suspicion", None))
+    code, out, err = run("purify-run", bundle, *images, "--alert")
+    assert code == 2
+    assert "has no threshold for the suspicion score; export it again" in err
+    assert out == ""
+
+
+def test_metrics_of_a_run_are_in_the_file(run: Run, bundle_path: Path, tree: Path, tmp_path: Path) -> None:
+    pytest.importorskip("prometheus_client")
+    path = tmp_path / "purify.prom"
+    assert run("purify-run", bundle_path, tree, "--metrics", path)[0] == 1
+    text = path.read_text()
+    assert 'purify_images_total{outcome="good"} 5.0' in text
+    assert 'purify_images_total{outcome="error"} 1.0' in text
+    assert 'purify_stage_seconds_count{stage="read"} 5.0' in text
+    assert 'purify_stage_seconds_count{stage="predict"} 1.0' in text
+    assert 'engine="onnxruntime on cpu",model="fashion-mnist/fp32@' in text
+
+
+def test_a_video_is_run_frame_by_frame_and_annotated(run: Run, bundle_path: Path, tmp_path: Path) -> None:
+    pytest.importorskip("cv2")
+    from purify_runtime.video import require
+
+    cv2 = require()
+    split = load_golden(Bundle.open(bundle_path))["clean"]
+    clip, annotated, saved = tmp_path / "clip.avi", tmp_path / "new" / "annotated.mp4", tmp_path / "saved"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*"MJPG"), 10, (280, 280))
+    for image in split.images[:20]:
+        writer.write(np.asarray(Image.fromarray(image[:, :, 0]).resize((280, 280), 0).convert("RGB")))
+    writer.release()
+    command = ("purify-run", bundle_path, clip, "--annotate", annotated, "--save", saved, "--json")
+    code, out, err = run(*command)
+    assert code == 0, err
+    found = lines(out)
+    assert [line["frame"] for line in found] == list(range(20))
+    assert [line["time_s"] for line in found] == pytest.approx(np.arange(20) / 10, abs=0.02)
+    expected = split.defended[:20].argmax(axis=1)
+    assert (np.array([line["label"] for line in found]) == expected).mean() >= 0.8  # MJPEG loses a little
+    assert sorted(path.name for path in (saved / "clip.avi").iterdir()) == [f"{index:06d}.png" for index in range(20)]
+    capture = cv2.VideoCapture(str(annotated))
+    assert int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) == 20
+    code, _, err = run(*command)
+    assert code == 2
+    assert "exists; --force" in err
+
+
+@pytest.mark.parametrize("inputs", [["a.png"], ["a.mp4", "b.mp4"], ["."]])
+def test_only_one_video_is_annotated(run: Run, bundle_path: Path, tmp_path: Path, inputs: list[str]) -> None:
+    for name in ("a.png", "a.mp4", "b.mp4"):
+        (tmp_path / name).write_bytes(b"")
+    inputs = [str(tmp_path / name) for name in inputs]
+    code, _, err = run("purify-run", bundle_path, *inputs, "--annotate", tmp_path / "out.mp4")
+    assert code == 2
+    assert "--annotate: expected one video, camera or stream as the only input" in err
+
+
+def test_where_no_terminal_is_progress_comes_in_lines(
+    bundle_path: Path, tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from purify_runtime.cli import progress
+    from purify_runtime.cli.run import main
+
+    monkeypatch.setattr(progress, "LINE_INTERVAL_S", 0.0)
+    with pytest.raises(SystemExit) as caught:
+        main([str(bundle_path), str(tree)])
+    assert caught.value.code == 1
+    assert re.search(r"6 (of 6 )?images, [\d,]+ images/s", capsys.readouterr().err)

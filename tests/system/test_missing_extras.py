@@ -35,6 +35,8 @@ MODULES = {
         ("purify-check --verify key", "model_signing", "sign"),
         ("purify-check", "onnxruntime", "cpu"),
         ("purify-run", "onnxruntime", "cpu"),
+        ("purify-run 0", "cv2", "video"),
+        ("purify-run --metrics 9464", "prometheus_client", "metrics"),
         ("purify-verify", "torch", "train"),
         ("purify-verify", "onnx", "export"),
     ],
@@ -50,7 +52,7 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(
         "purify-export": ["--out", str(tmp_path / "out")],
         "purify-build": [str(bundle_path), *options],
         "purify-check": [str(bundle_path), *options],
-        "purify-run": [str(bundle_path), str(image)],
+        "purify-run": [str(bundle_path), str(image), *options],
         "purify-verify": [str(bundle_path), "fashion-mnist"],
     }[command]
     # None in sys.modules makes Python's own import machinery say that there is no such module.

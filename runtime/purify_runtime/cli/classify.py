@@ -1,183 +1,252 @@
-"""What purify-run does: read files in batches, purify, classify, print, save."""
+"""What purify-run does: read ahead, purify, classify, and save behind; print, and keep count."""
 
-import json
+import os
+import time
 import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-import click
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress
-from rich.table import Table
 
-from purify_runtime.engine_files import EnginePolicy
+from purify_runtime.ahead import ahead
+from purify_runtime.cli.job import Job
 from purify_runtime.errors import InputError
 from purify_runtime.files import atomic
 from purify_runtime.grid import GRID_IMAGES, Tile, draw_grid
-from purify_runtime.images import read_image, to_8bit
-from purify_runtime.pipeline import BATCH, Pipeline
+from purify_runtime.inputs import Item, Source, broken, open_source
+from purify_runtime.metrics import Metrics, open_metrics
+from purify_runtime.pipeline import BATCH, Pipeline, Prediction
+from purify_runtime.results import Result, ResultsFile
+from purify_runtime.saving import Annotator, SaveFolder
+from purify_runtime.video import DEFAULT_FPS
+
+CORES = os.cpu_count() or 1
+READERS = max(1, min(4, CORES // 2))  # beside the engine's own threads
+WRITERS = min(4, CORES)
+BEHIND = 2  # batches that are written while the engine goes on
+PICTURES = 8  # frames a batch, where they are kept as they came
+DIGITS = 6
 
 
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """One file: the pipeline's word for it, and the classifier's alone; or why it could not be read."""
+@dataclass(slots=True)
+class _Image:
+    """One image on its way: read, uint8 `[H, W, C]`, or why not; then purified, float32 `[C, H, W]`, with a result."""
 
-    file: Path
-    error: str = ""
-    label: int = -1
-    class_name: str = ""
-    probability: float = 0.0
-    unpurified_class_name: str = ""
-    unpurified_probability: float = 0.0
+    file: str
+    frame: int | None
+    time_s: float | None
+    picture: NDArray[np.uint8] | None
     saved: Path | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        if self.error:
-            return {"file": str(self.file), "error": self.error}
-        return {
-            "file": str(self.file),
-            "label": self.label,
-            "class": self.class_name,
-            "probability": self.probability,
-            "unpurified_class": self.unpurified_class_name,
-            "unpurified_probability": self.unpurified_probability,
-        } | ({"saved": str(self.saved)} if self.saved else {})
+    pixels: NDArray[np.uint8] | None = None
+    purified: NDArray[np.float32] | None = None
+    result: Result | None = None
 
 
-@dataclass(kw_only=True)
-class Job:
-    """What to run and where to put it."""
+class Run:
+    """A job at work. A context manager.
 
-    bundle: Path
-    files: tuple[Path, ...]
-    engine: str
-    precision: str
-    verify: Path | None
-    policy: EnginePolicy
-    save: Path | None
-    save_grid: Path | None
-    force: bool
-    allow_failed: bool = False
-    _names: set[str] = field(default_factory=set)
+    Attributes:
+        skipped: images that were done before.
+        live: whether a source comes at a pace of its own.
 
-    def run(self) -> Iterator[Result]:
-        """Go through the files; one result each, in order.
+    Raises:
+        InputError: an output that exists or cannot be; see also `ResultsFile`, `Annotator`, `open_metrics`.
+        BundleError, MissingError: see `Pipeline.load`.
+    """
 
-        Raises:
-            InputError: an output exists and `force` is off.
-            BundleError, MissingError: see `Pipeline.load`.
-        """
-        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # refused by our own limit
-        self._prepare_outputs()
-        tiles: list[Tile] = []
-        with Pipeline.load(
-            self.bundle,
-            engine=self.engine,
-            precision=self.precision,
-            verify=self.verify,
-            policy=self.policy,
-            allow_failed=self.allow_failed,
-        ) as pipeline:
-            files = iter(self.files)
-            while batch := list(islice(files, BATCH)):
-                yield from self._batch(pipeline, batch, tiles)
-        if self.save_grid and tiles:
-            with atomic(self.save_grid) as temporary:
-                draw_grid(tiles).save(temporary, format="PNG")
-
-    def _prepare_outputs(self) -> None:
-        for path in (self.save, self.save_grid):
-            if path is None or self.force:
-                continue
-            if path.is_file() or (path.is_dir() and any(path.iterdir())):
-                raise InputError(f"{path} exists; --force writes into it, or name another")
-        if self.save:
-            self.save.mkdir(parents=True, exist_ok=True)
-        if self.save_grid:
-            self.save_grid.parent.mkdir(parents=True, exist_ok=True)
-
-    def _batch(self, pipeline: Pipeline, files: Sequence[Path], tiles: list[Tile]) -> Iterator[Result]:
-        images: dict[Path, NDArray[np.uint8]] = {}
-        errors: dict[Path, str] = {}
-        for file in files:
-            try:
-                images[file] = read_image(file, pipeline.input)
-            except InputError as error:
-                errors[file] = str(error)
-        if images:
-            stacked = np.stack(list(images.values()))
-            prediction, alone = pipeline.predict(stacked), pipeline.classify(stacked)
-        rows = {file: row for row, file in enumerate(images)}
-        for file in files:
-            if file in errors:
-                yield Result(file=file, error=errors[file])
-                continue
-            row = rows[file]
-            label, unpurified = int(prediction.labels[row]), int(alone[row].argmax())
-            result = Result(
-                file=file,
-                label=label,
-                class_name=pipeline.class_names[label],
-                probability=float(prediction.probabilities[row, label]),
-                unpurified_class_name=pipeline.class_names[unpurified],
-                unpurified_probability=float(alone[row, unpurified]),
-                saved=self._save(file, prediction.purified[row]),
+    def __init__(self, job: Job) -> None:
+        self.job, self.skipped = job, 0
+        job.check_outputs()
+        self._sources = self._open_sources()
+        self.live = any(getattr(source, "live", False) for _, source in self._sources)
+        self._tiles: list[Tile] = []
+        self._batch_images = PICTURES if job.annotate else BATCH
+        with ExitStack() as stack:
+            self._pipeline = stack.enter_context(
+                Pipeline.load(
+                    job.bundle,
+                    engine=job.engine,
+                    precision=job.precision,
+                    verify=job.verify,
+                    policy=job.policy,
+                    allow_failed=job.allow_failed,
+                )
             )
-            if self.save_grid and len(tiles) < GRID_IMAGES:
-                words = (result.unpurified_class_name, result.class_name)
-                tiles.append(Tile(file.name, images[file], prediction.purified[row], *words))
-            yield result
+            self._prepare(stack)
+            self._stack = stack.pop_all()
 
-    def _save(self, file: Path, purified: NDArray[np.float32]) -> Path | None:
-        if self.save is None:
-            return None
-        name, count = file.stem, 1
-        while name in self._names:  # two files of one name in different folders
-            count += 1
-            name = f"{file.stem}-{count}"
-        self._names.add(name)
-        path = self.save / f"{name}.png"
-        with atomic(path) as temporary:
-            to_8bit(purified).save(temporary, format="PNG")
-        return path
+    def _open_sources(self) -> "list[tuple[str, Source | InputError]]":
+        """The sources, each with the argument that names it; an argument that names nothing stays an error."""
+        sources: list[tuple[str, Source | InputError]] = []
+        for argument in self.job.inputs:
+            try:
+                opened = open_source(argument, pictures=self.job.annotate is not None)
+                sources += [(argument, source) for source in opened]
+            except InputError as error:
+                sources.append((argument, error))
+        if self.job.annotate and (len(sources) != 1 or not hasattr(sources[0][1], "fps")):
+            raise InputError("--annotate: expected one video, camera or stream as the only input")
+        return sources
 
-
-def run(job: Job, *, as_json: bool) -> int:
-    """Run the job and print its results; the command's exit code."""
-    results = []
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        for result in progress.track(job.run(), total=len(job.files), description="purifying"):
-            results.append(result)
-            if as_json:
-                click.echo(json.dumps(result.as_dict()))
-            elif result.error:
-                progress.console.print(f"Error: {result.error}", markup=False, highlight=False, soft_wrap=True)
-    failed = sum(bool(result.error) for result in results)
-    if not as_json and failed < len(results):
-        _print_table(results)
-    return 0 if not failed else 2 if failed == len(results) else 1
-
-
-def _print_table(results: Sequence[Result]) -> None:
-    table = Table("file", "purified", "", "as it came", "", header_style="bold")
-    for result in results:
-        if result.error:
-            continue
-        changed = "yellow" if result.class_name != result.unpurified_class_name else ""
-        table.add_row(
-            escape(result.file.name),
-            escape(result.class_name),
-            f"{100 * result.probability:.1f}%",
-            escape(result.unpurified_class_name),
-            f"{100 * result.unpurified_probability:.1f}%",
-            style=changed,
+    def _prepare(self, stack: ExitStack) -> None:
+        job, model = self.job, self.job.model()
+        if job.alert and self._pipeline.suspicion is None:
+            raise InputError(f"--alert: {job.bundle} has no threshold for the suspicion score; export it again")
+        self._model = model
+        engine = f"{self._pipeline.engine} on {self._pipeline.device}"
+        self._metrics: Metrics = stack.enter_context(closing(open_metrics(job.metrics, model=model, engine=engine)))
+        self._out = job.out and stack.enter_context(
+            closing(ResultsFile(job.out, model=model, save=job.save, fresh=job.force))
         )
-    Console().print(table)
+        if job.annotate and self._out and self._out.done:
+            raise InputError(f"--annotate: {job.out} holds results, and a video cannot be gone on with; use --force")
+        for path in (job.save_grid, job.annotate):
+            if path:
+                path.parent.mkdir(parents=True, exist_ok=True)
+        taken = self._out.saved if self._out else ()
+        self._folder = job.save and stack.enter_context(closing(SaveFolder(job.save, taken=taken)))
+        self._annotator = job.annotate and stack.enter_context(Annotator(job.annotate))
+
+    def count(self) -> int | None:
+        """How many images there are; None where that cannot be known."""
+        total = 0
+        for _, source in self._sources:
+            images = 1 if isinstance(source, InputError) else source.count()
+            if images is None:
+                return None
+            total += images
+        return total
+
+    def results(self) -> Iterator[list[Result]]:
+        """Go through the images, a batch at a time; one result each, in order."""
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters of them are errors of our own
+        reading = ahead(self._read, self._items(), batch=self._batch_images, threads=READERS, eager=self.live)
+        waiting: deque[Future[Sequence[_Image]]] = deque()
+        with ThreadPoolExecutor(WRITERS, "writer") as pool, closing(reading) as batches:
+            try:
+                for batch in batches:
+                    waiting.append(self._predict(batch, pool))
+                    while len(waiting) > (0 if self.live else BEHIND):
+                        yield self._finish(waiting.popleft().result())
+                while waiting:
+                    yield self._finish(waiting.popleft().result())
+            finally:
+                pool.shutdown(cancel_futures=True)
+        if self.job.save_grid and self._tiles:
+            with atomic(self.job.save_grid) as temporary:
+                draw_grid(self._tiles).save(temporary, format="PNG")
+
+    def _items(self) -> Iterator[tuple[Item, Path | None]]:
+        """What is to be done, with the file for its purified image."""
+        for argument, source in self._sources:
+            items = iter([broken(argument, source)]) if isinstance(source, InputError) else source.items()
+            for item in items:
+                if self._out and item.key in self._out.done:
+                    self.skipped += 1
+                else:
+                    yield item, self._folder.reserve(item.place) if self._folder and item.place else None
+
+    def _read(self, entry: tuple[Item, Path | None]) -> _Image:
+        item, saved = entry
+        image = _Image(item.file, item.frame, item.time_s, item.picture, saved)
+        begin = time.perf_counter()
+        try:
+            pixels = item.read(self._pipeline.input)
+        except InputError as error:
+            image.result = self._result(image, error=str(error))
+            return image
+        self._metrics.time("read", time.perf_counter() - begin)
+        image.pixels = pixels
+        return image
+
+    def _result(self, image: _Image, **answer: Any) -> Result:
+        return Result(file=image.file, frame=image.frame, time_s=image.time_s, model=self._model, **answer)
+
+    def _predict(self, batch: Sequence[_Image], pool: ThreadPoolExecutor) -> "Future[Sequence[_Image]]":
+        pixels = [image.pixels for image in batch if image.pixels is not None]
+        if not pixels:
+            return pool.submit(lambda: batch)
+        begin = time.perf_counter()
+        images = np.stack(pixels)
+        prediction = self._pipeline.predict(images)
+        alone = self._pipeline.classify(images) if prediction.unpurified is None else prediction.unpurified
+        self._metrics.time("predict", time.perf_counter() - begin)
+        self._metrics.batch(len(pixels))
+        return pool.submit(self._write, batch, prediction, alone)
+
+    def _write(self, batch: Sequence[_Image], prediction: Prediction, alone: NDArray[np.float32]) -> Sequence[_Image]:
+        """Save the purified images, and put the answers in words."""
+        begin = time.perf_counter()
+        good = [image for image in batch if image.pixels is not None]
+        for image, purified, answer in zip(good, prediction.purified, self._answers(prediction, alone), strict=True):
+            image.purified = purified
+            if self._folder and image.saved:
+                self._folder.save(image.saved, purified)
+                answer["saved"] = str(image.saved)
+            image.result = self._result(image, **answer)
+        self._metrics.time("write", time.perf_counter() - begin)
+        return batch
+
+    def _answers(self, prediction: Prediction, alone: NDArray[np.float32]) -> Iterator[dict[str, Any]]:
+        """The fields of a result for each image of a prediction."""
+        names = self._pipeline.class_names
+        columns: dict[str, Sequence[Any]] = {
+            "label": prediction.labels.tolist(),
+            "class_name": [names[label] for label in prediction.labels],
+            "probability": _rounded(prediction.probabilities.max(axis=1)),
+            "unpurified_class": [names[label] for label in alone.argmax(axis=1)],
+            "unpurified_probability": _rounded(alone.max(axis=1)),
+        }
+        if prediction.suspicion is not None and prediction.suspicious is not None:
+            columns["suspicion"] = _rounded(prediction.suspicion)
+            columns["suspicious"] = prediction.suspicious.tolist()
+        for row in zip(*columns.values(), strict=True):
+            yield dict(zip(columns, row, strict=True))
+
+    def _finish(self, images: Sequence[_Image]) -> list[Result]:
+        """What is done in order: a line in the file of results, a tile of the grid, a frame of the video."""
+        results = [image.result for image in images if image.result is not None]
+        if self._out:
+            self._out.append(results)
+        for image in images:
+            self._show(image)
+        self._metrics.count(results)
+        return results
+
+    def _show(self, image: _Image) -> None:
+        result = image.result
+        if result is None or image.pixels is None or image.purified is None:
+            return
+        if self.job.save_grid and len(self._tiles) < GRID_IMAGES:
+            words = (str(result.unpurified_class), str(result.class_name))
+            self._tiles.append(Tile(Path(result.name).name, image.pixels, image.purified, *words))
+        if self._annotator and image.picture is not None:
+            text = f"{result.class_name} {100 * (result.probability or 0):.1f}%"
+            ((_, source),) = self._sources
+            self._annotator.write(
+                image.picture,
+                f"{text}, suspicious" if result.suspicious else text,
+                time_s=image.time_s or 0.0,
+                fps=getattr(source, "fps", DEFAULT_FPS),
+                warn=bool(result.suspicious),
+            )
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+
+def _rounded(values: NDArray[np.float32]) -> list[float]:
+    rounded: list[float] = values.astype(np.float64).round(DIGITS).tolist()
+    return rounded

@@ -1,0 +1,1 @@
+"""What documents cite of the runtime and users need not install."""

@@ -1,0 +1,195 @@
+import io
+import os
+import sys
+import threading
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from helpers.images import GREY, png
+from purify_runtime import inputs
+from purify_runtime.errors import InputError
+from purify_runtime.inputs import Item, Listing, Zip, items_of, open_source
+
+
+def picture(level: int = 77) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (28, 28), level).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Images on several levels, and what is none."""
+    root = tmp_path / "photos"
+    for name in ("b.png", "a.PNG", "deep/er/c.jpg", "deep/d.tiff", ".hidden.png", ".cache/e.png", "notes.txt", "f.mp4"):
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(picture())
+    return root
+
+
+def names(items: list[Item], root: Path) -> list[str]:
+    return [os.path.relpath(item.file, root) for item in items]
+
+
+def test_a_folder_is_gone_through_sorted_with_all_below_it(folder: Path) -> None:
+    (source,) = open_source(str(folder))
+    items = list(source.items())
+    assert names(items, folder) == ["a.PNG", "b.png", "deep/d.tiff", "deep/er/c.jpg"]
+    assert [str(item.place) for item in items] == ["a", "b", "deep/d", "deep/er/c"]
+    assert source.count() == 4
+    assert not source.live
+    assert all((item.read(GREY) == 77).all() for item in items)
+
+
+def test_links_are_followed_and_no_folder_is_entered_twice(folder: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "g.png").write_bytes(picture())
+    (folder / "link").symlink_to(outside)
+    (folder / "again").symlink_to(folder)  # a circle
+    (folder / "self.png").symlink_to(folder / "self.png")
+    (folder / "gone.png").symlink_to(folder / "nowhere.png")
+    os.mkfifo(folder / "pipe.png")
+    items = list(items_of([str(folder)]))
+    assert names(items, folder) == [
+        "a.PNG", "b.png", "deep/d.tiff", "deep/er/c.jpg", "gone.png", "link/g.png", "self.png"
+    ]  # fmt: skip
+    for item in (items[4], items[6]):
+        with pytest.raises(InputError, match=r"no such file|cannot be read"):
+            item.read(GREY)
+
+
+def test_a_folder_that_is_gone_is_an_item_that_cannot_be_read(tmp_path: Path) -> None:
+    (item,) = inputs.Folder(tmp_path / "gone").items()
+    with pytest.raises(InputError, match=r"gone cannot be read \(No such file"):
+        item.read(GREY)
+
+
+def test_globs_are_expanded_sorted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert names(list(items_of([f"{folder}/**/*.jpg"])), folder) == ["deep/er/c.jpg"]
+    assert names(list(items_of([f"{folder}/[ab].*"])), folder) == ["a.PNG", "b.png"]
+    assert names(list(items_of([f"{folder}/d*"])), folder) == ["deep/d.tiff", "deep/er/c.jpg"]  # a folder that matches
+    (item,) = items_of([f"{folder}/*.webp"])
+    with pytest.raises(InputError, match=r"\*\.webp: nothing matches"):
+        item.read(GREY)
+    odd = folder / "x[1].png"
+    odd.write_bytes(picture())
+    monkeypatch.chdir(folder)
+    assert [item.file for item in items_of(["x[1].png"])] == ["x[1].png"]  # a file of this very name comes first
+
+
+def test_a_zip_is_read_without_unpacking_it(tmp_path: Path) -> None:
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for level, name in enumerate(("b/2.png", "a.png", "__MACOSX/._a.png", ".x.png", "notes.txt", "b/1.png")):
+            archive.writestr(name, picture(level))
+    (source,) = open_source(str(path))
+    items = list(source.items())
+    assert [item.file for item in items] == [f"{path}/{name}" for name in ("b/2.png", "a.png", "b/1.png")]
+    assert [str(item.place) for item in items] == ["b/2", "a", "b/1"]
+    assert [int(item.read(GREY)[0, 0, 0]) for item in items] == [0, 1, 5]
+    assert source.count() == 3
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_zip_is_read_by_several_threads_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for level in range(200):
+            archive.writestr(f"{level}.png", picture(level))
+    items = list(Zip(path).items())
+    found: dict[int, int] = {}
+
+    def work(first: int) -> None:
+        for level in range(first, 200, 4):
+            found[level] = int(items[level].read(GREY)[0, 0, 0])
+
+    threads = [threading.Thread(target=work, args=(first,)) for first in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {level: level for level in range(200)}
+
+
+def test_no_member_of_a_zip_leads_outside(tmp_path: Path) -> None:
+    path = tmp_path / "evil.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("../../up.png", "/etc/root.png", "a/../../b.png", "./c.png"):
+            archive.writestr(name, picture())
+    assert [str(item.place) for item in Zip(path).items()] == ["up", "etc/root", "a/b", "c"]
+
+
+def test_bad_zips_and_members_are_items_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "bad.zip"
+    path.write_bytes(b"PK\x03\x04 nonsense")
+    (item,) = Zip(path).items()
+    assert Zip(path).count() == 1
+    with pytest.raises(InputError, match=r"bad\.zip cannot be read as a zip"):
+        item.read(GREY)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.png", bytes(3_000_000))
+        archive.writestr("text.png", b"text")
+        archive.writestr("good.png", picture())
+    monkeypatch.setattr(inputs, "MAX_FILE_BYTES", 2_000_000)
+    bomb, text, good = Zip(path).items()
+    with pytest.raises(InputError, match=r"bad\.zip/bomb\.png has 3,000,000 bytes, more than 2,000,000"):
+        bomb.read(GREY)
+    with pytest.raises(InputError, match=r"bad\.zip/text\.png cannot be read as an image"):
+        text.read(GREY)
+    assert good.read(GREY).shape == (28, 28, 1)
+
+
+def _zip() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", picture())
+        archive.writestr("b/c.png", png(28, 1))
+    return buffer.getvalue()
+
+
+ZIP = _zip()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, len(ZIP) - 1), st.binary(min_size=1, max_size=4)), min_size=1, max_size=8))
+def test_damaged_zips_are_read_or_refused_in_words(tmp_path_factory: pytest.TempPathFactory, edits: list) -> None:
+    content = bytearray(ZIP)
+    for where, what in edits:
+        content[where : where + len(what)] = what
+    path = tmp_path_factory.getbasetemp() / "fuzz.zip"
+    path.write_bytes(content)
+    for item in Zip(path).items():
+        try:
+            assert item.read(GREY).shape == (28, 28, 1)
+        except InputError as error:
+            assert "fuzz.zip" in str(error)
+
+
+def test_names_on_standard_input_are_taken_as_they_come(folder: Path) -> None:
+    read, write = os.pipe()
+    listing = Listing(os.fdopen(read, "rb"))
+    assert listing.live
+    assert listing.count() is None
+    items = listing.items()
+    with os.fdopen(write, "wb", buffering=0) as stream:
+        stream.write(f"{folder}/b.png\n\n-\n".encode())
+        assert next(items).file == f"{folder}/b.png"
+        stream.write(f"{folder}/deep\r\nabsent.png\n".encode())
+    rest = list(items)
+    assert names(rest[:-1], folder) == ["deep/d.tiff", "deep/er/c.jpg"]
+    with pytest.raises(InputError, match=r"absent\.png: no such file"):
+        rest[-1].read(GREY)
+
+
+def test_a_dash_is_standard_input(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{folder}/a.PNG\n".encode())))
+    (source,) = open_source("-")
+    assert [item.read(GREY).max() for item in source.items()] == [np.uint8(77)]

@@ -1,0 +1,194 @@
+import http.server
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.images import COLOUR, GREY
+from purify_runtime.errors import InputError, MissingError
+from purify_runtime.inputs import open_source
+from purify_runtime.saving import Annotator
+from purify_runtime.video import Camera, require
+
+pytest.importorskip("cv2")
+cv2 = require()
+LEVELS = [0, 50, 100, 150, 200, 250]
+
+
+def write_video(path: Path, *, fps: float = 10, size: tuple[int, int] = (64, 48), repeat: int = 1) -> Path:
+    """A video of plain grey frames, each level `repeat` times; the left half of each is blue."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), fps, size)
+    for level in LEVELS * repeat:
+        frame = np.full((size[1], size[0], 3), level, np.uint8)
+        frame[:, : size[0] // 2] = (255, 0, 0)  # BGR
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+def frames(path: Path) -> list[np.ndarray]:
+    capture, found = cv2.VideoCapture(str(path)), []
+    while True:
+        good, frame = capture.read()
+        if not good:
+            return found
+        found.append(frame)
+
+
+def test_a_video_is_its_frames(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.avi")
+    (source,) = open_source(str(path))
+    items = list(source.items())
+    assert source.count() == len(items) == len(LEVELS)
+    assert [item.frame for item in items] == list(range(6))
+    assert [item.time_s for item in items] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5], abs=0.02)
+    assert [str(item.place) for item in items[:2]] == ["clip.avi/000000", "clip.avi/000001"]
+    assert {item.file for item in items} == {str(path)}
+    assert all(item.picture is None for item in items)
+    for item, level in zip(items, LEVELS, strict=True):
+        pixels = item.read(COLOUR)
+        assert pixels.shape == (28, 28, 3)
+        assert np.abs(pixels[14, 24].astype(int) - level).max() <= 6
+        assert pixels[14, 3, 0] < 60  # blue is blue: RGB, not BGR
+        assert pixels[14, 3, 2] > 200
+        assert item.read(GREY).shape == (28, 28, 1)
+
+
+def test_a_bad_video_is_an_item_that_cannot_be_read(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for name, content, message in (
+        ("text.mp4", b"this is no video", r"text\.mp4 cannot be read as a video \(it is no video"),
+        ("empty.mp4", b"", r"empty\.mp4 cannot be read as a video \(it is empty"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        (source,) = open_source(str(tmp_path / name))
+        (item,) = source.items()
+        assert source.count() is None
+        with pytest.raises(InputError, match=message):
+            item.read(GREY)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_video_that_ends_too_soon_is_told(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.avi", repeat=20)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + len(content) // 3] = bytes(len(content) // 3)  # the index at the end is kept
+    path.write_bytes(content)
+    (source,) = open_source(str(path))
+    *good, last = source.items()
+    assert 40 < len(good) < 110
+    with pytest.raises(InputError, match=r"clip\.avi is damaged: it ended after \d+ of about 120 frames"):
+        last.read(GREY)
+
+
+def test_a_camera_that_is_not_there_is_missing() -> None:
+    (source,) = open_source("97")
+    assert source.live
+    assert source.count() is None
+    with pytest.raises(MissingError, match="camera 97 cannot be opened; see /dev/video"):
+        next(source.items())
+
+
+@pytest.fixture
+def stream_url() -> Iterator[str]:
+    """A stream of JPEGs over HTTP, as network cameras give it: 40 frames in about a second, then its end."""
+    _, frame = cv2.imencode(".jpg", np.full((48, 64, 3), 80, np.uint8))
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+            self.end_headers()
+            try:
+                for _ in range(40):
+                    head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(frame)}\r\n\r\n"
+                    self.wfile.write(head.encode() + frame.tobytes() + b"\r\n")
+                    time.sleep(0.025)
+            except OSError:
+                pass
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/camera.mjpg"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_stream_gives_the_newest_frame_and_ends(stream_url: str) -> None:
+    (source,) = open_source(stream_url)
+    assert isinstance(source, Camera)
+    begin = time.time()
+    times, numbers = [], []
+    for item in source.items():
+        assert np.abs(item.read(GREY).astype(int) - 80).max() <= 4
+        numbers.append(item.frame)
+        times.append(item.time_s or 0)
+        time.sleep(0.2)  # slower than the frames come
+    assert numbers == list(range(len(numbers)))
+    assert len(numbers) + source.dropped == 40
+    assert source.dropped > 0
+    assert begin <= times[0] <= times[-1] <= time.time()
+
+
+def test_a_stream_that_nobody_serves_is_missing() -> None:
+    with pytest.raises(MissingError, match=r"http://127\.0\.0\.1:9/x cannot be opened; does it play elsewhere"):
+        next(Camera("http://127.0.0.1:9/x").items())
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.avi", "out.mkv", "out.mov"])
+def test_an_annotated_video_has_every_frame_with_words_on_it(tmp_path: Path, name: str) -> None:
+    source = frames(write_video(tmp_path / "clip.avi", size=(320, 240)))
+    out = tmp_path / name
+    with Annotator(out) as annotator:
+        for number, frame in enumerate(source):
+            annotator.write(frame, "Ankle boot 98.5%", time_s=number / 10, fps=10, warn=number == 3)
+        assert not out.exists()
+    found = frames(out)
+    assert len(found) == len(source)
+    for before, after in zip(source, found, strict=True):
+        assert after.shape == before.shape
+        assert np.abs(after[:200].astype(int) - before[:200]).mean() < 8  # the picture is there
+    caption = found[5][222:]
+    assert (caption.min(axis=2) > 200).mean() > 0.01  # white on
+    assert (caption.max(axis=2) < 60).mean() > 0.4  # black,
+    assert found[3][230, 310, 2] > found[3][230, 310, 0] + 80  # or on red for a warning
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.avi", name]
+
+
+def test_frames_that_were_left_out_keep_their_time(tmp_path: Path) -> None:
+    (frame,) = frames(write_video(tmp_path / "clip.avi"))[:1]
+    with Annotator(tmp_path / "out.avi") as annotator:
+        for time_s in (100.0, 100.1, 100.5, 101.0):
+            annotator.write(frame, "x", time_s=time_s, fps=10)
+    assert len(frames(tmp_path / "out.avi")) == 11
+
+
+@pytest.mark.parametrize(("error", "kept"), [(KeyboardInterrupt, True), (OSError, False)])
+def test_an_annotated_video_is_kept_after_ctrl_c_alone(tmp_path: Path, error: type, kept: bool) -> None:
+    (frame,) = frames(write_video(tmp_path / "clip.avi"))[:1]
+    with pytest.raises(error), Annotator(tmp_path / "out.mp4") as annotator:
+        annotator.write(frame, "x", time_s=0, fps=10)
+        raise error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.avi", *(["out.mp4"] if kept else [])]
+
+
+def test_an_annotated_video_of_unknown_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"out\.gif: expected a name that ends with \.mp4"):
+        Annotator(tmp_path / "out.gif")
+    with pytest.raises(InputError, match="expected a name"):
+        Annotator(tmp_path / "out")
+
+
+def test_frames_of_another_size_are_brought_to_the_first_ones(tmp_path: Path) -> None:
+    with Annotator(tmp_path / "out.avi") as annotator:
+        annotator.write(np.zeros((48, 64, 3), np.uint8), "x", time_s=0, fps=10)
+        annotator.write(np.full((96, 64, 3), 200, np.uint8), "x", time_s=0.1, fps=10)
+    assert [frame.shape for frame in frames(tmp_path / "out.avi")] == [(48, 64, 3)] * 2
+    assert Image.fromarray(frames(tmp_path / "out.avi")[1]).getpixel((5, 5)) > (150, 150, 150)
