@@ -64,9 +64,12 @@ def test_an_overflow_on_adversarial_images_only_is_found_and_said_to_be_on_them(
 
 def test_the_limit_is_half_of_what_float16_holds() -> None:
     ones = np.ones((2, 1, 2, 2), np.float32) * np.float32([[[[0.5]]], [[[1]]]])
-    assert range_scan(gain(0.98 * LARGEST), {"clean": ones}) == []
-    assert [finding.layer.node for finding in range_scan(gain(1.02 * LARGEST), {"clean": ones})] == ["y", "answer"]
-    assert LARGEST == 32752
+    assert range_scan(gain(0.98 * LARGEST["fp16"]), {"clean": ones}) == []
+    assert [finding.layer.node for finding in range_scan(gain(1.02 * LARGEST["fp16"]), {"clean": ones})] == [
+        "y",
+        "answer",
+    ]
+    assert LARGEST == {"fp16": 32752, "bf16": (2 - 2**-7) * 2.0**126}
 
 
 def test_the_largest_may_be_in_any_part(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,4 +104,22 @@ def test_an_ordinary_network_stays_as_it_is(pair: Pair) -> None:
     images = RANDOM.random((8, 1, 28, 28), dtype=np.float32)
     for _, model in pair.items():
         assert range_scan(model, {"clean": images}) == []
-    assert MAX_LOSS < 0.05
+    assert MAX_LOSS["fp16"] < 0.05
+
+
+def test_in_bfloat16_it_is_the_first_layers_that_lose_most(pair: Pair) -> None:
+    """They take images of 8 bits; a large number, which float16 cannot hold, is no reason there."""
+    assert range_scan(gain(1e8), {"clean": part(BRIGHT)}, "bf16") == []
+    images = RANDOM.integers(0, 256, (32, 1, 28, 28)).astype(np.float32) / 255
+    found = {role: range_scan(model, {"clean": images}, "bf16") for role, model in pair.items()}
+    assert pair.purifier.graph.node[0].name in {finding.layer.node for finding in found["purifier"]}
+    for role, model in pair.items():
+        assert 0 < len(found[role]) < len(model.graph.node) / 3
+        assert all("bfloat16 changes its result by" in finding.reason for finding in found[role])
+
+
+def test_numbers_that_are_none_are_out_of_range() -> None:
+    nodes = [node("Div", ["images", "images"], "odd"), node("Mul", ["odd", "odd"], "answer")]
+    found = range_scan(graph(nodes, {}), {"clean": np.zeros((2, 1, 2, 2), np.float32)})
+    assert [finding.layer.node for finding in found] == ["odd", "answer"]
+    assert "gives up to nan" in found[0].reason
