@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from purify_runtime.cli.command import Command
-from purify_runtime.cli.options import engine_options, policy_from
+from purify_runtime.cli.options import Number, engine_options, policy_from
 
 
 @click.command(cls=Command)
@@ -15,7 +15,7 @@ from purify_runtime.cli.options import engine_options, policy_from
 @click.option("--precision", "precisions", multiple=True, help="Check only this precision; may be repeated.")
 @click.option(
     "--min-agreement",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     help="Fraction of golden images on which engine and PyTorch must name the same class; "
     "default 0.995, for bf16 and int8 0.95.",
 )
@@ -23,12 +23,12 @@ from purify_runtime.cli.options import engine_options, policy_from
     "--max-accuracy-drop",
     default=0.01,
     show_default=True,
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     help="How far the engine's accuracy may lie below PyTorch's, as a fraction.",
 )
 @click.option(
     "--max-latency-ms",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     help="Largest median latency of the pipeline at batch 1; default no limit.",
 )
 @click.option(

@@ -138,21 +138,22 @@ class Library:
         """
         features = self.features
         if precision not in features.precisions:
-            raise InputError(f"{self.title} builds no {precision} graphs; it builds {', '.join(features.precisions)}")
+            works = ", ".join(features.precisions)
+            raise InputError(f"{self.title} builds no {precision} graphs, but {works}; leave {precision} out")
         asked = {
-            "a DLA": (options.dla_core is not None, features.dla, _DLA),
-            "a version compatible engine": (options.version_compatible, features.compatible, _TENSORRT),
-            "a hardware compatible engine": (options.hardware_compatible, features.compatible, _AHEAD),
-            "a timing cache": (options.timing_cache is not None, features.timing_cache, _TENSORRT),
-            "a choice of compute capabilities": (
+            "DLA": (options.dla_core is not None, features.dla, _DLA),
+            "version compatible engines": (options.version_compatible, features.compatible, _TENSORRT),
+            "hardware compatible engines": (options.hardware_compatible, features.compatible, _AHEAD),
+            "timing cache": (options.timing_cache is not None, features.timing_cache, _TENSORRT),
+            "choice of compute capabilities": (
                 bool(options.compute_capabilities),
                 features.compute_capabilities,
-                "TensorRT builds for the GPU at hand; --targets rtx takes compute capabilities",
+                _AT_HAND,
             ),
         }
         for what, (wanted, there, advice) in asked.items():
             if wanted and not there:
-                raise InputError(f"{self.title} has no way to make {what}; {advice}")
+                raise InputError(f"{self.title} has no {what}; {advice}")
         if options.dla_core is not None:
             self._refuse_dla(precision)
         self._refuse_capabilities(options.compute_capabilities)
@@ -162,7 +163,7 @@ class Library:
         if precision not in able:
             raise InputError(
                 f"{self.title} runs {' and '.join(able)} graphs on a DLA, not {precision}; "
-                f"export with --{able[0]}, or leave out --dla"
+                f"export with --{able[0]} (purify-build: --precision {able[0]}), or leave out --dla"
             )
 
     def _refuse_capabilities(self, capabilities: tuple[str, ...]) -> None:
@@ -171,7 +172,7 @@ class Library:
         if unknown:
             raise InputError(
                 f"{self.title} does not build for compute capability {', '.join(unknown)}, but for {', '.join(known)}; "
-                "Jetsons and data centre GPUs of 9.0 and later need --targets tensorrt"
+                "Jetsons and data centre GPUs of 9.0 and later need TensorRT"
             )
 
     def compute_capabilities(self) -> list[str]:
@@ -182,7 +183,8 @@ class Library:
         return [f"{name[2:-1]}.{name[-1]}" for name in sorted(names, key=lambda name: int(name[2:]))]
 
 
-_TENSORRT = "--targets tensorrt does"
+_TENSORRT = "TensorRT has (--targets tensorrt; purify-build: --engine tensorrt)"
+_AT_HAND = "it builds for the GPU at hand; TensorRT for RTX has (--targets rtx; purify-build: --engine rtx)"
 _AHEAD = "TensorRT for RTX builds for several GPUs by --compute-capability, TensorRT by --hardware-compatible"
 _DLA = "TensorRT 8.6, 10.1 to 10.7, and 11.4.1 or later on an Orin have; without --dla it runs on the GPU"
 
