@@ -60,7 +60,7 @@ class World:
         self.dla_cores = 0
         self.builds: list[Config] = []
         self.deserialised = 0
-        self.refuse_build = self.refuse_load = self.refuse_capture = False
+        self.refuse_build = self.refuse_load = self.refuse_capture = self.refuse_enqueue_in_capture = False
         self.contexts: weakref.WeakSet[Context] = weakref.WeakSet()
         self.engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -335,6 +335,8 @@ class Context:
         self._require(self.pending in (None, handle), "the context has unfinished work on another stream")
         if stream.capturing is not None:
             self._require(self.prepared, "a capture before the first run with this shape")
+            if self.world.refuse_enqueue_in_capture:
+                return False
             if self.world.refuse_capture:
                 stream.spoilt = True
                 return False

@@ -128,6 +128,21 @@ def test_what_cannot_be_captured_runs_all_the_same(gpu: Any, purifier: Engine, g
     gpu.world.cuda.violations.clear()  # the imitation was told to refuse
 
 
+def test_a_capture_that_stops_half_way_leaves_no_graph(
+    imitate: Callable[..., Any], bundle: Bundle, golden: Any
+) -> None:
+    """TensorRT may refuse to enqueue without spoiling the capture."""
+    world = imitate()
+    x, purified, _ = golden
+    with open_model(bundle, "purifier", "fp32", "rtx") as engine:
+        world.refuse_enqueue_in_capture = True
+        for _ in range(3):
+            np.testing.assert_allclose(engine.run(x[:5]), purified[:5], atol=1e-4)
+        assert world.cuda.calls["cudaStreamEndCapture"] == 1
+        assert (world.cuda.graphs, world.cuda.executables) == ({}, {})
+    assert world.cuda.live() == {}
+
+
 def test_threads_run_at_the_same_time_each_with_a_context(gpu: Any, bundle: Bundle, golden: Any) -> None:
     x, purified, logits = golden
     errors: list[BaseException] = []
