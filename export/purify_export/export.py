@@ -16,7 +16,7 @@ from torch import nn
 
 from purify_export.bundle_writer import BundleWriter
 from purify_export.convert import Converted, Source, convert
-from purify_export.engines import open_targets, write_engines
+from purify_export.engines import targets_from, write_engines
 from purify_export.gate import gate
 from purify_export.golden_from_run import golden_from_run
 from purify_export.images import FILTER, calibration_of, check_size, images_of, resized
@@ -87,7 +87,7 @@ def export_run(
         data: the run's dataset, for golden set and calibration; without it the test images that travel with the run.
         size: height and width of the images; None for those that the run was trained on.
         max_accuracy_drop: by how much any model's accuracy may lie below PyTorch's, as a fraction.
-        targets: see `open_targets`.
+        targets: see `targets_from`.
         options: for the builders; None for the defaults.
         sign: a private key to sign the bundle with.
 
@@ -103,7 +103,7 @@ def export_run(
         require_key(sign)
     options = options or BuildOptions()
     built: list[Precision] = [precision for precision in precisions if precision != "fp32"] or ["fp32"]
-    builders = open_targets(targets, options, built, tell)
+    builders = targets_from(targets, options, built, tell)
     with BundleWriter(out, force=force) as writer:
         with _stage(tell, f"loading {run.path}"):
             networks = Networks.load(run)
