@@ -209,7 +209,9 @@ def test_options_that_no_builder_takes_are_refused(options: dict[str, Any], mess
 
 
 DLA = {"dla_core": 0, "batch": (1, 1, 1)}
+TURING = {"compute_capabilities": ("7.5", "8.6")}
 REFUSED = [
+    ("tensorrt_rtx", "1.7.1", "bf16", TURING, r"7\.5 have no bf16, those from 8\.0 on do; leave out 7\.5, or bf16"),
     ("tensorrt_rtx", "1.7.1", "fp16", DLA, r"RTX 1\.7\.1 has no DLA; TensorRT 8\.6, 10\.1 to 10\.7, and 11\.4\.1"),
     (
         "tensorrt_rtx",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from purify_runtime.engines.trt.cudart import Device
 from purify_runtime.engines.trt.fingerprint import Fingerprint
-from purify_runtime.engines.trt.library import RTX_COMPUTE_CAPABILITIES, Library
+from purify_runtime.engines.trt.library import RTX_COMPUTE_CAPABILITIES, TURING, Library
 from purify_runtime.engines.trt.log import Log, logger_for, parser_errors
 from purify_runtime.engines.trt.options import BuildOptions
 from purify_runtime.engines.trt.progress import Progress, interruptible, monitor_for
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import tensorrt
 
 MEBIBYTE = 2**20
-TURING = "7.5"
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ RTX_COMPUTE_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
 """What TensorRT for RTX builds for unless told otherwise. Turing (7.5) is left out: there it has no float32 matrix
 products, so that most classifiers in float32 cannot be built."""
 
+TURING = "7.5"
 TYPED = ("fp32", "fp16", "bf16", "int8")
 
 
@@ -156,7 +157,7 @@ class Library:
                 raise InputError(f"{self.title} has no {what}; {advice}")
         if options.dla_core is not None:
             self._refuse_dla(precision)
-        self._refuse_capabilities(options.compute_capabilities)
+        self._refuse_capabilities(options.compute_capabilities, precision)
 
     def _refuse_dla(self, precision: str) -> None:
         able = ("fp16",) if self.features.precision_flags or self.features.dla_typed_by_flags else ("fp16", "int8")
@@ -166,13 +167,18 @@ class Library:
                 f"export with --{able[0]} (purify-build: --precision {able[0]}), or leave out --dla"
             )
 
-    def _refuse_capabilities(self, capabilities: tuple[str, ...]) -> None:
+    def _refuse_capabilities(self, capabilities: tuple[str, ...], precision: str) -> None:
         known = self.compute_capabilities()
         unknown = [capability for capability in capabilities if capability not in known]
         if unknown:
             raise InputError(
                 f"{self.title} does not build for compute capability {', '.join(unknown)}, but for {', '.join(known)}; "
                 "Jetsons and data centre GPUs of 9.0 and later need TensorRT"
+            )
+        if precision == "bf16" and TURING in capabilities:
+            raise InputError(
+                f"GPUs of compute capability {TURING} have no bf16, those from 8.0 on do; leave out {TURING}, or bf16 "
+                f"(purify-build: --precision fp16)"
             )
 
     def compute_capabilities(self) -> list[str]:
