@@ -109,7 +109,8 @@ def test_an_ordinary_network_stays_as_it_is(pair: Pair) -> None:
 
 def test_in_bfloat16_it_is_the_first_layers_that_lose_most(pair: Pair) -> None:
     """They take images of 8 bits; a large number, which float16 cannot hold, is no reason there."""
-    assert range_scan(gain(1e8), {"clean": part(BRIGHT)}, "bf16") == []
+    beyond_float16 = range_scan(gain(1e8), {"clean": part(BRIGHT)}, "bf16")
+    assert not any("up to" in finding.reason or "reaches" in finding.reason for finding in beyond_float16)
     images = RANDOM.integers(0, 256, (32, 1, 28, 28)).astype(np.float32) / 255
     found = {role: range_scan(model, {"clean": images}, "bf16") for role, model in pair.items()}
     assert pair.purifier.graph.node[0].name in {finding.layer.node for finding in found["purifier"]}
