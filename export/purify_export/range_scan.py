@@ -5,13 +5,13 @@ images only; and ONNX Runtime, which computes many float16 operators in float32 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from purify_export.graphs import Array, Layer, float_outputs, layer_of, mean_squares, tensors, typed, weights_of
+from purify_export.graphs import Array, Layer, Spread, float_outputs, layer_of, mean_squares, tensors, typed, weights_of
 from purify_export.half_from_fp32 import FORMATS, Half, half_inputs, in_opset_of
 
 MARGIN = 2.0  # other images than these may reach further
@@ -35,29 +35,22 @@ class Extremes:
 
     Attributes:
         largest: absolute value.
-        centre: mean over the first images, element by element.
-        spread: sum over the images of the mean square distance from it.
-        images: their count.
+        spread: what differs between images.
         worst: the largest mean square, in an image, of what rounding the node's inputs and output to 16 bits changes.
     """
 
     largest: float = 0.0
-    centre: Array | None = None
-    spread: float = 0.0
-    images: int = 0
+    spread: Spread = field(default_factory=Spread)
     worst: float = 0.0
 
     def see(self, exact: Array, rounded: Array | None) -> None:
         """Take in a tensor of some images, `[N, ...]`, as float32 and as the 16-bit type has it."""
         self.largest = float(np.maximum(self.largest, np.abs(exact).max(initial=0)))  # NaN stays
-        if self.centre is None:
-            self.centre = exact.mean(axis=0, keepdims=True)
-        self.spread += float(mean_squares(exact - self.centre).sum())
-        self.images += len(exact)
-        if rounded is not None:
-            with np.errstate(invalid="ignore", over="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
+            self.spread.see(exact)
+            if rounded is not None:
                 changes = np.nan_to_num(mean_squares(rounded - exact), nan=np.inf, posinf=np.inf)
-            self.worst = max(self.worst, float(changes.max(initial=0)))
+                self.worst = max(self.worst, float(changes.max(initial=0)))
 
     @property
     def loss(self) -> float:
@@ -65,7 +58,7 @@ class Extremes:
 
         Against the tensor's size a small change could be all that tells one image from another.
         """
-        usual = self.spread / max(1, self.images)
+        usual = self.spread.usual
         return float(np.sqrt(self.worst / usual)) if usual else float("inf") if np.isinf(self.worst) else 0.0
 
 
