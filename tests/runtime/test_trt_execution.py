@@ -279,6 +279,17 @@ def test_a_gpu_that_rtx_has_nothing_for_is_told_what_to_use(imitate: Callable[..
         open_model(bundle, "purifier", "fp32", "rtx")
 
 
+def test_a_library_for_another_cuda_than_the_drivers_is_told_of_and_auto_goes_on(
+    imitate: Callable[..., Any], bundle: Bundle
+) -> None:
+    """An older libcudart finds the GPU, but TensorRT, made for a newer CUDA, does not start."""
+    imitate().refuse_runtime = True
+    with pytest.raises(MissingError, match=r"does not start here: CUDA initialization failure.*purify-doctor tells"):
+        open_model(bundle, "purifier", "fp32", "rtx")
+    with open_model(bundle, "purifier", "fp32", "auto") as engine:
+        assert engine.name == "onnxruntime"
+
+
 def test_auto_takes_the_gpu_where_it_works_and_the_cpu_where_it_does_not(
     imitate: Callable[..., Any], bundle: Bundle
 ) -> None:

@@ -48,7 +48,7 @@ class TrtEngine:
         files: the bundle's engine files; None to build in memory, as float32.
 
     Raises:
-        MissingError: the library or a GPU is not here, or the engine must be built and may not be.
+        MissingError: the library or a GPU is not here or does not start, or the engine must be built and may not be.
         BuildError: the graph cannot be built, or what was built cannot be loaded.
         BundleError: the graph has more than one input or output.
     """
@@ -60,7 +60,7 @@ class TrtEngine:
         self._library, self._cuda = require_builder(self.builder)
         self._log = Log()
         self._logger = logger_for(self._library.trt, self._log)  # the runtime does not keep it alive
-        self._runtime: tensorrt.Runtime = self._library.trt.Runtime(self._logger)
+        self._runtime = self._new_runtime()
         stage = Stage.of(self._library, self._load(graph, source, files), source)
         self._stages = [stage]
         self._executor = Executor(self._library, self._cuda, self._stages)
@@ -73,6 +73,16 @@ class TrtEngine:
         except BaseException:
             self.close()
             raise
+
+    def _new_runtime(self) -> "tensorrt.Runtime":
+        try:
+            runtime: tensorrt.Runtime = self._library.trt.Runtime(self._logger)
+        except Exception as error:  # pybind raises TypeError where CUDA cannot be initialised
+            raise MissingError(
+                f"{self._library.title} does not start here: {'; '.join(self._log.errors) or error}; "
+                "purify-doctor tells whether driver, CUDA and TensorRT fit"
+            ) from error
+        return runtime
 
     def _load(self, graph: bytes, source: str, files: EngineFiles | None) -> "tensorrt.ICudaEngine":
         if files is None:
