@@ -43,7 +43,7 @@ $(VENV)/.export: $(VENV)/.pip pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.export
-	$(PIP) -e '.[export,cpu,rtx,sign]' --group test
+	$(PIP) -e '.[export,cpu,openvino,rtx,sign]' --group test
 	$(PIP) --no-deps tensorrt-stubs==10.13.0.35.1  # what it depends on cannot be had from PyPI alone
 	@touch $@
 

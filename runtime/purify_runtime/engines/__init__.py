@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,22 @@ class TensorSpec:
     name: str
     dtype: str
     shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class HostOptions:
+    """How an engine on the CPU spends its cores; one on a GPU has no use for this.
+
+    Attributes:
+        threads: that work on one call; None for what the library takes, as many as there are cores.
+        spinning: when threads without work stay awake: `always`, as ONNX Runtime has it, within a `call`, or `never`.
+            OpenVINO's always sleep.
+        side_by_side: how many calls are to run at once.
+    """
+
+    threads: int | None = None
+    spinning: Literal["always", "call", "never"] = "call"
+    side_by_side: int = 1
 
 
 class Engine(Protocol):
@@ -98,16 +114,30 @@ class HostChain:
 ENGINES: dict[str, str] = {
     "tensorrt": "purify_runtime.engines.tensorrt:TensorRTEngine",
     "rtx": "purify_runtime.engines.rtx:RtxEngine",
+    "onnxruntime-cuda": "purify_runtime.engines.onnxruntime_cuda:OnnxRuntimeCudaEngine",
     "onnxruntime": "purify_runtime.engines.onnxruntime:OnnxRuntimeEngine",
+    "openvino": "purify_runtime.engines.openvino:OpenVinoEngine",
 }
-"""Engine name -> `module:class`, fastest first; the class takes an ONNX graph's bytes, a name for messages, and the
-bundle's engine files.
+"""Engine name -> `module:class`, GPUs first; the class takes an ONNX graph's bytes, a name for messages, the bundle's
+engine files and the host options. Which of those on the CPU is faster depends on the graph and the machine: see
+`purify_runtime.tune`.
 
 The module also has `require()`, which returns its library or raises MissingError.
 """
 
 
-def open_engine(name: str, graph: bytes, *, source: str, files: "EngineFiles | None" = None) -> Engine:
+ON_CPU = ("onnxruntime", "openvino")
+"""Those of ENGINES that run on the CPU."""
+
+
+def open_engine(
+    name: str,
+    graph: bytes,
+    *,
+    source: str,
+    files: "EngineFiles | None" = None,
+    host: HostOptions | None = None,
+) -> Engine:
     """Open an engine by name, or for `auto` the first of ENGINES that really loads the graph here.
 
     Args:
@@ -115,6 +145,7 @@ def open_engine(name: str, graph: bytes, *, source: str, files: "EngineFiles | N
         graph: an ONNX model, verified.
         source: what errors call it.
         files: the bundle's engine files of the model, for engines that have such.
+        host: how to spend the CPU's cores; None for the defaults.
 
     Raises:
         InputError: no engine of this name.
@@ -123,16 +154,16 @@ def open_engine(name: str, graph: bytes, *, source: str, files: "EngineFiles | N
         BundleError: the graph cannot be loaded.
     """
     if name != "auto":
-        return _engine_class(name)(graph, source=source, files=files)
+        return _engine_class(name)(graph, source=source, files=files, host=host)
     reasons: list[str] = []
     for candidate in ENGINES:
         try:
-            engine = _engine_class(candidate)(graph, source=source, files=files)
+            engine = _engine_class(candidate)(graph, source=source, files=files, host=host)
         except (MissingError, BuildError) as error:
             reasons.append(f"{candidate} {error}")
             continue
         why = f"; not {'; '.join(reasons)}" if reasons else ""
-        logger.info("%s: engine %s on %s, the fastest that works here%s", source, candidate, engine.device, why)
+        logger.info("%s: engine %s on %s, the first that works here%s", source, candidate, engine.device, why)
         return engine
     raise MissingError("no engine works here: " + "; ".join(reasons))
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purify_runtime.engine_files import EngineFiles
-from purify_runtime.engines import Chain, Engine, HostChain, TensorSpec
+from purify_runtime.engines import Chain, Engine, HostChain, HostOptions, TensorSpec
 from purify_runtime.engines.trt.build import build_engine
 from purify_runtime.engines.trt.cudart import Cuda, open_cuda
 from purify_runtime.engines.trt.execution import CLOSED, Executor, Stage
@@ -46,6 +46,7 @@ class TrtEngine:
         graph: an ONNX model, verified.
         source: what messages call it.
         files: the bundle's engine files; None to build in memory, as float32.
+        host: of no use to a GPU.
 
     Raises:
         MissingError: the library or a GPU is not here, or the engine must be built and may not be.
@@ -56,7 +57,9 @@ class TrtEngine:
     name: str
     builder: ClassVar[Builder]
 
-    def __init__(self, graph: bytes, *, source: str, files: EngineFiles | None = None) -> None:
+    def __init__(
+        self, graph: bytes, *, source: str, files: EngineFiles | None = None, host: HostOptions | None = None
+    ) -> None:
         self._library, self._cuda = require_builder(self.builder)
         self._log = Log()
         self._logger = logger_for(self._library.trt, self._log)  # the runtime does not keep it alive
