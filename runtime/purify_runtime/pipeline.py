@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from purify_runtime.bundle import Bundle
 from purify_runtime.engine_files import EngineFiles, EnginePolicy
-from purify_runtime.engines import Engine, open_engine
+from purify_runtime.engines import ON_CPU, Engine, HostOptions, open_engine
 from purify_runtime.errors import BundleError, InputError
 from purify_runtime.images import as_batch
 from purify_runtime.manifest import Manifest
@@ -86,7 +86,8 @@ class Pipeline:
 
         Args:
             bundle: a folder that `purify-export` wrote.
-            engine: `auto`, or a key of `purify_runtime.engines.ENGINES`.
+            engine: `auto`, a GPU's engine where one works, else what was tuned for this CPU; or a key of
+                `purify_runtime.engines.ENGINES`.
             precision: of the graphs; on a CPU fp32 is the fastest.
             verify: a public key, whose owner must have signed the bundle.
             policy: what may be done about engine files; None for the defaults.
@@ -106,8 +107,7 @@ class Pipeline:
             why = f"{bundle} has no threshold for it: export it again" if suspicion else "leave suspicion=False out"
             raise InputError(f"alerts need the suspicion score; {why}")
         with ExitStack() as stack:
-            purifier = stack.enter_context(open_model(opened, "purifier", precision, engine, policy))
-            classifier = stack.enter_context(open_model(opened, "classifier", precision, purifier.name, policy))
+            purifier, classifier = map(stack.enter_context, _open_pair(opened, precision, engine, policy))
             pipeline = cls(opened.manifest, purifier, classifier, suspicion=suspicion, on_alert=on_alert)
             stack.pop_all()
         return pipeline
@@ -127,8 +127,7 @@ class Pipeline:
             InputError: the images are not as the class says.
         """
         x = as_batch(images, self.input)
-        parts = [self._chain.run(x[start : start + BATCH]) for start in range(0, len(x), BATCH)]
-        purified, logits = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
+        purified, logits = self._purified_and_logits(x)
         probabilities = softmax(logits)
         prediction = Prediction(probabilities.argmax(axis=1), probabilities, purified)
         return self._scored(prediction, x, logits) if self.suspicion else prediction
@@ -142,6 +141,21 @@ class Pipeline:
         if self._on_alert and suspicious.any():
             self._on_alert(prediction)
         return prediction
+
+    def _purified_and_logits(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        if len(x) <= BATCH:
+            return self._chain.run(x)
+        parts = [self._chain.run(x[start : start + BATCH]) for start in range(0, len(x), BATCH)]
+        purified, logits = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
+        return purified, logits
+
+    def labels(self, images: NDArray[np.generic]) -> NDArray[np.int64]:
+        """The labels `[N]` of `predict` alone: by the composed graph where that is faster, and with no score.
+
+        Raises:
+            InputError: the images are not as the class says.
+        """
+        return in_batches(self._chain.last, as_batch(images, self.input)).argmax(axis=1)
 
     def probabilities(self, images: NDArray[np.generic]) -> NDArray[np.float32]:
         """The probabilities `[N, K]` of `predict` alone: on a GPU the purified images are not brought back.
@@ -174,7 +188,29 @@ class Pipeline:
         self.close()
 
 
-def open_model(bundle: Bundle, role: str, precision: str, engine: str, policy: EnginePolicy | None = None) -> Engine:
+def _open_pair(bundle: Bundle, precision: str, engine: str, policy: EnginePolicy | None) -> tuple[Engine, Engine]:
+    """Purifier and classifier; where `auto` finds no GPU, as they were tuned for the CPU."""
+    purifier = open_model(bundle, "purifier", precision, engine, policy)
+    if engine == "auto" and purifier.name in ON_CPU:
+        from purify_runtime.tuned import open_tuned
+
+        purifier.close()
+        return open_tuned(bundle, precision)
+    try:
+        return purifier, open_model(bundle, "classifier", precision, purifier.name, policy)
+    except BaseException:
+        purifier.close()
+        raise
+
+
+def open_model(
+    bundle: Bundle,
+    role: str,
+    precision: str,
+    engine: str,
+    policy: EnginePolicy | None = None,
+    host: HostOptions | None = None,
+) -> Engine:
     """An engine with a model of the bundle, verified.
 
     Raises:
@@ -184,7 +220,7 @@ def open_model(bundle: Bundle, role: str, precision: str, engine: str, policy: E
     entry = bundle.model(role, precision)
     graph, source = bundle.read(entry.file), entry.file.path
     files = EngineFiles(bundle=bundle, model=entry, policy=policy or EnginePolicy())
-    opened = open_engine(engine, graph, source=source, files=files)
+    opened = open_engine(engine, graph, source=source, files=files, host=host)
     contract = bundle.manifest.input
     image = (None, contract.channels, contract.height, contract.width)
     logits = (None, len(bundle.manifest.class_names))

@@ -1,4 +1,6 @@
 import logging
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -222,15 +224,13 @@ def test_threads_share_an_engine_and_each_gets_its_own_answer(on_cpu: str, bundl
     graphs = {role: bundle.read(bundle.model(role, "fp32").file) for role in ("purifier", "classifier")}
     split = load_golden(bundle)["clean"]
     x = as_batch(split.images, bundle.manifest.input)
-    with ThreadPoolExecutor(4) as pool, open_engine(on_cpu, graphs["purifier"], source="p") as first:
-        with open_engine(on_cpu, graphs["classifier"], source="c") as second:
-            chain = first.then(second)
-            starts = [start for start in range(100) for _ in range(2)]
-            for start, (purified, logits) in zip(
-                starts, pool.map(lambda i: chain.run(x[i : i + 3]), starts), strict=True
-            ):
-                np.testing.assert_allclose(purified, split.purified[start : start + 3], atol=1e-5)
-                np.testing.assert_allclose(logits, split.defended[start : start + 3], atol=1e-4)
+    purifier, classifier = (open_engine(on_cpu, graphs[role], source=role) for role in ("purifier", "classifier"))
+    with purifier, classifier, ThreadPoolExecutor(4) as pool:
+        chain = purifier.then(classifier)
+        starts = [start for start in range(100) for _ in range(2)]
+        for start, (purified, logits) in zip(starts, pool.map(lambda i: chain.run(x[i : i + 3]), starts), strict=True):
+            np.testing.assert_allclose(purified, split.purified[start : start + 3], atol=1e-5)
+            np.testing.assert_allclose(logits, split.defended[start : start + 3], atol=1e-4)
 
 
 def test_openvino_keeps_to_the_graphs_precision_and_writes_no_files(bundle_path: Path, tmp_path: Path) -> None:
@@ -244,3 +244,25 @@ def test_openvino_keeps_to_the_graphs_precision_and_writes_no_files(bundle_path:
         assert (engine.device, engine.version) == ("cpu", openvino.__version__.partition("-")[0])
     assert (sorted(Path.cwd().iterdir()), sorted(bundle_path.rglob("*"))) == before
     assert properties(HostOptions(threads=2, side_by_side=3))["INFERENCE_NUM_THREADS"] == 6
+
+
+def test_onnx_runtime_is_kept_from_telling_on_its_user(bundle_path: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys; from purify_runtime import Pipeline; Pipeline.load(sys.argv[1], engine='onnxruntime').close(); "
+        "import os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    variables = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    variables |= {
+        "HOME": str(tmp_path),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "XDG_STATE_HOME": str(tmp_path / "s"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(bundle_path.resolve())],
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "1\n"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]  # neither its database nor a device's number

@@ -185,6 +185,15 @@ def require_engine() -> None:
     raise MissingError("no engine works here: " + "; ".join(reasons))
 
 
+def is_here(name: str) -> bool:
+    """Whether an engine's library is here and works."""
+    try:
+        _module(name).require()
+    except MissingError:
+        return False
+    return True
+
+
 def _module(name: str) -> Any:
     return importlib.import_module(ENGINES[name].partition(":")[0])
 

@@ -1,5 +1,6 @@
 """ONNX Runtime on the CPU."""
 
+import os
 from types import TracebackType
 from typing import Any
 
@@ -13,6 +14,9 @@ from purify_runtime.errors import BundleError, MissingError
 DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 QUIET = 3  # errors only
 NOWHERE = "/nonexistent"
+NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
+"""From 1.29 on the packages for Linux send the machine's and the model's particulars to Microsoft, unless this is set
+before the import."""
 
 
 def require() -> Any:
@@ -30,6 +34,7 @@ def require_module(extra: str) -> Any:
     Raises:
         MissingError: it is not installed.
     """
+    os.environ.setdefault(NO_TELEMETRY, "1")
     try:
         import onnxruntime
     except ImportError as error:
