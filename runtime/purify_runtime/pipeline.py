@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from purify_runtime.bundle import Bundle
 from purify_runtime.engine_files import EngineFiles, EnginePolicy
-from purify_runtime.engines import ON_CPU, Engine, HostOptions, open_engine
+from purify_runtime.engines import ON_CPU, Chain, Engine, HostOptions, open_engine
 from purify_runtime.errors import BundleError, InputError
 from purify_runtime.images import as_batch
 from purify_runtime.manifest import Manifest
@@ -112,6 +112,17 @@ class Pipeline:
             stack.pop_all()
         return pipeline
 
+    @property
+    def settings(self) -> str:
+        """What runs the images, in words."""
+        told: str = getattr(self._purifier, "settings", f"{self._purifier.name}, chained")
+        return told
+
+    @property
+    def chain(self) -> Chain:
+        """Purifier and classifier in a row, for who has images as `as_batch` makes them."""
+        return self._chain
+
     def purify(self, images: NDArray[np.generic]) -> NDArray[np.float32]:
         """The purified images, float32 `[N, C, H, W]` in [0, 1].
 
@@ -155,7 +166,8 @@ class Pipeline:
         Raises:
             InputError: the images are not as the class says.
         """
-        return in_batches(self._chain.last, as_batch(images, self.input)).argmax(axis=1)
+        labels: NDArray[np.int64] = in_batches(self._chain.last, as_batch(images, self.input)).argmax(axis=1)
+        return labels
 
     def probabilities(self, images: NDArray[np.generic]) -> NDArray[np.float32]:
         """The probabilities `[N, K]` of `predict` alone: on a GPU the purified images are not brought back.

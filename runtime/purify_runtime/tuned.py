@@ -163,6 +163,11 @@ class TunedEngine:
         self.input_spec: TensorSpec = single.input_spec
         self.output_spec: TensorSpec = single.output_spec
 
+    @property
+    def settings(self) -> str:
+        """What runs which batch, in words."""
+        return self.pair.told()
+
     def run(self, x: Array) -> Array:
         """See `Engine.run`."""
         output: Array = self.pair.at(self._role, len(x))(x)

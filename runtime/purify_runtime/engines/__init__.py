@@ -2,7 +2,7 @@
 
 import importlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -183,6 +183,16 @@ def require_engine() -> None:
         else:
             return
     raise MissingError("no engine works here: " + "; ".join(reasons))
+
+
+def by_hand(name: str, graphs: Sequence[bytes]) -> Callable[[NDArray[np.uint8]], NDArray[np.int64]]:
+    """Graphs in a row on one of ON_CPU, as one would write it by hand: uint8 `[N, H, W, C]` to labels `[N]`.
+
+    Raises:
+        MissingError: the library is not here.
+    """
+    run: Callable[[NDArray[np.uint8]], NDArray[np.int64]] = _module(name).by_hand(graphs)
+    return run
 
 
 def is_here(name: str) -> bool:

@@ -1,6 +1,7 @@
 """ONNX Runtime on the CPU."""
 
 import os
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -88,6 +89,26 @@ class OnnxRuntimeEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def by_hand(graphs: Sequence[bytes]) -> Callable[[NDArray[np.uint8]], NDArray[np.int64]]:
+    """What one writes by hand with the library's defaults, to be compared with: uint8 `[N, H, W, C]` to labels `[N]`.
+
+    Args:
+        graphs: one, or several in a row.
+    """
+    onnxruntime = require()
+    sessions = [onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"]) for graph in graphs]
+    inputs = [session.get_inputs()[0].name for session in sessions]
+
+    def run(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+        x = np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32) / 255
+        for session, name in zip(sessions, inputs, strict=True):
+            x = session.run(None, {name: x})[0]
+        labels: NDArray[np.int64] = x.argmax(axis=1)
+        return labels
+
+    return run
 
 
 def session_options(onnxruntime: Any, host: HostOptions) -> Any:
