@@ -20,20 +20,25 @@ Call = Callable[[Array], object]
 
 BATCHES = (1, 8, 64)
 """The sizes that are tuned; another takes the settings of the one nearest to it, by ratio."""
+SHARES = (1, 1, 2)
+"""How the time is shared out among them."""
 BUDGET_S = 2.2
 OPENING_SHARE = 0.4
 """What part of the budget opening sessions may take; candidates that come later are left out."""
 TOLERANCE = 1.25
 """How much slower than the best a setting may be while another program keeps one core busy."""
-HOPELESS = 2.5
-"""Candidates that are slower than the best by this factor at their second call are not tried again."""
+HOPELESS = 2.0
+"""Candidates that are slower than the best by this factor in their first calls are not tried again."""
+LEAST_CALLS = 5
+"""That a candidate makes of a batch, at least; so many candidates are tried as there is time for."""
 GRAPH_SHARE = 0.2
 """What part of a size's time goes into composed against chained, for the setting that won."""
 CHAINED_BELOW = 0.97
 """The ratio of times from which on the chained graphs are taken to be faster by more than chance."""
 CALLS = 5
 ALL = 0
-"""Stands for as many as there are cores, in the table."""
+"""As many as there are cores. Threads are then the library's own choice: ONNX Runtime ties these to cores, and its
+calls were up to 1.6 times as fast as with as many that it was told of, two of which may wait for one core."""
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -41,7 +46,7 @@ class Setting(msgspec.Struct, frozen=True):
 
     Attributes:
         engine: a key of ENGINES.
-        threads: that work on one call.
+        threads: that work on one call; ALL for the library's choice.
         spinning: see `HostOptions`.
         workers: calls at once, each with a part of the batch.
         graph: `composed`, or purifier and classifier `chained`; where the purified images are wanted they always are.
@@ -56,10 +61,10 @@ class Setting(msgspec.Struct, frozen=True):
     @property
     def host(self) -> HostOptions:
         """What the engine is told."""
-        return HostOptions(threads=self.threads, spinning=self.spinning, side_by_side=self.workers)
+        return HostOptions(threads=self.threads or None, spinning=self.spinning, side_by_side=self.workers)
 
     def __str__(self) -> str:
-        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}" if self.threads else "all cores"
         awake = {"always": ", always awake", "call": ", awake within a call", "never": ""}[self.spinning]
         beside = f", {self.workers} calls at once" if self.workers > 1 else ""
         return f"{self.engine}, {threads}{awake}{beside}, {self.graph}"
@@ -94,7 +99,7 @@ def cores() -> int:
 def candidates(engines: Sequence[str], n: int) -> list[Setting]:
     """The table for n cores and the engines that are here, without repetition."""
     filled = (
-        msgspec.structs.replace(row, threads=row.threads or n, workers=row.workers or n)
+        msgspec.structs.replace(row, threads=1 if n == 1 else row.threads, workers=row.workers or n)
         for row in TABLE
         if row.engine in engines
     )
@@ -137,12 +142,13 @@ def tune(
         x = np.random.default_rng(0).random((batch, *image_shape), np.float32)
         left = deadline - time.monotonic()
         if found:
-            last = found[BATCHES[index - 1]]
-            expected_s = 4 * len(calls) * last.calm_ms / 1e3 * batch / BATCHES[index - 1]
-            if expected_s > left:  # too slow to be tried: what a smaller batch found is the best guess
+            last, before = found[BATCHES[index - 1]], BATCHES[index - 1]
+            fit = int(left / (LEAST_CALLS * last.calm_ms / 1e3 * batch / before))
+            if fit < 2:  # too slow to be tried: what a smaller batch found is the best guess
                 found[batch] = last
                 continue
-        seconds = left / (len(BATCHES) - index)
+            calls = dict(list(calls.items())[:fit])
+        seconds = left * SHARES[index] / sum(SHARES[index:])
         best = choose(*_measure(calls, x, (1 - GRAPH_SHARE) * seconds))
         found[batch] = _faster_graph(best, opened, x, GRAPH_SHARE * seconds)
     return found
@@ -180,15 +186,20 @@ def choose(calm_ms: Times, busy_ms: Times) -> Found:
 
 
 def _measure(calls: Mapping[Setting, Call], x: Array, seconds: float) -> tuple[Times, Times]:
-    """Milliseconds of each candidate for the batch: the median while calm, the mean while one core is taken."""
-    first = {setting: _timed(call, x, 1, warm=True)[0] for setting, call in calls.items()}
+    """Milliseconds of each candidate for the batch: the medians while calm, and while one core is taken.
+
+    A median, for a few calls at a time show by the mean only which of them another program happened to interrupt.
+    """
+    first = {
+        setting: min(_timed(call, x, 2 if len(x) < BATCHES[-1] else 1, warm=True)) for setting, call in calls.items()
+    }
     worth = {setting: calls[setting] for setting in first if first[setting] <= HOPELESS * min(first.values())}
     calm = _rounds(worth, x, seconds / 2)
     with one_core_busy():
         busy = _rounds(worth, x, seconds / 2)
     return (
         {setting: float(np.median(values)) for setting, values in calm.items()},
-        {setting: float(np.mean(values)) for setting, values in busy.items()},
+        {setting: float(np.median(values)) for setting, values in busy.items()},
     )
 
 

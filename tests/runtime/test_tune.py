@@ -15,8 +15,9 @@ SHAPE = (1, 4, 4)
 def test_the_table_is_filled_in_for_the_machine_without_repetition() -> None:
     four = candidates(["onnxruntime", "openvino"], 4)
     assert len(four) == len(TABLE)
-    assert {setting.threads for setting in four} == {1, 4}
-    assert ALL not in {value for setting in four for value in (setting.threads, setting.workers)}
+    assert {setting.threads for setting in four} == {1, ALL}
+    assert {setting.workers for setting in four} == {1, 4}
+    assert {setting.host.threads for setting in four} == {1, None}
     one = candidates(["onnxruntime"], 1)
     assert {setting.engine for setting in one} == {"onnxruntime"}
     assert len(one) == len(set(one)) == 3  # awake always, within a call, never
@@ -83,6 +84,7 @@ def test_a_core_is_really_kept_busy_and_let_go() -> None:
 
 def test_settings_are_told_in_words() -> None:
     assert str(Setting("onnxruntime", 2, "always")) == "onnxruntime, 2 threads, always awake, composed"
+    assert str(Setting("onnxruntime", ALL)) == "onnxruntime, all cores, composed"
     assert str(Setting("openvino", 1, workers=2, graph="chained")) == "openvino, 1 thread, 2 calls at once, chained"
 
 

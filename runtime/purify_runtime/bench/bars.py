@@ -26,6 +26,8 @@ RESIDENT_MIB = 200.0
 GROWTH_MIB = 1.0
 OVERHEAD = 1.08
 BEST_BY_HAND = "the best by hand"
+OTHER_PRECISION = " in "
+"""In the names of those by hand that compute in another precision than the graph's: they are shown, no more."""
 AGAINST: tuple[tuple[int, str, float], ...] = (
     (1, EAGER, 0.20),
     (1, COMPILED, 0.45),
@@ -59,7 +61,11 @@ def bars_of(
 def _other(table: Table, other: str, batch: int) -> Row | None:
     if other != BEST_BY_HAND:
         return table.get((other, batch))
-    by_hand = [row for (name, size), row in table.items() if name.startswith(HAND) and size == batch]
+    by_hand = [
+        row
+        for (name, size), row in table.items()
+        if name.startswith(HAND) and size == batch and OTHER_PRECISION not in name
+    ]
     return min(by_hand, key=lambda row: row.p50_ms, default=None)
 
 

@@ -68,7 +68,8 @@ def gather(
     for library in hand:
         try:
             for title, graphs in (("composed", composed), ("chained", chained)):
-                found.calls[f"{HAND}{library}, {title}"] = by_hand(library, graphs)
+                for name, call in by_hand(library, graphs).items():
+                    found.calls[f"{HAND}{name}, {title}"] = call
         except MissingError as error:
             found.not_run[f"{HAND}{library}"] = str(error)
     if run is None:

@@ -9,11 +9,14 @@ from numpy.typing import NDArray
 from purify_runtime.bench.rows import Row
 
 Call = Callable[[NDArray[np.uint8]], object]
-SETTLE_S = 0.003
-"""Before each contestant's turn: the threads of the one before may be awake still, and would take its cores."""
+SETTLE_S = 0.04
+"""Before each contestant's turn: the threads of the one before stay awake for a while (OpenBLAS's for 30 ms), and
+would take its cores."""
 CALLS = {1: 10}
 """Calls in a row that a contestant makes a round, by batch; 1 where it says nothing."""
 WARMUP = 3
+ROUND_S = 0.15
+"""Before each round: the matrix product that ends one keeps its threads awake the longest."""
 
 
 def measure(
@@ -38,6 +41,7 @@ def measure(
     for turn in range(rounds):
         if turn >= 3 and time.monotonic() > deadline:
             break
+        time.sleep(ROUND_S)
         for name, call in calls.items():
             times_ms[name].append(_turn(call, images, in_a_row))
     return [_row(name, batch, in_a_row, values, times_ms[reference]) for name, values in times_ms.items()]

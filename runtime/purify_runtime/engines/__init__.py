@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("purify_runtime")
 
 Array = NDArray[np.float32]
+ByHand = Callable[[NDArray[np.uint8]], NDArray[np.int64]]
+"""Images `[N, H, W, C]` to labels `[N]`."""
 
 
 @dataclass(frozen=True)
@@ -185,14 +187,21 @@ def require_engine() -> None:
     raise MissingError("no engine works here: " + "; ".join(reasons))
 
 
-def by_hand(name: str, graphs: Sequence[bytes]) -> Callable[[NDArray[np.uint8]], NDArray[np.int64]]:
-    """Graphs in a row on one of ON_CPU, as one would write it by hand: uint8 `[N, H, W, C]` to labels `[N]`.
+def by_hand(name: str, graphs: Sequence[bytes]) -> dict[str, ByHand]:
+    """What one would write by hand with a library's defaults, to be compared with.
+
+    Args:
+        name: one of ON_CPU.
+        graphs: one, or several in a row.
+
+    Returns:
+        Calls by name; those that compute in another precision than the graph's are named `... in PRECISION`.
 
     Raises:
         MissingError: the library is not here.
     """
-    run: Callable[[NDArray[np.uint8]], NDArray[np.int64]] = _module(name).by_hand(graphs)
-    return run
+    calls: dict[str, ByHand] = _module(name).by_hand(graphs)
+    return calls
 
 
 def is_here(name: str) -> bool:

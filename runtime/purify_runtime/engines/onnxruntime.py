@@ -1,7 +1,7 @@
 """ONNX Runtime on the CPU."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purify_runtime.engine_files import EngineFiles
-from purify_runtime.engines import Chain, Engine, HostChain, HostOptions, TensorSpec
+from purify_runtime.engines import ByHand, Chain, Engine, HostChain, HostOptions, TensorSpec
 from purify_runtime.errors import BundleError, MissingError
 
 DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
@@ -91,12 +91,8 @@ class OnnxRuntimeEngine:
         self.close()
 
 
-def by_hand(graphs: Sequence[bytes]) -> Callable[[NDArray[np.uint8]], NDArray[np.int64]]:
-    """What one writes by hand with the library's defaults, to be compared with: uint8 `[N, H, W, C]` to labels `[N]`.
-
-    Args:
-        graphs: one, or several in a row.
-    """
+def by_hand(graphs: Sequence[bytes]) -> dict[str, ByHand]:
+    """See `purify_runtime.engines.by_hand`."""
     onnxruntime = require()
     sessions = [onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"]) for graph in graphs]
     inputs = [session.get_inputs()[0].name for session in sessions]
@@ -108,7 +104,7 @@ def by_hand(graphs: Sequence[bytes]) -> Callable[[NDArray[np.uint8]], NDArray[np
         labels: NDArray[np.int64] = x.argmax(axis=1)
         return labels
 
-    return run
+    return {"onnxruntime": run}
 
 
 def session_options(onnxruntime: Any, host: HostOptions) -> Any:

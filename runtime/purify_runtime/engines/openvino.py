@@ -1,7 +1,7 @@
 """OpenVINO on the CPU."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purify_runtime.engine_files import EngineFiles
-from purify_runtime.engines import Chain, Engine, HostChain, HostOptions, TensorSpec
+from purify_runtime.engines import ByHand, Chain, Engine, HostChain, HostOptions, TensorSpec
 from purify_runtime.errors import BundleError, MissingError
 
 Array = NDArray[np.float32]
 DEVICE = "CPU"
+FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
+"""Precision is the graph's alone: where the CPU has it, OpenVINO would compute in bfloat16."""
 # How an ONNX graph names another file for its weights: the key `location` (protobuf's field 1, length 8).
 EXTERNAL_WEIGHTS = re.compile(rb"\x0a(?:\x08|\x88\x80*\x00)location")
 
@@ -135,15 +137,18 @@ class SharedChain:
         """Nothing to free."""
 
 
-def by_hand(graphs: Sequence[bytes]) -> Callable[[NDArray[np.uint8]], NDArray[np.int64]]:
-    """What one writes by hand with the library's defaults, to be compared with: uint8 `[N, H, W, C]` to labels `[N]`.
-
-    Args:
-        graphs: one, or several in a row.
-    """
+def by_hand(graphs: Sequence[bytes]) -> dict[str, ByHand]:
+    """See `purify_runtime.engines.by_hand`: in float32, and in what OpenVINO takes where it is not told."""
     core = require().Core()
-    models = [core.compile_model(core.read_model(graph), DEVICE) for graph in graphs]
+    plain = [core.compile_model(core.read_model(graph), DEVICE) for graph in graphs]
+    taken = plain[0].get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    if taken == "f32":
+        return {"openvino": _labels_by(plain)}
+    told = [core.compile_model(core.read_model(graph), DEVICE, FLOAT32) for graph in graphs]
+    return {"openvino": _labels_by(told), f"openvino in {taken}": _labels_by(plain)}
 
+
+def _labels_by(models: Sequence[Any]) -> ByHand:
     def run(images: NDArray[np.uint8]) -> NDArray[np.int64]:
         x = np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32) / 255
         for model in models:
@@ -165,7 +170,7 @@ def properties(host: HostOptions) -> dict[str, Any]:
     """OpenVINO's properties for the host options."""
     chosen: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",  # precision is the graph's alone: newer CPUs would take bfloat16
+        **FLOAT32,
         "ENABLE_CPU_PINNING": False,  # a thread that may not leave its core waits there for whoever else uses it
     }
     if host.threads is not None:

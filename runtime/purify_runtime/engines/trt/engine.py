@@ -11,7 +11,7 @@ from purify_runtime.engines import Chain, Engine, HostChain, HostOptions, Tensor
 from purify_runtime.engines.trt.build import build_engine
 from purify_runtime.engines.trt.cudart import Cuda, open_cuda
 from purify_runtime.engines.trt.execution import CLOSED, Executor, Stage
-from purify_runtime.engines.trt.library import Builder, Library, load_library
+from purify_runtime.engines.trt.library import Builder, Library, is_installed, load_library
 from purify_runtime.engines.trt.log import Log, logger_for
 from purify_runtime.engines.trt.options import BuildOptions
 from purify_runtime.errors import BuildError, DeviceError, MissingError
@@ -28,8 +28,13 @@ def require_builder(builder: Builder) -> tuple[Library, Cuda]:
     Raises:
         MissingError: one of the two is not here, or the library has nothing for this GPU.
     """
+    try:
+        cuda = open_cuda()
+    except MissingError:
+        if not is_installed(builder):
+            load_library(builder)  # which tells how to get it
+        raise  # without a GPU it is not loaded: that would take 100 MiB
     library = load_library(builder)
-    cuda = open_cuda()
     known, here = library.compute_capabilities(), cuda.device
     if known and here.compute_capability not in known:
         raise MissingError(
