@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 IMAGES := toolkit/purify_toolkit/pretrained/fashion-mnist/images
 
-.PHONY: demo test test-runtime check clean
+.PHONY: demo bench test test-runtime check clean
 
 # Export the pre-trained pair, check the bundle against PyTorch, purify the sample images.
 demo: $(VENV)/.export
@@ -13,6 +13,13 @@ demo: $(VENV)/.export
 	$(BIN)/purify-check demo/bundle
 	$(BIN)/purify-run demo/bundle $(IMAGES)/*.png --save demo/purified --save-grid demo/purified.png --force
 	@echo "bundle: demo/bundle, picture: demo/purified.png"
+
+# Speed of the pair that ships beside PyTorch, plain ONNX Runtime and plain OpenVINO, with which bars hold; on a machine
+# that does nothing else. With a soak of 100,000 predictions.
+bench: $(VENV)/.export
+	$(PIP) -e '.[export,cpu,openvino]'
+	$(BIN)/purify-export --targets onnx --out demo/bench --force
+	$(BIN)/purify-bench demo/bench --run fashion-mnist --soak 100000
 
 # The whole test suite.
 test: $(VENV)/.test
@@ -43,7 +50,7 @@ $(VENV)/.export: $(VENV)/.pip pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.export
-	$(PIP) -e '.[export,cpu,rtx,sign]' --group test
+	$(PIP) -e '.[export,cpu,openvino,rtx,sign]' --group test
 	$(PIP) --no-deps tensorrt-stubs==10.13.0.35.1  # what it depends on cannot be had from PyPI alone
 	@touch $@
 

@@ -17,6 +17,7 @@ from torch import nn
 from purify_export.bundle_writer import BundleWriter
 from purify_export.convert import Converted, Source, convert
 from purify_export.engines import targets_from, write_engines
+from purify_export.flop import flop
 from purify_export.gate import gate
 from purify_export.golden_from_run import golden_from_run
 from purify_export.images import FILTER, calibration_of, check_size, images_of, resized
@@ -191,7 +192,7 @@ def _write_models(
                 check_graph(model)
                 graphs[role, precision] = model.SerializeToString(deterministic=True)
                 entry = writer.add(f"models/{role}.{precision}.onnx", graphs[role, precision])
-                entries.append(ModelEntry(role=role, precision=precision, file=entry))
+                entries.append(ModelEntry(role=role, precision=precision, file=entry, flop=flop(model)))
     return found, entries, graphs
 
 

@@ -43,11 +43,16 @@ class InputContract(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """An ONNX graph. `defended` is purifier and classifier composed."""
+    """An ONNX graph. `defended` is purifier and classifier composed.
+
+    `flop` counts the floating-point operations of one image in convolutions and matrix products, a multiplication and
+    an addition as two; None where it was not counted.
+    """
 
     role: Role
     precision: Precision
     file: FileEntry
+    flop: int | None = None
 
 
 class EngineEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,8 +82,26 @@ class GoldenEntry(msgspec.Struct, frozen=True, kw_only=True):
     resized: str = ""
 
 
+class SuspicionEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """The suspicion score above which an image is called suspicious; see `purify_runtime.suspicion`.
+
+    `n` clean images set it so that a new one exceeds it with a chance of `false_positive_rate` at most; `images` tells
+    where they came from.
+    """
+
+    threshold: Annotated[float, Meta(ge=0)]
+    false_positive_rate: Annotated[float, Meta(gt=0, lt=1)]
+    n: Size
+    images: str
+    score: Literal["logit-change"] = "logit-change"
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of manifest.json. `failed` names the limits that the bundle broke when it was exported."""
+    """The content of manifest.json.
+
+    `failed` names the limits that the bundle broke when it was exported; `suspicion` is None where there were too few
+    images to calibrate it, and in bundles from before it was.
+    """
 
     schema_version: int
     name: str
@@ -92,6 +115,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     provenance: dict[str, Any]
     report: FileEntry | None = None
     failed: tuple[str, ...] = ()
+    suspicion: SuspicionEntry | None = None
 
     def __post_init__(self) -> None:
         keys = [(model.role, model.precision) for model in self.models]

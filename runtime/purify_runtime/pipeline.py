@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from purify_runtime.bundle import Bundle
 from purify_runtime.engine_files import EngineFiles, EnginePolicy
-from purify_runtime.engines import Engine, open_engine
-from purify_runtime.errors import BundleError
+from purify_runtime.engines import ON_CPU, Chain, Engine, HostOptions, open_engine
+from purify_runtime.errors import BundleError, InputError
 from purify_runtime.images import as_batch
 from purify_runtime.manifest import Manifest
+from purify_runtime.suspicion import is_suspicious, suspicion_of
 
 BATCH = 64
 
@@ -27,11 +28,23 @@ class Prediction:
         labels: int64 `[N]`, the most probable classes.
         probabilities: float32 `[N, K]`, each row sums to 1.
         purified: float32 `[N, C, H, W]` in [0, 1], what the classifier saw.
+        unpurified: float32 `[N, K]`, the classifier's probabilities of the images as they came.
+        suspicion: float32 `[N]`, how far purification moved the classifier's logits; see `purify_runtime.suspicion`.
+        suspicious: bool `[N]`, which images score above the bundle's threshold: probably attacked, or not what the
+            purifier was trained on. An attacker who knows the score can keep it low.
+
+    The last three are None where the bundle has no threshold, or the pipeline was loaded with `suspicion=False`.
     """
 
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float32]
     purified: NDArray[np.float32]
+    unpurified: NDArray[np.float32] | None = None
+    suspicion: NDArray[np.float32] | None = None
+    suspicious: NDArray[np.bool_] | None = None
+
+
+OnAlert = Callable[[Prediction], object]
 
 
 class Pipeline:
@@ -40,9 +53,19 @@ class Pipeline:
     Images are float `[N, C, H, W]` in [0, 1], or uint8 `[N, H, W, C]`, of the bundle's C, H and W; any N >= 1.
     """
 
-    def __init__(self, manifest: Manifest, purifier: Engine, classifier: Engine) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        purifier: Engine,
+        classifier: Engine,
+        *,
+        suspicion: bool = True,
+        on_alert: OnAlert | None = None,
+    ) -> None:
         self.input = manifest.input
         self.class_names = manifest.class_names
+        self.suspicion = manifest.suspicion if suspicion else None
+        self._on_alert = on_alert
         self._purifier, self._classifier = purifier, classifier
         self._chain = purifier.then(classifier)
 
@@ -56,31 +79,49 @@ class Pipeline:
         verify: Path | None = None,
         policy: EnginePolicy | None = None,
         allow_failed: bool = False,
+        suspicion: bool = True,
+        on_alert: OnAlert | None = None,
     ) -> "Pipeline":
         """Open a bundle; every file is verified against its manifest before it is used.
 
         Args:
             bundle: a folder that `purify-export` wrote.
-            engine: `auto`, or a key of `purify_runtime.engines.ENGINES`.
+            engine: `auto`, a GPU's engine where one works, else what was tuned for this CPU; or a key of
+                `purify_runtime.engines.ENGINES`.
             precision: of the graphs; on a CPU fp32 is the fastest.
             verify: a public key, whose owner must have signed the bundle.
             policy: what may be done about engine files; None for the defaults.
             allow_failed: take even a bundle that broke a limit when it was exported.
+            suspicion: score every image; it costs a run of the classifier on the unpurified image.
+            on_alert: called with a prediction that holds a suspicious image, once a call of `predict`, in its thread.
 
         Raises:
             BundleError: the bundle is incomplete, damaged, marked as failed or not what was signed, or has no such
                 precision.
-            InputError: no engine of this name.
+            InputError: no engine of this name; `on_alert` without a suspicion score.
             MissingError: the engine cannot be had here.
             BuildError: the engine cannot be built of the bundle's graphs.
         """
         opened = Bundle.open(bundle, verify=verify, allow_failed=allow_failed)
+        if on_alert and not (suspicion and opened.manifest.suspicion):
+            why = f"{bundle} has no threshold for it: export it again" if suspicion else "leave suspicion=False out"
+            raise InputError(f"alerts need the suspicion score; {why}")
         with ExitStack() as stack:
-            purifier = stack.enter_context(open_model(opened, "purifier", precision, engine, policy))
-            classifier = stack.enter_context(open_model(opened, "classifier", precision, purifier.name, policy))
-            pipeline = cls(opened.manifest, purifier, classifier)
+            purifier, classifier = map(stack.enter_context, _open_pair(opened, precision, engine, policy))
+            pipeline = cls(opened.manifest, purifier, classifier, suspicion=suspicion, on_alert=on_alert)
             stack.pop_all()
         return pipeline
+
+    @property
+    def settings(self) -> str:
+        """What runs the images, in words."""
+        told: str = getattr(self._purifier, "settings", f"{self._purifier.name}, chained")
+        return told
+
+    @property
+    def chain(self) -> Chain:
+        """Purifier and classifier in a row, for who has images as `as_batch` makes them."""
+        return self._chain
 
     def purify(self, images: NDArray[np.generic]) -> NDArray[np.float32]:
         """The purified images, float32 `[N, C, H, W]` in [0, 1].
@@ -91,16 +132,42 @@ class Pipeline:
         return in_batches(self._purifier.run, as_batch(images, self.input))
 
     def predict(self, images: NDArray[np.generic]) -> Prediction:
-        """Purify, then classify.
+        """Purify, then classify, and score the change; see `on_alert` of `load` for what is called then.
 
         Raises:
             InputError: the images are not as the class says.
         """
         x = as_batch(images, self.input)
+        purified, logits = self._purified_and_logits(x)
+        probabilities = softmax(logits)
+        prediction = Prediction(probabilities.argmax(axis=1), probabilities, purified)
+        return self._scored(prediction, x, logits) if self.suspicion else prediction
+
+    def _scored(self, prediction: Prediction, x: NDArray[np.float32], logits: NDArray[np.float32]) -> Prediction:
+        assert self.suspicion is not None
+        unpurified = in_batches(self._classifier.run, x)
+        scores = suspicion_of(unpurified, logits)
+        suspicious = is_suspicious(scores, self.suspicion.threshold)
+        prediction = replace(prediction, unpurified=softmax(unpurified), suspicion=scores, suspicious=suspicious)
+        if self._on_alert and suspicious.any():
+            self._on_alert(prediction)
+        return prediction
+
+    def _purified_and_logits(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        if len(x) <= BATCH:
+            return self._chain.run(x)
         parts = [self._chain.run(x[start : start + BATCH]) for start in range(0, len(x), BATCH)]
         purified, logits = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
-        probabilities = softmax(logits)
-        return Prediction(probabilities.argmax(axis=1), probabilities, purified)
+        return purified, logits
+
+    def labels(self, images: NDArray[np.generic]) -> NDArray[np.int64]:
+        """The labels `[N]` of `predict` alone: by the composed graph where that is faster, and with no score.
+
+        Raises:
+            InputError: the images are not as the class says.
+        """
+        labels: NDArray[np.int64] = in_batches(self._chain.last, as_batch(images, self.input)).argmax(axis=1)
+        return labels
 
     def probabilities(self, images: NDArray[np.generic]) -> NDArray[np.float32]:
         """The probabilities `[N, K]` of `predict` alone: on a GPU the purified images are not brought back.
@@ -133,7 +200,29 @@ class Pipeline:
         self.close()
 
 
-def open_model(bundle: Bundle, role: str, precision: str, engine: str, policy: EnginePolicy | None = None) -> Engine:
+def _open_pair(bundle: Bundle, precision: str, engine: str, policy: EnginePolicy | None) -> tuple[Engine, Engine]:
+    """Purifier and classifier; where `auto` finds no GPU, as they were tuned for the CPU."""
+    purifier = open_model(bundle, "purifier", precision, engine, policy)
+    if engine == "auto" and purifier.name in ON_CPU:
+        from purify_runtime.tuned import open_tuned
+
+        purifier.close()
+        return open_tuned(bundle, precision)
+    try:
+        return purifier, open_model(bundle, "classifier", precision, purifier.name, policy)
+    except BaseException:
+        purifier.close()
+        raise
+
+
+def open_model(
+    bundle: Bundle,
+    role: str,
+    precision: str,
+    engine: str,
+    policy: EnginePolicy | None = None,
+    host: HostOptions | None = None,
+) -> Engine:
     """An engine with a model of the bundle, verified.
 
     Raises:
@@ -143,7 +232,7 @@ def open_model(bundle: Bundle, role: str, precision: str, engine: str, policy: E
     entry = bundle.model(role, precision)
     graph, source = bundle.read(entry.file), entry.file.path
     files = EngineFiles(bundle=bundle, model=entry, policy=policy or EnginePolicy())
-    opened = open_engine(engine, graph, source=source, files=files)
+    opened = open_engine(engine, graph, source=source, files=files, host=host)
     contract = bundle.manifest.input
     image = (None, contract.channels, contract.height, contract.width)
     logits = (None, len(bundle.manifest.class_names))

@@ -105,6 +105,34 @@ class NotChecked(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class SuspicionSplit(msgspec.Struct, frozen=True, kw_only=True):
+    """The suspicion scores of one split of the golden set.
+
+    `flagged` is the fraction above the threshold; `auroc` the chance that an image of this split scores higher than a
+    clean one, None for the clean split itself; `counts` the histogram over the report's edges.
+    """
+
+    split: str
+    n: int
+    flagged: float
+    auroc: float | None
+    counts: tuple[int, ...]
+
+
+class SuspicionReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The suspicion score on the golden set, by the first engine and precision of the report.
+
+    `n_calibration` clean images set the threshold, for `false_positive_rate`; `edges` are those of the histograms, one
+    more than there are counts. An attacker who knows the score can keep it low.
+    """
+
+    threshold: float
+    false_positive_rate: float
+    n_calibration: int
+    edges: tuple[float, ...]
+    splits: tuple[SuspicionSplit, ...]
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What `purify-check --json` prints and report.json holds.
 
@@ -121,6 +149,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     kept: tuple[KeptLayer, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     diverging: tuple[Divergence, ...] = ()
+    suspicion: SuspicionReport | None = None
 
     def with_checks(self, *more: Check) -> "Report":
         """The report with further limits, which must hold too."""

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import platform
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -193,6 +194,13 @@ _TENSORRT = "TensorRT has (--targets tensorrt; purify-build: --engine tensorrt)"
 _AT_HAND = "it builds for the GPU at hand; TensorRT for RTX has (--targets rtx; purify-build: --engine rtx)"
 _AHEAD = "TensorRT for RTX builds for several GPUs by --compute-capability, TensorRT by --hardware-compatible"
 _DLA = "TensorRT 8.6, 10.1 to 10.7, and 11.4.1 or later on an Orin have; without --dla it runs on the GPU"
+
+
+def is_installed(builder: Builder) -> bool:
+    """Whether a builder's library is there, as far as can be told without loading it."""
+    if builder in sys.modules:
+        return sys.modules[builder] is not None
+    return importlib.util.find_spec(builder) is not None
 
 
 def load_library(builder: Builder) -> Library:
