@@ -9,7 +9,17 @@ import numpy as np
 import onnx
 
 from purify_export.convert import Converted, as_floats
-from purify_export.graphs import Array, Layer, Spread, float_outputs, layer_of, mean_squares, tensors, weights_of
+from purify_export.graphs import (
+    Array,
+    Layer,
+    Spread,
+    difference,
+    float_outputs,
+    layer_of,
+    mean_squares,
+    tensors,
+    weights_of,
+)
 from purify_export.half_from_fp32 import FORMATS, Half, rounding_from_half
 from purify_export.int8_from_fp32 import quantised_layers
 from purify_runtime.bundle import Bundle
@@ -159,7 +169,7 @@ def _errors(found: Iterable[Mapping[str, Array]], expected: Iterable[Mapping[str
     with np.errstate(invalid="ignore", over="ignore"):
         for values, exact in zip(found, expected, strict=True):
             for name, reference in exact.items():
-                changes[name] += float(mean_squares(values[name] - reference).sum())
+                changes[name] += float(mean_squares(difference(values[name], reference)).sum())
                 spreads[name].see(reference)
         return {name: _ratio(changes[name], spread) for name, spread in spreads.items()}
 

@@ -138,7 +138,8 @@ class Spread:
         self._shifted = 0
 
     def see(self, values: Array) -> None:
-        """Take in the tensor of some images, `[N, ...]`."""
+        """Take in the tensor of some images, `[N, ...]`; what is infinite in it, as masks are, counts as nothing."""
+        values = np.where(np.isfinite(values), values, np.float32(0))
         if self._centre.shape[1:] != values.shape[1:]:  # the first part, or the batch is on another axis
             self._settled = self._between()
             self._centre = values.mean(axis=0, keepdims=True)
@@ -166,6 +167,11 @@ class Spread:
         between = self._between()
         varies = not between <= SAME**2 * self._power
         return (between if varies else self._power) / max(1, self.images)
+
+
+def difference(found: Array, expected: Array) -> Array:
+    """Element by element; equal infinities do not differ."""
+    return np.where(found == expected, np.float32(0), found - expected)
 
 
 def mean_squares(values: Array) -> Array:

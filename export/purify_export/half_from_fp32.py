@@ -18,6 +18,8 @@ from purify_export.graphs import typed, weights_of
 from purify_runtime.errors import BuildError
 
 Half = Literal["fp16", "bf16"]
+NOT_BUILT: dict[str, tuple[str, ...]] = {"fp16": (), "bf16": ("HardSwish",)}
+"""Operators that ONNX has in a type and TensorRT's parser refuses in it."""
 BF16_OPSET = 22  # convolutions and pooling take bfloat16 from here on
 
 
@@ -170,7 +172,7 @@ def half_inputs(node: onnx.NodeProto, types: Mapping[str, int], opset: int, to: 
         schema = defs.get_schema(node.op_type, opset, node.domain)
     except defs.SchemaError:
         return []
-    if node.op_type == "Cast" or not floats:
+    if node.op_type in ("Cast", *NOT_BUILT[to]) or not floats:
         return []
     allowed = {constraint.type_param_str: constraint.allowed_type_strs for constraint in schema.type_constraints}
     formal = [schema.inputs[min(index, len(schema.inputs) - 1)].type_str for index in floats]  # the last: of many

@@ -11,7 +11,18 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from purify_export.graphs import Array, Layer, Spread, float_outputs, layer_of, mean_squares, tensors, typed, weights_of
+from purify_export.graphs import (
+    Array,
+    Layer,
+    Spread,
+    difference,
+    float_outputs,
+    layer_of,
+    mean_squares,
+    tensors,
+    typed,
+    weights_of,
+)
 from purify_export.half_from_fp32 import FORMATS, Half, half_inputs, in_opset_of
 
 MARGIN = 2.0  # other images than these may reach further
@@ -49,7 +60,7 @@ class Extremes:
         with np.errstate(invalid="ignore", over="ignore"):
             self.spread.see(exact)
             if rounded is not None:
-                changes = np.nan_to_num(mean_squares(rounded - exact), nan=np.inf, posinf=np.inf)
+                changes = np.nan_to_num(mean_squares(difference(rounded, exact)), nan=np.inf, posinf=np.inf)
                 self.worst = max(self.worst, float(changes.max(initial=0)))
 
     @property

@@ -15,6 +15,8 @@ from purify_runtime.errors import BundleError, MissingError
 DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 QUIET = 3  # errors only
 NOWHERE = "/nonexistent"
+CRASHING = ["FuseFp16InitializerToFp32NodeTransformer"]
+"""Optimisers to do without: with this one ONNX Runtime 1.32 ends the process on some transformers in float16."""
 NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 """From 1.29 on the packages for Linux send the machine's and the model's particulars to Microsoft, unless this is set
 before the import."""
@@ -131,7 +133,7 @@ def open_session(onnxruntime: Any, graph: bytes, options: Any, providers: list[A
         BundleError: it cannot be loaded, or has more.
     """
     try:
-        session = onnxruntime.InferenceSession(graph, options, providers=providers)
+        session = onnxruntime.InferenceSession(graph, options, providers=providers, disabled_optimizers=CRASHING)
     except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
         raise BundleError(f"ONNX Runtime cannot load {source}: {error}; export the bundle again") from error
     if len(session.get_inputs()) != 1 or len(session.get_outputs()) != 1:
