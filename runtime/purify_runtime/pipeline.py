@@ -1,6 +1,7 @@
 """The pipeline: purifier, then classifier, as run on a device."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +13,12 @@ from numpy.typing import NDArray
 from purify_runtime.bundle import Bundle
 from purify_runtime.engine_files import EngineFiles, EnginePolicy
 from purify_runtime.engines import ON_CPU, Chain, Engine, HostOptions, open_engine
-from purify_runtime.errors import BundleError, InputError
+from purify_runtime.errors import BuildError, BundleError, InputError
 from purify_runtime.images import as_batch
 from purify_runtime.manifest import Manifest
 from purify_runtime.suspicion import is_suspicious, suspicion_of
+
+logger = logging.getLogger("purify_runtime")
 
 BATCH = 64
 
@@ -202,17 +205,54 @@ class Pipeline:
 
 def _open_pair(bundle: Bundle, precision: str, engine: str, policy: EnginePolicy | None) -> tuple[Engine, Engine]:
     """Purifier and classifier; where `auto` finds no GPU, as they were tuned for the CPU."""
-    purifier = open_model(bundle, "purifier", precision, engine, policy)
-    if engine == "auto" and purifier.name in ON_CPU:
-        from purify_runtime.tuned import open_tuned
+    enough = ON_CPU if engine == "auto" else ()
+    purifier, *rest = open_models(bundle, ("purifier", "classifier"), precision, engine, policy, enough=enough)
+    if rest:
+        return purifier, rest[0]
+    from purify_runtime.tuned import open_tuned
 
-        purifier.close()
-        return open_tuned(bundle, precision)
-    try:
-        return purifier, open_model(bundle, "classifier", precision, purifier.name, policy)
-    except BaseException:
-        purifier.close()
-        raise
+    purifier.close()
+    return open_tuned(bundle, precision)
+
+
+def open_models(
+    bundle: Bundle,
+    roles: Sequence[str],
+    precision: str,
+    engine: str,
+    policy: EnginePolicy | None = None,
+    *,
+    enough: Collection[str] = (),
+) -> list[Engine]:
+    """Models in one engine; for `auto` in the first of ENGINES that takes them all.
+
+    TensorRT for RTX may take a purifier and not the classifier: for compute capability 7.5 it has no float32 matrix
+    products.
+
+    Args:
+        bundle, precision, engine, policy: see `open_model`.
+        roles: of the models, in their order.
+        enough: engines in which the first model alone is opened.
+
+    Raises:
+        BundleError, InputError, MissingError, BuildError: see `open_model`.
+    """
+    without: list[str] = []
+    while True:
+        with ExitStack() as stack:
+            opened = [stack.enter_context(open_model(bundle, roles[0], precision, engine, policy, without=without))]
+            name = opened[0].name
+            try:
+                for role in () if name in enough else roles[1:]:
+                    opened.append(stack.enter_context(open_model(bundle, role, precision, name, policy)))
+            except BuildError as error:
+                if engine != "auto":
+                    raise
+                logger.info("engine %s does not take all of the models: %s", name, error)
+                without.append(name)
+                continue
+            stack.pop_all()
+            return opened
 
 
 def open_model(
@@ -222,6 +262,7 @@ def open_model(
     engine: str,
     policy: EnginePolicy | None = None,
     host: HostOptions | None = None,
+    without: Collection[str] = (),
 ) -> Engine:
     """An engine with a model of the bundle, verified.
 
@@ -232,7 +273,7 @@ def open_model(
     entry = bundle.model(role, precision)
     graph, source = bundle.read(entry.file), entry.file.path
     files = EngineFiles(bundle=bundle, model=entry, policy=policy or EnginePolicy())
-    opened = open_engine(engine, graph, source=source, files=files, host=host)
+    opened = open_engine(engine, graph, source=source, files=files, host=host, without=without)
     contract = bundle.manifest.input
     image = (None, contract.channels, contract.height, contract.width)
     logits = (None, len(bundle.manifest.class_names))

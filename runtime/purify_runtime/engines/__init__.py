@@ -2,7 +2,7 @@
 
 import importlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -139,6 +139,7 @@ def open_engine(
     source: str,
     files: "EngineFiles | None" = None,
     host: HostOptions | None = None,
+    without: Collection[str] = (),
 ) -> Engine:
     """Open an engine by name, or for `auto` the first of ENGINES that really loads the graph here.
 
@@ -148,6 +149,7 @@ def open_engine(
         source: what errors call it.
         files: the bundle's engine files of the model, for engines that have such.
         host: how to spend the CPU's cores; None for the defaults.
+        without: engines that `auto` does not take.
 
     Raises:
         InputError: no engine of this name.
@@ -158,7 +160,7 @@ def open_engine(
     if name != "auto":
         return _engine_class(name)(graph, source=source, files=files, host=host)
     reasons: list[str] = []
-    for candidate in ENGINES:
+    for candidate in (candidate for candidate in ENGINES if candidate not in without):
         try:
             engine = _engine_class(candidate)(graph, source=source, files=files, host=host)
         except (MissingError, BuildError) as error:
