@@ -18,8 +18,8 @@ from purify_export.graphs import typed, weights_of
 from purify_runtime.errors import BuildError
 
 Half = Literal["fp16", "bf16"]
-NOT_BUILT: dict[str, tuple[str, ...]] = {"fp16": (), "bf16": ("HardSwish", "LpNormalization", "Mish")}
-"""Operators that ONNX has in a type and TensorRT's parser refuses in it."""
+NOT_BUILT: dict[str, tuple[str, ...]] = {"fp16": (), "bf16": ("ConvTranspose", "HardSwish", "LpNormalization", "Mish")}
+"""Operators that ONNX has in a type and TensorRT's parser, or for ConvTranspose its builder, refuses in it."""
 BF16_OPSET = 22  # convolutions and pooling take bfloat16 from here on
 
 

@@ -155,7 +155,7 @@ def test_tensorrt_for_rtx_builds_it(pair: Pair, to: str, keep: tuple[str, ...]) 
 
 
 @needs_rtx
-@pytest.mark.parametrize("operator", NOT_BUILT["bf16"])
+@pytest.mark.parametrize("operator", [name for name in NOT_BUILT["bf16"] if name != "ConvTranspose"])
 def test_what_the_parser_refuses_in_bfloat16_stays_in_float32(operator: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = graph([node(operator, ["images"], "a"), node("Add", ["a", "a"], "answer")], {})
     assert built_by_rtx(half_from_fp32(model, "bf16"), "bf16").content
