@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 IMAGES := toolkit/purify_toolkit/pretrained/fashion-mnist/images
 
-.PHONY: demo test test-runtime bench-run check clean
+.PHONY: demo bench test test-runtime check clean
 
 # Export the pre-trained pair, check the bundle against PyTorch, purify the sample images.
 demo: $(VENV)/.export
@@ -13,6 +13,15 @@ demo: $(VENV)/.export
 	$(BIN)/purify-check demo/bundle
 	$(BIN)/purify-run demo/bundle $(IMAGES)/*.png --save demo/purified --save-grid demo/purified.png --force
 	@echo "bundle: demo/bundle, report: demo/bundle/report.html, picture: demo/purified.png"
+
+# On a machine that does nothing else: the pair that ships beside PyTorch, plain ONNX Runtime and plain OpenVINO, with which
+# bars hold; what purify-run leaves of the engine's speed; whether anything grows or breaks over 200,000 predictions.
+bench: $(VENV)/.export
+	$(PIP) -e '.[export,cpu,openvino]'
+	$(BIN)/purify-export --targets onnx --out demo/bench --force
+	$(BIN)/purify-bench demo/bench --run fashion-mnist --soak 100000
+	cd runtime && ../$(BIN)/python -m benchmarks.throughput ../demo/bench
+	cd runtime && ../$(BIN)/python -m benchmarks.soak ../demo/bench
 
 # The whole test suite.
 test: $(VENV)/.test
@@ -22,12 +31,6 @@ test: $(VENV)/.test
 # They need a bundle: make demo.
 test-runtime: $(VENV)/.runtime
 	PURIFY_TEST_BUNDLE=demo/bundle $(BIN)/python -m pytest tests/runtime runtime
-
-# What purify-run leaves of the engine's speed, and whether anything grows or breaks over 200,000 predictions.
-# They need a bundle: make demo.
-bench-run: $(VENV)/.export
-	cd runtime && ../$(BIN)/python -m benchmarks.throughput ../demo/bundle
-	cd runtime && ../$(BIN)/python -m benchmarks.soak ../demo/bundle
 
 # Lint, format, types, import rules.
 check: $(VENV)/.check
@@ -49,7 +52,7 @@ $(VENV)/.export: $(VENV)/.pip pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.export
-	$(PIP) -e '.[export,cpu,metrics,rtx,sign,video]' --group test
+	$(PIP) -e '.[export,cpu,metrics,openvino,rtx,sign,video]' --group test
 	$(PIP) --no-deps tensorrt-stubs==10.13.0.35.1  # what it depends on cannot be had from PyPI alone
 	@touch $@
 

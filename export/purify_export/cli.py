@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from purify_runtime.cli.options import build_options, build_options_from
+from purify_runtime.cli.options import Number, build_options, build_options_from
 from purify_toolkit.cli.command import Command
 
 MAX_SIDE = 4096
@@ -29,7 +29,7 @@ def _size(context: click.Context, option: click.Parameter, text: str | None) -> 
     "--max-accuracy-drop",
     default=0.01,
     show_default=True,
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     help="How far any model's accuracy, clean or adversarial, may lie below PyTorch's, as a fraction.",
 )
 @click.option(
@@ -92,7 +92,7 @@ def main(
         data=data,
         size=size,
         max_accuracy_drop=max_accuracy_drop,
-        targets=None if targets is None else targets.split(","),
+        targets=None if targets is None else [name.strip() for name in targets.split(",")],
         options=for_builders,
         sign=sign,
         tell=lambda text: click.echo(f"  {text}", err=True),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import onnx
@@ -31,7 +32,7 @@ class Source:
 
     Attributes:
         pair: float32.
-        golden: whose images, clean and adversarial, the ranges of float16 are scanned on.
+        golden: whose images, clean and adversarial, the ranges of 16 bits are scanned on.
         calibration: for INT8; None where that is not asked for.
         max_drop: the accuracy that INT8 may lose, a fraction.
     """
@@ -55,28 +56,23 @@ def _fp32(source: Source) -> Converted:
     return Converted(_roles(source.pair))
 
 
-def _fp16(source: Source) -> Converted:
-    """Float16, but for the layers that the range scan finds."""
+def _half(source: Source, to: Half) -> Converted:
+    """16 bits, but for the layers that the range scan finds."""
     raw = {name: as_floats(split.images) for name, split in source.golden.items()}
     purified = {f"purified {name}": split.purified for name, split in source.golden.items()}
     found: dict[Role, list[Finding]] = {
-        "purifier": range_scan(source.pair.purifier, raw),
-        "classifier": range_scan(source.pair.classifier, raw | purified),
+        "purifier": range_scan(source.pair.purifier, raw, to),
+        "classifier": range_scan(source.pair.classifier, raw | purified, to),
     }
     keep = {role: [finding.layer.node for finding in findings] for role, findings in found.items()}
-    kept = [_kept(role, finding.layer, finding.reason) for role, findings in found.items() for finding in findings]
-    return Converted(_halved(source.pair, "fp16", keep), tuple(kept))
+    kept = [_kept(to, role, finding.layer, finding.reason) for role, findings in found.items() for finding in findings]
+    return Converted(_halved(source.pair, to, keep), tuple(kept))
 
 
-def _kept(role: Role, layer: Layer, reason: str) -> KeptLayer:
+def _kept(to: Half, role: Role, layer: Layer, reason: str) -> KeptLayer:
     return KeptLayer(
-        precision="fp16", role=role, node=layer.node, operator=layer.operator, weight=layer.weight, reason=reason
+        precision=to, role=role, node=layer.node, operator=layer.operator, weight=layer.weight, reason=reason
     )
-
-
-def _bf16(source: Source) -> Converted:
-    """Bfloat16 everywhere: it reaches as far as float32."""
-    return Converted(_halved(source.pair, "bf16", {"purifier": [], "classifier": []}))
 
 
 def _halved(pair: Pair, to: Half, keep: Mapping[Role, Iterable[str]]) -> dict[Role, onnx.ModelProto]:
@@ -101,8 +97,8 @@ def _roles(pair: Pair) -> dict[Role, onnx.ModelProto]:
 
 CONVERTERS: dict[Precision, Callable[[Source], Converted]] = {
     "fp32": _fp32,
-    "fp16": _fp16,
-    "bf16": _bf16,
+    "fp16": partial(_half, to="fp16"),
+    "bf16": partial(_half, to="bf16"),
     "int8": _int8,
 }
 

@@ -16,8 +16,9 @@ from torch import nn
 
 from purify_export.bundle_writer import BundleWriter
 from purify_export.convert import Converted, Source, convert
-from purify_export.engines import open_targets, write_engines
+from purify_export.engines import targets_from, write_engines
 from purify_export.evaluated import evaluated
+from purify_export.flop import flop
 from purify_export.gate import gate
 from purify_export.golden_from_run import golden_from_run
 from purify_export.images import FILTER, calibration_of, check_calibration, check_size, images_of, resized
@@ -92,7 +93,7 @@ def export_run(
         data: the run's dataset, for golden set and calibration; without it the test images that travel with the run.
         size: height and width of the images; None for those that the run was trained on.
         max_accuracy_drop: by how much any model's accuracy may lie below PyTorch's, as a fraction.
-        targets: see `open_targets`.
+        targets: see `targets_from`.
         options: for the builders; None for the defaults.
         sign: a private key to sign the bundle with.
 
@@ -108,7 +109,7 @@ def export_run(
         require_key(sign)
     options = options or BuildOptions()
     built: list[Precision] = [precision for precision in precisions if precision != "fp32"] or ["fp32"]
-    builders = open_targets(targets, options, built, tell)
+    builders = targets_from(targets, options, built, tell)
     with BundleWriter(out, force=force) as writer:
         with _stage(tell, f"loading {run.path}"):
             networks = Networks.load(run)
@@ -209,7 +210,7 @@ def _write_models(
                 check_graph(model)
                 graphs[role, precision] = model.SerializeToString(deterministic=True)
                 entry = writer.add(f"models/{role}.{precision}.onnx", graphs[role, precision])
-                entries.append(ModelEntry(role=role, precision=precision, file=entry))
+                entries.append(ModelEntry(role=role, precision=precision, file=entry, flop=flop(model)))
     return found, entries, graphs
 
 

@@ -1,5 +1,6 @@
 """The gate after the conversions: outputs and accuracy against PyTorch, and the first layer that diverges."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 
@@ -8,7 +9,17 @@ import numpy as np
 import onnx
 
 from purify_export.convert import Converted, as_floats
-from purify_export.graphs import Array, Layer, float_outputs, layer_of, mean_squares, tensors, weights_of
+from purify_export.graphs import (
+    Array,
+    Layer,
+    Spread,
+    difference,
+    float_outputs,
+    layer_of,
+    mean_squares,
+    tensors,
+    weights_of,
+)
 from purify_export.half_from_fp32 import FORMATS, Half, rounding_from_half
 from purify_export.int8_from_fp32 import quantised_layers
 from purify_runtime.bundle import Bundle
@@ -140,13 +151,18 @@ def first_divergence(
 
 
 def _errors(found: Iterable[Mapping[str, Array]], expected: Iterable[Mapping[str, Array]]) -> dict[str, float]:
-    """The error of every tensor, in the worst part; infinite where it holds NaN or infinity."""
-    errors: dict[str, float] = {}
+    """The error of every tensor over all images; infinite where it holds NaN or infinity."""
+    changes: defaultdict[str, float] = defaultdict(float)
+    spreads: defaultdict[str, Spread] = defaultdict(Spread)
     with np.errstate(invalid="ignore", over="ignore"):
         for values, exact in zip(found, expected, strict=True):
             for name, reference in exact.items():
-                spread = mean_squares(reference - reference.mean(axis=0, keepdims=True)).mean()
-                change = mean_squares(values[name] - reference).mean()
-                error = float(np.sqrt(change / spread)) if spread else float(change > 0)
-                errors[name] = max(errors.get(name, 0.0), np.inf if np.isnan(error) else error)
-    return errors
+                changes[name] += float(mean_squares(difference(values[name], reference)).sum())
+                spreads[name].see(reference)
+        return {name: _ratio(changes[name], spread) for name, spread in spreads.items()}
+
+
+def _ratio(change: float, spread: Spread) -> float:
+    usual = spread.usual * spread.images
+    error = float(np.sqrt(change / usual)) if usual else float(change > 0)
+    return np.inf if np.isnan(error) else error

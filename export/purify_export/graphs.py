@@ -13,6 +13,7 @@ from purify_runtime.engines.onnxruntime import require
 Array = NDArray[np.float32]
 BATCH_PIXELS = 64 * 28 * 28  # images at once, with every tensor of the graph kept: fewer where they are large
 QUIET = 3
+SAME = 1e-6  # of a tensor's size: what float32 makes of sums in another order is less than that
 
 
 @dataclass(frozen=True)
@@ -112,13 +113,65 @@ def tensors(model: onnx.ModelProto, names: Sequence[str], images: Array) -> Iter
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     for part in in_parts(images):
         values = session.run(list(names), {model.graph.input[0].name: part})
-        yield {name: value.astype(np.float32, copy=False) for name, value in zip(names, values, strict=True)}
+        yield {
+            name: np.atleast_1d(value.astype(np.float32, copy=False)) for name, value in zip(names, values, strict=True)
+        }
 
 
 def float_outputs(model: onnx.ModelProto) -> list[str]:
     """The tensors that nodes give and that hold floating-point numbers, in the order of the graph."""
     types, kinds = typed(model), (TensorProto.FLOAT, TensorProto.FLOAT16)
     return [name for node in model.graph.node for name in node.output if name and types.get(name) in kinds]
+
+
+class Spread:
+    """How much a tensor differs between images, which may come part by part.
+
+    Attributes:
+        images: how many were seen.
+    """
+
+    def __init__(self) -> None:
+        self.images = 0
+        self._power = self._settled = self._squares = 0.0
+        self._centre = self._shift = np.zeros((1, 0), np.float32)
+        self._shifted = 0
+
+    def see(self, values: Array) -> None:
+        """Take in the tensor of some images, `[N, ...]`; what is infinite in it, as masks are, counts as nothing."""
+        values = np.where(np.isfinite(values), values, np.float32(0))
+        if self._centre.shape[1:] != values.shape[1:]:  # the first part, or the batch is on another axis
+            self._settled = self._between()
+            self._centre = values.mean(axis=0, keepdims=True)
+            self._shift, self._squares, self._shifted = np.zeros_like(self._centre), 0.0, 0
+        moved = values - self._centre
+        self._shift = self._shift + moved.sum(axis=0, keepdims=True)
+        self._squares += float(mean_squares(moved).sum())
+        self._power += float(mean_squares(values).sum())
+        self._shifted += len(values)
+        self.images += len(values)
+
+    def _between(self) -> float:
+        """Sum over the images of the mean square distance from their mean (variance by shifted data)."""
+        if not self._shifted:
+            return self._settled
+        excess = float(mean_squares(self._shift).sum()) / self._shifted
+        return self._settled + max(0.0, self._squares - excess)
+
+    @property
+    def usual(self) -> float:
+        """The mean square that errors are measured against: that of what differs between images.
+
+        Of a tensor that is the same for all images it is the tensor's own.
+        """
+        between = self._between()
+        varies = not between <= SAME**2 * self._power
+        return (between if varies else self._power) / max(1, self.images)
+
+
+def difference(found: Array, expected: Array) -> Array:
+    """Element by element; equal infinities do not differ."""
+    return np.where(found == expected, np.float32(0), found - expected)
 
 
 def mean_squares(values: Array) -> Array:

@@ -18,21 +18,25 @@ from purify_export.graphs import typed, weights_of
 from purify_runtime.errors import BuildError
 
 Half = Literal["fp16", "bf16"]
+NOT_BUILT: dict[str, tuple[str, ...]] = {"fp16": (), "bf16": ("ConvTranspose", "HardSwish", "LpNormalization", "Mish")}
+"""Operators that ONNX has in a type and TensorRT's parser, or for ConvTranspose its builder, refuses in it."""
 BF16_OPSET = 22  # convolutions and pooling take bfloat16 from here on
 
 
 @dataclass(frozen=True)
 class Format:
-    """A 16-bit floating-point type: as ONNX numbers it, as its schemas write it, as numpy knows it."""
+    """A 16-bit floating-point type: its name, its largest number, and what ONNX, ONNX's schemas and numpy call it."""
 
+    name: str
+    largest: float
     onnx: int
     text: str
     numpy: type[np.generic]
 
 
 FORMATS: dict[Half, Format] = {
-    "fp16": Format(TensorProto.FLOAT16, "tensor(float16)", np.float16),
-    "bf16": Format(TensorProto.BFLOAT16, "tensor(bfloat16)", ml_dtypes.bfloat16),
+    "fp16": Format("float16", (2 - 2**-10) * 2.0**15, TensorProto.FLOAT16, "tensor(float16)", np.float16),
+    "bf16": Format("bfloat16", (2 - 2**-7) * 2.0**127, TensorProto.BFLOAT16, "tensor(bfloat16)", ml_dtypes.bfloat16),
 }
 
 
@@ -50,9 +54,24 @@ def half_from_fp32(model: onnx.ModelProto, to: Half, *, keep: Collection[str] = 
     Raises:
         BuildError: the graph holds control flow.
     """
-    if to == "bf16":
-        model = version_converter.convert_version(model, BF16_OPSET)
-    return _Conversion(model, to, frozenset(keep)).result()
+    return _Conversion(in_opset_of(model, to), to, frozenset(keep)).result()
+
+
+def in_opset_of(model: onnx.ModelProto, to: Half) -> onnx.ModelProto:
+    """The graph, its nodes called as they are, in an opset whose operators take the type.
+
+    Raises:
+        BuildError: ONNX knows no way there.
+    """
+    if to == "fp16":
+        return model
+    try:
+        return version_converter.convert_version(model, BF16_OPSET)
+    except RuntimeError as error:
+        raise BuildError(
+            f"the graph cannot be made into a {to} one: ONNX cannot bring it to opset {BF16_OPSET} ({error}); "
+            f"leave {to} out"
+        ) from error
 
 
 class _Conversion:
@@ -153,7 +172,7 @@ def half_inputs(node: onnx.NodeProto, types: Mapping[str, int], opset: int, to: 
         schema = defs.get_schema(node.op_type, opset, node.domain)
     except defs.SchemaError:
         return []
-    if node.op_type == "Cast" or not floats:
+    if node.op_type in ("Cast", *NOT_BUILT[to]) or not floats:
         return []
     allowed = {constraint.type_param_str: constraint.allowed_type_strs for constraint in schema.type_constraints}
     formal = [schema.inputs[min(index, len(schema.inputs) - 1)].type_str for index in floats]  # the last: of many

@@ -17,7 +17,7 @@ from purify_runtime.golden import GoldenSplit, load_golden
 from purify_runtime.images import as_batch
 from purify_runtime.latency import ROUNDS, Contestant, measure
 from purify_runtime.limits import Limits, checks_of, suspicion_checks
-from purify_runtime.pipeline import in_batches, open_model
+from purify_runtime.pipeline import in_batches, open_models
 from purify_runtime.report import LatencyRow, NotChecked, ParityRow, Report, environment
 from purify_runtime.stats import wilson
 from purify_runtime.suspicion import report_of, suspicion_of
@@ -140,11 +140,8 @@ class EngineSet:
         cls, bundle: Bundle, precision: str, engine: str, stack: ExitStack, policy: EnginePolicy | None = None
     ) -> "EngineSet":
         """Open the models of a precision; `stack` closes them."""
-        purifier = stack.enter_context(open_model(bundle, "purifier", precision, engine, policy))
-        classifier, defended = (
-            stack.enter_context(open_model(bundle, role, precision, purifier.name, policy))
-            for role in ("classifier", "defended")
-        )
+        opened = open_models(bundle, ("purifier", "classifier", "defended"), precision, engine, policy)
+        purifier, classifier, defended = map(stack.enter_context, opened)
         pipeline = purifier.then(classifier)
         stack.callback(pipeline.close)
         return cls(precision, purifier, classifier, defended, pipeline)

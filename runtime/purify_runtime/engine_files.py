@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,7 +104,10 @@ class EngineFiles:
         return self.bundle.manifest.engines if self._vouched_for(place) else place.entries()
 
     def _places(self) -> list["Place"]:
-        home = Place.of(self.bundle)
+        try:
+            home = Place.of(self.bundle)
+        except OSError:  # a user without a home
+            return [Place(self.bundle.path)]
         return [home] if home.path == self.bundle.path else [Place(self.bundle.path), home]
 
     def _look(
@@ -152,11 +155,18 @@ class EngineFiles:
         force: bool = False,
         progress: "Progress | None" = None,
     ) -> tuple["BuiltEngine", bool]:
-        """The engine that was built with these options, and whether it was there already; else see `build`."""
+        """The engine that was built with these options, and whether it was there already; else see `build`.
+
+        Raises:
+            OSError: it cannot be kept.
+            MissingError, InputError, BuildError: see `build`.
+        """
         from purify_runtime.engines.trt.build import BuiltEngine, resolve
         from purify_runtime.engines.trt.fingerprint import Fingerprint
 
         options = resolve(options, library, device)
+        if options.compute_capabilities:
+            device = None  # the engine is for these GPUs, whichever is here
         found = self.find(graph, library, device, options)
         if found.content is not None and found.entry is not None and not force:
             return BuiltEngine(found.content, msgspec.convert(found.entry.fingerprint, Fingerprint)), True
@@ -168,6 +178,7 @@ class EngineFiles:
             refused=found.entry,
             options=options,
             progress=progress,
+            must_keep=True,
         )
         return built, False
 
@@ -181,8 +192,11 @@ class EngineFiles:
         refused: EngineEntry | None = None,
         options: "BuildOptions | None" = None,
         progress: "Progress | None" = None,
+        must_keep: bool = False,
     ) -> "BuiltEngine":
         """Build the engine and put it where it will be found; one process builds, others wait and take what it built.
+
+        Where nothing can be written, it is built for this process alone, and the log says so.
 
         Args:
             graph, library, device: see `find`.
@@ -190,8 +204,10 @@ class EngineFiles:
             refused: an entry whose engine is of no use, so that it is not taken again.
             options: for the builder; None for those of `refused`, else the defaults.
             progress: told how far the build is.
+            must_keep: an engine that cannot be kept is an error.
 
         Raises:
+            OSError: the engine must be kept and cannot be.
             MissingError: the policy forbids it, or see `build_engine`.
             InputError, BuildError: see `build_engine`.
         """
@@ -204,8 +220,8 @@ class EngineFiles:
                 f"{library.title} has no engine for {source} ({reason}), and may build none (--no-build): "
                 f"purify-build {self.bundle.path} builds it"
             )
-        place = Place.of(self.bundle)
-        with place.locked(lambda: logger.info("%s: waiting for another process that builds engines", source)):
+        with ExitStack() as stack:
+            place = self._locked_place(stack, must_keep)
             found = self.find(graph, library, device, options)
             if found.content is not None and found.entry is not None and found.entry != refused:
                 return BuiltEngine(found.content, msgspec.convert(found.entry.fingerprint, Fingerprint))
@@ -213,27 +229,57 @@ class EngineFiles:
             built = build_engine(
                 graph,
                 library=library,
-                options=options or self._like(refused),
+                options=options or self._like(refused, library),
                 precision=self.model.precision,
                 source=source,
                 device=device,
                 progress=progress,
             )
-            place.save(self.model, library, built)
+            if place:
+                self._save(place, library, built, must_keep)
         for layer in built.gpu_layers:
             logger.info("%s: the DLA leaves %s to the GPU", source, layer)
         return built
 
-    def _like(self, refused: EngineEntry | None) -> "BuildOptions":
+    def _locked_place(self, stack: ExitStack, must_keep: bool) -> "Place | None":
+        """Where the engine will go, locked until the stack is closed; None where that cannot be."""
+        source = self.model.file.path
+        try:
+            place = Place.of(self.bundle)
+            stack.enter_context(
+                place.locked(lambda: logger.info("%s: waiting for another process that builds engines", source))
+            )
+        except OSError as error:
+            if must_keep:
+                raise
+            logger.info("%s: the engine cannot be kept (%s), each start builds it again", source, error)
+            return None
+        return place
+
+    def _save(self, place: "Place", library: "Library", built: "BuiltEngine", must_keep: bool) -> None:
+        try:
+            place.save(self.model, library, built)
+        except OSError as error:
+            if must_keep:
+                raise
+            logger.info("%s: the engine cannot be kept (%s)", self.model.file.path, error)
+
+    def _like(self, refused: EngineEntry | None, library: "Library") -> "BuildOptions":
+        """The options of an engine that is to be built again; the defaults where this builder has not all of them."""
         from purify_runtime.engines.trt.fingerprint import read_fingerprint
         from purify_runtime.engines.trt.options import BuildOptions
         from purify_runtime.errors import InputError
 
         fingerprint = read_fingerprint(refused.fingerprint) if refused else None
-        try:
-            return fingerprint.options() if fingerprint else BuildOptions()
-        except InputError:
+        if fingerprint is None:
             return BuildOptions()
+        try:
+            options = fingerprint.options()
+            library.refuse(options, self.model.precision)
+        except InputError as error:
+            logger.info("%s: building with the default options: %s", self.model.file.path, error)
+            return BuildOptions()
+        return options
 
 
 @dataclass(frozen=True)

@@ -43,11 +43,16 @@ class InputContract(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """An ONNX graph. `defended` is purifier and classifier composed."""
+    """An ONNX graph. `defended` is purifier and classifier composed.
+
+    `flop` counts the floating-point operations of one image in convolutions and matrix products, a multiplication and
+    an addition as two; None where it was not counted.
+    """
 
     role: Role
     precision: Precision
     file: FileEntry
+    flop: int | None = None
 
 
 class EngineEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """The pipeline: purifier, then classifier, as run on a device."""
 
-from collections.abc import Callable, Iterable, Iterator
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +13,13 @@ from numpy.typing import NDArray
 
 from purify_runtime.bundle import Bundle
 from purify_runtime.engine_files import EngineFiles, EnginePolicy
-from purify_runtime.engines import Engine, open_engine
-from purify_runtime.errors import BundleError, InputError
+from purify_runtime.engines import ON_CPU, Chain, Engine, HostOptions, open_engine
+from purify_runtime.errors import BuildError, BundleError, InputError
 from purify_runtime.images import as_batch
 from purify_runtime.manifest import Manifest
 from purify_runtime.suspicion import is_suspicious, suspicion_of
+
+logger = logging.getLogger("purify_runtime")
 
 BATCH = 64
 
@@ -88,7 +91,8 @@ class Pipeline:
 
         Args:
             bundle: a folder that `purify-export` wrote.
-            engine: `auto`, or a key of `purify_runtime.engines.ENGINES`.
+            engine: `auto`, a GPU's engine where one works, else what was tuned for this CPU; or a key of
+                `purify_runtime.engines.ENGINES`.
             precision: of the graphs; on a CPU fp32 is the fastest.
             verify: a public key, whose owner must have signed the bundle.
             policy: what may be done about engine files; None for the defaults.
@@ -108,11 +112,21 @@ class Pipeline:
             why = f"{bundle} has no threshold for it: export it again" if suspicion else "leave suspicion=False out"
             raise InputError(f"alerts need the suspicion score; {why}")
         with ExitStack() as stack:
-            purifier = stack.enter_context(open_model(opened, "purifier", precision, engine, policy))
-            classifier = stack.enter_context(open_model(opened, "classifier", precision, purifier.name, policy))
+            purifier, classifier = map(stack.enter_context, _open_pair(opened, precision, engine, policy))
             pipeline = cls(opened.manifest, purifier, classifier, suspicion=suspicion, on_alert=on_alert)
             stack.pop_all()
         return pipeline
+
+    @property
+    def settings(self) -> str:
+        """What runs the images, in words."""
+        told: str = getattr(self._purifier, "settings", f"{self._purifier.name}, chained")
+        return told
+
+    @property
+    def chain(self) -> Chain:
+        """Purifier and classifier in a row, for who has images as `as_batch` makes them."""
+        return self._chain
 
     def purify(self, images: NDArray[np.generic]) -> NDArray[np.float32]:
         """The purified images, float32 `[N, C, H, W]` in [0, 1].
@@ -129,8 +143,7 @@ class Pipeline:
             InputError: the images are not as the class says.
         """
         x = as_batch(images, self.input)
-        parts = [self._chain.run(x[start : start + BATCH]) for start in range(0, len(x), BATCH)]
-        purified, logits = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
+        purified, logits = self._purified_and_logits(x)
         probabilities = softmax(logits)
         prediction = Prediction(probabilities.argmax(axis=1), probabilities, purified)
         return self._scored(prediction, x, logits) if self.suspicion else prediction
@@ -144,6 +157,22 @@ class Pipeline:
         if self._on_alert and suspicious.any():
             self._on_alert(prediction)
         return prediction
+
+    def _purified_and_logits(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        if len(x) <= BATCH:
+            return self._chain.run(x)
+        parts = [self._chain.run(x[start : start + BATCH]) for start in range(0, len(x), BATCH)]
+        purified, logits = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
+        return purified, logits
+
+    def labels(self, images: NDArray[np.generic]) -> NDArray[np.int64]:
+        """The labels `[N]` of `predict` alone: by the composed graph where that is faster, and with no score.
+
+        Raises:
+            InputError: the images are not as the class says.
+        """
+        labels: NDArray[np.int64] = in_batches(self._chain.last, as_batch(images, self.input)).argmax(axis=1)
+        return labels
 
     def probabilities(self, images: NDArray[np.generic]) -> NDArray[np.float32]:
         """The probabilities `[N, K]` of `predict` alone: on a GPU the purified images are not brought back.
@@ -199,7 +228,67 @@ class Pipeline:
         self.close()
 
 
-def open_model(bundle: Bundle, role: str, precision: str, engine: str, policy: EnginePolicy | None = None) -> Engine:
+def _open_pair(bundle: Bundle, precision: str, engine: str, policy: EnginePolicy | None) -> tuple[Engine, Engine]:
+    """Purifier and classifier; where `auto` finds no GPU, as they were tuned for the CPU."""
+    enough = ON_CPU if engine == "auto" else ()
+    purifier, *rest = open_models(bundle, ("purifier", "classifier"), precision, engine, policy, enough=enough)
+    if rest:
+        return purifier, rest[0]
+    from purify_runtime.tuned import open_tuned
+
+    purifier.close()
+    return open_tuned(bundle, precision)
+
+
+def open_models(
+    bundle: Bundle,
+    roles: Sequence[str],
+    precision: str,
+    engine: str,
+    policy: EnginePolicy | None = None,
+    *,
+    enough: Collection[str] = (),
+) -> list[Engine]:
+    """Models in one engine; for `auto` in the first of ENGINES that takes them all.
+
+    TensorRT for RTX may take a purifier and not the classifier: for compute capability 7.5 it has no float32 matrix
+    products.
+
+    Args:
+        bundle, precision, engine, policy: see `open_model`.
+        roles: of the models, in their order.
+        enough: engines in which the first model alone is opened.
+
+    Raises:
+        BundleError, InputError, MissingError, BuildError: see `open_model`.
+    """
+    without: list[str] = []
+    while True:
+        with ExitStack() as stack:
+            opened = [stack.enter_context(open_model(bundle, roles[0], precision, engine, policy, without=without))]
+            name = opened[0].name
+            try:
+                for role in () if name in enough else roles[1:]:
+                    opened.append(stack.enter_context(open_model(bundle, role, precision, name, policy)))
+            except BuildError as error:
+                if engine != "auto":
+                    raise
+                logger.info("engine %s does not take all of the models: %s", name, error)
+                without.append(name)
+                continue
+            stack.pop_all()
+            return opened
+
+
+def open_model(
+    bundle: Bundle,
+    role: str,
+    precision: str,
+    engine: str,
+    policy: EnginePolicy | None = None,
+    host: HostOptions | None = None,
+    without: Collection[str] = (),
+) -> Engine:
     """An engine with a model of the bundle, verified.
 
     Raises:
@@ -209,7 +298,7 @@ def open_model(bundle: Bundle, role: str, precision: str, engine: str, policy: E
     entry = bundle.model(role, precision)
     graph, source = bundle.read(entry.file), entry.file.path
     files = EngineFiles(bundle=bundle, model=entry, policy=policy or EnginePolicy())
-    opened = open_engine(engine, graph, source=source, files=files)
+    opened = open_engine(engine, graph, source=source, files=files, host=host, without=without)
     contract = bundle.manifest.input
     image = (None, contract.channels, contract.height, contract.width)
     logits = (None, len(bundle.manifest.class_names))

@@ -156,7 +156,7 @@ def test_a_model_that_does_not_agree_with_pytorch_is_kept_apart_and_refused_unle
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, out = _scaled_head(tmp_path, 2.5e-2, 30), tmp_path / "bundle"
-    monkeypatch.setattr(range_scan, "MAX_LOSS", 1e9)  # so that nothing is found that float16 loses
+    monkeypatch.setitem(range_scan.MAX_LOSS, "fp16", 1e9)  # so that nothing is found that float16 loses
     arguments = [str(folder), "--fp16", "--out", str(out)]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 1, done.stderr

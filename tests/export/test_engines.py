@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from helpers.keys import make_keys
 from purify_export.cli import main
-from purify_export.engines import open_targets
+from purify_export.engines import targets_from
 from purify_runtime.bundle import Bundle
 from purify_runtime.engines.trt.options import BuildOptions
 from purify_runtime.errors import InputError, MissingError
@@ -54,9 +54,12 @@ def test_a_signed_bundle_with_the_engines_that_were_asked_for(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("--targets", "onnx,abacus"), 2, "no target abacus; known: onnx, tensorrt, rtx"),
-        (("--targets", "rtx", "--dla", "0", "--batch", "1,1,1"), 2, "no way to make a DLA"),
+        (("--targets", "onnx,abacus"), 2, "no target 'abacus'; known: onnx, tensorrt, rtx"),
+        (("--targets", "rtx", "--dla", "0", "--batch", "1,1,1"), 2, "has no DLA; TensorRT 8.6"),
         (("--targets", "rtx", "--compute-capability", "8.7"), 2, "does not build for compute capability 8.7"),
+        (("--targets", ""), 2, "no target ''; known: onnx, tensorrt, rtx"),
+        (("--max-accuracy-drop", "nan"), 2, "nan is no number"),
+        (("--version-compatible",), 2, "has no version compatible engines"),
         (("--batch", "1,2"), 2, "--batch 1,2: expected MIN,OPT,MAX"),
         (("--batch", "4,2,1"), 2, "expected 1 <= MIN <= OPT <= MAX"),
         (("--sign", "absent.pem"), 2, "absent.pem cannot be used to sign"),
@@ -79,16 +82,16 @@ def test_a_target_that_was_asked_for_must_be_had(imitate: Callable[..., Any]) ->
     imitate("tensorrt", "10.3.0").cuda.count = 0
     told: list[str] = []
     with pytest.raises(MissingError, match="needs an NVIDIA GPU"):
-        open_targets(["tensorrt"], BuildOptions(), ["fp32"], told.append)
-    assert open_targets(["onnx"], BuildOptions(), ["fp32"], told.append) == []
+        targets_from(["tensorrt"], BuildOptions(), ["fp32"], told.append)
+    assert targets_from(["onnx"], BuildOptions(), ["fp32"], told.append) == []
     assert told == []
     with pytest.raises(InputError, match="for the GPU at hand"):
         imitate("tensorrt", "10.3.0")
-        open_targets(["tensorrt"], BuildOptions(compute_capabilities=("8.6",)), ["fp32"], told.append)
+        targets_from(["tensorrt"], BuildOptions(compute_capabilities=("8.6",)), ["fp32"], told.append)
 
 
 def test_the_gpu_that_tensorrt_builds_for_is_in_the_fingerprint(imitate: Callable[..., Any]) -> None:
     imitate("tensorrt", "10.3.0", name="Orin", capability=(8, 7))
-    (target,) = open_targets(["tensorrt"], BuildOptions(), ["fp32"], print)
+    (target,) = targets_from(["tensorrt"], BuildOptions(), ["fp32"], print)
     assert target.device is not None
     assert target.device.name == "Orin"

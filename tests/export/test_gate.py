@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from helpers.graphs import Hidden, export
+from helpers.graphs import Hidden, export, graph, node
 from purify_export.convert import Source, convert
 from purify_export.export import Networks
 from purify_export.gate import first_divergence, gate
@@ -45,6 +45,24 @@ def test_the_first_layer_that_differs_is_named_and_not_one_after_it(pair: Pair, 
     assert found is not None
     assert (found[0].node, found[0].operator, found[0].weight) == (layer.name, "Conv", layer.input[1])
     assert 0.1 < found[1] < 2
+
+
+def test_an_image_at_a_time_shows_the_same_layer(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with 224 x 224 pixels: then a part has nothing that differs between its images."""
+    model = pair.defended()
+    whole = first_divergence(half_from_fp32(model, "bf16"), model, IMAGES, tolerance=0.004)
+    monkeypatch.setattr("purify_export.graphs.BATCH_PIXELS", 28 * 28)
+    assert first_divergence(half_from_fp32(model, "fp16"), model, IMAGES, tolerance=0.02) is None
+    single = first_divergence(half_from_fp32(model, "bf16"), model, IMAGES, tolerance=0.004)
+    assert whole is not None
+    assert single is not None
+    assert single == (whole[0], pytest.approx(whole[1], rel=1e-3))
+
+
+def test_what_is_the_same_for_all_images_does_not_diverge_by_rounding() -> None:
+    weights = {"a": np.float32(1 / 3), "b": np.float32(0.7)}
+    model = graph([node("Mul", ["a", "b"], "scalar"), node("Add", ["images", "scalar"], "answer")], weights)
+    assert first_divergence(half_from_fp32(model, "fp16"), model, IMAGES[:, :, :2, :2], tolerance=0.02) is None
 
 
 def test_an_overflow_that_onnx_runtime_hides_diverges() -> None:

@@ -12,7 +12,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from helpers.graphs import built_by_rtx, graph, needs_rtx, node, run
 from purify_export.export import Networks
 from purify_export.graphs import composed, typed
-from purify_export.half_from_fp32 import FORMATS, half_from_fp32, rounding_from_half
+from purify_export.half_from_fp32 import FORMATS, NOT_BUILT, half_from_fp32, rounding_from_half
 from purify_export.int8_search import Pair
 from purify_export.onnx_from_torch import check_graph
 from purify_runtime.errors import BuildError
@@ -152,3 +152,13 @@ def test_tensorrt_for_rtx_builds_it(pair: Pair, to: str, keep: tuple[str, ...]) 
     model = half_from_fp32(pair.defended(), to, keep=keep)
     assert set(keep) <= {found.name for found in model.graph.node}
     assert built_by_rtx(model, to).content
+
+
+@needs_rtx
+@pytest.mark.parametrize("operator", [name for name in NOT_BUILT["bf16"] if name != "ConvTranspose"])
+def test_what_the_parser_refuses_in_bfloat16_stays_in_float32(operator: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = graph([node(operator, ["images"], "a"), node("Add", ["a", "a"], "answer")], {})
+    assert built_by_rtx(half_from_fp32(model, "bf16"), "bf16").content
+    monkeypatch.setitem(NOT_BUILT, "bf16", ())
+    with pytest.raises(BuildError, match=rf"\({operator}\).*(BF16|FLOAT|HALF|[Ff]loat)"):
+        built_by_rtx(half_from_fp32(model, "bf16"), "bf16")

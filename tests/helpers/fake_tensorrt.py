@@ -60,7 +60,9 @@ class World:
         self.dla_cores = 0
         self.builds: list[Config] = []
         self.deserialised = 0
-        self.refuse_build = self.refuse_load = self.refuse_capture = False
+        self.refuse_runtime = self.refuse_build = self.refuse_load = self.refuse_capture = (
+            self.refuse_enqueue_in_capture
+        ) = False
         self.contexts: weakref.WeakSet[Context] = weakref.WeakSet()
         self.engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -189,6 +191,9 @@ class Runtime:
     world: World
 
     def __init__(self, logger: Any) -> None:
+        if self.world.refuse_runtime:
+            logger.log(self.world.real.ILogger.Severity.ERROR, "CUDA initialization failure with error: 35")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
         self.logger, self.engine_host_code_allowed = logger, False
 
     def deserialize_cuda_engine(self, content: bytes) -> "Engine | None":
@@ -335,6 +340,8 @@ class Context:
         self._require(self.pending in (None, handle), "the context has unfinished work on another stream")
         if stream.capturing is not None:
             self._require(self.prepared, "a capture before the first run with this shape")
+            if self.world.refuse_enqueue_in_capture:
+                return False
             if self.world.refuse_capture:
                 stream.spoilt = True
                 return False

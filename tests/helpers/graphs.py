@@ -10,10 +10,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from purify_export.graphs import typed
 from purify_export.onnx_from_torch import onnx_from_torch
 from purify_runtime.engines.trt.build import BuiltEngine, build_engine
-from purify_runtime.engines.trt.library import installed_builders, load_library
+from purify_runtime.engines.trt.library import TURING, installed_builders, load_library
 from purify_runtime.engines.trt.options import BuildOptions
+from purify_runtime.errors import BuildError, InputError
 
 
 def export(module: nn.Module, shape: tuple[int, int, int]) -> onnx.ModelProto:
@@ -87,12 +89,43 @@ class Outlier(nn.Module):
 needs_rtx = pytest.mark.skipif("tensorrt_rtx" not in installed_builders(), reason="tensorrt-rtx is not installed")
 
 
-def built_by_rtx(model: onnx.ModelProto, precision: str) -> BuiltEngine:
-    """What TensorRT for RTX builds of a graph, for batches of 1 to 8."""
+CAPABILITIES = (TURING, "8.6", "8.9", "12.0")
+"""Of the GPUs that what ships is built for in the tests."""
+
+
+def built_by_rtx(
+    model: onnx.ModelProto, precision: str, *capabilities: str, batch: tuple[int, int, int] = (1, 4, 8)
+) -> BuiltEngine:
+    """What TensorRT for RTX builds of a graph."""
     return build_engine(
         model.SerializeToString(),
         library=load_library("tensorrt_rtx"),
-        options=BuildOptions(batch=(1, 4, 8)),
+        options=BuildOptions(batch=batch, compute_capabilities=capabilities),
         precision=precision,
         source=f"the {precision} graph",
     )
+
+
+def what_turing_lacks(model: onnx.ModelProto, precision: str) -> str:
+    """The words (a regular expression) that refuse a graph for compute capability 7.5; empty where it is built."""
+    if precision == "bf16":
+        return r"7\.5 have no bf16, those from 8\.0 on do; leave out 7\.5"
+    types = typed(model)
+    dequantised = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    products = [node for node in model.graph.node if node.op_type in ("Gemm", "MatMul")]
+    wide = [node for node in products if types[node.input[0]] == TensorProto.FLOAT and node.input[0] not in dequantised]
+    return r"FP32 GEMM is not supported.*for compute capability 7\.5 .* --fp16" if wide else ""
+
+
+def build_for_every_gpu(model: onnx.ModelProto, precision: str, batch: tuple[int, int, int]) -> None:
+    """Build for each of CAPABILITIES; Turing's refusal is expected where that GPU lacks what the graph takes."""
+    lacking = what_turing_lacks(model, precision)
+    for capability in CAPABILITIES:
+        if capability == TURING and lacking:
+            with pytest.raises((BuildError, InputError), match=lacking):
+                built_by_rtx(model, precision, capability, batch=batch)
+            continue
+        built = built_by_rtx(model, precision, capability, batch=batch)
+        assert len(built.content) > 1000
+        assert built.fingerprint.compute_capabilities == (capability,)
+        assert (built.fingerprint.precision, built.fingerprint.batch) == (precision, batch)

@@ -60,9 +60,11 @@ def test_engines_are_built_once_and_then_kept(build: Invoke, bundle_copy: Path) 
     [
         (("--engine", "onnxruntime"), 2, "no engine onnxruntime that is built; known: tensorrt, rtx"),
         (("--precision", "int4"), 2, "has no int4, only fp32, fp16"),
+        (("--engine", "rtx", "--workspace", "99999999999999999"), 2, "expected 1 to 1048576 MiB"),
+        (("--engine", "rtx", "--batch", "1,1,99999999999999999999"), 2, "<= MAX <= 65536"),
         (("--batch", "one"), 2, "--batch one: expected MIN,OPT,MAX"),
-        (("--engine", "rtx", "--version-compatible"), 2, "no way to make a version compatible engine"),
-        (("--engine", "rtx", "--workspace", "-1"), 2, "workspace -1: expected 1 or more"),
+        (("--engine", "rtx", "--version-compatible"), 2, "has no version compatible engines; TensorRT has"),
+        (("--engine", "rtx", "--workspace", "-1"), 2, "workspace -1: expected 1 to 1048576 MiB"),
     ],
 )
 def test_bad_input_ends_with_one_clear_line(
@@ -82,6 +84,39 @@ def test_without_a_gpu_tensorrt_is_missing(build: Invoke, imitate: Callable[...,
     done = build("--engine", "tensorrt")
     assert done.exit_code == 3
     assert "needs an NVIDIA GPU and its driver: CUDA finds no GPU" in done.stderr
+
+
+def test_a_builder_that_nobody_named_and_that_cannot_build_is_left_out(
+    build: Invoke, imitate: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, bundle_copy: Path
+) -> None:
+    """TensorRT for RTX has nothing for an Orin, and no DLA."""
+    rtx = imitate("tensorrt_rtx", name="Orin", capability=(8, 7))
+    tensorrt = imitate("tensorrt", "10.3.0", name="Orin", capability=(8, 7))
+    tensorrt.dla_cores = 1
+    monkeypatch.setattr("purify_runtime.cli.building.installed_builders", lambda: ["tensorrt_rtx", "tensorrt"])
+    done = build("--precision", "fp16", "--dla", "0", "--batch", "1,1,1")
+    assert done.exit_code == 0, done.stderr
+    assert "no rtx engines: TensorRT for RTX 1" in done.stderr
+    assert (len(rtx.builds), len(tensorrt.builds)) == (0, 3)
+    refused = build("--dla", "0", "--batch", "1,1,1")  # float32 too, which no DLA runs; nothing is begun
+    assert refused.exit_code == 2
+    assert "has no DLA; TensorRT 8.6" in refused.stderr
+    assert len(tensorrt.builds) == 3
+    tensorrt.cuda.count = 0
+    monkeypatch.setattr("purify_runtime.cli.building.installed_builders", lambda: ["tensorrt"])
+    missing = build()
+    assert missing.exit_code == 3
+    assert "no tensorrt engines: needs an NVIDIA GPU" in missing.stderr
+
+
+@pytest.mark.usefixtures("_rtx")
+def test_the_same_gpus_in_another_order_are_the_same_engine(build: Invoke) -> None:
+    first, second = ("--compute-capability", "12.0"), ("--compute-capability", "8.9")
+    options = ("--engine", "rtx", "--precision", "fp16", "--json")
+    assert all(engine["built"] for engine in json.loads(build(*options, *first, *second).stdout))
+    again = json.loads(build(*options, *second, *first, *first).stdout)
+    assert not any(engine["built"] for engine in again)
+    assert again[0]["fingerprint"]["compute_capabilities"] == ["8.9", "12.0"]
 
 
 def test_layers_that_a_dla_cannot_run_are_listed(build: Invoke, imitate: Callable[..., Any]) -> None:

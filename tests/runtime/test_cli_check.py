@@ -31,6 +31,13 @@ def test_json_goes_to_standard_output_alone(run: Run, bundle_path: Path) -> None
     assert "models/purifier.fp16.onnx: engine onnxruntime on cpu, the fastest that works here" in err
 
 
+@pytest.mark.parametrize("option", ["--min-agreement", "--max-accuracy-drop", "--max-latency-ms"])
+def test_a_limit_that_is_no_number_is_refused(run: Run, bundle_path: Path, option: str) -> None:
+    code, out, err = run("purify-check", bundle_path, option, "nan")
+    assert (code, out) == (2, "")
+    assert f"Invalid value for '{option}': nan is no number." in err
+
+
 @pytest.mark.parametrize(
     ("options", "broken"),
     [

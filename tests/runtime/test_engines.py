@@ -1,6 +1,10 @@
 import logging
+import os
+import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +13,7 @@ import pytest
 
 from purify_runtime import engines
 from purify_runtime.bundle import Bundle
-from purify_runtime.engines import ENGINES, Engine, TensorSpec, open_engine, require_engine
+from purify_runtime.engines import ENGINES, ON_CPU, Engine, HostOptions, TensorSpec, open_engine, require_engine
 from purify_runtime.errors import BuildError, BundleError, InputError, MissingError
 from purify_runtime.golden import load_golden
 from purify_runtime.images import as_batch
@@ -17,10 +21,21 @@ from purify_runtime.images import as_batch
 
 @pytest.fixture(params=ENGINES)
 def works(request: pytest.FixtureRequest, imitate: Callable[..., Any]) -> str:
-    """Every engine, those that need a GPU on an imitated one."""
-    if request.param != "onnxruntime":
-        imitate(*{"tensorrt": ("tensorrt", "10.3.0"), "rtx": ("tensorrt_rtx",)}[request.param])
-    return str(request.param)
+    """Every engine, those of TensorRT on an imitated GPU, that of CUDA where there is one."""
+    name = str(request.param)
+    if name in ("tensorrt", "rtx"):
+        imitate(*{"tensorrt": ("tensorrt", "10.3.0"), "rtx": ("tensorrt_rtx",)}[name])
+    if name == "onnxruntime-cuda" and not has_cuda():
+        pytest.skip("no GPU for ONNX Runtime here")
+    if name == "openvino":
+        pytest.importorskip("openvino")
+    return name
+
+
+def has_cuda() -> bool:
+    """Whether ONNX Runtime's CUDA provider is installed and there is a GPU."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers() and Path("/dev/nvidiactl").exists()
 
 
 @pytest.fixture
@@ -48,7 +63,9 @@ def test_an_engine_gives_the_references_numbers_at_any_batch(engine: Engine, bun
 
 
 def test_an_unknown_engine_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match="no engine 'tensorflow'; known: auto, tensorrt, rtx, onnxruntime"):
+    with pytest.raises(
+        InputError, match="no engine 'tensorflow'; known: auto, tensorrt, rtx, onnxruntime-cuda, onnxruntime, openvino"
+    ):
         open_engine("tensorflow", b"", source="m")
 
 
@@ -64,7 +81,7 @@ def test_what_is_no_graph_is_refused(works: str, graph: bytes) -> None:
 def a_missing_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """ENGINES with one that cannot be had, before the others."""
 
-    def cannot(graph: bytes, *, source: str, files: object) -> Engine:
+    def cannot(graph: bytes, **options: object) -> Engine:
         raise MissingError("needs 'quantum': pip install 'purify-edge[quantum]'")
 
     monkeypatch.setattr(engines, "cannot", cannot, raising=False)
@@ -89,11 +106,14 @@ def test_a_requested_engine_that_is_missing_is_an_error() -> None:
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_an_engine_whose_library_is_missing_names_its_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for library in ("tensorrt", "tensorrt_rtx", "onnxruntime"):
+    for library in ("tensorrt", "tensorrt_rtx", "onnxruntime", "openvino"):
         monkeypatch.setitem(sys.modules, library, None)  # importing it now raises ImportError
     with pytest.raises(MissingError, match=r"needs '[a-z]+': pip install 'purify-edge\[[a-z]+\]'"):
         open_engine(name, b"", source="m")
-    with pytest.raises(MissingError, match=r"no engine works here: tensorrt needs .*; rtx needs .*; onnxruntime needs"):
+    with pytest.raises(
+        MissingError,
+        match=r"no engine works here: tensorrt needs .*; rtx needs .*; onnxruntime needs .*; openvino needs",
+    ):
         require_engine()
 
 
@@ -129,8 +149,15 @@ def test_with_an_engine_there_is_nothing_to_complain_of() -> None:
     require_engine()
 
 
+@pytest.fixture(params=ON_CPU)
+def on_cpu(request: pytest.FixtureRequest) -> str:
+    """Every engine on the CPU."""
+    pytest.importorskip(request.param)
+    return str(request.param)
+
+
 def test_a_graph_gets_no_weights_from_files_that_nobody_verified(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    on_cpu: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     onnx = pytest.importorskip("onnx")
     weights = np.arange(16, dtype=np.float32).reshape(4, 4)
@@ -145,19 +172,97 @@ def test_a_graph_gets_no_weights_from_files_that_nobody_verified(
         made = onnx.helper.make_graph([node], "g", [image], [answer], [tensor])
         return bytes(onnx.helper.make_model(made, opset_imports=opset, ir_version=10).SerializeToString())
 
-    with open_engine("onnxruntime", graph(), source="m") as engine:
+    with open_engine(on_cpu, graph(), source="m") as engine:
         assert np.array_equal(engine.run(np.eye(4, dtype=np.float32)), weights)
     onnx.external_data_helper.set_external_data(tensor, "weights.bin", offset=0, length=64)
     tensor.ClearField("raw_data")
     with pytest.raises(BundleError, match="cannot load m"):
-        open_engine("onnxruntime", graph(), source="m")
+        open_engine(on_cpu, graph(), source="m")
 
 
-def test_a_graph_of_no_input_is_refused() -> None:
+def test_a_graph_of_no_input_is_refused(on_cpu: str) -> None:
     onnx = pytest.importorskip("onnx")
     answer = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
     node = onnx.helper.make_node("Constant", [], ["y"], value_floats=[1.0])
     made = onnx.helper.make_graph([node], "g", [], [answer])
     model = onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
     with pytest.raises(BundleError, match="m must have one input and one output"):
-        open_engine("onnxruntime", model.SerializeToString(), source="m")
+        open_engine(on_cpu, model.SerializeToString(), source="m")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [HostOptions(threads=1), HostOptions(spinning="never"), HostOptions(threads=1, spinning="always", side_by_side=2)],
+)
+def test_how_the_cores_are_spent_changes_no_number(on_cpu: str, host: HostOptions, bundle_path: Path) -> None:
+    bundle = Bundle.open(bundle_path)
+    graph = bundle.read(bundle.model("defended", "fp32").file)
+    split = load_golden(bundle)["adversarial"]
+    x = as_batch(split.images[:9], bundle.manifest.input)
+    with open_engine(on_cpu, graph, source="m", host=host) as engine:
+        np.testing.assert_allclose(engine.run(x), split.defended[:9], atol=1e-4)
+
+
+def test_an_engine_computes_with_as_many_threads_as_it_is_told(on_cpu: str, bundle_path: Path) -> None:
+    bundle = Bundle.open(bundle_path)
+    graph = bundle.read(bundle.model("defended", "fp32").file)
+    x = np.zeros((64, 1, 28, 28), np.float32)
+
+    def processor_seconds_per_second(threads: int) -> float:
+        with open_engine(on_cpu, graph, source="m", host=HostOptions(threads=threads, spinning="never")) as engine:
+            engine.run(x)
+            start, used = time.perf_counter(), time.process_time()
+            while time.perf_counter() - start < 0.3:
+                engine.run(x)
+            return (time.process_time() - used) / (time.perf_counter() - start)
+
+    assert processor_seconds_per_second(1) < 1.1
+
+
+def test_threads_share_an_engine_and_each_gets_its_own_answer(on_cpu: str, bundle_path: Path) -> None:
+    bundle = Bundle.open(bundle_path)
+    graphs = {role: bundle.read(bundle.model(role, "fp32").file) for role in ("purifier", "classifier")}
+    split = load_golden(bundle)["clean"]
+    x = as_batch(split.images, bundle.manifest.input)
+    purifier, classifier = (open_engine(on_cpu, graphs[role], source=role) for role in ("purifier", "classifier"))
+    with purifier, classifier, ThreadPoolExecutor(4) as pool:
+        chain = purifier.then(classifier)
+        starts = [start for start in range(100) for _ in range(2)]
+        for start, (purified, logits) in zip(starts, pool.map(lambda i: chain.run(x[i : i + 3]), starts), strict=True):
+            np.testing.assert_allclose(purified, split.purified[start : start + 3], atol=1e-5)
+            np.testing.assert_allclose(logits, split.defended[start : start + 3], atol=1e-4)
+
+
+def test_openvino_keeps_to_the_graphs_precision_and_writes_no_files(bundle_path: Path, tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    from purify_runtime.engines.openvino import OpenVinoEngine, properties
+
+    bundle = Bundle.open(bundle_path)
+    before = sorted(Path.cwd().iterdir()), sorted(bundle_path.rglob("*"))
+    with OpenVinoEngine(bundle.read(bundle.model("purifier", "fp32").file), source="p") as engine:
+        assert engine._model.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
+        assert (engine.device, engine.version) == ("cpu", openvino.__version__.partition("-")[0])
+    assert (sorted(Path.cwd().iterdir()), sorted(bundle_path.rglob("*"))) == before
+    assert properties(HostOptions(threads=2, side_by_side=3))["INFERENCE_NUM_THREADS"] == 6
+
+
+def test_onnx_runtime_is_kept_from_telling_on_its_user(bundle_path: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys; from purify_runtime import Pipeline; Pipeline.load(sys.argv[1], engine='onnxruntime').close(); "
+        "import os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    variables = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    variables |= {
+        "HOME": str(tmp_path),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "XDG_STATE_HOME": str(tmp_path / "s"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(bundle_path.resolve())],
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "1\n"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]  # neither its database nor a device's number

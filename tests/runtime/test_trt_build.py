@@ -168,6 +168,22 @@ def test_ctrl_c_ends_a_build(bundle_path: Path) -> None:
     assert len(told) == count  # it has ended, and does not go on behind our back
 
 
+def test_ctrl_c_while_the_thread_starts_begins_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Thread.start` waits for the thread, and can be interrupted while it does."""
+    begun: list[int] = []
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        interruptible(lambda: begun.append(1), threading.Event())
+    time.sleep(0.1)
+    assert begun == []
+
+
 def test_what_fails_in_the_thread_fails_here() -> None:
     with pytest.raises(ZeroDivisionError):
         interruptible(lambda: 1 / 0, threading.Event())
@@ -178,10 +194,12 @@ def test_what_fails_in_the_thread_fails_here() -> None:
     [
         ({"batch": (64, 16, 1)}, "batch 64,16,1: expected 1 <= MIN <= OPT <= MAX"),
         ({"batch": (0, 1, 1)}, "batch 0,1,1"),
-        ({"workspace_mib": 0}, "workspace 0: expected 1 or more"),
+        ({"workspace_mib": 0}, "workspace 0: expected 1 to 1048576 MiB"),
+        ({"workspace_mib": 10**17}, "expected 1 to 1048576 MiB"),
+        ({"batch": (1, 1, 10**30)}, "<= MAX <= 65536"),
         ({"optimization_level": 6}, "optimisation level 6: expected 0 to 5"),
         ({"compute_capabilities": ("86",)}, r"compute capability '86': expected MAJOR\.MINOR"),
-        ({"dla_core": 0}, "a DLA takes one batch size only: expected batch 64,64,64"),
+        ({"dla_core": 0}, "batch 1,16,64: a DLA takes one batch size only, expected 1,1,1 say"),
         ({"dla_core": -1, "batch": (1, 1, 1)}, "DLA core -1: expected 0 or more"),
     ],
 )
@@ -191,17 +209,43 @@ def test_options_that_no_builder_takes_are_refused(options: dict[str, Any], mess
 
 
 DLA = {"dla_core": 0, "batch": (1, 1, 1)}
+TURING = {"compute_capabilities": ("7.5", "8.6")}
 REFUSED = [
-    ("tensorrt_rtx", "1.7.1", "fp16", DLA, r"no way to make a DLA; TensorRT 8\.6, 10\.1 to 10\.7, and 11\.4\.1"),
-    ("tensorrt_rtx", "1.7.1", "fp16", {"version_compatible": True}, "version compatible.*--targets tensorrt does"),
+    ("tensorrt_rtx", "1.7.1", "bf16", TURING, r"7\.5 have no bf16, those from 8\.0 on do; leave out 7\.5, or bf16"),
+    ("tensorrt_rtx", "1.7.1", "fp16", DLA, r"RTX 1\.7\.1 has no DLA; TensorRT 8\.6, 10\.1 to 10\.7, and 11\.4\.1"),
+    (
+        "tensorrt_rtx",
+        "1.7.1",
+        "fp16",
+        {"version_compatible": True},
+        "has no version compatible engines; TensorRT has .--targets tensorrt",
+    ),
     ("tensorrt_rtx", "1.7.1", "fp16", {"hardware_compatible": True}, "hardware compatible.*--compute-capability"),
-    ("tensorrt_rtx", "1.7.1", "fp16", {"timing_cache": Path("t")}, "timing cache; --targets tensorrt does"),
-    ("tensorrt_rtx", "1.7.1", "fp16", {"compute_capabilities": ("8.7",)}, "8.7, but for 7.5, 8.0.*--targets tensorrt"),
-    ("tensorrt", "10.3.0", "fp16", {"compute_capabilities": ("8.6",)}, "for the GPU at hand; --targets rtx takes"),
-    ("tensorrt", "8.6.2", "bf16", {}, "builds no bf16 graphs; it builds fp32, fp16, int8"),
-    ("tensorrt", "10.13.3", "fp16", DLA, "no way to make a DLA"),
-    ("tensorrt", "11.4.0", "fp16", DLA, "no way to make a DLA"),
-    ("tensorrt", "10.3.0", "int8", DLA, "runs fp16 graphs on a DLA, not int8; export with --fp16, or leave out --dla"),
+    (
+        "tensorrt_rtx",
+        "1.7.1",
+        "fp16",
+        {"timing_cache": Path("t")},
+        "has no timing cache; TensorRT has .--targets tensorrt; purify-build: --engine tensorrt",
+    ),
+    ("tensorrt_rtx", "1.7.1", "fp16", {"compute_capabilities": ("8.7",)}, "8.7, but for 7.5, 8.0.*need TensorRT"),
+    (
+        "tensorrt",
+        "10.3.0",
+        "fp16",
+        {"compute_capabilities": ("8.6",)},
+        "for the GPU at hand; TensorRT for RTX has .--targets rtx",
+    ),
+    ("tensorrt", "8.6.2", "bf16", {}, "builds no bf16 graphs, but fp32, fp16, int8; leave bf16 out"),
+    ("tensorrt", "10.13.3", "fp16", DLA, "has no DLA; TensorRT 8.6"),
+    ("tensorrt", "11.4.0", "fp16", DLA, "has no DLA; TensorRT 8.6"),
+    (
+        "tensorrt",
+        "10.3.0",
+        "int8",
+        DLA,
+        "runs fp16 graphs on a DLA, not int8; export with --fp16 .purify-build: --precision fp16., or",
+    ),
     ("tensorrt", "11.4.1", "fp32", DLA, "runs fp16 and int8 graphs on a DLA, not fp32"),
 ]
 
@@ -265,7 +309,7 @@ def test_each_version_of_tensorrt_gets_what_it_needs(
 
 def test_a_dla_that_is_not_there_is_told(imitate: Callable[..., Any], bundle_path: Path) -> None:
     imitate("tensorrt", "10.3.0")
-    with pytest.raises(MissingError, match=r"there is no DLA core 0 here, but 0; .*leave out --dla"):
+    with pytest.raises(MissingError, match=r"there is no DLA core 0 here, but 0; .*without --dla takes the GPU"):
         build_engine(
             (bundle_path / "models/purifier.fp16.onnx").read_bytes(),
             library=load_library("tensorrt"),
@@ -302,6 +346,28 @@ def test_timings_are_kept_between_builds_and_a_cache_of_another_gpu_is_refused(
     with pytest.raises(BuildError, match=r"cannot use the timing cache .*remove it, or name another"):
         build()
     assert cache.read_bytes() == b"of another GPU"
+
+
+@pytest.mark.parametrize("place", ["absent/timings", "a folder"])
+def test_a_timing_cache_that_cannot_be_kept_is_refused_before_the_build(
+    imitate: Callable[..., Any], bundle_path: Path, tmp_path: Path, place: str
+) -> None:
+    world = imitate("tensorrt", "10.3.0")
+    (tmp_path / "a folder").mkdir()
+    with pytest.raises(InputError, match=r"the timing cache .* cannot be (written to; expected|read .*; name another)"):
+        build_engine(
+            (bundle_path / "models/purifier.fp16.onnx").read_bytes(),
+            library=load_library("tensorrt"),
+            options=BuildOptions(timing_cache=tmp_path / place),
+            precision="fp16",
+            source="m",
+        )
+    assert world.builds == []
+
+
+def test_flags_in_a_manifest_name_no_files() -> None:
+    with pytest.raises(InputError, match="'timing_cache' is none of workspace_mib, optimization_level"):
+        BuildOptions.from_fingerprint((1, 2, 3), {"timing_cache": "/home/user/.bashrc"})
 
 
 def test_tensorrt_without_a_gpu_says_so(imitate: Callable[..., Any]) -> None:

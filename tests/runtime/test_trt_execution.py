@@ -1,5 +1,6 @@
 """Engines on a GPU: an imitated one that enforces CUDA's and TensorRT's rules and computes, and a real one if there."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from purify_runtime.check import check_bundle
 from purify_runtime.engines import Engine, open_engine
 from purify_runtime.engines.trt import execution
 from purify_runtime.engines.trt.engine import require_builder
-from purify_runtime.errors import BundleError, DeviceError, MissingError
+from purify_runtime.errors import BuildError, BundleError, DeviceError, MissingError
 from purify_runtime.golden import load_golden
 from purify_runtime.images import as_batch
 from purify_runtime.pipeline import open_model
@@ -126,6 +127,21 @@ def test_what_cannot_be_captured_runs_all_the_same(gpu: Any, purifier: Engine, g
         np.testing.assert_allclose(purifier.run(x[:5]), purified[:5], atol=1e-4)
     assert not gpu.world.cuda.executables
     gpu.world.cuda.violations.clear()  # the imitation was told to refuse
+
+
+def test_a_capture_that_stops_half_way_leaves_no_graph(
+    imitate: Callable[..., Any], bundle: Bundle, golden: Any
+) -> None:
+    """TensorRT may refuse to enqueue without spoiling the capture."""
+    world = imitate()
+    x, purified, _ = golden
+    with open_model(bundle, "purifier", "fp32", "rtx") as engine:
+        world.refuse_enqueue_in_capture = True
+        for _ in range(3):
+            np.testing.assert_allclose(engine.run(x[:5]), purified[:5], atol=1e-4)
+        assert world.cuda.calls["cudaStreamEndCapture"] == 1
+        assert (world.cuda.graphs, world.cuda.executables) == ({}, {})
+    assert world.cuda.live() == {}
 
 
 def test_threads_run_at_the_same_time_each_with_a_context(gpu: Any, bundle: Bundle, golden: Any) -> None:
@@ -262,6 +278,33 @@ def test_a_gpu_that_rtx_has_nothing_for_is_told_what_to_use(imitate: Callable[..
     imitate(name="Orin", capability=(8, 7))
     with pytest.raises(MissingError, match=r"the Orin has 8\.7: use --engine tensorrt or onnxruntime"):
         open_model(bundle, "purifier", "fp32", "rtx")
+
+
+def test_a_library_for_another_cuda_than_the_drivers_is_told_of_and_auto_goes_on(
+    imitate: Callable[..., Any], bundle: Bundle
+) -> None:
+    """An older libcudart finds the GPU, but TensorRT, made for a newer CUDA, does not start."""
+    imitate().refuse_runtime = True
+    with pytest.raises(MissingError, match=r"does not start here: CUDA initialization failure.*purify-doctor tells"):
+        open_model(bundle, "purifier", "fp32", "rtx")
+    with open_model(bundle, "purifier", "fp32", "auto") as engine:
+        assert engine.name == "onnxruntime"
+
+
+def test_auto_takes_an_engine_only_where_it_takes_all_of_the_models(
+    imitate: Callable[..., Any], bundle: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For Turing, TensorRT for RTX really builds the purifier, and really refuses the classifier."""
+    imitate(capability=(7, 5))
+    with caplog.at_level(logging.INFO), Pipeline.load(bundle.path) as pipeline:
+        assert pipeline.predict(np.zeros((1, 28, 28, 1), np.uint8)).labels.shape == (1,)
+    assert "engine rtx does not take all of the models: TensorRT for RTX" in caplog.text
+    report = check_bundle(bundle, precisions=["fp32"], rounds=0)
+    assert {row.engine for row in report.parity} == {"onnxruntime"}
+    with pytest.raises(BuildError, match="FP32 GEMM is not supported"):
+        Pipeline.load(bundle.path, engine="rtx")
+    with Pipeline.load(bundle.path, precision="fp16") as pipeline:
+        assert pipeline.settings.startswith("rtx")
 
 
 def test_auto_takes_the_gpu_where_it_works_and_the_cpu_where_it_does_not(

@@ -11,6 +11,7 @@ import pytest
 
 from purify_export.cli import main as purify_export
 from purify_export.verify_cli import main as purify_verify
+from purify_runtime.cli.bench import main as purify_bench
 from purify_runtime.cli.build import main as purify_build
 from purify_runtime.cli.check import main as purify_check
 from purify_runtime.cli.doctor import main as purify_doctor
@@ -27,6 +28,7 @@ else:
 REPOSITORY = Path(__file__).parent.parent.parent
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 COMMANDS: dict[str, click.Command] = {
+    "purify-bench": purify_bench,
     "purify-build": purify_build,
     "purify-check": purify_check,
     "purify-doctor": purify_doctor,

@@ -288,6 +288,8 @@ def test_studies_of_other_requests_are_refused(
         ("ablation", ["--table", "nowhere"], "nowhere holds no finished run"),
         ("across_classifiers", ["fashion-mnist", "--out", "o", "--classifiers", "vit:1:1"], "no architecture 'vit'"),
         ("training_speed", ["nowhere"], "no run 'nowhere'"),
+        ("int8_calibration", ["nowhere"], "no run 'nowhere'"),
+        ("gpu", ["nowhere"], "no run 'nowhere'"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(

@@ -11,7 +11,7 @@ import msgspec
 import torch
 
 from purify_toolkit.data import ImageData
-from purify_toolkit.errors import InputError, PurifyError, reason
+from purify_toolkit.errors import InputError, reason
 from purify_toolkit.processes import Processes
 from purify_toolkit.recipe import Recipe, parse_recipe
 from purify_toolkit.run_folder import RunFolder, atomic
@@ -126,10 +126,13 @@ def guarded(main: Callable[[], None]) -> None:
         main()
     except KeyboardInterrupt:
         _end("interrupted; the same command goes on from the last full epoch", 130)
-    except PurifyError as error:
-        _end(f"Error: {error}", error.exit_code)
     except OSError as error:
         _end(f"Error: {error.filename or 'input or output'}: {error.strerror or reason(error)}", 2)
+    except Exception as error:
+        code = getattr(error, "exit_code", None)  # of a PurifyError, the toolkit's or the runtime's
+        if not isinstance(code, int):
+            raise
+        _end(f"Error: {error}", code)
 
 
 def _end(message: str, code: int) -> None:

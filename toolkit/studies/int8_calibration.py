@@ -9,7 +9,7 @@ against half attacked.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -22,24 +22,30 @@ from purify_export.images import Calibration, ImageSet
 from purify_export.int8_from_fp32 import quantisable, with_float_layers
 from purify_export.int8_search import Pair, quantise_pair
 from purify_export.onnx_from_torch import onnx_from_torch
+from purify_toolkit.errors import InputError
 from purify_toolkit.evaluation.stats import mcnemar
 from purify_toolkit.pretrained import open_run
 from purify_toolkit.run_folder import RunFolder
+from studies.common import guarded, markdown, positive
 
 Right = NDArray[np.bool_]
 
 
-def main() -> None:
-    """Run the study."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the study.
+
+    Raises:
+        InputError: no such run, or it has too few images with it.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?")
-    parser.add_argument("--calibrate", type=int, default=256)
-    parser.add_argument("--judge", type=int, default=488)
-    options = parser.parse_args()
+    parser.add_argument("--calibrate", type=positive, default=256)
+    parser.add_argument("--judge", type=positive, default=488)
+    options = parser.parse_args(arguments)
     run = open_run(options.run)
     networks = Networks.load(run)
-    pair = _pair(networks, run)
     clean, adversarial = _images(run, networks, options.calibrate + options.judge)
+    pair = _pair(networks, run)
     count = options.calibrate
     sets = {
         "clean": clean.images[:count],
@@ -50,7 +56,7 @@ def main() -> None:
     right = {"float32": _right(pair, judges)}
     for name, images in sets.items():
         right[name] = _right(_int8(pair, {"all": ImageSet(images, np.zeros(len(images), np.int64))}), judges)
-    print("\n".join(_table(right, n=len(judges["clean"].labels), calibrated=count)))
+    print(_table(right, n=options.judge, calibrated=count), end="")
 
 
 def _pair(networks: Networks, run: RunFolder) -> Pair:
@@ -64,6 +70,12 @@ def _pair(networks: Networks, run: RunFolder) -> Pair:
 
 def _images(run: RunFolder, networks: Networks, count: int) -> tuple[ImageSet, ImageSet]:
     samples = run.load_samples()
+    left = max(0, len(samples.labels) - IMAGES)
+    if left < count:
+        raise InputError(
+            f"{run.path} has {left} images beside the golden set, {count} are asked for: "
+            "fewer by --calibrate and --judge, or a run with more"
+        )
     images, labels = samples.images[IMAGES:][:count], samples.labels[IMAGES:][:count]
     attack = attacked(networks.classifier, images, labels, run.recipe.evaluation, seed=run.info["seed"])
     clean, adversarial = (ImageSet(_floats(part), labels.numpy()) for part in (images, attack))
@@ -97,14 +109,15 @@ def _right(pair: Pair, judges: Calibration) -> dict[str, Right]:
     return found
 
 
-def _table(right: dict[str, dict[str, Right]], *, n: int, calibrated: int) -> Iterator[str]:
-    yield f"| calibrated on {calibrated} images | clean, n = {n} | adversarial, n = {n} | p, adversarial |"
-    yield "| --- | --- | --- | --- |"
+def _table(right: dict[str, dict[str, Right]], *, n: int, calibrated: int) -> str:
+    header = [f"calibrated on {calibrated} images", f"clean, n = {n}", f"adversarial, n = {n}", "p, adversarial"]
+    rows = []
     for name, found in right.items():
         shares = [f"{100 * float(found[split].mean()):.2f}%" for split in ("clean", "adversarial")]
         p = mcnemar(found["adversarial"], right["half attacked"]["adversarial"])
-        yield f"| {name} | {shares[0]} | {shares[1]} | {p:.2f} |"
+        rows.append([name, *shares, f"{p:.2f}"])
+    return markdown(header, rows)
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,9 @@ from rich.table import Table
 from purify_runtime.bundle import Bundle
 from purify_runtime.engine_files import EngineFiles
 from purify_runtime.engines.trt.build import BuiltEngine
-from purify_runtime.engines.trt.cudart import Device, open_cuda
-from purify_runtime.engines.trt.library import EXTRAS, Builder, Library, installed_builders, load_library
+from purify_runtime.engines.trt.library import installed_builders
 from purify_runtime.engines.trt.options import BuildOptions
+from purify_runtime.engines.trt.targets import BUILDERS, Target, open_targets
 from purify_runtime.errors import InputError, MissingError
 from purify_runtime.manifest import ModelEntry
 
@@ -64,16 +64,17 @@ def build_bundle(
     """
     bundle.verify()
     models = _models(bundle, precisions)
+    targets = _targets(engines, options, models)
     outcomes: list[Outcome] = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        for library, device in _libraries(engines):
+        for target in targets:
             for model in models:
-                task = progress.add_task(f"{model.file.path}, {library.title}", total=1.0)
+                task = progress.add_task(f"{model.file.path}, {target.library.title}", total=1.0)
 
                 def tell(phase: str, done: float, task: Any = task) -> None:
                     progress.update(task, completed=done)
 
-                outcomes.append(_build(bundle, model, library, device, options, force, tell))
+                outcomes.append(_build(bundle, model, target, options, force, tell))
                 progress.remove_task(task)
     return outcomes
 
@@ -86,41 +87,34 @@ def _models(bundle: Bundle, precisions: Sequence[str]) -> list[ModelEntry]:
     return [model for model in bundle.manifest.models if not precisions or model.precision in precisions]
 
 
-def _libraries(engines: Sequence[str]) -> Iterable[tuple[Library, Device | None]]:
-    builders: dict[str, Builder] = {extra: builder for builder, extra in EXTRAS.items()}
-    unknown = [name for name in engines if name not in builders]
+def _targets(engines: Sequence[str], options: BuildOptions, models: Sequence[ModelEntry]) -> list[Target]:
+    unknown = [name for name in engines if name not in BUILDERS]
     if unknown:
-        raise InputError(f"no engine {', '.join(unknown)} that is built; known: {', '.join(builders)}")
-    wanted = [builders[name] for name in engines] or installed_builders()
-    if not wanted:
-        raise MissingError("needs 'tensorrt' or 'rtx': pip install 'purify-edge[rtx]', or TensorRT as JetPack has it")
-    for builder in wanted:
-        library = load_library(builder)
-        yield library, _device(library)
-
-
-def _device(library: Library) -> Device | None:
-    """The GPU; none is needed to build ahead of time."""
-    try:
-        return open_cuda().device
-    except MissingError:
-        if library.features.compute_capabilities:
-            return None
-        raise
+        raise InputError(f"no engine {', '.join(unknown)} that is built; known: {', '.join(BUILDERS)}")
+    told: list[str] = []
+    builders = list(dict.fromkeys(BUILDERS[name] for name in engines)) or installed_builders()
+    precisions = {model.precision for model in models}
+    targets = open_targets(builders, options, precisions, named=bool(engines), here=True, tell=told.append)
+    if not targets:
+        none = "needs 'tensorrt' or 'rtx': pip install 'purify-edge[rtx]', or TensorRT as JetPack has it"
+        raise MissingError("; ".join(told) or none)
+    for line in told:
+        click.echo(f"  {line}", err=True)
+    return targets
 
 
 def _build(
     bundle: Bundle,
     model: ModelEntry,
-    library: Library,
-    device: Device | None,
+    target: Target,
     options: BuildOptions,
     force: bool,
     tell: Any,
 ) -> Outcome:
     start = time.perf_counter()
     files = EngineFiles(bundle=bundle, model=model)
-    engine, kept = files.ensure(bundle.read(model.file), library, device, options, force=force, progress=tell)
+    graph = bundle.read(model.file)
+    engine, kept = files.ensure(graph, target.library, target.device, options, force=force, progress=tell)
     return Outcome(model=model, engine=engine, kept=kept, seconds=time.perf_counter() - start)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from purify_runtime.cli.command import Command
-from purify_runtime.cli.options import engine_options, policy_from
+from purify_runtime.cli.options import Number, engine_options, policy_from
 
 
 @click.command(cls=Command)
@@ -17,7 +17,7 @@ from purify_runtime.cli.options import engine_options, policy_from
 @click.option("--precision", "precisions", multiple=True, help="Check only this precision; may be repeated.")
 @click.option(
     "--min-agreement",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     help="Fraction of golden images on which engine and PyTorch must name the same class; "
     "default 0.995, for bf16 and int8 0.95.",
 )
@@ -25,12 +25,12 @@ from purify_runtime.cli.options import engine_options, policy_from
     "--max-accuracy-drop",
     default=0.01,
     show_default=True,
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     help="How far the engine's accuracy, clean or adversarial, may lie below PyTorch's, as a fraction.",
 )
 @click.option(
     "--max-error",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     help="Largest error of any model's outputs, root mean square, as a fraction of what differs between images; "
     "default 0.0001, on a GPU 0.005, for fp16 0.01, for bf16 and int8 0.1.",
 )
@@ -38,12 +38,12 @@ from purify_runtime.cli.options import engine_options, policy_from
     "--max-flagged-change",
     default=0.02,
     show_default=True,
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     help="How far the fraction of images called suspicious may lie from PyTorch's.",
 )
 @click.option(
     "--max-latency-ms",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     help="Largest median latency of the pipeline at batch 1; default no limit.",
 )
 @click.option(

@@ -1,6 +1,7 @@
 """Options that several commands share: what to ask of a builder, and what may be done about engine files."""
 
 from collections.abc import Callable
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,18 @@ if TYPE_CHECKING:
     from purify_runtime.engines.trt.options import BuildOptions
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Number(click.FloatRange):
+    """A number in a range; `nan`, which compares as lying in every range, is in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.FloatRange`."""
+        number = super().convert(value, param, ctx)
+        if isnan(number):
+            self.fail(f"{value} is no number.", param, ctx)
+        return number
+
 
 _BUILD = (
     click.option("--batch", metavar="MIN,OPT,MAX", help="Batches the engines take; default 1,16,64."),
@@ -83,11 +96,16 @@ def build_options_from(
         workspace_mib=workspace,
         optimization_level=opt_level,
         timing_cache=timing_cache,
-        compute_capabilities=tuple(dict.fromkeys(compute_capabilities)),
+        compute_capabilities=tuple(sorted(set(compute_capabilities), key=_in_order)),
         dla_core=dla,
         version_compatible=version_compatible,
         hardware_compatible=hardware_compatible,
     )
+
+
+def _in_order(capability: str) -> tuple[int, str]:
+    """For sorting: 8.9 comes before 12.0. The same GPUs are the same engine, in whatever order they were asked for."""
+    return len(capability), capability
 
 
 def _batch(text: str) -> tuple[int, int, int]:

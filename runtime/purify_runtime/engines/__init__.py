@@ -2,10 +2,10 @@
 
 import importlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("purify_runtime")
 
 Array = NDArray[np.float32]
+ByHand = Callable[[NDArray[np.uint8]], NDArray[np.int64]]
+"""Images `[N, H, W, C]` to labels `[N]`."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,22 @@ class TensorSpec:
     name: str
     dtype: str
     shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class HostOptions:
+    """How an engine on the CPU spends its cores; one on a GPU has no use for this.
+
+    Attributes:
+        threads: that work on one call; None for what the library takes, as many as there are cores.
+        spinning: when threads without work stay awake: `always`, as ONNX Runtime has it, within a `call`, or `never`.
+            OpenVINO's always sleep.
+        side_by_side: how many calls are to run at once.
+    """
+
+    threads: int | None = None
+    spinning: Literal["always", "call", "never"] = "call"
+    side_by_side: int = 1
 
 
 class Engine(Protocol):
@@ -98,16 +116,31 @@ class HostChain:
 ENGINES: dict[str, str] = {
     "tensorrt": "purify_runtime.engines.tensorrt:TensorRTEngine",
     "rtx": "purify_runtime.engines.rtx:RtxEngine",
+    "onnxruntime-cuda": "purify_runtime.engines.onnxruntime_cuda:OnnxRuntimeCudaEngine",
     "onnxruntime": "purify_runtime.engines.onnxruntime:OnnxRuntimeEngine",
+    "openvino": "purify_runtime.engines.openvino:OpenVinoEngine",
 }
-"""Engine name -> `module:class`, fastest first; the class takes an ONNX graph's bytes, a name for messages, and the
-bundle's engine files.
+"""Engine name -> `module:class`, GPUs first; the class takes an ONNX graph's bytes, a name for messages, the bundle's
+engine files and the host options. Which of those on the CPU is faster depends on the graph and the machine: see
+`purify_runtime.tune`.
 
 The module also has `require()`, which returns its library or raises MissingError.
 """
 
 
-def open_engine(name: str, graph: bytes, *, source: str, files: "EngineFiles | None" = None) -> Engine:
+ON_CPU = ("onnxruntime", "openvino")
+"""Those of ENGINES that run on the CPU."""
+
+
+def open_engine(
+    name: str,
+    graph: bytes,
+    *,
+    source: str,
+    files: "EngineFiles | None" = None,
+    host: HostOptions | None = None,
+    without: Collection[str] = (),
+) -> Engine:
     """Open an engine by name, or for `auto` the first of ENGINES that really loads the graph here.
 
     Args:
@@ -115,6 +148,8 @@ def open_engine(name: str, graph: bytes, *, source: str, files: "EngineFiles | N
         graph: an ONNX model, verified.
         source: what errors call it.
         files: the bundle's engine files of the model, for engines that have such.
+        host: how to spend the CPU's cores; None for the defaults.
+        without: engines that `auto` does not take.
 
     Raises:
         InputError: no engine of this name.
@@ -123,16 +158,16 @@ def open_engine(name: str, graph: bytes, *, source: str, files: "EngineFiles | N
         BundleError: the graph cannot be loaded.
     """
     if name != "auto":
-        return _engine_class(name)(graph, source=source, files=files)
+        return _engine_class(name)(graph, source=source, files=files, host=host)
     reasons: list[str] = []
-    for candidate in ENGINES:
+    for candidate in (candidate for candidate in ENGINES if candidate not in without):
         try:
-            engine = _engine_class(candidate)(graph, source=source, files=files)
+            engine = _engine_class(candidate)(graph, source=source, files=files, host=host)
         except (MissingError, BuildError) as error:
             reasons.append(f"{candidate} {error}")
             continue
         why = f"; not {'; '.join(reasons)}" if reasons else ""
-        logger.info("%s: engine %s on %s, the fastest that works here%s", source, candidate, engine.device, why)
+        logger.info("%s: engine %s on %s, the first that works here%s", source, candidate, engine.device, why)
         return engine
     raise MissingError("no engine works here: " + "; ".join(reasons))
 
@@ -152,6 +187,32 @@ def require_engine() -> None:
         else:
             return
     raise MissingError("no engine works here: " + "; ".join(reasons))
+
+
+def by_hand(name: str, graphs: Sequence[bytes]) -> dict[str, ByHand]:
+    """What one would write by hand with a library's defaults, to be compared with.
+
+    Args:
+        name: one of ON_CPU.
+        graphs: one, or several in a row.
+
+    Returns:
+        Calls by name; those that compute in another precision than the graph's are named `... in PRECISION`.
+
+    Raises:
+        MissingError: the library is not here.
+    """
+    calls: dict[str, ByHand] = _module(name).by_hand(graphs)
+    return calls
+
+
+def is_here(name: str) -> bool:
+    """Whether an engine's library is here and works."""
+    try:
+        _module(name).require()
+    except MissingError:
+        return False
+    return True
 
 
 def _module(name: str) -> Any:

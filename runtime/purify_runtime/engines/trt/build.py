@@ -1,6 +1,7 @@
 """The builder: from an ONNX graph to a serialised engine, for TensorRT and TensorRT for RTX alike."""
 
 import hashlib
+import os
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -9,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from purify_runtime.engines.trt.cudart import Device
 from purify_runtime.engines.trt.fingerprint import Fingerprint
-from purify_runtime.engines.trt.library import RTX_COMPUTE_CAPABILITIES, Library
+from purify_runtime.engines.trt.library import RTX_COMPUTE_CAPABILITIES, TURING, Library
 from purify_runtime.engines.trt.log import Log, logger_for, parser_errors
 from purify_runtime.engines.trt.options import BuildOptions
 from purify_runtime.engines.trt.progress import Progress, interruptible, monitor_for
-from purify_runtime.errors import BuildError, MissingError
+from purify_runtime.errors import BuildError, InputError, MissingError
 from purify_runtime.files import atomic
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     import tensorrt
 
 MEBIBYTE = 2**20
-TURING = "7.5"
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class _Build:
         if core >= builder.num_DLA_cores:
             raise MissingError(
                 f"there is no DLA core {core} here, but {builder.num_DLA_cores}; "
-                "Jetson Orin NX and AGX Orin have DLAs, Orin Nano and Thor have none; leave out --dla"
+                "Orin NX and AGX Orin have DLAs, Orin Nano and Thor have none; purify-build without --dla takes the GPU"
             )
         trt = self.library.trt
         config.default_device_type = trt.DeviceType.DLA
@@ -207,6 +207,8 @@ class _Build:
         if path is None:
             yield
             return
+        if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+            raise InputError(f"the timing cache {path} cannot be written to; expected a file in a folder of yours")
         cache = config.create_timing_cache(_read(path))
         if cache is None or not config.set_timing_cache(cache, False):
             raise BuildError(
@@ -240,3 +242,5 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         return b""
+    except OSError as error:
+        raise InputError(f"the timing cache {path} cannot be read ({error.strerror}); name another file") from error

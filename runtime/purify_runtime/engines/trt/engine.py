@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purify_runtime.engine_files import EngineFiles
-from purify_runtime.engines import Chain, Engine, HostChain, TensorSpec
+from purify_runtime.engines import Chain, Engine, HostChain, HostOptions, TensorSpec
 from purify_runtime.engines.trt.build import build_engine
 from purify_runtime.engines.trt.cudart import Cuda, open_cuda
 from purify_runtime.engines.trt.execution import CLOSED, Executor, Stage
-from purify_runtime.engines.trt.library import Builder, Library, load_library
+from purify_runtime.engines.trt.library import Builder, Library, is_installed, load_library
 from purify_runtime.engines.trt.log import Log, logger_for
 from purify_runtime.engines.trt.options import BuildOptions
 from purify_runtime.errors import BuildError, DeviceError, MissingError
@@ -28,8 +28,13 @@ def require_builder(builder: Builder) -> tuple[Library, Cuda]:
     Raises:
         MissingError: one of the two is not here, or the library has nothing for this GPU.
     """
+    try:
+        cuda = open_cuda()
+    except MissingError:
+        if not is_installed(builder):
+            load_library(builder)  # which tells how to get it
+        raise  # without a GPU it is not loaded: that would take 100 MiB
     library = load_library(builder)
-    cuda = open_cuda()
     known, here = library.compute_capabilities(), cuda.device
     if known and here.compute_capability not in known:
         raise MissingError(
@@ -46,9 +51,10 @@ class TrtEngine:
         graph: an ONNX model, verified.
         source: what messages call it.
         files: the bundle's engine files; None to build in memory, as float32.
+        host: of no use to a GPU.
 
     Raises:
-        MissingError: the library or a GPU is not here, or the engine must be built and may not be.
+        MissingError: the library or a GPU is not here or does not start, or the engine must be built and may not be.
         BuildError: the graph cannot be built, or what was built cannot be loaded.
         BundleError: the graph has more than one input or output.
     """
@@ -56,11 +62,13 @@ class TrtEngine:
     name: str
     builder: ClassVar[Builder]
 
-    def __init__(self, graph: bytes, *, source: str, files: EngineFiles | None = None) -> None:
+    def __init__(
+        self, graph: bytes, *, source: str, files: EngineFiles | None = None, host: HostOptions | None = None
+    ) -> None:
         self._library, self._cuda = require_builder(self.builder)
         self._log = Log()
         self._logger = logger_for(self._library.trt, self._log)  # the runtime does not keep it alive
-        self._runtime: tensorrt.Runtime = self._library.trt.Runtime(self._logger)
+        self._runtime = self._new_runtime()
         stage = Stage.of(self._library, self._load(graph, source, files), source)
         self._stages = [stage]
         self._executor = Executor(self._library, self._cuda, self._stages)
@@ -73,6 +81,16 @@ class TrtEngine:
         except BaseException:
             self.close()
             raise
+
+    def _new_runtime(self) -> "tensorrt.Runtime":
+        try:
+            runtime: tensorrt.Runtime = self._library.trt.Runtime(self._logger)
+        except Exception as error:  # pybind raises TypeError where CUDA cannot be initialised
+            raise MissingError(
+                f"{self._library.title} does not start here: {'; '.join(self._log.errors) or error}; "
+                "purify-doctor tells whether driver, CUDA and TensorRT fit"
+            ) from error
+        return runtime
 
     def _load(self, graph: bytes, source: str, files: EngineFiles | None) -> "tensorrt.ICudaEngine":
         if files is None:

@@ -255,12 +255,17 @@ class _Plan:
             self._cuda.begin_capture(self._stream)
             try:
                 self._enqueue()
-            finally:
-                graph = self._cuda.end_capture(self._stream)
+            except BaseException:  # what was recorded is not all
+                _quietly(self._discard_capture, self._stream)
+                raise
+            graph = self._cuda.end_capture(self._stream)
         except DeviceError as error:
             logger.info("no CUDA graph for a batch of %d: %s", self._size, error)
             return None
         return graph
+
+    def _discard_capture(self, stream: int) -> None:
+        self._cuda.destroy_graph(self._cuda.end_capture(stream))
 
     def close(self) -> None:
         """Give back the graph, then the contexts that it was captured from."""

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import platform
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ RTX_COMPUTE_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
 """What TensorRT for RTX builds for unless told otherwise. Turing (7.5) is left out: there it has no float32 matrix
 products, so that most classifiers in float32 cannot be built."""
 
+TURING = "7.5"
 TYPED = ("fp32", "fp16", "bf16", "int8")
 
 
@@ -138,40 +140,46 @@ class Library:
         """
         features = self.features
         if precision not in features.precisions:
-            raise InputError(f"{self.title} builds no {precision} graphs; it builds {', '.join(features.precisions)}")
+            works = ", ".join(features.precisions)
+            raise InputError(f"{self.title} builds no {precision} graphs, but {works}; leave {precision} out")
         asked = {
-            "a DLA": (options.dla_core is not None, features.dla, _DLA),
-            "a version compatible engine": (options.version_compatible, features.compatible, _TENSORRT),
-            "a hardware compatible engine": (options.hardware_compatible, features.compatible, _AHEAD),
-            "a timing cache": (options.timing_cache is not None, features.timing_cache, _TENSORRT),
-            "a choice of compute capabilities": (
+            "DLA": (options.dla_core is not None, features.dla, _DLA),
+            "version compatible engines": (options.version_compatible, features.compatible, _TENSORRT),
+            "hardware compatible engines": (options.hardware_compatible, features.compatible, _AHEAD),
+            "timing cache": (options.timing_cache is not None, features.timing_cache, _TENSORRT),
+            "choice of compute capabilities": (
                 bool(options.compute_capabilities),
                 features.compute_capabilities,
-                "TensorRT builds for the GPU at hand; --targets rtx takes compute capabilities",
+                _AT_HAND,
             ),
         }
         for what, (wanted, there, advice) in asked.items():
             if wanted and not there:
-                raise InputError(f"{self.title} has no way to make {what}; {advice}")
+                raise InputError(f"{self.title} has no {what}; {advice}")
         if options.dla_core is not None:
             self._refuse_dla(precision)
-        self._refuse_capabilities(options.compute_capabilities)
+        self._refuse_capabilities(options.compute_capabilities, precision)
 
     def _refuse_dla(self, precision: str) -> None:
         able = ("fp16",) if self.features.precision_flags or self.features.dla_typed_by_flags else ("fp16", "int8")
         if precision not in able:
             raise InputError(
                 f"{self.title} runs {' and '.join(able)} graphs on a DLA, not {precision}; "
-                f"export with --{able[0]}, or leave out --dla"
+                f"export with --{able[0]} (purify-build: --precision {able[0]}), or leave out --dla"
             )
 
-    def _refuse_capabilities(self, capabilities: tuple[str, ...]) -> None:
+    def _refuse_capabilities(self, capabilities: tuple[str, ...], precision: str) -> None:
         known = self.compute_capabilities()
         unknown = [capability for capability in capabilities if capability not in known]
         if unknown:
             raise InputError(
                 f"{self.title} does not build for compute capability {', '.join(unknown)}, but for {', '.join(known)}; "
-                "Jetsons and data centre GPUs of 9.0 and later need --targets tensorrt"
+                "Jetsons and data centre GPUs of 9.0 and later need TensorRT"
+            )
+        if precision == "bf16" and TURING in capabilities:
+            raise InputError(
+                f"GPUs of compute capability {TURING} have no bf16, those from 8.0 on do; leave out {TURING}, or bf16 "
+                f"(purify-build: --precision fp16)"
             )
 
     def compute_capabilities(self) -> list[str]:
@@ -182,9 +190,17 @@ class Library:
         return [f"{name[2:-1]}.{name[-1]}" for name in sorted(names, key=lambda name: int(name[2:]))]
 
 
-_TENSORRT = "--targets tensorrt does"
+_TENSORRT = "TensorRT has (--targets tensorrt; purify-build: --engine tensorrt)"
+_AT_HAND = "it builds for the GPU at hand; TensorRT for RTX has (--targets rtx; purify-build: --engine rtx)"
 _AHEAD = "TensorRT for RTX builds for several GPUs by --compute-capability, TensorRT by --hardware-compatible"
 _DLA = "TensorRT 8.6, 10.1 to 10.7, and 11.4.1 or later on an Orin have; without --dla it runs on the GPU"
+
+
+def is_installed(builder: Builder) -> bool:
+    """Whether a builder's library is there, as far as can be told without loading it."""
+    if builder in sys.modules:
+        return sys.modules[builder] is not None
+    return importlib.util.find_spec(builder) is not None
 
 
 def load_library(builder: Builder) -> Library:

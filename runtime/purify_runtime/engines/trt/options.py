@@ -11,7 +11,11 @@ import msgspec
 from purify_runtime.errors import InputError
 
 BATCH = (1, 16, 64)
+MAX_BATCH = 2**16
+MAX_WORKSPACE_MIB = 2**20  # 1 TiB
 MAX_OPTIMIZATION_LEVEL = 5
+FLAGS = ("workspace_mib", "optimization_level", "dla_core", "version_compatible", "hardware_compatible")
+"""The options other than the batch and the GPU that shape an engine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +47,14 @@ class BuildOptions:
 
     def __post_init__(self) -> None:
         least, usual, most = self.batch
-        if not 1 <= least <= usual <= most:
-            raise InputError(f"batch {least},{usual},{most}: expected 1 <= MIN <= OPT <= MAX, 1,16,64 say")
-        for name, value, lowest in (("workspace", self.workspace_mib, 1), ("DLA core", self.dla_core, 0)):
-            if value is not None and value < lowest:
-                raise InputError(f"{name} {value}: expected {lowest} or more")
+        if not 1 <= least <= usual <= most <= MAX_BATCH:
+            raise InputError(
+                f"batch {least},{usual},{most}: expected 1 <= MIN <= OPT <= MAX <= {MAX_BATCH}, 1,16,64 say"
+            )
+        if self.workspace_mib is not None and not 1 <= self.workspace_mib <= MAX_WORKSPACE_MIB:
+            raise InputError(f"workspace {self.workspace_mib}: expected 1 to {MAX_WORKSPACE_MIB} MiB")
+        if self.dla_core is not None and self.dla_core < 0:
+            raise InputError(f"DLA core {self.dla_core}: expected 0 or more")
         level = self.optimization_level
         if level is not None and not 0 <= level <= MAX_OPTIMIZATION_LEVEL:
             raise InputError(f"optimisation level {level}: expected 0 to {MAX_OPTIMIZATION_LEVEL}")
@@ -55,12 +62,11 @@ class BuildOptions:
             if not re.fullmatch(r"[1-9]\d?\.\d", capability):
                 raise InputError(f"compute capability {capability!r}: expected MAJOR.MINOR, 8.6 say")
         if self.dla_core is not None and least != most:
-            raise InputError(f"a DLA takes one batch size only: expected batch {most},{most},{most} with DLA core")
+            raise InputError(f"batch {least},{usual},{most}: a DLA takes one batch size only, expected 1,1,1 say")
 
     def flags(self) -> dict[str, Any]:
         """What else than the batch and the GPU shapes the engine; part of its fingerprint."""
-        names = ("workspace_mib", "optimization_level", "dla_core", "version_compatible", "hardware_compatible")
-        values = {name: getattr(self, name) for name in names}
+        values = {name: getattr(self, name) for name in FLAGS}
         return {name: value for name, value in values.items() if value is not None and value is not False}  # 0 counts
 
     @classmethod
@@ -70,6 +76,9 @@ class BuildOptions:
         Raises:
             InputError: not options of this purify-edge.
         """
+        unknown = [name for name in flags if name not in FLAGS]
+        if unknown:  # a manifest may say anything
+            raise InputError(f"the engine's flags cannot be read: {unknown[0]!r} is none of {', '.join(FLAGS)}")
         try:
             return msgspec.convert({"batch": batch, **flags}, cls)
         except msgspec.ValidationError as error:

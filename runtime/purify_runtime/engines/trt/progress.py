@@ -71,22 +71,26 @@ def interruptible(work: Callable[[], Any], cancelled: threading.Event) -> Any:
     """
     done: list[Any] = []
     errors: list[BaseException] = []
-    finished = threading.Event()
+    begin, finished = threading.Event(), threading.Event()
 
     def run() -> None:
+        begin.wait()
         try:
-            done.append(work())
+            if not cancelled.is_set():
+                done.append(work())
         except BaseException as error:  # handed on to the thread that waits
             errors.append(error)
         finally:
             finished.set()
 
-    threading.Thread(target=run, name="purify-build", daemon=True).start()
+    threading.Thread(target=run, name="purify-build", daemon=True).start()  # interrupted in here, it never begins
     try:  # not by Thread.join: until Python 3.13 an interrupted one takes a running thread for ended
+        begin.set()
         while not finished.wait(0.1):
             pass
     except KeyboardInterrupt:
         cancelled.set()
+        begin.set()
         finished.wait()
         raise
     if errors:

@@ -1,0 +1,116 @@
+"""Who is timed: our pipeline, its engines alone, the same by hand, and whatever an installed package adds."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purify_runtime.bundle import Bundle
+from purify_runtime.engines import ON_CPU, by_hand
+from purify_runtime.errors import MissingError
+from purify_runtime.images import as_batch
+from purify_runtime.pipeline import Pipeline, in_batches
+
+Images = NDArray[np.uint8]
+Call = Callable[[Images], object]
+
+LABELS, PREDICT, SCORED = "labels", "predict", "predict, scored"
+BARE_LABELS, BARE_PREDICT = "labels: engine alone", "predict: engine alone"
+SGEMM = "sgemm"
+SGEMM_SIZE = 768
+HAND = "by hand: "
+EAGER, COMPILED = "PyTorch", "torch.compile"
+GROUP = "purify_edge.contestants"
+"""The entry points by which a package adds contestants: functions of a run's name, to names and calls."""
+
+
+@dataclass
+class Contestants:
+    """Calls by name, images uint8 `[N, H, W, C]` in.
+
+    Attributes:
+        calls: what is timed.
+        not_run: who is left out, and why.
+        settings: what the pipeline runs, in words.
+    """
+
+    calls: dict[str, Call] = field(default_factory=dict)
+    not_run: dict[str, str] = field(default_factory=dict)
+    settings: str = ""
+
+
+def gather(
+    path: Path, precision: str, engine: str, run: str | None, stack: ExitStack, *, hand: tuple[str, ...] = ON_CPU
+) -> Contestants:
+    """Open everyone.
+
+    Args:
+        path: the bundle.
+        precision: of its models.
+        engine: of the pipeline.
+        run: whose networks PyTorch is to run; None for no such contestants.
+        stack: closes them.
+        hand: libraries to use by hand.
+
+    Raises:
+        BundleError, InputError, MissingError, BuildError: see `Pipeline.load`.
+        MissingError: `run` is given and no package adds contestants.
+    """
+    found = Contestants()
+    found.calls = dict(_ours(path, precision, engine, stack, found))
+    bundle = Bundle.open(path)
+    chained = [bundle.read(bundle.model(role, precision).file) for role in ("purifier", "classifier")]
+    composed = [bundle.read(bundle.model("defended", precision).file)]
+    for library in hand:
+        try:
+            for title, graphs in (("composed", composed), ("chained", chained)):
+                for name, call in by_hand(library, graphs).items():
+                    found.calls[f"{HAND}{name}, {title}"] = call
+        except MissingError as error:
+            found.not_run[f"{HAND}{library}"] = str(error)
+    if run is None:
+        found.not_run |= dict.fromkeys((EAGER, COMPILED), "no --run")
+    else:
+        found.calls |= _added(run)
+    matrix = np.random.default_rng(0).random((SGEMM_SIZE, SGEMM_SIZE), np.float32)
+    found.calls[SGEMM] = lambda _: matrix @ matrix
+    return found
+
+
+def _ours(path: Path, precision: str, engine: str, stack: ExitStack, found: Contestants) -> Iterator[tuple[str, Call]]:
+    pipeline = stack.enter_context(Pipeline.load(path, engine=engine, precision=precision, suspicion=False))
+    found.settings = pipeline.settings
+    yield LABELS, pipeline.labels
+    yield PREDICT, pipeline.predict
+    scored = stack.enter_context(Pipeline.load(path, engine=engine, precision=precision))
+    if scored.suspicion:
+        yield SCORED, scored.predict
+    chain, floats = pipeline.chain, {}
+
+    def prepared(images: Images) -> NDArray[np.float32]:
+        if len(images) not in floats:
+            floats[len(images)] = as_batch(images, pipeline.input)
+        return floats[len(images)]
+
+    yield BARE_LABELS, lambda images: in_batches(chain.last, prepared(images))
+    yield (
+        BARE_PREDICT,
+        lambda images: [chain.run(prepared(images)[start : start + 64]) for start in range(0, len(images), 64)],
+    )
+
+
+def _added(run: str) -> Mapping[str, Call]:
+    added: dict[str, Call] = {}
+    for entry in entry_points(group=GROUP):
+        try:
+            contestants: Callable[[str], Mapping[str, Call]] = entry.load()
+        except ImportError as error:
+            raise MissingError(f"--run needs 'train': pip install 'purify-edge[train]' ({error})") from error
+        added |= contestants(run)
+    if not added:
+        raise MissingError("--run needs 'train': pip install 'purify-edge[train]' (no package adds contestants)")
+    return added

@@ -1,0 +1,83 @@
+"""Rounds: every contestant once a round, A B C A B C ..., so that the machine's drift hits all alike."""
+
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purify_runtime.bench.rows import Row
+
+Call = Callable[[NDArray[np.uint8]], object]
+SETTLE_S = 0.04
+"""Before each contestant's turn: the threads of the one before stay awake for a while (OpenBLAS's for 30 ms), and
+would take its cores."""
+CALLS = {1: 10}
+"""Calls in a row that a contestant makes a round, by batch; 1 where it says nothing."""
+WARMUP = 3
+ROUND_S = 0.15
+"""Before each round: the matrix product that ends one keeps its threads awake the longest."""
+
+
+def measure(
+    calls: Mapping[str, Call], images: NDArray[np.uint8], *, rounds: int, budget_s: float, reference: str
+) -> list[Row]:
+    """Time every contestant on a batch, a row each.
+
+    Args:
+        calls: contestants by name.
+        images: the batch, uint8 `[N, H, W, C]`.
+        rounds: at most; there are fewer where `budget_s` seconds are over before, but at least three.
+        budget_s: see there.
+        reference: whose time the ratios are to.
+    """
+    batch = len(images)
+    in_a_row = CALLS.get(batch, 1)
+    for call in calls.values():
+        for _ in range(WARMUP):
+            call(images)
+    times_ms: dict[str, list[float]] = {name: [] for name in calls}
+    deadline = time.monotonic() + budget_s
+    for turn in range(rounds):
+        if turn >= 3 and time.monotonic() > deadline:
+            break
+        time.sleep(ROUND_S)
+        for name, call in calls.items():
+            times_ms[name].append(_turn(call, images, in_a_row))
+    return [_row(name, batch, in_a_row, values, times_ms[reference]) for name, values in times_ms.items()]
+
+
+def _turn(call: Call, images: NDArray[np.uint8], in_a_row: int) -> float:
+    time.sleep(SETTLE_S)
+    call(images)
+    times = []
+    for _ in range(in_a_row):
+        start = time.perf_counter_ns()
+        call(images)
+        times.append((time.perf_counter_ns() - start) / 1e6)
+    return float(np.median(times))
+
+
+def _row(name: str, batch: int, calls: int, values: list[float], reference: list[float]) -> Row:
+    low, ratio, high = ratios(values, reference)
+    p50, p90 = (float(value) for value in np.percentile(values, [50, 90]))
+    return Row(
+        contestant=name,
+        batch=batch,
+        n=len(values),
+        calls=calls,
+        p50_ms=p50,
+        p90_ms=p90,
+        ratio=ratio,
+        ratio_quartiles=(low, high),
+        ms_per_image=p50 / batch,
+        rounds_ms=tuple(values),
+    )
+
+
+def ratios(
+    values: list[float] | tuple[float, ...], others: list[float] | tuple[float, ...]
+) -> tuple[float, float, float]:
+    """The lower quartile, the median and the upper quartile of the ratios round by round."""
+    low, middle, high = np.percentile(np.array(values) / np.array(others), [25, 50, 75])
+    return float(low), float(middle), float(high)

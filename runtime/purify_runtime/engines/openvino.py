@@ -1,0 +1,185 @@
+"""OpenVINO on the CPU."""
+
+import re
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purify_runtime.engine_files import EngineFiles
+from purify_runtime.engines import ByHand, Chain, Engine, HostChain, HostOptions, TensorSpec
+from purify_runtime.errors import BundleError, MissingError
+
+Array = NDArray[np.float32]
+DEVICE = "CPU"
+FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
+"""Precision is the graph's alone: where the CPU has it, OpenVINO would compute in bfloat16."""
+# How an ONNX graph names another file for its weights: the key `location` (protobuf's field 1, length 8).
+EXTERNAL_WEIGHTS = re.compile(rb"\x0a(?:\x08|\x88\x80*\x00)location")
+
+
+def require() -> Any:
+    """OpenVINO, imported.
+
+    Raises:
+        MissingError: it is not installed.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingError(f"needs 'openvino': pip install 'purify-edge[openvino]' ({error})") from error
+    return openvino
+
+
+class OpenVinoEngine:
+    """A model compiled for the CPU, with the hint for low latency. It has no use for engine files, and writes none.
+
+    Raises:
+        MissingError: openvino is not installed.
+        BundleError: the graph cannot be loaded.
+    """
+
+    name = "openvino"
+    device = "cpu"
+
+    def __init__(
+        self, graph: bytes, *, source: str, files: EngineFiles | None = None, host: HostOptions | None = None
+    ) -> None:
+        openvino = require()
+        self.version: str = openvino.__version__.partition("-")[0]
+        self._tensor: Any = openvino.Tensor
+        if EXTERNAL_WEIGHTS.search(graph):  # OpenVINO would read them; only what the manifest lists is verified
+            raise BundleError(f"OpenVINO cannot load {source}: it has weights in other files; export the bundle again")
+        try:
+            core = openvino.Core()
+            model = core.read_model(graph)
+            if len(model.inputs) != 1 or len(model.outputs) != 1:
+                raise BundleError(f"{source} must have one input and one output; export the bundle again")
+            self._model: Any = core.compile_model(model, DEVICE, properties(host or HostOptions()))
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise BundleError(f"OpenVINO cannot load {source}: {reason}; export the bundle again") from error
+        self.input_spec, self.output_spec = _spec(self._model.inputs[0]), _spec(self._model.outputs[0])
+        self._idle: list[Any] = []  # requests that no thread uses; append and pop are atomic
+
+    def borrow(self) -> Any:
+        """An infer request for the calling thread alone, until it is given back."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._model.create_infer_request()
+
+    def give_back(self, request: Any) -> None:
+        """Let others have the request."""
+        self._idle.append(request)
+
+    def as_tensor(self, x: Array) -> Any:
+        """A tensor that shares the array's memory."""
+        return self._tensor(x, shared_memory=True)
+
+    def run(self, x: Array) -> Array:
+        """See `Engine.run`."""
+        request = self.borrow()
+        try:
+            output: Array = infer(request, self.as_tensor(x)).data.copy()
+            return output
+        finally:
+            self.give_back(request)
+
+    def then(self, other: Engine) -> Chain:
+        """See `Engine.then`: the second reads the first's output where it lies."""
+        return SharedChain(self, other) if isinstance(other, OpenVinoEngine) else HostChain(self, other)
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._idle.clear()
+        self._model = None
+
+    def __enter__(self) -> "OpenVinoEngine":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class SharedChain:
+    """Two models in a row, by way of one tensor."""
+
+    def __init__(self, first: OpenVinoEngine, second: OpenVinoEngine) -> None:
+        self._first, self._second = first, second
+
+    def run(self, x: Array) -> tuple[Array, Array]:
+        """See `Chain.run`."""
+        one, two = self._first.borrow(), self._second.borrow()
+        try:
+            between = infer(one, self._first.as_tensor(x))
+            last = infer(two, between).data.copy()
+            return between.data.copy(), last
+        finally:
+            self._first.give_back(one)
+            self._second.give_back(two)
+
+    def last(self, x: Array) -> Array:
+        """See `Chain.last`."""
+        one, two = self._first.borrow(), self._second.borrow()
+        try:
+            last: Array = infer(two, infer(one, self._first.as_tensor(x))).data.copy()
+            return last
+        finally:
+            self._first.give_back(one)
+            self._second.give_back(two)
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def by_hand(graphs: Sequence[bytes]) -> dict[str, ByHand]:
+    """See `purify_runtime.engines.by_hand`: in float32, and in what OpenVINO takes where it is not told."""
+    core = require().Core()
+    plain = [core.compile_model(core.read_model(graph), DEVICE) for graph in graphs]
+    taken = plain[0].get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    if taken == "f32":
+        return {"openvino": _labels_by(plain)}
+    told = [core.compile_model(core.read_model(graph), DEVICE, FLOAT32) for graph in graphs]
+    return {"openvino": _labels_by(told), f"openvino in {taken}": _labels_by(plain)}
+
+
+def _labels_by(models: Sequence[Any]) -> ByHand:
+    def run(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+        x = np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32) / 255
+        for model in models:
+            x = model(x)[0]
+        labels: NDArray[np.int64] = x.argmax(axis=1)
+        return labels
+
+    return run
+
+
+def infer(request: Any, tensor: Any) -> Any:
+    """The output tensor, valid until the request runs again."""
+    request.set_input_tensor(tensor)
+    request.infer()
+    return request.get_output_tensor()
+
+
+def properties(host: HostOptions) -> dict[str, Any]:
+    """OpenVINO's properties for the host options."""
+    chosen: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        **FLOAT32,
+        "ENABLE_CPU_PINNING": False,  # a thread that may not leave its core waits there for whoever else uses it
+    }
+    if host.threads is not None:
+        chosen["INFERENCE_NUM_THREADS"] = host.threads * host.side_by_side
+    if host.side_by_side > 1:
+        chosen["NUM_STREAMS"] = host.side_by_side
+    return chosen
+
+
+def _spec(port: Any) -> TensorSpec:
+    shape = tuple(size.get_length() if size.is_static else None for size in port.partial_shape)
+    return TensorSpec(port.any_name, port.element_type.to_dtype().name, shape)

@@ -1,0 +1,65 @@
+"""What tuning found, remembered in this user's cache: for a device, its engines' versions, and a bundle's models."""
+
+import hashlib
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+
+from purify_runtime.engines import ON_CPU
+from purify_runtime.files import atomic
+from purify_runtime.manifest import Manifest
+from purify_runtime.report import environment
+from purify_runtime.trust import user_folder
+from purify_runtime.tune import BATCHES, TABLE, Setting, candidates, cores
+
+PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "numpy")
+
+
+def recall(manifest: Manifest, precision: str) -> dict[int, Setting] | None:
+    """What was found before; None where nothing was, or what is remembered cannot be used."""
+    try:
+        content = _path(manifest, precision).read_bytes()
+        choices = msgspec.json.decode(content, type=dict[int, Setting])
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    known = candidates(ON_CPU, cores())
+    usable = all(msgspec.structs.replace(setting, graph="composed") in known for setting in choices.values())
+    return choices if usable and set(choices) == set(BATCHES) else None
+
+
+def remember(manifest: Manifest, precision: str, choices: Mapping[int, Setting]) -> str:
+    """Keep what was found, for the next time; what to tell of it. Where it cannot be written, it is found again."""
+    try:
+        path = _path(manifest, precision)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with atomic(path) as temporary:
+            temporary.write_bytes(msgspec.json.encode(choices))
+    except OSError as error:
+        return f"cannot remember that ({error.strerror or error}), so it will be tuned again"
+    return f"remembered in {path}"
+
+
+def _path(manifest: Manifest, precision: str) -> Path:
+    """Where it is kept: the name tells what it holds for, so that nothing stale is ever found.
+
+    Raises:
+        FileNotFoundError: the user has no home.
+    """
+    machine = environment({})
+    about = {
+        "models": [[model.role, model.file.sha256] for model in manifest.models if model.precision == precision],
+        "machine": [machine["processor"], machine["machine"], machine["system"], cores()],
+        "versions": [_version(package) for package in PACKAGES],
+        "table": TABLE,
+    }
+    name = hashlib.sha256(msgspec.json.encode(about)).hexdigest()[:32]
+    return user_folder("XDG_CACHE_HOME", ".cache") / "tuned" / f"{name}.json"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

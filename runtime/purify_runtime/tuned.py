@@ -1,0 +1,212 @@
+"""Engines as tuned: the size of a batch decides what runs it; what that takes is opened when it is first used."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from threading import RLock
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purify_runtime.bundle import Bundle
+from purify_runtime.engines import ON_CPU, Chain, Engine, HostChain, HostOptions, TensorSpec, is_here
+from purify_runtime.errors import MissingError
+from purify_runtime.pipeline import open_model
+from purify_runtime.tune import BATCHES, BUDGET_S, Setting, candidates, cores, nearest, tune
+from purify_runtime.tune_cache import recall, remember
+
+logger = logging.getLogger("purify_runtime")
+
+Array = NDArray[np.float32]
+PART = 4
+"""Images a call where calls run at once: their tensors stay in a core's cache."""
+
+
+def open_tuned(bundle: Bundle, precision: str) -> "tuple[TunedEngine, TunedEngine]":
+    """Purifier and classifier of a bundle as tuned for this machine's CPU, now or earlier.
+
+    Raises:
+        BundleError, MissingError: see `open_model`.
+    """
+    pair = Pair(bundle, precision)
+    try:
+        remembered = recall(bundle.manifest, precision)
+        if remembered is not None and pair.adopt(remembered):
+            logger.info("as tuned for this machine: %s", pair.told())
+        else:
+            _tune(pair, bundle, precision)
+        return TunedEngine(pair, "purifier"), TunedEngine(pair, "classifier")
+    except BaseException:
+        pair.close()
+        raise
+
+
+def _tune(pair: "Pair", bundle: Bundle, precision: str) -> None:
+    start = time.monotonic()
+    names = candidates([name for name in ON_CPU if is_here(name)], cores())
+    contract = bundle.manifest.input
+    found = tune(
+        lambda setting: pair.route("logits", setting),
+        names,
+        (contract.channels, contract.height, contract.width),
+        budget_s=BUDGET_S - (time.monotonic() - start),
+    )
+    pair.adopt({batch: best.setting for batch, best in found.items()})
+    kept = remember(bundle.manifest, precision, pair.choices)
+    logger.info("tuned in %.1f s: %s; %s", time.monotonic() - start, pair.told(), kept)
+
+
+class Pair:
+    """A bundle's models of one precision, and the setting for each size of batch.
+
+    Attributes:
+        choices: size of batch -> setting.
+    """
+
+    def __init__(self, bundle: Bundle, precision: str) -> None:
+        self._bundle, self._precision = bundle, precision
+        self.choices: dict[int, Setting] = {}
+        self._lock = RLock()
+        self._engines: dict[tuple[str, str, HostOptions], Engine] = {}
+        self._routes: dict[tuple[str, int], Callable[[Array], Any]] = {}
+        self._pool: ThreadPoolExecutor | None = None
+
+    def adopt(self, choices: Mapping[int, Setting]) -> bool:
+        """Take settings, open what one image needs, close what nothing needs; whether their engines are here."""
+        with self._lock:
+            self.choices = dict(choices)
+            self._routes.clear()
+            used = {(setting.engine, setting.host) for setting in choices.values()}
+            for key in [key for key in self._engines if key[1:] not in used]:
+                self._engines.pop(key).close()
+            try:
+                self.at("both", 1)
+            except MissingError:
+                return False
+            return True
+
+    def told(self) -> str:
+        """The settings, in words."""
+        return "; ".join(f"batch {batch}: {setting}" for batch, setting in self.choices.items())
+
+    def at(self, what: str, batch: int) -> Callable[[Array], Any]:
+        """What runs a batch of this size; see `route`."""
+        route = self._routes.get((what, batch))
+        if route is None:
+            with self._lock:
+                route = self.route(what, self.choices[nearest(batch, tuple(self.choices))])
+                self._routes[what, batch] = route
+        return route
+
+    def route(self, what: str, setting: Setting) -> Callable[[Array], Any]:
+        """What runs a batch by a setting.
+
+        Args:
+            what: `purifier`, `classifier`; `both` for the purified images and the logits, `logits` for those alone.
+            setting: how.
+        """
+        if what == "logits" and setting.graph == "composed":
+            run: Callable[[Array], Any] = self.engine("defended", setting).run
+        elif what in ("both", "logits"):
+            chain = self.engine("purifier", setting).then(self.engine("classifier", setting))
+            run = chain.run if what == "both" else chain.last
+        else:
+            run = self.engine(what, setting).run
+        return partial(_in_parts, self._workers(), run) if setting.workers > 1 else run
+
+    def engine(self, role: str, setting: Setting) -> Engine:
+        """A model in a setting's engine, opened once."""
+        key = (role, setting.engine, setting.host)
+        with self._lock:
+            if key not in self._engines:
+                self._engines[key] = open_model(self._bundle, role, self._precision, setting.engine, host=setting.host)
+            return self._engines[key]
+
+    def _workers(self) -> ThreadPoolExecutor:
+        with self._lock:
+            self._pool = self._pool or ThreadPoolExecutor(cores(), thread_name_prefix="purify")
+            return self._pool
+
+    def close(self) -> None:
+        """Close every engine."""
+        with self._lock:
+            if self._pool:
+                self._pool.shutdown()
+            self._routes.clear()
+            while self._engines:
+                self._engines.popitem()[1].close()
+
+
+def _in_parts(pool: ThreadPoolExecutor, run: Callable[[Array], Any], x: Array) -> Any:
+    """Run parts of a batch at once; a core that something else keeps busy takes fewer of them."""
+    if len(x) <= PART:
+        return run(x)
+    results: Sequence[Any] = list(pool.map(run, [x[start : start + PART] for start in range(0, len(x), PART)]))
+    if isinstance(results[0], tuple):
+        return tuple(np.concatenate(outputs) for outputs in zip(*results, strict=True))
+    return np.concatenate(results)
+
+
+class TunedEngine:
+    """A model of a pair, each batch run by what its size was tuned for. A context manager; see `Engine`."""
+
+    device = "cpu"
+
+    def __init__(self, pair: Pair, role: str) -> None:
+        self.pair, self._role = pair, role
+        single = pair.engine(role, pair.choices[BATCHES[0]])
+        self.name, self.version = single.name, single.version
+        self.input_spec: TensorSpec = single.input_spec
+        self.output_spec: TensorSpec = single.output_spec
+
+    @property
+    def settings(self) -> str:
+        """What runs which batch, in words."""
+        return self.pair.told()
+
+    def run(self, x: Array) -> Array:
+        """See `Engine.run`."""
+        output: Array = self.pair.at(self._role, len(x))(x)
+        return output
+
+    def then(self, other: Engine) -> Chain:
+        """See `Engine.then`."""
+        if isinstance(other, TunedEngine) and other.pair is self.pair:
+            return TunedChain(self.pair)
+        return HostChain(self, other)
+
+    def close(self) -> None:
+        """Close the pair's engines, this and the others."""
+        self.pair.close()
+
+    def __enter__(self) -> "TunedEngine":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class TunedChain:
+    """Purifier and classifier of a pair; see `Chain`."""
+
+    def __init__(self, pair: Pair) -> None:
+        self._pair = pair
+
+    def run(self, x: Array) -> tuple[Array, Array]:
+        """See `Chain.run`."""
+        purified, logits = self._pair.at("both", len(x))(x)
+        return purified, logits
+
+    def last(self, x: Array) -> Array:
+        """See `Chain.last`: by the composed graph, where that is faster."""
+        logits: Array = self._pair.at("logits", len(x))(x)
+        return logits
+
+    def close(self) -> None:
+        """Nothing to free beside the engines."""

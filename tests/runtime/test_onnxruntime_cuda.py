@@ -1,0 +1,136 @@
+"""ONNX Runtime's CUDA engine: its bindings, for real, on the CPU provider; the rest of it where there is a GPU."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from purify_runtime.bundle import Bundle
+from purify_runtime.engines import Chain, open_engine
+from purify_runtime.engines.onnxruntime_cuda import CAPTURED_BATCHES, NO_GRAPH, OnnxRuntimeCudaEngine, keep
+from purify_runtime.errors import BuildError, DeviceError, MissingError
+from purify_runtime.golden import GoldenSplit, load_golden
+from purify_runtime.images import as_batch
+
+onnxruntime = pytest.importorskip("onnxruntime")
+HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers() and Path("/dev/nvidiactl").exists()
+on_gpu = pytest.mark.skipif(not HAS_CUDA, reason="no GPU for ONNX Runtime here")
+
+
+class OnCpu(OnnxRuntimeCudaEngine):
+    """The same bindings to memory of the host."""
+
+    provider = ("CPUExecutionProvider", {})
+    settings = ()
+    memory = "cpu"
+
+    def _require(self) -> Any:
+        return onnxruntime
+
+
+@pytest.fixture(scope="module")
+def graphs(bundle_path: Path) -> dict[str, bytes]:
+    bundle = Bundle.open(bundle_path)
+    return {role: bundle.read(bundle.model(role, "fp32").file) for role in ("purifier", "classifier")}
+
+
+@pytest.fixture(scope="module")
+def split(bundle_path: Path) -> GoldenSplit:
+    return load_golden(Bundle.open(bundle_path))["adversarial"]
+
+
+@pytest.fixture(scope="module")
+def x(bundle_path: Path, split: GoldenSplit) -> Any:
+    return as_batch(split.images, Bundle.open(bundle_path).manifest.input)
+
+
+@pytest.fixture(params=[OnCpu, pytest.param(OnnxRuntimeCudaEngine, marks=[pytest.mark.gpu, on_gpu])])
+def engine_class(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+BATCHES = (1, 7, 2, 64, 3, 5, 1, 9)  # more sizes than graphs are kept for
+
+
+def test_every_size_of_batch_gives_the_references_numbers(engine_class: Any, graphs: Any, split: Any, x: Any) -> None:
+    with engine_class(graphs["purifier"], source="p") as engine:
+        outputs = [engine.run(x[:batch]) for batch in BATCHES]
+        again = [engine.run(x[batch : 2 * batch]) for batch in BATCHES]
+        assert len(engine._kept) == CAPTURED_BATCHES
+    for batch, output, second in zip(
+        BATCHES, outputs, again, strict=True
+    ):  # after all the runs: none wrote into another
+        np.testing.assert_allclose(output, split.purified[:batch], atol=1e-5)
+        np.testing.assert_allclose(second, split.purified[batch : 2 * batch], atol=1e-5)
+
+
+def test_the_second_reads_where_the_first_wrote(engine_class: Any, graphs: Any, split: Any, x: Any) -> None:
+    with (
+        engine_class(graphs["purifier"], source="p") as first,
+        engine_class(graphs["classifier"], source="c") as second,
+    ):
+        chain: Chain = first.then(second)
+        for batch in BATCHES:
+            purified, logits = chain.run(x[:batch])
+            np.testing.assert_allclose(purified, split.purified[:batch], atol=1e-5)
+            np.testing.assert_allclose(logits, split.defended[:batch], atol=1e-4)
+            np.testing.assert_array_equal(chain.last(x[:batch]), logits)
+        one, two = chain._kept[1]  # type: ignore[attr-defined]
+        assert two._input.data_ptr() == one.output.data_ptr()
+        chain.close()
+
+
+def test_threads_take_turns(engine_class: Any, graphs: Any, split: Any, x: Any) -> None:
+    with ThreadPoolExecutor(4) as pool, engine_class(graphs["purifier"], source="p") as engine:
+        starts = [start for start in range(60) for _ in range(2)]
+        for start, output in zip(starts, pool.map(lambda i: engine.run(x[i : i + 3]), starts), strict=True):
+            np.testing.assert_allclose(output, split.purified[start : start + 3], atol=1e-5)
+
+
+def test_a_closed_engine_says_so(engine_class: Any, graphs: Any, x: Any) -> None:
+    engine = engine_class(graphs["purifier"], source="p")
+    engine.close()
+    with pytest.raises(DeviceError, match="closed"):
+        engine.run(x[:1])
+
+
+def test_images_of_another_size_are_refused_before_the_device_sees_them(graphs: Any) -> None:
+    with OnCpu(graphs["purifier"], source="p") as engine, pytest.raises((DeviceError, RuntimeError)):
+        engine.run(np.zeros((1, 1, 5, 5), np.float32))
+
+
+def test_each_captured_size_has_a_graph_of_its_own_and_the_rest_none() -> None:
+    kept: dict[int, int] = {}
+    numbers = [keep(kept, batch, lambda graph: graph) for batch in (8, 1, 8, 2, 3, 4, 5)]
+    assert numbers == [1, 2, 1, 3, 4, NO_GRAPH, NO_GRAPH]
+
+
+@pytest.mark.skipif(HAS_CUDA, reason="there is a GPU")
+def test_without_the_provider_it_is_refused_with_the_reason(graphs: Any) -> None:
+    with pytest.raises(
+        MissingError, match=r"needs 'gpu': pip install 'purify-edge\[gpu\]' \(onnxruntime .* without CUDA"
+    ):
+        open_engine("onnxruntime-cuda", graphs["purifier"], source="p")
+
+
+def test_a_provider_that_onnx_runtime_falls_back_from_is_refused(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Absent(OnnxRuntimeCudaEngine):
+        settings = ()
+
+        def _require(self) -> Any:
+            return onnxruntime
+
+    if HAS_CUDA:
+        pytest.skip("there is a GPU")
+    with (
+        pytest.warns(UserWarning, match="CUDAExecutionProvider"),
+        pytest.raises(MissingError, match="CUDAExecutionProvider does not work here, ONNX Runtime fell back to CPU"),
+    ):
+        Absent(graphs["purifier"], source="p")
+
+
+def test_a_graph_that_the_provider_cannot_run_is_not_the_bundles_fault_yet() -> None:
+    with pytest.raises(BuildError, match="CPUExecutionProvider cannot run m"):
+        OnCpu(b"not a graph", source="m")

@@ -1,0 +1,94 @@
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from purify_runtime import tune as module
+from purify_runtime.tune import ALL, BATCHES, TABLE, Found, Setting, candidates, choose, cores, one_core_busy, tune
+
+FAST, SLOW, BOTH = Setting("onnxruntime", 2), Setting("openvino", 1), Setting("onnxruntime", 1, workers=2)
+SHAPE = (1, 4, 4)
+
+
+def test_the_table_is_filled_in_for_the_machine_without_repetition() -> None:
+    four = candidates(["onnxruntime", "openvino"], 4)
+    assert len(four) == len(TABLE)
+    assert {setting.threads for setting in four} == {1, ALL}
+    assert {setting.workers for setting in four} == {1, 4}
+    assert {setting.host.threads for setting in four} == {1, None}
+    one = candidates(["onnxruntime"], 1)
+    assert {setting.engine for setting in one} == {"onnxruntime"}
+    assert len(one) == len(set(one)) == 3  # awake always, within a call, never
+
+
+def sleeper(seconds_of: Callable[[Setting, int], float], opened: list[Setting]) -> Callable[[Setting], Any]:
+    """Calls that take as long as a function of setting and batch says."""
+
+    def open_(setting: Setting) -> Callable[[Any], None]:
+        opened.append(setting)
+        return lambda x: time.sleep(seconds_of(setting, len(x)))
+
+    return open_
+
+
+def test_each_size_of_batch_gets_what_is_the_fastest_for_it() -> None:
+    def seconds(setting: Setting, batch: int) -> float:
+        if setting.graph == "chained":
+            return 0.03 if batch == 1 else 0.003  # for one image composing pays, for more it does not
+        return 0.01 if (setting == FAST) == (batch == 1) else 0.04
+
+    found = tune(sleeper(seconds, []), [SLOW, FAST], SHAPE, budget_s=4)
+    assert [found[batch].setting.engine for batch in BATCHES] == [FAST.engine, SLOW.engine, SLOW.engine]
+    assert [found[batch].setting.graph for batch in BATCHES] == ["composed", "chained", "chained"]
+    assert found[1].calm_ms == pytest.approx(10, rel=0.5)
+
+
+def test_it_keeps_to_its_time_and_takes_the_word_of_a_smaller_batch_for_a_model_that_is_slow() -> None:
+    opened: list[Setting] = []
+    start = time.monotonic()
+    found = tune(sleeper(lambda _, batch: 0.02 * batch, opened), [FAST, SLOW, BOTH], SHAPE, budget_s=1)
+    assert time.monotonic() - start < 1.6
+    assert found[64] == found[8]
+
+
+def test_a_model_that_takes_long_to_open_is_tried_in_fewer_ways() -> None:
+    opened: list[Setting] = []
+
+    def open_(setting: Setting) -> Callable[[Any], None]:
+        time.sleep(0.3)
+        opened.append(setting)
+        return lambda x: None
+
+    found = tune(open_, [FAST, SLOW, BOTH], SHAPE, budget_s=0.5)
+    assert SLOW not in opened or BOTH not in opened
+    assert found[1].setting.engine == FAST.engine
+
+
+def test_what_loses_much_when_a_core_is_taken_is_not_chosen() -> None:
+    assert choose({FAST: 1.0, SLOW: 1.5}, {FAST: 4.0, SLOW: 2.0}) == Found(SLOW, 1.5, 2.0)
+    assert choose({FAST: 1.0, SLOW: 1.5}, {FAST: 2.4, SLOW: 2.0}) == Found(FAST, 1.0, 2.4)
+
+
+def test_a_core_is_really_kept_busy_and_let_go() -> None:
+    start, deadline = time.process_time(), time.monotonic() + 30
+    with one_core_busy():
+        while time.process_time() - start < 0.1:  # soon, but where other programs have most of the machine
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    after = time.process_time()
+    time.sleep(0.2)
+    assert time.process_time() - after < 0.05
+
+
+def test_settings_are_told_in_words() -> None:
+    assert str(Setting("onnxruntime", 2, "always")) == "onnxruntime, 2 threads, always awake, composed"
+    assert str(Setting("onnxruntime", ALL)) == "onnxruntime, all cores, composed"
+    assert str(Setting("openvino", 1, workers=2, graph="chained")) == "openvino, 1 thread, 2 calls at once, chained"
+
+
+def test_the_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
+    assert cores() == 3
+    assert np.isfinite(cores())
