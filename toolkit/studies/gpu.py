@@ -23,13 +23,14 @@ from torch import nn
 
 from purify_export.export import Networks, export_run
 from purify_runtime.bundle import Bundle
-from purify_runtime.check import EngineSet, Limits, checks_of, parity_of, some_images
+from purify_runtime.check import EngineSet, compare, some_images
 from purify_runtime.engines import ENGINES
 from purify_runtime.engines.trt.cudart import open_cuda
 from purify_runtime.errors import BuildError, BundleError, MissingError
 from purify_runtime.golden import load_golden
 from purify_runtime.images import as_batch
 from purify_runtime.latency import Contestant, measure
+from purify_runtime.limits import Limits, checks_of
 from purify_runtime.manifest import Precision
 from purify_runtime.report import Check, LatencyRow, ParityRow, environment
 from purify_toolkit.errors import MissingError as NothingHereError
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
             raise NothingHereError(f"no engine runs on a GPU here, purify-doctor tells more; {reasons}")
         golden = load_golden(bundle)
-        parity = [row for engines in sets for row in parity_of(engines, golden, bundle)]
+        parity = [row for engines in sets for row in compare(engines, golden, bundle).rows]
         checks = list(checks_of(parity, [], Limits()))
         calls = dict(engine_calls(sets))
         if torch.cuda.is_available():
