@@ -26,7 +26,8 @@ def test_its_bundle_is_one_and_runs(tmp_path: Path) -> None:
 
 
 def test_it_times_pytorch_beside_the_pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(rounds, "SETTLE_S", 0.0)
+    for pause in ("SETTLE_S", "ROUND_S", "AWAKE_S"):
+        monkeypatch.setattr(rounds, pause, 0.0)
     monkeypatch.setattr("studies.large_pair_speed.calls_of", lambda network: {"PyTorch": lambda x: network})
     options = ["--size", "32", "--batch", "1", "--rounds", "3", "--budget", "0", "--json"]
     result = CliRunner().invoke(main, options, catch_exceptions=False)

@@ -45,6 +45,7 @@ def split(bundle_path: Path) -> GoldenSplit:
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rounds, "SETTLE_S", 0.0)
     monkeypatch.setattr(rounds, "ROUND_S", 0.0)
+    monkeypatch.setattr(rounds, "AWAKE_S", 0.0)
 
 
 def test_contestants_take_turns_and_ratios_are_of_the_same_round() -> None:
