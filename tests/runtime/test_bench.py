@@ -45,11 +45,12 @@ def split(bundle_path: Path) -> GoldenSplit:
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rounds, "SETTLE_S", 0.0)
     monkeypatch.setattr(rounds, "ROUND_S", 0.0)
+    monkeypatch.setattr(rounds, "AWAKE_S", 0.0)
 
 
 def test_contestants_take_turns_and_ratios_are_of_the_same_round() -> None:
     turns: list[str] = []
-    slower = iter([0, 0, 0, 0, *[0.02, 0.02, 0.06, 0.06, 0.02, 0.02] * 9])
+    slower = iter([0.02] * (2 * rounds.WARMUP) + [0.02, 0.02, 0.06, 0.06, 0.02, 0.02])
 
     def call(name: str, seconds: Callable[[], float]) -> Callable[[Any], None]:
         def run(images: Any) -> None:
@@ -66,10 +67,19 @@ def test_contestants_take_turns_and_ratios_are_of_the_same_round() -> None:
 
     calls = {"a": call("a", first), "b": call("b", lambda: 3 * drift["now"])}
     one, other = measure(calls, IMAGES, rounds=3, budget_s=60, reference="a")
-    assert "".join(turns[2 * rounds.WARMUP :]) == "aabb" * 3  # one that is not timed, one that is
+    assert "".join(turns[3 * rounds.WARMUP :]) == "aabb" * 3  # one that is not timed, one that is
     assert (one.ratio, one.n, one.calls) == (1.0, 3, 1)
     assert other.ratio == pytest.approx(3, rel=0.4)  # although the machine was three times slower in between
     assert one.ms_per_image == one.p50_ms / 2
+
+
+def test_quick_calls_are_made_in_a_row() -> None:
+    turns: list[str] = []
+    rows = measure(
+        {name: lambda _, name=name: turns.append(name) for name in "ab"}, IMAGES, rounds=3, budget_s=9, reference="a"
+    )
+    assert [row.calls for row in rows] == [rounds.MAX_IN_A_ROW] * 2
+    assert "".join(turns[-22:]) == "a" * 11 + "b" * 11
 
 
 def test_rounds_end_with_the_time_but_there_are_three() -> None:

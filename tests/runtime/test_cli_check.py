@@ -28,7 +28,7 @@ def test_json_goes_to_standard_output_alone(run: Run, bundle_path: Path) -> None
     of_exports = {"kept", "attempts", "diverging", "accuracy", "curve", "suspicion"}
     assert set(report) == {"environment", "parity", "latency", "checks", "passed", "not_checked"} | of_exports
     assert "parity: onnxruntime, fp16" in err
-    assert "models/purifier.fp16.onnx: engine onnxruntime on cpu, the fastest that works here" in err
+    assert "models/purifier.fp16.onnx: engine onnxruntime on cpu, the first that works here" in err
 
 
 @pytest.mark.parametrize("option", ["--min-agreement", "--max-accuracy-drop", "--max-latency-ms"])

@@ -44,7 +44,13 @@ class Contestants:
 
 
 def gather(
-    path: Path, precision: str, engine: str, run: str | None, stack: ExitStack, *, hand: tuple[str, ...] = ON_CPU
+    path: Path,
+    precision: str,
+    engine: str,
+    run: str | None,
+    stack: ExitStack,
+    *,
+    added: Mapping[str, Call] | None = None,
 ) -> Contestants:
     """Open everyone.
 
@@ -54,7 +60,7 @@ def gather(
         engine: of the pipeline.
         run: whose networks PyTorch is to run; None for no such contestants.
         stack: closes them.
-        hand: libraries to use by hand.
+        added: further contestants.
 
     Raises:
         BundleError, InputError, MissingError, BuildError: see `Pipeline.load`.
@@ -65,14 +71,16 @@ def gather(
     bundle = Bundle.open(path)
     chained = [bundle.read(bundle.model(role, precision).file) for role in ("purifier", "classifier")]
     composed = [bundle.read(bundle.model("defended", precision).file)]
-    for library in hand:
+    for library in ON_CPU:
         try:
             for title, graphs in (("composed", composed), ("chained", chained)):
                 for name, call in by_hand(library, graphs).items():
                     found.calls[f"{HAND}{name}, {title}"] = call
         except MissingError as error:
             found.not_run[f"{HAND}{library}"] = str(error)
-    if run is None:
+    if added is not None:
+        found.calls |= added
+    elif run is None:
         found.not_run |= dict.fromkeys((EAGER, COMPILED), "no --run")
     else:
         found.calls |= _added(run)

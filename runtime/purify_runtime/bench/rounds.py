@@ -12,8 +12,13 @@ Call = Callable[[NDArray[np.uint8]], object]
 SETTLE_S = 0.04
 """Before each contestant's turn: the threads of the one before stay awake for a while (OpenBLAS's for 30 ms), and
 would take its cores."""
-CALLS = {1: 10}
-"""Calls in a row that a contestant makes a round, by batch; 1 where it says nothing."""
+IN_A_ROW_MS = 10.0
+MAX_IN_A_ROW = 10
+"""A contestant makes as many calls a round as the reference makes in IN_A_ROW_MS, but one at least, and no more than
+this."""
+AWAKE_S = 0.02
+"""How long a contestant runs before its calls are timed: the scheduler may have woken two of its threads on one core,
+and parts them after some milliseconds only."""
 WARMUP = 3
 ROUND_S = 0.15
 """Before each round: the matrix product that ends one keeps its threads awake the longest."""
@@ -32,10 +37,11 @@ def measure(
         reference: whose time the ratios are to.
     """
     batch = len(images)
-    in_a_row = CALLS.get(batch, 1)
     for call in calls.values():
         for _ in range(WARMUP):
             call(images)
+    once_ms = min(_times_ms(calls[reference], images, WARMUP))
+    in_a_row = max(1, min(MAX_IN_A_ROW, int(IN_A_ROW_MS / max(once_ms, 1e-6))))
     times_ms: dict[str, list[float]] = {name: [] for name in calls}
     deadline = time.monotonic() + budget_s
     for turn in range(rounds):
@@ -49,13 +55,20 @@ def measure(
 
 def _turn(call: Call, images: NDArray[np.uint8], in_a_row: int) -> float:
     time.sleep(SETTLE_S)
+    awake = time.monotonic() + AWAKE_S
     call(images)
+    while time.monotonic() < awake:
+        call(images)
+    return float(np.median(_times_ms(call, images, in_a_row)))
+
+
+def _times_ms(call: Call, images: NDArray[np.uint8], count: int) -> list[float]:
     times = []
-    for _ in range(in_a_row):
+    for _ in range(count):
         start = time.perf_counter_ns()
         call(images)
         times.append((time.perf_counter_ns() - start) / 1e6)
-    return float(np.median(times))
+    return times
 
 
 def _row(name: str, batch: int, calls: int, values: list[float], reference: list[float]) -> Row:

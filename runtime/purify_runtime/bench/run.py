@@ -2,13 +2,13 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
 from purify_runtime.bench.bars import bars_of
-from purify_runtime.bench.contestants import LABELS, gather
+from purify_runtime.bench.contestants import LABELS, Call, gather
 from purify_runtime.bench.process import measure_process
 from purify_runtime.bench.rounds import measure
 from purify_runtime.bench.rows import Bench
@@ -31,6 +31,7 @@ def bench(
     rounds: int = ROUNDS,
     budget_s: float = BUDGET_S,
     run: str | None = None,
+    added: Mapping[str, Call] | None = None,
     process: bool = True,
     soak: int = 0,
     busy: bool = False,
@@ -46,6 +47,7 @@ def bench(
         rounds: at most, for each size.
         budget_s: seconds after which no other round begins, for each size.
         run: a run, or a pair that ships, whose networks PyTorch runs too.
+        added: further contestants in the place of a run's.
         process: whether to start processes, for cold start and memory.
         soak: predictions of the soak.
         busy: keep one core busy meanwhile, by another process.
@@ -59,7 +61,7 @@ def bench(
     rows = []
     with ExitStack() as stack:
         tell("opening contestants")
-        contestants = gather(path, precision, engine, run, stack)
+        contestants = gather(path, precision, engine, run, stack, added=added)
         with _busy_process() if busy else nullcontext():
             for batch in batches:
                 tell(f"batch {batch}")
