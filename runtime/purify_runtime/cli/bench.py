@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from purify_runtime.cli.command import Command
+from purify_runtime.cli.options import Number
 
 
 @click.command(cls=Command)
@@ -24,7 +25,7 @@ from purify_runtime.cli.command import Command
     "budget_s",
     default=20.0,
     show_default=True,
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     metavar="SECONDS",
     help="After which no other round begins, for each batch.",
 )
