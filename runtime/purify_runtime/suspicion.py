@@ -84,7 +84,8 @@ def report_of(entry: SuspicionEntry, scores: Mapping[str, Array]) -> SuspicionRe
     top = float(np.max(everything, where=np.isfinite(everything), initial=max(entry.threshold, 1e-6)))
     finite = {name: np.nan_to_num(found.astype(np.float64), nan=top, posinf=top) for name, found in scores.items()}
     lowest = min(float(found.min()) for found in finite.values())
-    edges = np.geomspace(min(max(lowest, 1e-3 * top), 0.5 * top), 1.001 * top, BINS + 1)
+    first = min(max(lowest, 1e-3 * top), 0.5 * top, entry.threshold if entry.threshold > 0 else top)
+    edges = np.geomspace(first, 1.001 * top, BINS + 1)
     return SuspicionReport(
         threshold=entry.threshold,
         false_positive_rate=entry.false_positive_rate,

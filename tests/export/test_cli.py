@@ -204,7 +204,8 @@ def test_a_run_in_the_current_folder_gives_the_bundle_its_folders_name(
 
 
 def test_without_an_engine_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # importing it now raises ImportError
+    for package in ("onnxruntime", "openvino"):
+        monkeypatch.setitem(sys.modules, package, None)  # importing it now raises ImportError
     done = CliRunner().invoke(main, ["--out", str(tmp_path / "bundle")])
     assert done.exit_code == 3
     assert "needs 'cpu': pip install 'purify-edge[cpu]'" in done.stderr

@@ -1,5 +1,6 @@
 """ONNX graphs for tests of conversions: exporting, running, and networks that lower precisions cannot hold."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -91,6 +92,8 @@ needs_rtx = pytest.mark.skipif("tensorrt_rtx" not in installed_builders(), reaso
 
 CAPABILITIES = (TURING, "8.6", "8.9", "12.0")
 """Of the GPUs that what ships is built for in the tests."""
+NO_WIDE_PRODUCTS = r"FP32 GEMM is not supported.*for compute capability 7\.5 .* --fp16"
+"""How Turing refuses them."""
 
 
 def built_by_rtx(
@@ -114,7 +117,7 @@ def what_turing_lacks(model: onnx.ModelProto, precision: str) -> str:
     dequantised = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     products = [node for node in model.graph.node if node.op_type in ("Gemm", "MatMul")]
     wide = [node for node in products if types[node.input[0]] == TensorProto.FLOAT and node.input[0] not in dequantised]
-    return r"FP32 GEMM is not supported.*for compute capability 7\.5 .* --fp16" if wide else ""
+    return NO_WIDE_PRODUCTS if wide else ""
 
 
 def build_for_every_gpu(model: onnx.ModelProto, precision: str, batch: tuple[int, int, int]) -> None:
@@ -125,7 +128,12 @@ def build_for_every_gpu(model: onnx.ModelProto, precision: str, batch: tuple[int
             with pytest.raises((BuildError, InputError), match=lacking):
                 built_by_rtx(model, precision, capability, batch=batch)
             continue
-        built = built_by_rtx(model, precision, capability, batch=batch)
+        try:
+            built = built_by_rtx(model, precision, capability, batch=batch)
+        except BuildError as error:  # whether Turing takes a quantised product depends on its shape
+            assert (capability, precision) == (TURING, "int8"), error
+            assert re.search(NO_WIDE_PRODUCTS, str(error)), error
+            continue
         assert len(built.content) > 1000
         assert built.fingerprint.compute_capabilities == (capability,)
         assert (built.fingerprint.precision, built.fingerprint.batch) == (precision, batch)

@@ -65,7 +65,8 @@ def test_json_has_the_documented_keys() -> None:
 
 
 def test_where_no_engine_works_the_exit_code_is_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(tmp_path, "/onnxruntime/__init__.py", "raise ImportError('libfoo.so.1: cannot open shared object file')")
+    for package in ("onnxruntime", "openvino"):
+        write(tmp_path, f"/{package}/__init__.py", "raise ImportError('libfoo.so.1: cannot open shared object file')")
     monkeypatch.syspath_prepend(tmp_path)
     result = run()
     assert result.exit_code == 1

@@ -2,16 +2,22 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from purify_toolkit.pretrained import FOLDER, open_run
+from purify_toolkit.pretrained import FOLDER, open_run, pretrained_names
 from purify_toolkit.run_folder import file_sha256
 from studies import training_speed
 from studies.evaluation_table import gate_table, headline_table, row_table
 
 REPOSITORY = Path(__file__).parent.parent.parent
-METRICS = json.loads((FOLDER / "fashion-mnist" / "metrics.json").read_text())
+
+
+def metrics_of(name: str) -> dict[str, Any]:
+    """A pair's metrics.json."""
+    metrics: dict[str, Any] = json.loads((FOLDER / name / "metrics.json").read_text())
+    return metrics
 
 
 def cell(row: dict[str, object]) -> str:
@@ -20,10 +26,13 @@ def cell(row: dict[str, object]) -> str:
     return f"{100 * row['accuracy']:.2f}% ({100 * low:.2f} to {100 * high:.2f})"  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/results/fashion-mnist.md"])
-def test_accuracies_and_intervals(document: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "document"),
+    [("fashion-mnist", "README.md"), *((name, f"docs/results/{name}.md") for name in pretrained_names())],
+)
+def test_accuracies_and_intervals(name: str, document: str) -> None:
     text = (REPOSITORY / document).read_text()
-    rows = {(row["threat"], row["defended"]): cell(row) for row in METRICS["rows"]}
+    rows = {(row["threat"], row["defended"]): cell(row) for row in metrics_of(name)["rows"]}
     for line in (
         f"| clean | {rows['clean', False]} | {rows['clean', True]} |",
         f"| grey-box | {rows['grey-box', False]} | {rows['grey-box', True]} |",
@@ -32,15 +41,24 @@ def test_accuracies_and_intervals(document: str) -> None:
         assert line in text
 
 
-def test_versions_commit_and_attack() -> None:
-    text = (REPOSITORY / "docs/results/fashion-mnist.md").read_text()
-    run = json.loads((FOLDER / "fashion-mnist" / "run.json").read_text())
-    attacks = {row["attack"] for row in METRICS["rows"]} - {"none"}
+@pytest.mark.parametrize("name", pretrained_names())
+def test_the_readme_has_a_line_a_pair(name: str) -> None:
+    rows = {(row["threat"], row["defended"]): row for row in metrics_of(name)["rows"]}
+    shown = [("clean", False), ("clean", True), ("grey-box", True), ("white-box", True)]
+    cells = [f"`{name}`", f"{rows['clean', True]['n']:,}", *(f"{100 * rows[key]['accuracy']:.1f}%" for key in shown)]
+    assert f"| {' | '.join(cells)} |" in (REPOSITORY / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", pretrained_names())
+def test_versions_commit_and_attack(name: str) -> None:
+    text = (REPOSITORY / "docs" / "results" / f"{name}.md").read_text()
+    run, metrics = json.loads((FOLDER / name / "run.json").read_text()), metrics_of(name)
+    attacks = {row["attack"] for row in metrics["rows"]} - {"none"}
     for fact in (
         *attacks,
         run["commit"],
         f"seed {run['seed']}",
-        f"torch {METRICS['evaluated_with']['versions']['torch']}",
+        f"torch {metrics['evaluated_with']['versions']['torch']}",
     ):
         assert str(fact) in text
 
