@@ -8,7 +8,7 @@ import torch
 from PIL import Image, PngImagePlugin
 from torchvision.datasets import ImageFolder
 
-from purify_runtime.images import read_image
+from purify_runtime.image_files import read_image
 from purify_runtime.manifest import InputContract
 from purify_toolkit.errors import InputError
 from purify_toolkit.image_folder import is_image_folder, load_image_folder
