@@ -137,6 +137,10 @@ def test_a_picture_with_more_pictures_in_it_is_read_like_a_jpeg() -> None:
 @pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "RGBA", "1", "P", "L", "RGB"])
 def test_every_tiff_mode_is_read(mode: str) -> None:
     content = encoded(Image.fromarray(GRADIENT).convert(mode), "TIFF")
+    try:
+        Image.open(io.BytesIO(content)).load()
+    except OSError as error:  # Pillow 12.3 and YCbCr
+        pytest.skip(f"this Pillow cannot read what it wrote: {error}")
     pixels = decode_image(content, COLOUR, source="image.tif")
     if mode not in ("1", "P"):
         assert np.abs(pixels[:, :, 1].astype(int) - GRADIENT).max() <= 2
