@@ -175,7 +175,11 @@ def test_training_killed_at_random_five_times_loses_no_more_than_an_epoch_and_en
         for key, value in expected.items():
             torch.testing.assert_close(found[key], value, rtol=0, atol=1e-6)
     for stage in whole.stages:
-        assert points(run, stage) == points(whole, stage)
+        curves = points(run, stage)
+        assert curves.keys() == points(whole, stage).keys()
+        for tag, curve in points(whole, stage).items():
+            assert [epoch for epoch, _ in curves[tag]] == [epoch for epoch, _ in curve]
+            assert [value for _, value in curves[tag]] == pytest.approx([value for _, value in curve], rel=0, abs=1e-6)
 
 
 def first_epoch(log: str) -> int:
