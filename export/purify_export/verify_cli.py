@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from purify_runtime.cli.options import Number, engine_options, policy_from
+from purify_runtime.cli.options import engine_options, limit_options, policy_from
 from purify_toolkit.cli.command import Command
 
 Count = click.IntRange(min=0)
@@ -29,24 +29,7 @@ Count = click.IntRange(min=0)
 @click.option("--engine", default="auto", show_default=True, help="auto, all, tensorrt, rtx or onnxruntime.")
 @engine_options
 @click.option("--precision", "precisions", multiple=True, help="Verify only this precision; may be repeated.")
-@click.option(
-    "--min-agreement",
-    type=Number(0, 1),
-    help="Fraction of images on which engine and PyTorch must name the same class; default 0.995, for bf16 and int8 "
-    "0.95.",
-)
-@click.option(
-    "--max-accuracy-drop",
-    default=0.01,
-    show_default=True,
-    type=Number(0, 1),
-    help="How far the engine's accuracy may lie below PyTorch's, as a fraction.",
-)
-@click.option(
-    "--max-error",
-    type=Number(min=0),
-    help="Largest error of any model's outputs; see purify-check.",
-)
+@limit_options
 @click.option("--allow-failed", is_flag=True, help="Take even a bundle that is marked as failed at its export.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.version_option(package_name="purify-edge")

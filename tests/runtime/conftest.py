@@ -1,14 +1,18 @@
 """Fixtures of the runtime's tests."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from helpers.images import BAD_IMAGES
 from helpers.stub_libraries import Compile, compiler_into
+from purify_runtime.bundle import Bundle
+from purify_runtime.manifest import encode_manifest
 
 
 @pytest.fixture
@@ -63,3 +67,12 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compile:
     folder.mkdir()
     monkeypatch.setenv("LD_LIBRARY_PATH", str(folder))
     return compiler_into(folder)
+
+
+@pytest.fixture
+def unbuilt_bundle(bundle_copy: Path) -> Path:
+    """A bundle without the engines that came with it, where a builder was installed at the export."""
+    manifest = msgspec.structs.replace(Bundle.open(bundle_copy).manifest, engines=())
+    (bundle_copy / "manifest.json").write_bytes(encode_manifest(manifest))
+    shutil.rmtree(bundle_copy / "engines", ignore_errors=True)
+    return bundle_copy

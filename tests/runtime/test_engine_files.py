@@ -5,9 +5,6 @@ import hashlib
 import logging
 import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,15 +21,6 @@ from purify_runtime.manifest import EngineEntry, encode_manifest
 from purify_runtime.pipeline import open_model
 from purify_runtime.signing import SIGNATURE
 from purify_runtime.trust import is_trusted
-
-
-@pytest.fixture
-def bundle_copy(bundle_copy: Path) -> Path:
-    """Without the engines that came with it, where a builder was installed at the export."""
-    manifest = msgspec.structs.replace(Bundle.open(bundle_copy).manifest, engines=())
-    (bundle_copy / "manifest.json").write_bytes(encode_manifest(manifest))
-    shutil.rmtree(bundle_copy / "engines", ignore_errors=True)
-    return bundle_copy
 
 
 def entries(bundle: Path) -> tuple[EngineEntry, ...]:
@@ -55,23 +43,23 @@ def change_entry(bundle: Path, **changes: Any) -> None:
 
 
 @pytest.fixture
-def built(imitate: Callable[..., Any], bundle_copy: Path) -> Any:
+def built(imitate: Callable[..., Any], unbuilt_bundle: Path) -> Any:
     """A world where the purifier's engine of the copied bundle was built."""
     world = imitate()
-    open_purifier(bundle_copy)
+    open_purifier(unbuilt_bundle)
     assert len(world.builds) == 1
     return world
 
 
-def test_an_engine_is_built_once_recorded_and_loaded_from_then_on(built: Any, bundle_copy: Path) -> None:
-    (entry,) = entries(bundle_copy)
-    content = (bundle_copy / entry.file.path).read_bytes()
+def test_an_engine_is_built_once_recorded_and_loaded_from_then_on(built: Any, unbuilt_bundle: Path) -> None:
+    (entry,) = entries(unbuilt_bundle)
+    content = (unbuilt_bundle / entry.file.path).read_bytes()
     assert entry.key == ("purifier", "fp32", "tensorrt_rtx")
     assert hashlib.sha256(content).hexdigest() == entry.file.sha256
     assert is_trusted(entry.file.sha256)
-    graph = (bundle_copy / "models/purifier.fp32.onnx").read_bytes()
+    graph = (unbuilt_bundle / "models/purifier.fp32.onnx").read_bytes()
     assert entry.fingerprint["onnx_sha256"] == hashlib.sha256(graph).hexdigest()
-    open_purifier(bundle_copy, build=False)
+    open_purifier(unbuilt_bundle, build=False)
     assert len(built.builds) == 1
     assert built.deserialised == 2
 
@@ -89,19 +77,19 @@ CHANGES = [
 
 @pytest.mark.parametrize(("changes", "reason"), CHANGES)
 def test_an_engine_that_does_not_fit_is_built_again_and_the_difference_told(
-    built: Any, bundle_copy: Path, caplog: pytest.LogCaptureFixture, changes: dict[str, Any], reason: str
+    built: Any, unbuilt_bundle: Path, caplog: pytest.LogCaptureFixture, changes: dict[str, Any], reason: str
 ) -> None:
-    change_entry(bundle_copy, **changes)
+    change_entry(unbuilt_bundle, **changes)
     with pytest.raises(MissingError, match=rf"{reason}.*--no-build.*purify-build"):
-        open_purifier(bundle_copy, build=False)
+        open_purifier(unbuilt_bundle, build=False)
     loaded = built.deserialised
     with caplog.at_level(logging.INFO):
-        open_purifier(bundle_copy)
+        open_purifier(unbuilt_bundle)
     assert "building an engine with TensorRT for RTX" in caplog.text
     assert reason.replace("\\", "") in caplog.text
     assert built.deserialised == loaded + 1  # the new one: the unfit one was not touched
     assert len(built.builds) == 2
-    open_purifier(bundle_copy, build=False)
+    open_purifier(unbuilt_bundle, build=False)
 
 
 def damage(content: bytes, how: str) -> bytes:
@@ -113,70 +101,72 @@ def damage(content: bytes, how: str) -> bytes:
 
 @pytest.mark.parametrize("how", ["truncated", "bit-flipped"])
 def test_a_damaged_engine_is_never_deserialised_but_built_again(
-    built: Any, bundle_copy: Path, caplog: pytest.LogCaptureFixture, how: str
+    built: Any, unbuilt_bundle: Path, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
-    path = bundle_copy / entries(bundle_copy)[0].file.path
+    path = unbuilt_bundle / entries(unbuilt_bundle)[0].file.path
     path.write_bytes(damage(path.read_bytes(), how))
     loaded = built.deserialised
     with caplog.at_level(logging.INFO):
-        open_purifier(bundle_copy)
+        open_purifier(unbuilt_bundle)
     assert "the engine cannot be used" in caplog.text
     assert "is damaged" in caplog.text
     assert (len(built.builds), built.deserialised) == (2, loaded + 1)
-    Bundle.open(bundle_copy).verify()
-    open_purifier(bundle_copy, build=False)
+    Bundle.open(unbuilt_bundle).verify()
+    open_purifier(unbuilt_bundle, build=False)
 
 
 @pytest.mark.parametrize("how", ["truncated", "bit-flipped"])
 def test_an_engine_that_tensorrt_refuses_is_built_again_with_its_words(
-    built: Any, bundle_copy: Path, caplog: pytest.LogCaptureFixture, how: str
+    built: Any, unbuilt_bundle: Path, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
-    (entry,) = entries(bundle_copy)
-    content = damage((bundle_copy / entry.file.path).read_bytes(), how)
-    (bundle_copy / entry.file.path).write_bytes(content)
+    (entry,) = entries(unbuilt_bundle)
+    content = damage((unbuilt_bundle / entry.file.path).read_bytes(), how)
+    (unbuilt_bundle / entry.file.path).write_bytes(content)
     file = msgspec.structs.replace(entry.file, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
-    change_entry(bundle_copy, file=file)
+    change_entry(unbuilt_bundle, file=file)
     with caplog.at_level(logging.INFO):
-        open_purifier(bundle_copy, trust=True)
+        open_purifier(unbuilt_bundle, trust=True)
     assert "cannot load the engine: Serialization assertion magicTagRead == kMAGIC_TAG failed." in caplog.text
     assert len(built.builds) == 2
 
 
 def test_an_engine_from_elsewhere_is_not_deserialised_unless_the_user_says_so(
-    built: Any, bundle_copy: Path, own_folders: Path, caplog: pytest.LogCaptureFixture
+    built: Any, unbuilt_bundle: Path, own_folders: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.rmtree(own_folders)  # another user
     loaded = built.deserialised
     with pytest.raises(MissingError, match=r"came from elsewhere.*--verify KEY or --trust-engines"):
-        open_purifier(bundle_copy, build=False)
+        open_purifier(unbuilt_bundle, build=False)
     assert built.deserialised == loaded
-    open_purifier(bundle_copy, build=False, trust=True)
+    open_purifier(unbuilt_bundle, build=False, trust=True)
     assert (len(built.builds), built.deserialised) == (1, loaded + 1)
     with caplog.at_level(logging.INFO):
-        open_purifier(bundle_copy)
+        open_purifier(unbuilt_bundle)
     assert "an engine is executable code" in caplog.text
     assert len(built.builds) == 2
 
 
-def test_an_engine_of_a_verified_bundle_is_trusted(built: Any, bundle_copy: Path, own_folders: Path) -> None:
+def test_an_engine_of_a_verified_bundle_is_trusted(built: Any, unbuilt_bundle: Path, own_folders: Path) -> None:
     shutil.rmtree(own_folders)
-    opened = Bundle.open(bundle_copy)
+    opened = Bundle.open(unbuilt_bundle)
     verified = Bundle(opened.path, opened.manifest, verified=True)
     open_model(verified, "purifier", "fp32", "rtx", EnginePolicy(build=False)).close()
     assert len(built.builds) == 1
 
 
-def test_a_signature_vouches_for_nothing_that_came_after_it(built: Any, bundle_copy: Path, own_folders: Path) -> None:
+def test_a_signature_vouches_for_nothing_that_came_after_it(
+    built: Any, unbuilt_bundle: Path, own_folders: Path
+) -> None:
     """Neither for an engine that the manifest lists since, nor for one in the user's cache."""
-    opened = Bundle.open(bundle_copy)
+    opened = Bundle.open(unbuilt_bundle)
     before = msgspec.structs.replace(opened.manifest, engines=())
     shutil.rmtree(own_folders)
     loaded = built.deserialised
     for listed_in in ("the manifest", "the cache"):
         if listed_in == "the cache":
-            (bundle_copy / SIGNATURE).touch()
+            (unbuilt_bundle / SIGNATURE).touch()
             cache = Place.of(Bundle(opened.path, before))
-            shutil.copytree(bundle_copy / "engines", cache.path / "engines")
+            shutil.copytree(unbuilt_bundle / "engines", cache.path / "engines")
             (cache.path / LIST).write_bytes(msgspec.json.encode(opened.manifest.engines))
         with pytest.raises(MissingError, match="--no-build"):
             open_model(Bundle(opened.path, before, verified=True), "purifier", "fp32", "rtx", EnginePolicy(build=False))
@@ -184,7 +174,7 @@ def test_a_signature_vouches_for_nothing_that_came_after_it(built: Any, bundle_c
 
 
 def test_the_new_engine_is_built_with_the_options_of_the_old_one(
-    imitate: Callable[..., Any], bundle_copy: Path, model_files: Callable[..., EngineFiles]
+    imitate: Callable[..., Any], unbuilt_bundle: Path, model_files: Callable[..., EngineFiles]
 ) -> None:
     world = imitate()
     library, cuda = require_builder("tensorrt_rtx")
@@ -196,57 +186,57 @@ def test_the_new_engine_is_built_with_the_options_of_the_old_one(
     assert files.ensure(graph, library, cuda.device, options)[1]
     _, kept = files.ensure(graph, library, cuda.device, options, force=True)
     assert (kept, len(world.builds)) == (False, 2)
-    change_entry(bundle_copy, builder_version="1.2.3")
-    open_purifier(bundle_copy)
-    (entry,) = entries(bundle_copy)
+    change_entry(unbuilt_bundle, builder_version="1.2.3")
+    open_purifier(unbuilt_bundle)
+    (entry,) = entries(unbuilt_bundle)
     assert (entry.fingerprint["batch"], entry.fingerprint["flags"]) == ([1, 2, 3], {"optimization_level": 1})
     _, kept = files.ensure(graph, library, cuda.device, BuildOptions(batch=(1, 2, 4)))
     assert not kept
 
 
-def test_one_engine_a_model_is_kept_and_the_others_stay(built: Any, bundle_copy: Path) -> None:
-    open_model(Bundle.open(bundle_copy), "classifier", "fp32", "rtx").close()
-    change_entry_of = entries(bundle_copy)[0]
-    (bundle_copy / change_entry_of.file.path).unlink()
-    open_purifier(bundle_copy)
-    files = sorted(path.name for path in (bundle_copy / "engines").iterdir())
-    assert files == sorted(Path(entry.file.path).name for entry in entries(bundle_copy))
-    assert [entry.role for entry in entries(bundle_copy)] == ["classifier", "purifier"]
+def test_one_engine_a_model_is_kept_and_the_others_stay(built: Any, unbuilt_bundle: Path) -> None:
+    open_model(Bundle.open(unbuilt_bundle), "classifier", "fp32", "rtx").close()
+    change_entry_of = entries(unbuilt_bundle)[0]
+    (unbuilt_bundle / change_entry_of.file.path).unlink()
+    open_purifier(unbuilt_bundle)
+    files = sorted(path.name for path in (unbuilt_bundle / "engines").iterdir())
+    assert files == sorted(Path(entry.file.path).name for entry in entries(unbuilt_bundle))
+    assert [entry.role for entry in entries(unbuilt_bundle)] == ["classifier", "purifier"]
 
 
 @pytest.mark.parametrize("closed", ["signed", "read-only"])
 def test_a_bundle_that_may_not_change_gets_its_engines_in_the_users_cache(
-    imitate: Callable[..., Any], bundle_copy: Path, own_folders: Path, closed: str, monkeypatch: pytest.MonkeyPatch
+    imitate: Callable[..., Any], unbuilt_bundle: Path, own_folders: Path, closed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = imitate()
     if closed == "signed":
-        (bundle_copy / "model.sig").write_text("{}")
+        (unbuilt_bundle / "model.sig").write_text("{}")
     else:
         access = os.access
-        monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != bundle_copy and access(path, mode))
-    before = {path: path.read_bytes() for path in bundle_copy.rglob("*") if path.is_file()}
-    open_purifier(bundle_copy)
-    open_purifier(bundle_copy, build=False)
+        monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != unbuilt_bundle and access(path, mode))
+    before = {path: path.read_bytes() for path in unbuilt_bundle.rglob("*") if path.is_file()}
+    open_purifier(unbuilt_bundle)
+    open_purifier(unbuilt_bundle, build=False)
     assert len(world.builds) == 1
-    assert {path: path.read_bytes() for path in bundle_copy.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in unbuilt_bundle.rglob("*") if path.is_file()} == before
     (cache,) = own_folders.rglob(LIST)
     cache.write_text("nonsense")
-    open_purifier(bundle_copy)
+    open_purifier(unbuilt_bundle)
     assert len(world.builds) == 2
 
 
 def test_a_version_compatible_engine_is_loaded_by_a_later_version(
-    imitate: Callable[..., Any], bundle_copy: Path, model_files: Callable[..., EngineFiles]
+    imitate: Callable[..., Any], unbuilt_bundle: Path, model_files: Callable[..., EngineFiles]
 ) -> None:
     imitate("tensorrt", "10.3.0")
     library, cuda = require_builder("tensorrt")
     files = model_files()
     files.ensure(files.bundle.read(files.model.file), library, cuda.device, BuildOptions(version_compatible=True))
     later = imitate("tensorrt", "10.7.0")
-    open_model(Bundle.open(bundle_copy), "purifier", "fp32", "tensorrt", EnginePolicy(build=False)).close()
+    open_model(Bundle.open(unbuilt_bundle), "purifier", "fp32", "tensorrt", EnginePolicy(build=False)).close()
     assert later.builds == []
     earlier = imitate("tensorrt", "10.1.0")
-    open_model(Bundle.open(bundle_copy), "purifier", "fp32", "tensorrt").close()
+    open_model(Bundle.open(unbuilt_bundle), "purifier", "fp32", "tensorrt").close()
     assert len(earlier.builds) == 1
 
 
@@ -265,29 +255,29 @@ def test_a_hardware_compatible_engine_runs_on_ampere_and_later_only(
 
 
 def test_none_from_the_builder_is_an_error_in_its_words_and_the_bundle_stays(
-    imitate: Callable[..., Any], bundle_copy: Path
+    imitate: Callable[..., Any], unbuilt_bundle: Path
 ) -> None:
     imitate().refuse_build = True
-    before = (bundle_copy / "manifest.json").read_bytes()
+    before = (unbuilt_bundle / "manifest.json").read_bytes()
     with pytest.raises(BuildError, match=r"cannot build models/purifier.fp32.onnx: Could not find any implementation"):
-        open_purifier(bundle_copy)
-    assert (bundle_copy / "manifest.json").read_bytes() == before
-    assert not (bundle_copy / "engines").exists()
+        open_purifier(unbuilt_bundle)
+    assert (unbuilt_bundle / "manifest.json").read_bytes() == before
+    assert not (unbuilt_bundle / "engines").exists()
 
 
 def test_none_from_the_runtime_for_what_was_just_built_is_an_error_in_its_words(
-    imitate: Callable[..., Any], bundle_copy: Path
+    imitate: Callable[..., Any], unbuilt_bundle: Path
 ) -> None:
     world = imitate()
     world.refuse_load = True
     with pytest.raises(BuildError, match=r"cannot load the engine that it built of models/purifier.*GPU memory could"):
-        open_purifier(bundle_copy)
+        open_purifier(unbuilt_bundle)
     assert world.cuda.live() == {}
-    Bundle.open(bundle_copy).verify()
+    Bundle.open(unbuilt_bundle).verify()
 
 
 def test_a_user_without_a_home_builds_every_time(
-    built: Any, bundle_copy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    built: Any, unbuilt_bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")
@@ -296,12 +286,12 @@ def test_a_user_without_a_home_builds_every_time(
         monkeypatch.delenv(variable)
     monkeypatch.setattr(Path, "home", no_home)
     with caplog.at_level(logging.INFO):
-        open_purifier(bundle_copy)
+        open_purifier(unbuilt_bundle)
     assert len(built.builds) == 2
     assert "cannot remember that this engine was built here" in caplog.text
-    (bundle_copy / "model.sig").write_text("{}")
+    (unbuilt_bundle / "model.sig").write_text("{}")
     with caplog.at_level(logging.INFO):
-        open_purifier(bundle_copy)
+        open_purifier(unbuilt_bundle)
     assert len(built.builds) == 3
     assert "the engine cannot be kept" in caplog.text
     assert "no home folder: set XDG_CACHE_HOME" in caplog.text
@@ -309,7 +299,7 @@ def test_a_user_without_a_home_builds_every_time(
 
 def test_on_a_full_disk_an_engine_runs_unkept_but_purify_build_fails(
     imitate: Callable[..., Any],
-    bundle_copy: Path,
+    unbuilt_bundle: Path,
     model_files: Callable[..., EngineFiles],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -321,14 +311,14 @@ def test_on_a_full_disk_an_engine_runs_unkept_but_purify_build_fails(
 
     monkeypatch.setattr("purify_runtime.engine_files.Place.save", full)
     with caplog.at_level(logging.INFO):
-        open_purifier(bundle_copy)
+        open_purifier(unbuilt_bundle)
     assert "the engine cannot be kept ([Errno 28] No space left on device)" in caplog.text
     library, cuda = require_builder("tensorrt_rtx")
     files = model_files()
     with pytest.raises(OSError, match="No space left"):
         files.ensure(files.bundle.read(files.model.file), library, cuda.device, BuildOptions())
     assert len(world.builds) == 2
-    assert entries(bundle_copy) == ()
+    assert entries(unbuilt_bundle) == ()
 
 
 def test_engines_for_other_gpus_than_the_one_here_are_kept_as_well(
@@ -344,7 +334,7 @@ def test_engines_for_other_gpus_than_the_one_here_are_kept_as_well(
 
 def test_options_that_a_later_version_has_not_any_more_are_left_out(
     imitate: Callable[..., Any],
-    bundle_copy: Path,
+    unbuilt_bundle: Path,
     model_files: Callable[..., EngineFiles],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -356,73 +346,13 @@ def test_options_that_a_later_version_has_not_any_more_are_left_out(
     files.ensure(graph, library, cuda.device, BuildOptions(dla_core=0, batch=(1, 1, 1)))
     imitate("tensorrt", "10.13.3")
     with caplog.at_level(logging.INFO):
-        open_model(Bundle.open(bundle_copy), "purifier", "fp16", "tensorrt").close()
+        open_model(Bundle.open(unbuilt_bundle), "purifier", "fp16", "tensorrt").close()
     assert "building with the default options: TensorRT 10.13.3 has no DLA" in caplog.text
-    assert entries(bundle_copy)[0].fingerprint["flags"] == {}
+    assert entries(unbuilt_bundle)[0].fingerprint["flags"] == {}
 
 
-def test_a_manifest_that_is_gone_after_the_build_is_told(built: Any, bundle_copy: Path) -> None:
-    bundle = Bundle.open(bundle_copy)
-    (bundle_copy / "manifest.json").write_text("{")
+def test_a_manifest_that_is_gone_after_the_build_is_told(built: Any, unbuilt_bundle: Path) -> None:
+    bundle = Bundle.open(unbuilt_bundle)
+    (unbuilt_bundle / "manifest.json").write_text("{")
     with pytest.raises(BundleError, match="is not a purify-edge manifest"):
         open_model(bundle, "purifier", "fp32", "rtx")
-
-
-BUILD = "from purify_runtime.cli.build import main; main()"
-
-
-def start_build(bundle: Path, own_folders: Path, slowly: bool = False) -> "subprocess.Popen[str]":
-    """purify-build in a process of its own, with the real TensorRT for RTX; `slowly` waits within the build."""
-    wait = (
-        "import time, purify_runtime.cli.building as building\n"
-        "build = building._build\n"
-        "def slow(*arguments):\n"
-        "    def tell(phase, done):\n"
-        "        print('building', flush=True)\n"
-        "        time.sleep(0.2)\n"
-        "    return build(*arguments[:-1], tell)\n"
-        "building._build = slow\n"
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", (wait if slowly else "") + BUILD, str(bundle), "--engine", "rtx", "--precision", "fp32"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="signals")
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_build_that_is_killed_leaves_the_bundle_whole(bundle_copy: Path, own_folders: Path, how: int) -> None:
-    pytest.importorskip("tensorrt_rtx")
-    before = (bundle_copy / "manifest.json").read_bytes()
-    process = start_build(bundle_copy, own_folders, slowly=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "building\n"
-    process.send_signal(how)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == (-how if how == signal.SIGKILL else 130), err
-    assert "Traceback" not in err
-    assert (bundle_copy / "manifest.json").read_bytes() == before
-    Bundle.open(bundle_copy).verify()
-    after = start_build(bundle_copy, own_folders)  # the lock went with the process
-    _, err = after.communicate(timeout=120)
-    assert after.returncode == 0, err
-    assert len(entries(bundle_copy)) == 3
-
-
-def test_of_two_processes_one_builds_and_one_waits(bundle_copy: Path, own_folders: Path) -> None:
-    pytest.importorskip("tensorrt_rtx")
-    first = start_build(bundle_copy, own_folders, slowly=True)
-    assert first.stdout is not None
-    assert first.stdout.readline() == "building\n"
-    second = start_build(bundle_copy, own_folders)
-    outputs = [process.communicate(timeout=300) for process in (second, first)]
-    assert (first.returncode, second.returncode) == (0, 0), outputs
-    said = outputs[0][1]
-    assert "waiting for another process that builds engines" in said
-    assert (outputs[0][1] + outputs[1][1]).count("building an engine with") == 3  # each of the models once
-    assert sorted(entry.role for entry in entries(bundle_copy)) == ["classifier", "defended", "purifier"]
-    Bundle.open(bundle_copy).verify()
-    for entry in entries(bundle_copy):
-        Bundle.open(bundle_copy).read(entry.file)

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from purify_runtime.cli.command import Command
-from purify_runtime.cli.options import Number, engine_options, policy_from
+from purify_runtime.cli.options import Number, engine_options, limit_options, policy_from
 
 
 @click.command(cls=Command)
@@ -15,25 +15,7 @@ from purify_runtime.cli.options import Number, engine_options, policy_from
 )
 @engine_options
 @click.option("--precision", "precisions", multiple=True, help="Check only this precision; may be repeated.")
-@click.option(
-    "--min-agreement",
-    type=Number(0, 1),
-    help="Fraction of golden images on which engine and PyTorch must name the same class; "
-    "default 0.995, for bf16 and int8 0.95.",
-)
-@click.option(
-    "--max-accuracy-drop",
-    default=0.01,
-    show_default=True,
-    type=Number(0, 1),
-    help="How far the engine's accuracy, clean or adversarial, may lie below PyTorch's, as a fraction.",
-)
-@click.option(
-    "--max-error",
-    type=Number(min=0),
-    help="Largest error of any model's outputs, root mean square, as a fraction of what differs between images; "
-    "default 0.0001, on a GPU 0.005, for fp16 0.01, for bf16 and int8 0.1.",
-)
+@limit_options
 @click.option(
     "--max-flagged-change",
     default=0.02,

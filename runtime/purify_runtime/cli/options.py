@@ -1,4 +1,4 @@
-"""Options that several commands share: what to ask of a builder, and what may be done about engine files."""
+"""Options that several commands share: what to ask of a builder, what may be done about engine files, and limits."""
 
 from collections.abc import Callable
 from math import isnan
@@ -49,6 +49,27 @@ _ENGINES = (
         "--trust-engines", is_flag=True, help="Load the bundle's engines, which are executable code, unverified."
     ),
 )
+_LIMITS = (
+    click.option(
+        "--min-agreement",
+        type=Number(0, 1),
+        help="Fraction of images on which engine and PyTorch must name the same class; "
+        "default 0.995, for bf16 and int8 0.95.",
+    ),
+    click.option(
+        "--max-accuracy-drop",
+        default=0.01,
+        show_default=True,
+        type=Number(0, 1),
+        help="How far the engine's accuracy, clean or adversarial, may lie below PyTorch's, as a fraction.",
+    ),
+    click.option(
+        "--max-error",
+        type=Number(min=0),
+        help="Largest error of any model's outputs, root mean square, as a fraction of what differs between images; "
+        "default 0.0001, on a GPU 0.005, for fp16 0.01, for bf16 and int8 0.1.",
+    ),
+)
 _VERIFY = click.option(
     "--verify",
     type=click.Path(path_type=Path),
@@ -70,6 +91,8 @@ build_options = _all(*_BUILD)
 """What `build_options_from` takes."""
 engine_options = _all(*_ENGINES, _VERIFY)
 """`--no-build`, `--trust-engines` and `--verify`."""
+limit_options = _all(*_LIMITS)
+"""Three fields of `Limits`: `--min-agreement`, `--max-accuracy-drop` and `--max-error`."""
 verify_option = _VERIFY
 
 
