@@ -3,7 +3,14 @@ import math
 import pytest
 import torch
 
-from purify_toolkit.losses import ensemble, guidance_loss, imitation_loss, reconstruction_loss
+from purify_toolkit.losses import (
+    ensemble,
+    feature_loss,
+    guidance_loss,
+    imitation_loss,
+    reconstruction_loss,
+    structure_loss,
+)
 
 
 def test_reconstruction_and_imitation_are_the_mean_absolute_difference() -> None:
@@ -32,3 +39,26 @@ def test_guidance_draws_the_purified_image_towards_the_clean_ones_class() -> Non
     guidance_loss(purified, torch.tensor([[0.0, 1.0]])).backward()
     assert purified.grad is not None
     assert purified.grad[0, 1] < 0 < purified.grad[0, 0]
+
+
+def test_the_distance_of_features_has_no_scale() -> None:
+    clean, purified = torch.tensor([[1.0, -3.0], [2.0, 2.0]]), torch.tensor([[1.0, -3.0], [2.0, 4.0]])
+    assert feature_loss(purified, clean).item() == pytest.approx(2 / 8)
+    assert feature_loss(100 * purified, 100 * clean).item() == pytest.approx(2 / 8)
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.5, 0.5), (0.2, 0.8), (0.0, 1.0)])
+def test_of_flat_images_the_structural_similarity_is_that_of_their_brightness(a: float, b: float) -> None:
+    of_a, of_b = (torch.full((2, 3, 9, 8), value, dtype=torch.float64) for value in (a, b))
+    expected = 1 - (2 * a * b + 1e-4) / (a**2 + b**2 + 1e-4)
+    assert structure_loss(of_a, of_b).item() == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_structural_similarity_of_a_window_is_that_of_its_moments() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.rand(1, 1, 7, 7, generator=generator, dtype=torch.float64) for _ in range(2))
+    covariance = torch.cov(torch.stack([a.flatten(), b.flatten()]), correction=0)
+    brightness = (2 * a.mean() * b.mean() + 1e-4) / (a.mean() ** 2 + b.mean() ** 2 + 1e-4)
+    contrast = (2 * covariance[0, 1] + 9e-4) / (covariance[0, 0] + covariance[1, 1] + 9e-4)
+    assert structure_loss(a, b).item() == pytest.approx(1 - (brightness * contrast).item(), abs=1e-9)
+    assert structure_loss(a, 1 - a).item() > structure_loss(a, b).item() > structure_loss(a, a).item()

@@ -11,6 +11,9 @@ from torch.nn import functional as F
 from helpers.small_data import ADAPTIVE, RECIPE, VALIDATION
 from purify_toolkit.attacks.gradient import pgd
 from purify_toolkit.datasets import load_data
+from purify_toolkit.errors import InputError
+from purify_toolkit.features import Features
+from purify_toolkit.losses import feature_loss, structure_loss
 from purify_toolkit.pixels import to_float
 from purify_toolkit.processes import Processes
 from purify_toolkit.recipe import parse_recipe
@@ -56,8 +59,9 @@ def seen_by(stage: Stage, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]
 
 def with_weights(recipe: str, **values: float) -> str:
     for name, value in values.items():
-        line = next(line for line in recipe.splitlines() if line.startswith(f"{name} = "))
-        recipe = recipe.replace(line, f"{name} = {value}", 1)
+        line = next((line for line in recipe.splitlines() if line.startswith(f"{name} = ")), "[distillation]")
+        written = f"{name} = {value}"
+        recipe = recipe.replace(line, written if line.startswith(name) else f"{line}\n{written}", 1)
     return recipe
 
 
@@ -69,6 +73,11 @@ def with_weights(recipe: str, **values: float) -> str:
         ({"adversarial_teacher_weight": 0.0}, ["normal_teacher"], ["imitation", "reconstruction", "guidance"]),
         ({"imitation": 0.0}, [], ["reconstruction", "guidance"]),
         ({"imitation": 0.0, "classifier_guidance": 0.0}, [], ["reconstruction"]),
+        (
+            {"imitation": 0.0, "feature_guidance": 0.5, "structure": 0.5},
+            [],
+            ["reconstruction", "structure", "features", "guidance"],
+        ),
     ],
 )
 def test_an_arm_has_the_networks_and_losses_of_its_weights(
@@ -90,6 +99,33 @@ def test_a_lone_teacher_is_imitated_as_it_is(build: Build, trained: RunFolder, s
         with torch.no_grad():
             expected = 2 * F.l1_loss(stage.network(seen), trained.load_teacher(name)(shown))
         assert losses["imitation"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_optional_terms_compare_structure_and_the_classifiers_features(
+    build: Build, trained: RunFolder, small_data: Path
+) -> None:
+    images = load_data("fashion-mnist", small_data, validation_size=VALIDATION).train.images
+    stage = build("student", with_weights(RECIPE, feature_guidance=2.0, structure=3.0))
+    seen, losses = seen_by(stage, batch())
+    clean, features = to_float(images[batch().indices]), Features(trained.load_classifier())
+    with torch.no_grad():
+        output = stage.network(seen)
+        expected = 2 * feature_loss(features(output), features(clean))
+        assert losses["structure"] == pytest.approx(3 * structure_loss(output, clean).item(), rel=1e-5)
+    assert losses["features"] == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_features_are_what_the_last_layer_is_given(trained: RunFolder) -> None:
+    classifier = trained.load_classifier()
+    images = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    last = [layer for layer in classifier.modules() if isinstance(layer, nn.Linear)][-1]
+    with torch.no_grad():
+        features, logits = Features(classifier).with_logits(images)
+        torch.testing.assert_close(last(features), logits)
+        torch.testing.assert_close(classifier(images), logits)
+    assert not last._forward_pre_hooks
+    with pytest.raises(InputError, match="feature_guidance needs a classifier with a linear or convolutional layer"):
+        Features(nn.Flatten())
 
 
 def test_adaptive_examples_attack_the_student_within_the_ball(

@@ -19,7 +19,9 @@ The abstract does not fix the choices below. They are our interpretation, and re
   that the classifier reads as it reads the clean one (`classifier_guidance`). The latter follows the
   logits guidance of Liao et al. 2018 (HGD, arXiv 1712.02976), with a Kullback-Leibler divergence:
   what is left of an attack after a denoiser that minimises pixel error alone is amplified by the classifier.
-- the adversarial teacher is given the same guidance, the normal teacher none.
+- the adversarial teacher is given the same guidance, the normal teacher none;
+- two further terms can be had: HGD's guidance by the classifier's features (`feature_guidance`), and the structural
+  similarity to the clean image (`structure`).
 
 The student's loss is the sum of the terms below, each under a weight of the recipe's table `[distillation]`. A recipe
 may leave a teacher out: `adversarial_teacher_weight` 1 leaves the adversarial one alone, 0 the normal one, and
@@ -34,6 +36,9 @@ through the frozen classifier as in AdvAE (Li et al. 2019, arXiv 1905.10729), on
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+WINDOW = 7
+"""Side of the windows of `structure_loss`, in pixels."""
 
 
 def reconstruction_loss(output: Tensor, clean: Tensor) -> Tensor:
@@ -60,3 +65,26 @@ def guidance_loss(purified: Tensor, clean: Tensor) -> Tensor:
     """
     logs, target = F.log_softmax(purified, dim=1), F.log_softmax(clean, dim=1)
     return F.kl_div(logs, target, reduction="batchmean", log_target=True)
+
+
+def feature_loss(purified: Tensor, clean: Tensor) -> Tensor:
+    """`|g(output) - g(x)| / |g(x)|`, `g` the classifier's features `[N, D]`: HGD's, made independent of their scale."""
+    return F.l1_loss(purified, clean) / clean.abs().mean().clamp_min(torch.finfo(clean.dtype).tiny)
+
+
+def structure_loss(output: Tensor, clean: Tensor) -> Tensor:
+    """`1 - SSIM(output, x)`, images `[N, C, H, W]` of at least 7 x 7; scalar in [0, 2].
+
+    Structural similarity after Wang, Bovik, Sheikh and Simoncelli 2004 (doi:10.1109/TIP.2003.819861), with windows of
+    7 x 7 pixels of equal weight, and its constants for images in [0, 1].
+    """
+    luminance, contrast = 0.01**2, 0.03**2
+    mean_a, mean_b = _local_mean(output), _local_mean(clean)
+    variances = _local_mean(output**2) - mean_a**2 + _local_mean(clean**2) - mean_b**2
+    covariance = _local_mean(output * clean) - mean_a * mean_b
+    similarity = (2 * mean_a * mean_b + luminance) * (2 * covariance + contrast)
+    return 1 - (similarity / ((mean_a**2 + mean_b**2 + luminance) * (variances + contrast))).mean()
+
+
+def _local_mean(images: Tensor) -> Tensor:
+    return F.avg_pool2d(images, WINDOW, stride=1)

@@ -12,7 +12,15 @@ from purify_toolkit.adversarial import AdversarialPool
 from purify_toolkit.attacks.gradient import pgd
 from purify_toolkit.attacks.norms import LINF
 from purify_toolkit.data import Split
-from purify_toolkit.losses import ensemble, guidance_loss, imitation_loss, reconstruction_loss
+from purify_toolkit.features import Features
+from purify_toolkit.losses import (
+    ensemble,
+    feature_loss,
+    guidance_loss,
+    imitation_loss,
+    reconstruction_loss,
+    structure_loss,
+)
 from purify_toolkit.pixels import to_float
 from purify_toolkit.recipe import Recipe
 from purify_toolkit.remembered import Remembered
@@ -77,7 +85,14 @@ class StudentLosses:
             shown = self._shown(seen, clean, batch.mine, attacked)
             found["imitation"] = weights.imitation * imitation_loss(output, shown)
         found["reconstruction"] = weights.reconstruction * reconstruction_loss(output, clean)
-        logits = self.classifier(output)
+        if weights.structure:
+            found["structure"] = weights.structure * structure_loss(output, clean)
+        if weights.feature_guidance:
+            features, logits = self._features.with_logits(output)
+            target = self._made_by("features", clean, batch.mine)
+            found["features"] = weights.feature_guidance * feature_loss(features, target)
+        else:
+            logits = self.classifier(output)
         if weights.classifier_guidance:
             target = self._made_by("classifier", clean, batch.mine)
             found["guidance"] = weights.classifier_guidance * guidance_loss(logits, target)
@@ -137,9 +152,14 @@ class StudentLosses:
             return made
         return self._remembered[name, attacked](images, indices, self.pool.versions if attacked else None)
 
+    @cached_property
+    def _features(self) -> Features:
+        return Features(self.classifier)
+
     @property
     def _frozen(self) -> dict[str, nn.Module]:
-        return {"classifier": self.classifier, **self.teachers}
+        features = {"features": self._features} if self.recipe.distillation.feature_guidance else {}
+        return {"classifier": self.classifier, **features, **self.teachers}
 
     @cached_property
     def _remembered(self) -> dict[tuple[str, bool], Remembered]:

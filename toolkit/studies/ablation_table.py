@@ -21,6 +21,8 @@ ARMS: dict[str, tuple[str, dict[str, float]]] = {
     "both": ("both teachers", {}),
     "no-guidance": ("both, no guidance", {"classifier_guidance": 0.0}),
     "no-reconstruction": ("both, no reconstruction", {"reconstruction": 0.0}),
+    "features": ("both, and the classifier's features", {"feature_guidance": 1.0}),
+    "structure": ("both, and structural similarity", {"structure": 0.2}),
 }
 """By the name of its folder: what an arm is called, and its keys of the recipe's table [distillation]."""
 
