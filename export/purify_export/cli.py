@@ -101,6 +101,6 @@ def main(
         click.echo(encode_report(report), nl=False)
     else:
         print_report(report)
-    click.echo(f"bundle: {bundle.path}", err=True)
+    click.echo(f"bundle: {bundle.path}, report: {bundle.path / 'report.html'}", err=True)
     if not report.passed:
         raise click.exceptions.Exit(1)

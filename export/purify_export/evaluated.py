@@ -22,7 +22,8 @@ def evaluated(run: RunFolder, tell: Callable[[str], None]) -> tuple[tuple[Accura
         run: the run.
         tell: told why an evaluation was left out.
     """
-    for path in (default_out(run) / "evaluation.json", run.path / "metrics.json"):
+    folders = dict.fromkeys((default_out(run), run.path / "evaluation"))  # the user's, and what came with a pair
+    for path in (*(folder / "evaluation.json" for folder in folders), run.path / "metrics.json"):
         content = _read(path, run, tell)
         if content is not None:
             return content.rows, content.curves

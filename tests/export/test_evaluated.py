@@ -9,14 +9,14 @@ from purify_export.evaluated import evaluated
 from purify_toolkit.pretrained import FOLDER, open_run
 from purify_toolkit.run_folder import RunFolder
 
-REPOSITORY = Path(__file__).parent.parent.parent
-EVALUATION = json.loads((REPOSITORY / "docs/results/evaluations/fashion-mnist.json").read_text())
+EVALUATION = json.loads((FOLDER / "fashion-mnist" / "evaluation" / "evaluation.json").read_text())
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    """A copy of the pair that ships, as a run of the user's own."""
-    return open_run(shutil.copytree(FOLDER / "fashion-mnist", tmp_path / "run").as_posix())
+    """A copy of the pair that ships, without its evaluation, as a run of the user's own."""
+    ignored = shutil.ignore_patterns("evaluation")
+    return open_run(shutil.copytree(FOLDER / "fashion-mnist", tmp_path / "run", ignore=ignored).as_posix())
 
 
 def evaluate(run: RunFolder, content: object) -> None:
@@ -39,6 +39,16 @@ def test_an_evaluation_is_carried_with_its_curve(run: RunFolder) -> None:
     assert [(point.threat, point.size, point.n) for point in curve] == [
         (point["threat"], point["size"], point["n"]) for point in EVALUATION["curves"]
     ]
+
+
+def test_a_pair_that_ships_brings_its_own_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pair = open_run("fashion-mnist")
+    assert len(evaluated(pair, print)[1]) == len(EVALUATION["curves"])
+    (tmp_path / "evaluations" / "fashion-mnist").mkdir(parents=True)
+    own = EVALUATION | {"curves": EVALUATION["curves"][:1]}
+    (tmp_path / "evaluations" / "fashion-mnist" / "evaluation.json").write_text(json.dumps(own))
+    assert len(evaluated(pair, print)[1]) == 1  # the user's own comes first
 
 
 def test_without_one_the_end_of_the_training_is_taken(run: RunFolder) -> None:

@@ -20,6 +20,12 @@ def metrics_of(name: str) -> dict[str, Any]:
     return metrics
 
 
+def evaluation_of(name: str) -> dict[str, Any]:
+    """A pair's evaluation.json."""
+    report: dict[str, Any] = json.loads((FOLDER / name / "evaluation" / "evaluation.json").read_text())
+    return report
+
+
 def cell(row: dict[str, object]) -> str:
     """An accuracy as the documents write it."""
     low, high = row["ci95"]  # type: ignore[misc]
@@ -64,11 +70,11 @@ def test_versions_commit_and_attack(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "report", sorted(REPOSITORY.glob("docs/results/evaluations/*.json")), ids=lambda path: path.stem
+    "name", sorted(path.parent.parent.name for path in FOLDER.glob("*/evaluation/evaluation.json"))
 )
-def test_the_tables_by_threat_are_those_of_the_report(report: Path) -> None:
-    content = json.loads(report.read_text())
-    text = (REPOSITORY / "docs" / "results" / f"{report.stem}.md").read_text()
+def test_the_tables_by_threat_are_those_of_the_report(name: str) -> None:
+    content = evaluation_of(name)
+    text = (REPOSITORY / "docs" / "results" / f"{name}.md").read_text()
     for line in [
         *headline_table(content),
         *row_table(content),
@@ -77,12 +83,12 @@ def test_the_tables_by_threat_are_those_of_the_report(report: Path) -> None:
     ]:
         assert line in text
     assert not content["evaluated_with"]["commit"].endswith("dirty")
-    for name, digest in content["weights_sha256"].items():
-        assert file_sha256(open_run(report.stem).weights_path(name)) == digest
+    for network, digest in content["weights_sha256"].items():
+        assert file_sha256(open_run(name).weights_path(network)) == digest
 
 
 def test_the_readme_tells_of_the_worst_grey_box_attack() -> None:
-    report = json.loads((REPOSITORY / "docs/results/evaluations/fashion-mnist.json").read_text())
+    report = evaluation_of("fashion-mnist")
     (worst,) = (
         line
         for line in report["headlines"]

@@ -1,6 +1,6 @@
 """The tables of an evaluation.json as Markdown, for docs/results.
 
-Usage: python toolkit/studies/evaluation_table.py docs/results/evaluations/NAME.json
+Usage: python toolkit/studies/evaluation_table.py toolkit/purify_toolkit/pretrained/NAME/evaluation/evaluation.json
 """
 
 import argparse
