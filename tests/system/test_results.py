@@ -101,6 +101,13 @@ def test_the_readme_tells_of_the_worst_grey_box_attack() -> None:
     assert f"under FGSM and two kinds of PGD together {share} stay right" in text
 
 
+def test_the_readme_tells_what_autoattack_leaves_to_the_adaptive_pair() -> None:
+    (row,) = (row for row in evaluation_of("fashion-mnist-adaptive")["rows"] if row["name"] == "white-box:autoattack")
+    assert row["n"] >= 1000
+    text = " ".join((REPOSITORY / "README.md").read_text().split())
+    assert f"AutoAttack leaves {100 * row['accuracy']:.1f}% of {row['n']:,} images to `fashion-mnist-adaptive`" in text
+
+
 def test_the_training_speeds_are_those_of_the_report() -> None:
     (path,) = REPOSITORY.glob("docs/results/studies/training-speed-*.json")
     content = json.loads(path.read_text())
