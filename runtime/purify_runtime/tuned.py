@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import RLock
@@ -16,7 +16,7 @@ from purify_runtime.bundle import Bundle
 from purify_runtime.engines import ON_CPU, Chain, Engine, HostChain, HostOptions, TensorSpec, is_here
 from purify_runtime.errors import MissingError
 from purify_runtime.pipeline import open_model
-from purify_runtime.tune import BATCHES, BUDGET_S, Setting, candidates, cores, nearest, tune
+from purify_runtime.tune import BATCHES, BUDGET_S, Choice, Setting, candidates, cores, nearest, tune
 from purify_runtime.tune_cache import recall, remember
 
 logger = logging.getLogger("purify_runtime")
@@ -55,33 +55,33 @@ def _tune(pair: "Pair", bundle: Bundle, precision: str) -> None:
         (contract.channels, contract.height, contract.width),
         budget_s=BUDGET_S - (time.monotonic() - start),
     )
-    pair.adopt({batch: best.setting for batch, best in found.items()})
+    pair.adopt({batch: best.choice for batch, best in found.items()})
     kept = remember(bundle.manifest, precision, pair.choices)
     logger.info("tuned in %.1f s: %s; %s", time.monotonic() - start, pair.told(), kept)
 
 
 class Pair:
-    """A bundle's models of one precision, and the setting for each size of batch.
+    """A bundle's models of one precision, and how each size of batch is run.
 
     Attributes:
-        choices: size of batch -> setting.
+        choices: by size of batch.
     """
 
     def __init__(self, bundle: Bundle, precision: str) -> None:
         self._bundle, self._precision = bundle, precision
-        self.choices: dict[int, Setting] = {}
+        self.choices: dict[int, Choice] = {}
         self._lock = RLock()
         self._engines: dict[tuple[str, str, HostOptions], Engine] = {}
         self._routes: dict[tuple[str, int], Callable[[Array], Any]] = {}
         self._pool: ThreadPoolExecutor | None = None
 
-    def adopt(self, choices: Mapping[int, Setting]) -> bool:
+    def adopt(self, choices: Mapping[int, Choice]) -> bool:
         """Take settings, open what one image needs, close what nothing needs; whether their engines are here."""
         with self._lock:
             self.choices = dict(choices)
             self._routes.clear()
-            used = {(setting.engine, setting.host) for setting in choices.values()}
-            for key in [key for key in self._engines if key[1:] not in used]:
+            used = {key for choice in choices.values() for key in _keys(choice)}
+            for key in self._engines.keys() - used:
                 self._engines.pop(key).close()
             try:
                 self.at("both", 1)
@@ -98,7 +98,8 @@ class Pair:
         route = self._routes.get((what, batch))
         if route is None:
             with self._lock:
-                route = self.route(what, self.choices[nearest(batch, tuple(self.choices))])
+                choice = self.choices[nearest(batch, tuple(self.choices))]
+                route = self.route(what, choice.logits if what == "logits" else choice.both)
                 self._routes[what, batch] = route
         return route
 
@@ -141,6 +142,13 @@ class Pair:
                 self._engines.popitem()[1].close()
 
 
+def _keys(choice: Choice) -> Iterator[tuple[str, str, HostOptions]]:
+    """Role, engine and host options of the engines that a choice needs."""
+    for setting in (choice.logits, choice.both):
+        for role in ("defended",) if setting.graph == "composed" else ("purifier", "classifier"):
+            yield role, setting.engine, setting.host
+
+
 def _in_parts(pool: ThreadPoolExecutor, run: Callable[[Array], Any], x: Array) -> Any:
     """Run parts of a batch at once; a core that something else keeps busy takes fewer of them."""
     if len(x) <= PART:
@@ -158,7 +166,7 @@ class TunedEngine:
 
     def __init__(self, pair: Pair, role: str) -> None:
         self.pair, self._role = pair, role
-        single = pair.engine(role, pair.choices[BATCHES[0]])
+        single = pair.engine(role, pair.choices[BATCHES[0]].both)
         self.name, self.version = single.name, single.version
         self.input_spec: TensorSpec = single.input_spec
         self.output_spec: TensorSpec = single.output_spec

@@ -171,7 +171,7 @@ def properties(host: HostOptions) -> dict[str, Any]:
     chosen: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         **FLOAT32,
-        "ENABLE_CPU_PINNING": False,  # a thread that may not leave its core waits there for whoever else uses it
+        "ENABLE_CPU_PINNING": host.pinned,
     }
     if host.threads is not None:
         chosen["INFERENCE_NUM_THREADS"] = host.threads * host.side_by_side
