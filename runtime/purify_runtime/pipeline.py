@@ -17,6 +17,7 @@ from purify_runtime.engines import ON_CPU, Chain, Engine, HostOptions, open_engi
 from purify_runtime.errors import BuildError, BundleError, InputError
 from purify_runtime.images import as_batch
 from purify_runtime.manifest import Manifest
+from purify_runtime.memory import return_memory
 from purify_runtime.suspicion import is_suspicious, suspicion_of
 
 logger = logging.getLogger("purify_runtime")
@@ -296,9 +297,9 @@ def open_model(
         InputError, MissingError, BuildError: see `open_engine`.
     """
     entry = bundle.model(role, precision)
-    graph, source = bundle.read(entry.file), entry.file.path
-    files = EngineFiles(bundle=bundle, model=entry, policy=policy or EnginePolicy())
-    opened = open_engine(engine, graph, source=source, files=files, host=host, without=without)
+    source, files = entry.file.path, EngineFiles(bundle=bundle, model=entry, policy=policy or EnginePolicy())
+    opened = open_engine(engine, bundle.read(entry.file), source=source, files=files, host=host, without=without)
+    return_memory()
     contract = bundle.manifest.input
     image = (None, contract.channels, contract.height, contract.width)
     logits = (None, len(bundle.manifest.class_names))

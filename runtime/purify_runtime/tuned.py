@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from purify_runtime.bundle import Bundle
 from purify_runtime.engines import ON_CPU, Chain, Engine, HostChain, HostOptions, TensorSpec, is_here
 from purify_runtime.errors import MissingError
+from purify_runtime.memory import return_memory
 from purify_runtime.pipeline import open_model
 from purify_runtime.tune import BATCHES, BUDGET_S, Choice, Setting, candidates, cores, nearest, tune
 from purify_runtime.tune_cache import recall, remember
@@ -83,6 +84,7 @@ class Pair:
             used = {key for choice in choices.values() for key in _keys(choice)}
             for key in self._engines.keys() - used:
                 self._engines.pop(key).close()
+            return_memory()
             try:
                 self.at("both", 1)
             except MissingError:
