@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purify_runtime.bundle import Bundle
-from purify_runtime.engines import ON_CPU, Chain, Engine, HostChain, HostOptions, TensorSpec, is_here
+from purify_runtime.engines import ON_CPU, Chain, Engine, HostChain, HostOptions, TensorSpec
 from purify_runtime.errors import MissingError
 from purify_runtime.memory import return_memory
 from purify_runtime.pipeline import open_model
@@ -31,7 +31,8 @@ def open_tuned(bundle: Bundle, precision: str) -> "tuple[TunedEngine, TunedEngin
     """Purifier and classifier of a bundle as tuned for this machine's CPU, now or earlier.
 
     Raises:
-        BundleError, MissingError: see `open_model`.
+        BundleError: see `open_model`.
+        MissingError: no engine on the CPU takes the models.
     """
     pair = Pair(bundle, precision)
     try:
@@ -48,7 +49,7 @@ def open_tuned(bundle: Bundle, precision: str) -> "tuple[TunedEngine, TunedEngin
 
 def _tune(pair: "Pair", bundle: Bundle, precision: str) -> None:
     start = time.monotonic()
-    names = candidates([name for name in ON_CPU if is_here(name)], cores())
+    names = _runnable(pair)
     contract = bundle.manifest.input
     found = tune(
         lambda setting: pair.route("logits", setting),
@@ -59,6 +60,24 @@ def _tune(pair: "Pair", bundle: Bundle, precision: str) -> None:
     pair.adopt({batch: best.choice for batch, best in found.items()})
     kept = remember(bundle.manifest, precision, pair.choices)
     logger.info("tuned in %.1f s: %s; %s", time.monotonic() - start, pair.told(), kept)
+
+
+def _runnable(pair: "Pair") -> list[Setting]:
+    """The candidates whose engine is here and takes the models.
+
+    Raises:
+        MissingError: there are none; why.
+    """
+    reasons = {}
+    for name in ON_CPU:
+        try:
+            pair.engine("defended", candidates([name], cores())[0])
+        except MissingError as error:
+            reasons[name] = str(error)
+    able = [name for name in ON_CPU if name not in reasons]
+    if not able:
+        raise MissingError("no engine works here: " + "; ".join(f"{name} {why}" for name, why in reasons.items()))
+    return candidates(able, cores())
 
 
 class Pair:
