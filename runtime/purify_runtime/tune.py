@@ -22,7 +22,7 @@ BATCHES = (1, 8, 64)
 """The sizes that are tuned; another takes the settings of the one nearest to it, by ratio."""
 SHARES = (1, 1, 2)
 """How the time is shared out among them."""
-BUDGET_S = 2.2
+BUDGET_S = 2.0
 OPENING_SHARE = 0.4
 """What part of the budget opening sessions may take; candidates that come later are left out."""
 TOLERANCE = 1.25
@@ -35,7 +35,7 @@ CHAINED_SHARE = 0.35
 """What part of a size's time goes into chained graphs."""
 FINALISTS = 3
 """So many settings, the best ones with the composed graph, are tried with chained graphs too: two sessions may get in
-each other's way where one is the fastest. Threads that are always awake take the cores from the other session's."""
+each other's way where one is the fastest."""
 CHAINED_BELOW = 0.97
 """The ratio of times from which on the chained graphs are taken to be faster by more than chance."""
 CALLS = 5
@@ -58,7 +58,7 @@ class Setting(msgspec.Struct, frozen=True):
 
     engine: str
     threads: int
-    spinning: Literal["always", "call", "never"] = "never"
+    spinning: Literal["call", "never"] = "never"
     workers: int = 1
     graph: Literal["composed", "chained"] = "composed"
     pinned: bool = False
@@ -72,7 +72,7 @@ class Setting(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}" if self.threads else "all cores"
-        awake = {"always": ", always awake", "call": ", awake within a call", "never": ""}[self.spinning]
+        awake = {"call": ", awake within a call", "never": ""}[self.spinning]
         beside = f", {self.workers} calls at once" if self.workers > 1 else ""
         return f"{self.engine}, {threads}{', pinned' if self.pinned else ''}{awake}{beside}, {self.graph}"
 
@@ -93,11 +93,10 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 TABLE: tuple[Setting, ...] = (
-    Setting("onnxruntime", ALL, "always"),
+    Setting("onnxruntime", ALL, "call"),
     Setting("openvino", ALL, pinned=True),
     Setting("openvino", 1, workers=ALL),
     Setting("onnxruntime", 1, workers=ALL),
-    Setting("onnxruntime", ALL, "call"),
     Setting("openvino", ALL),
     Setting("onnxruntime", 1),
     Setting("openvino", 1),

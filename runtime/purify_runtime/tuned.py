@@ -1,6 +1,7 @@
 """Engines as tuned: the size of a batch decides what runs it; what that takes is opened when it is first used."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,9 @@ logger = logging.getLogger("purify_runtime")
 
 Array = NDArray[np.float32]
 PART = 4
-"""Images a call where calls run at once: their tensors stay in a core's cache."""
+"""Images a call, at least, where calls run at once."""
+PARTS = 4
+"""Calls a worker, at most: few enough to cost little, and enough for a core that is busy to take fewer."""
 
 
 def open_tuned(bundle: Bundle, precision: str) -> "tuple[TunedEngine, TunedEngine]":
@@ -138,7 +141,7 @@ class Pair:
             run = chain.run if what == "both" else chain.last
         else:
             run = self.engine(what, setting).run
-        return partial(_in_parts, self._workers(), run) if setting.workers > 1 else run
+        return partial(_in_parts, self._workers(), setting.workers, run) if setting.workers > 1 else run
 
     def engine(self, role: str, setting: Setting) -> Engine:
         """A model in a setting's engine, opened once."""
@@ -170,11 +173,21 @@ def _keys(choice: Choice) -> Iterator[tuple[str, str, HostOptions]]:
             yield role, setting.engine, setting.host
 
 
-def _in_parts(pool: ThreadPoolExecutor, run: Callable[[Array], Any], x: Array) -> Any:
+def part_of(batch: int, workers: int) -> int:
+    """How many images of a batch go into one call.
+
+    >>> [part_of(batch, 2) for batch in (1, 8, 64)], part_of(64, 8)
+    ([4, 4, 8], 4)
+    """
+    return max(PART, math.ceil(batch / (PARTS * workers)))
+
+
+def _in_parts(pool: ThreadPoolExecutor, workers: int, run: Callable[[Array], Any], x: Array) -> Any:
     """Run parts of a batch at once; a core that something else keeps busy takes fewer of them."""
-    if len(x) <= PART:
+    part = part_of(len(x), workers)
+    if len(x) <= part:
         return run(x)
-    results: Sequence[Any] = list(pool.map(run, [x[start : start + PART] for start in range(0, len(x), PART)]))
+    results: Sequence[Any] = list(pool.map(run, [x[start : start + part] for start in range(0, len(x), part)]))
     if isinstance(results[0], tuple):
         return tuple(np.concatenate(outputs) for outputs in zip(*results, strict=True))
     return np.concatenate(results)

@@ -195,7 +195,7 @@ def test_a_graph_of_no_input_is_refused(on_cpu: str) -> None:
     [
         HostOptions(threads=1),
         HostOptions(spinning="never"),
-        HostOptions(threads=1, spinning="always", side_by_side=2),
+        HostOptions(threads=1, spinning="never", side_by_side=2),
         HostOptions(pinned=True),
     ],
 )

@@ -20,7 +20,7 @@ def test_the_table_is_filled_in_for_the_machine_without_repetition() -> None:
     assert {setting.host.threads for setting in four} == {1, None}
     one = candidates(["onnxruntime"], 1)
     assert {setting.engine for setting in one} == {"onnxruntime"}
-    assert len(one) == len(set(one)) == 3  # awake always, within a call, never
+    assert len(one) == len(set(one)) == 2  # awake within a call, never
 
 
 class Clock:
@@ -144,7 +144,7 @@ def test_a_core_is_really_kept_busy_and_let_go() -> None:
 
 
 def test_settings_are_told_in_words() -> None:
-    assert str(Setting("onnxruntime", 2, "always")) == "onnxruntime, 2 threads, always awake, composed"
+    assert str(Setting("onnxruntime", 2, "call")) == "onnxruntime, 2 threads, awake within a call, composed"
     assert str(Setting("onnxruntime", ALL)) == "onnxruntime, all cores, composed"
     assert str(Setting("openvino", 1, workers=2, graph="chained")) == "openvino, 1 thread, 2 calls at once, chained"
     pinned = Setting("openvino", ALL, pinned=True)
