@@ -159,7 +159,6 @@ def export_run(
             bundle = Bundle(writer.path, manifest)
             report = check_bundle(
                 bundle,
-                precisions=[precision for precision in precisions if precision != "bf16"],
                 limits=limits,
                 rounds=ROUNDS,
                 also_timed=_reference_calls(networks, splits["clean"]),

@@ -25,7 +25,7 @@ from purify_runtime.suspicion import report_of, suspicion_of
 Array = NDArray[np.float32]
 Run = Callable[[Array], Array]
 BATCHES = (1, 32)
-ALL = "all"
+ALL, AUTO = "all", "auto"
 
 
 def check_bundle(
@@ -104,7 +104,7 @@ def open_sets(
     """The engines of each precision, and what this machine cannot run.
 
     Of several engines those that do not work here are left out. Of precisions that is only ever bfloat16, and only
-    where nobody asked for it: ONNX Runtime runs all the others everywhere.
+    where nobody asked for it: ONNX Runtime runs all the others everywhere, and OpenVINO bfloat16 where the CPU has it.
     """
     names = tuple(ENGINES) if engine == ALL else (engine,)
     sets, not_checked = [], []
@@ -112,14 +112,11 @@ def open_sets(
         for precision in precisions:
             try:
                 sets.append(EngineSet.open(bundle, precision, name, stack, policy))
-            except BundleError as error:
-                if asked or precision != "bf16":
-                    raise
-                not_checked.append(NotChecked(precision=precision, reason=str(error.__cause__ or error)))
             except (MissingError, BuildError) as error:
-                if len(names) == 1:
+                if len(names) == 1 and (asked or precision != "bf16"):
                     raise
-                not_checked.append(NotChecked(engine=name, precision=precision, reason=str(error)))
+                engine_left_out = "" if engine == AUTO else name
+                not_checked.append(NotChecked(engine=engine_left_out, precision=precision, reason=str(error)))
     if not sets:
         raise MissingError(f"no engine works here: {'; '.join(f'{left.engine} {left.reason}' for left in not_checked)}")
     return sets, not_checked

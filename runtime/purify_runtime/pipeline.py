@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from purify_runtime.bundle import Bundle
 from purify_runtime.engine_files import EngineFiles, EnginePolicy
 from purify_runtime.engines import ON_CPU, Chain, Engine, HostOptions, open_engine
-from purify_runtime.errors import BuildError, BundleError, InputError
+from purify_runtime.errors import BuildError, BundleError, InputError, MissingError
 from purify_runtime.images import as_batch
 from purify_runtime.manifest import Manifest
+from purify_runtime.memory import return_memory
 from purify_runtime.suspicion import is_suspicious, suspicion_of
 
 logger = logging.getLogger("purify_runtime")
@@ -93,7 +94,7 @@ class Pipeline:
             bundle: a folder that `purify-export` wrote.
             engine: `auto`, a GPU's engine where one works, else what was tuned for this CPU; or a key of
                 `purify_runtime.engines.ENGINES`.
-            precision: of the graphs; on a CPU fp32 is the fastest.
+            precision: of the graphs; on a CPU fp32, but for int8 and bf16 with OpenVINO.
             verify: a public key, whose owner must have signed the bundle.
             policy: what may be done about engine files; None for the defaults.
             allow_failed: take even a bundle that broke a limit when it was exported.
@@ -251,8 +252,8 @@ def open_models(
 ) -> list[Engine]:
     """Models in one engine; for `auto` in the first of ENGINES that takes them all.
 
-    TensorRT for RTX may take a purifier and not the classifier: for compute capability 7.5 it has no float32 matrix
-    products.
+    An engine may take one and not the other: TensorRT for RTX has no float32 matrix products for compute capability
+    7.5, and ONNX Runtime runs a bfloat16 purifier whose layers all stayed in float32.
 
     Args:
         bundle, precision, engine, policy: see `open_model`.
@@ -270,7 +271,7 @@ def open_models(
             try:
                 for role in () if name in enough else roles[1:]:
                     opened.append(stack.enter_context(open_model(bundle, role, precision, name, policy)))
-            except BuildError as error:
+            except (BuildError, MissingError) as error:
                 if engine != "auto":
                     raise
                 logger.info("engine %s does not take all of the models: %s", name, error)
@@ -296,9 +297,9 @@ def open_model(
         InputError, MissingError, BuildError: see `open_engine`.
     """
     entry = bundle.model(role, precision)
-    graph, source = bundle.read(entry.file), entry.file.path
-    files = EngineFiles(bundle=bundle, model=entry, policy=policy or EnginePolicy())
-    opened = open_engine(engine, graph, source=source, files=files, host=host, without=without)
+    source, files = entry.file.path, EngineFiles(bundle=bundle, model=entry, policy=policy or EnginePolicy())
+    opened = open_engine(engine, bundle.read(entry.file), source=source, files=files, host=host, without=without)
+    return_memory()
     contract = bundle.manifest.input
     image = (None, contract.channels, contract.height, contract.width)
     logits = (None, len(bundle.manifest.class_names))

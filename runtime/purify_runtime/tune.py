@@ -22,7 +22,7 @@ BATCHES = (1, 8, 64)
 """The sizes that are tuned; another takes the settings of the one nearest to it, by ratio."""
 SHARES = (1, 1, 2)
 """How the time is shared out among them."""
-BUDGET_S = 2.2
+BUDGET_S = 2.0
 OPENING_SHARE = 0.4
 """What part of the budget opening sessions may take; candidates that come later are left out."""
 TOLERANCE = 1.25
@@ -31,8 +31,11 @@ HOPELESS = 2.0
 """Candidates that are slower than the best by this factor in their first calls are not tried again."""
 LEAST_CALLS = 5
 """That a candidate makes of a batch, at least; so many candidates are tried as there is time for."""
-GRAPH_SHARE = 0.2
-"""What part of a size's time goes into composed against chained, for the setting that won."""
+CHAINED_SHARE = 0.35
+"""What part of a size's time goes into chained graphs."""
+FINALISTS = 3
+"""So many settings, the best ones with the composed graph, are tried with chained graphs too: two sessions may get in
+each other's way where one is the fastest."""
 CHAINED_BELOW = 0.97
 """The ratio of times from which on the chained graphs are taken to be faster by more than chance."""
 CALLS = 5
@@ -49,46 +52,64 @@ class Setting(msgspec.Struct, frozen=True):
         threads: that work on one call; ALL for the library's choice.
         spinning: see `HostOptions`.
         workers: calls at once, each with a part of the batch.
-        graph: `composed`, or purifier and classifier `chained`; where the purified images are wanted they always are.
+        graph: `composed`, or purifier and classifier `chained`.
+        pinned: see `HostOptions`.
     """
 
     engine: str
     threads: int
-    spinning: Literal["always", "call", "never"] = "never"
+    spinning: Literal["call", "never"] = "never"
     workers: int = 1
     graph: Literal["composed", "chained"] = "composed"
+    pinned: bool = False
 
     @property
     def host(self) -> HostOptions:
         """What the engine is told."""
-        return HostOptions(threads=self.threads or None, spinning=self.spinning, side_by_side=self.workers)
+        return HostOptions(
+            threads=self.threads or None, spinning=self.spinning, side_by_side=self.workers, pinned=self.pinned
+        )
 
     def __str__(self) -> str:
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}" if self.threads else "all cores"
-        awake = {"always": ", always awake", "call": ", awake within a call", "never": ""}[self.spinning]
+        awake = {"call": ", awake within a call", "never": ""}[self.spinning]
         beside = f", {self.workers} calls at once" if self.workers > 1 else ""
-        return f"{self.engine}, {threads}{awake}{beside}, {self.graph}"
+        return f"{self.engine}, {threads}{', pinned' if self.pinned else ''}{awake}{beside}, {self.graph}"
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """How to run a size of batch.
+
+    Attributes:
+        logits: where these alone are wanted.
+        both: where the purified images are wanted too, or one of the networks; its graph is always chained.
+    """
+
+    logits: Setting
+    both: Setting
+
+    def __str__(self) -> str:
+        return str(self.both) if self.logits == self.both else f"{self.logits}, for purified images {self.both}"
 
 
 TABLE: tuple[Setting, ...] = (
-    Setting("onnxruntime", ALL, "always"),
-    Setting("openvino", ALL),
-    Setting("onnxruntime", 1, workers=ALL),
-    Setting("onnxruntime", 1),
-    Setting("openvino", 1, workers=ALL),
-    Setting("openvino", 1),
     Setting("onnxruntime", ALL, "call"),
+    Setting("openvino", ALL, pinned=True),
+    Setting("openvino", 1, workers=ALL),
+    Setting("onnxruntime", 1, workers=ALL),
+    Setting("openvino", ALL),
+    Setting("onnxruntime", 1),
+    Setting("openvino", 1),
     Setting("onnxruntime", ALL),
 )
 """The candidates; the most promising first, for a large model leaves time to open only a few."""
 
 
 class Found(NamedTuple):
-    """What tuning one size of batch found: the setting, and its time for the batch in milliseconds."""
+    """What tuning one size of batch found, and the milliseconds that its logits take on a calm machine."""
 
-    setting: Setting
+    choice: Choice
     calm_ms: float
-    busy_ms: float
 
 
 def cores() -> int:
@@ -131,8 +152,8 @@ def tune(
         budget_s: seconds to take.
 
     Returns:
-        For each size of batch the setting that is the fastest on a calm machine, among those that are not slower
-        than the best by more than TOLERANCE while one core is taken.
+        For each size of batch the settings that are the fastest on a calm machine, among those that with the composed
+        graph are not slower than the best by more than TOLERANCE while one core is taken.
     """
     start = time.monotonic()
     deadline = start + budget_s
@@ -148,9 +169,10 @@ def tune(
                 found[batch] = last
                 continue
             calls = dict(list(calls.items())[:fit])
-        seconds = left * SHARES[index] / sum(SHARES[index:])
-        best = choose(*_measure(calls, x, (1 - GRAPH_SHARE) * seconds))
-        found[batch] = _faster_graph(best, opened, x, GRAPH_SHARE * seconds)
+        end = time.monotonic() + left * SHARES[index] / sum(SHARES[index:])
+        ranked = choose(*_measure(calls, x, (1 - CHAINED_SHARE) * (end - time.monotonic())))
+        found[batch] = _with_chained(ranked, calls, opened, x, end)
+        calls = {setting: calls[setting] for setting in dict.fromkeys([*ranked, *calls])}  # the most promising first
     return found
 
 
@@ -163,26 +185,29 @@ def _open(
         yield setting, opened(setting)
 
 
-def _faster_graph(found: Found, opened: Callable[[Setting], Call], x: Array, seconds: float) -> Found:
-    """The setting with its graph composed, or chained where that is faster."""
-    chained = msgspec.structs.replace(found.setting, graph="chained")
-    pair = {setting: opened(setting) for setting in (found.setting, chained)}
-    for call in pair.values():
+def _with_chained(
+    ranked: Sequence[Setting], calls: Mapping[Setting, Call], opened: Callable[[Setting], Call], x: Array, end: float
+) -> Found:
+    """The best of the settings with the composed graph, and the best of the first few with chained graphs."""
+    finalists = [msgspec.structs.replace(setting, graph="chained") for setting in ranked[:FINALISTS]]
+    chained = dict(_open(opened, finalists, (time.monotonic() + end) / 2))
+    contest = {ranked[0]: calls[ranked[0]], **chained}
+    for call in contest.values():
         call(x)
-    composed_ms, chained_ms = (np.array(values) for values in _rounds(pair, x, seconds).values())
-    ratio = float(np.median(chained_ms / composed_ms))
-    return Found(chained, ratio * found.calm_ms, ratio * found.busy_ms) if ratio < CHAINED_BELOW else found
+    times = {setting: np.array(values) for setting, values in _rounds(contest, x, end - time.monotonic()).items()}
+    both = min(chained, key=lambda setting: float(np.median(times[setting])))
+    faster = float(np.median(times[both] / times[ranked[0]])) < CHAINED_BELOW
+    logits = both if faster else ranked[0]
+    return Found(Choice(logits, both), float(np.median(times[logits])))
 
 
 Times = dict[Setting, float]
 
 
-def choose(calm_ms: Times, busy_ms: Times) -> Found:
-    """The fastest when the machine is calm, among those that hold when it is not."""
+def choose(calm_ms: Times, busy_ms: Times) -> list[Setting]:
+    """Those that hold when the machine is not calm, the fastest when it is first."""
     limit = TOLERANCE * min(busy_ms.values())
-    holding = [setting for setting in calm_ms if busy_ms[setting] <= limit]
-    best = min(holding, key=lambda setting: calm_ms[setting])
-    return Found(best, calm_ms[best], busy_ms[best])
+    return sorted((setting for setting in calm_ms if busy_ms[setting] <= limit), key=lambda setting: calm_ms[setting])
 
 
 def _measure(calls: Mapping[Setting, Call], x: Array, seconds: float) -> tuple[Times, Times]:

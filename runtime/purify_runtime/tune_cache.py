@@ -12,24 +12,28 @@ from purify_runtime.files import atomic
 from purify_runtime.manifest import Manifest
 from purify_runtime.report import environment
 from purify_runtime.trust import user_folder
-from purify_runtime.tune import BATCHES, TABLE, Setting, candidates, cores
+from purify_runtime.tune import BATCHES, TABLE, Choice, candidates, cores
 
+FORMAT = 2
+"""Of what is remembered; of another format nothing is found."""
 PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "numpy")
 
 
-def recall(manifest: Manifest, precision: str) -> dict[int, Setting] | None:
+def recall(manifest: Manifest, precision: str) -> dict[int, Choice] | None:
     """What was found before; None where nothing was, or what is remembered cannot be used."""
     try:
         content = _path(manifest, precision).read_bytes()
-        choices = msgspec.json.decode(content, type=dict[int, Setting])
+        choices = msgspec.json.decode(content, type=dict[int, Choice])
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     known = candidates(ON_CPU, cores())
-    usable = all(msgspec.structs.replace(setting, graph="composed") in known for setting in choices.values())
-    return choices if usable and set(choices) == set(BATCHES) else None
+    settings = [setting for choice in choices.values() for setting in (choice.logits, choice.both)]
+    usable = all(msgspec.structs.replace(setting, graph="composed") in known for setting in settings)
+    chained = all(choice.both.graph == "chained" for choice in choices.values())
+    return choices if usable and chained and set(choices) == set(BATCHES) else None
 
 
-def remember(manifest: Manifest, precision: str, choices: Mapping[int, Setting]) -> str:
+def remember(manifest: Manifest, precision: str, choices: Mapping[int, Choice]) -> str:
     """Keep what was found, for the next time; what to tell of it. Where it cannot be written, it is found again."""
     try:
         path = _path(manifest, precision)
@@ -49,6 +53,7 @@ def _path(manifest: Manifest, precision: str) -> Path:
     """
     machine = environment({})
     about = {
+        "format": FORMAT,
         "models": [[model.role, model.file.sha256] for model in manifest.models if model.precision == precision],
         "machine": [machine["processor"], machine["machine"], machine["system"], cores()],
         "versions": [_version(package) for package in PACKAGES],

@@ -1,8 +1,9 @@
 """Engines as tuned: the size of a batch decides what runs it; what that takes is opened when it is first used."""
 
 import logging
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import RLock
@@ -13,24 +14,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purify_runtime.bundle import Bundle
-from purify_runtime.engines import ON_CPU, Chain, Engine, HostChain, HostOptions, TensorSpec, is_here
+from purify_runtime.engines import ON_CPU, Chain, Engine, HostChain, HostOptions, TensorSpec
 from purify_runtime.errors import MissingError
+from purify_runtime.memory import return_memory
 from purify_runtime.pipeline import open_model
-from purify_runtime.tune import BATCHES, BUDGET_S, Setting, candidates, cores, nearest, tune
+from purify_runtime.tune import BATCHES, BUDGET_S, Choice, Setting, candidates, cores, nearest, tune
 from purify_runtime.tune_cache import recall, remember
 
 logger = logging.getLogger("purify_runtime")
 
 Array = NDArray[np.float32]
 PART = 4
-"""Images a call where calls run at once: their tensors stay in a core's cache."""
+"""Images a call, at least, where calls run at once."""
+PARTS = 4
+"""Calls a worker, at most: few enough to cost little, and enough for a core that is busy to take fewer."""
 
 
 def open_tuned(bundle: Bundle, precision: str) -> "tuple[TunedEngine, TunedEngine]":
     """Purifier and classifier of a bundle as tuned for this machine's CPU, now or earlier.
 
     Raises:
-        BundleError, MissingError: see `open_model`.
+        BundleError: see `open_model`.
+        MissingError: no engine on the CPU takes the models.
     """
     pair = Pair(bundle, precision)
     try:
@@ -47,7 +52,7 @@ def open_tuned(bundle: Bundle, precision: str) -> "tuple[TunedEngine, TunedEngin
 
 def _tune(pair: "Pair", bundle: Bundle, precision: str) -> None:
     start = time.monotonic()
-    names = candidates([name for name in ON_CPU if is_here(name)], cores())
+    names = _runnable(pair)
     contract = bundle.manifest.input
     found = tune(
         lambda setting: pair.route("logits", setting),
@@ -55,34 +60,53 @@ def _tune(pair: "Pair", bundle: Bundle, precision: str) -> None:
         (contract.channels, contract.height, contract.width),
         budget_s=BUDGET_S - (time.monotonic() - start),
     )
-    pair.adopt({batch: best.setting for batch, best in found.items()})
+    pair.adopt({batch: best.choice for batch, best in found.items()})
     kept = remember(bundle.manifest, precision, pair.choices)
     logger.info("tuned in %.1f s: %s; %s", time.monotonic() - start, pair.told(), kept)
 
 
+def _runnable(pair: "Pair") -> list[Setting]:
+    """The candidates whose engine is here and takes the models.
+
+    Raises:
+        MissingError: there are none; why.
+    """
+    reasons = {}
+    for name in ON_CPU:
+        try:
+            pair.engine("defended", candidates([name], cores())[0])
+        except MissingError as error:
+            reasons[name] = str(error)
+    able = [name for name in ON_CPU if name not in reasons]
+    if not able:
+        raise MissingError("no engine works here: " + "; ".join(f"{name} {why}" for name, why in reasons.items()))
+    return candidates(able, cores())
+
+
 class Pair:
-    """A bundle's models of one precision, and the setting for each size of batch.
+    """A bundle's models of one precision, and how each size of batch is run.
 
     Attributes:
-        choices: size of batch -> setting.
+        choices: by size of batch.
     """
 
     def __init__(self, bundle: Bundle, precision: str) -> None:
         self._bundle, self._precision = bundle, precision
-        self.choices: dict[int, Setting] = {}
+        self.choices: dict[int, Choice] = {}
         self._lock = RLock()
         self._engines: dict[tuple[str, str, HostOptions], Engine] = {}
         self._routes: dict[tuple[str, int], Callable[[Array], Any]] = {}
         self._pool: ThreadPoolExecutor | None = None
 
-    def adopt(self, choices: Mapping[int, Setting]) -> bool:
+    def adopt(self, choices: Mapping[int, Choice]) -> bool:
         """Take settings, open what one image needs, close what nothing needs; whether their engines are here."""
         with self._lock:
             self.choices = dict(choices)
             self._routes.clear()
-            used = {(setting.engine, setting.host) for setting in choices.values()}
-            for key in [key for key in self._engines if key[1:] not in used]:
+            used = {key for choice in choices.values() for key in _keys(choice)}
+            for key in self._engines.keys() - used:
                 self._engines.pop(key).close()
+            return_memory()
             try:
                 self.at("both", 1)
             except MissingError:
@@ -98,7 +122,8 @@ class Pair:
         route = self._routes.get((what, batch))
         if route is None:
             with self._lock:
-                route = self.route(what, self.choices[nearest(batch, tuple(self.choices))])
+                choice = self.choices[nearest(batch, tuple(self.choices))]
+                route = self.route(what, choice.logits if what == "logits" else choice.both)
                 self._routes[what, batch] = route
         return route
 
@@ -116,7 +141,7 @@ class Pair:
             run = chain.run if what == "both" else chain.last
         else:
             run = self.engine(what, setting).run
-        return partial(_in_parts, self._workers(), run) if setting.workers > 1 else run
+        return partial(_in_parts, self._workers(), setting.workers, run) if setting.workers > 1 else run
 
     def engine(self, role: str, setting: Setting) -> Engine:
         """A model in a setting's engine, opened once."""
@@ -141,11 +166,28 @@ class Pair:
                 self._engines.popitem()[1].close()
 
 
-def _in_parts(pool: ThreadPoolExecutor, run: Callable[[Array], Any], x: Array) -> Any:
+def _keys(choice: Choice) -> Iterator[tuple[str, str, HostOptions]]:
+    """Role, engine and host options of the engines that a choice needs."""
+    for setting in (choice.logits, choice.both):
+        for role in ("defended",) if setting.graph == "composed" else ("purifier", "classifier"):
+            yield role, setting.engine, setting.host
+
+
+def part_of(batch: int, workers: int) -> int:
+    """How many images of a batch go into one call.
+
+    >>> [part_of(batch, 2) for batch in (1, 8, 64)], part_of(64, 8)
+    ([4, 4, 8], 4)
+    """
+    return max(PART, math.ceil(batch / (PARTS * workers)))
+
+
+def _in_parts(pool: ThreadPoolExecutor, workers: int, run: Callable[[Array], Any], x: Array) -> Any:
     """Run parts of a batch at once; a core that something else keeps busy takes fewer of them."""
-    if len(x) <= PART:
+    part = part_of(len(x), workers)
+    if len(x) <= part:
         return run(x)
-    results: Sequence[Any] = list(pool.map(run, [x[start : start + PART] for start in range(0, len(x), PART)]))
+    results: Sequence[Any] = list(pool.map(run, [x[start : start + part] for start in range(0, len(x), part)]))
     if isinstance(results[0], tuple):
         return tuple(np.concatenate(outputs) for outputs in zip(*results, strict=True))
     return np.concatenate(results)
@@ -158,7 +200,7 @@ class TunedEngine:
 
     def __init__(self, pair: Pair, role: str) -> None:
         self.pair, self._role = pair, role
-        single = pair.engine(role, pair.choices[BATCHES[0]])
+        single = pair.engine(role, pair.choices[BATCHES[0]].both)
         self.name, self.version = single.name, single.version
         self.input_spec: TensorSpec = single.input_spec
         self.output_spec: TensorSpec = single.output_spec

@@ -129,7 +129,8 @@ def test_every_precision_at_another_size_passes_its_gate(tmp_path: Path) -> None
     assert load_golden(bundle)["clean"].images.shape == (256, 30, 33, 1)
     assert bundle.precisions("defended") == ["fp32", "fp16", "bf16", "int8"]
     assert {row.precision for row in report.parity} == {"fp32", "fp16", "bf16", "int8"}
-    assert [unchecked.precision for unchecked in report.not_checked] == ["bf16"]
+    on_an_engine = any((row.precision, row.engine) == ("bf16", "openvino") for row in report.parity)
+    assert [unchecked.precision for unchecked in report.not_checked] == ([] if on_an_engine else ["bf16"])
     assert [layer.reason for layer in report.kept].count("first or last layer") == 4
     assert report.attempts[-1].passed
     assert report.attempts[-1].n == 256

@@ -1,7 +1,5 @@
-import hashlib
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -16,11 +14,8 @@ from purify_export.half_from_fp32 import half_from_fp32
 from purify_export.int8_from_fp32 import int8_from_fp32
 from purify_export.int8_search import Pair
 from purify_runtime.bundle import Bundle
-from purify_runtime.check import check_bundle
-from purify_runtime.errors import BundleError
 from purify_runtime.golden import GoldenSplit
 from purify_runtime.limits import Limits
-from purify_runtime.manifest import FileEntry, ModelEntry
 from purify_runtime.report import Report
 from purify_toolkit.run_folder import RunFolder, Samples
 
@@ -119,22 +114,3 @@ def test_a_broken_graph_is_caught_by_its_error_and_its_layer_is_reported(
         for split in ("clean", "adversarial", "noise")
     }
     assert all(entry.error > entry.tolerance for entry in report.diverging)
-
-
-def test_a_check_where_bfloat16_cannot_run_leaves_it_out_and_says_so_unless_asked(
-    bundle_copy: Path, pair: Pair, splits: dict[str, GoldenSplit]
-) -> None:
-    bundle, entries = Bundle.open(bundle_copy), []
-    for role, model in convert(Source(pair, splits), "bf16").graphs.items():
-        content, path = model.SerializeToString(), f"models/{role}.bf16.onnx"
-        (bundle_copy / path).write_bytes(content)
-        file = FileEntry(path=path, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
-        entries.append(ModelEntry(role=role, precision="bf16", file=file))
-    manifest = msgspec.structs.replace(bundle.manifest, models=(*bundle.manifest.models, *entries))
-    report = check_bundle(Bundle(bundle_copy, manifest), rounds=0)
-    assert report.passed
-    assert {row.precision for row in report.parity} == {"fp32", "fp16"}
-    assert [unchecked.precision for unchecked in report.not_checked] == ["bf16"]
-    assert "NOT_IMPLEMENTED" in report.not_checked[0].reason
-    with pytest.raises(BundleError, match="NOT_IMPLEMENTED"):
-        check_bundle(Bundle(bundle_copy, manifest), precisions=["bf16"], rounds=0)

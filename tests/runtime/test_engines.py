@@ -192,7 +192,12 @@ def test_a_graph_of_no_input_is_refused(on_cpu: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    [HostOptions(threads=1), HostOptions(spinning="never"), HostOptions(threads=1, spinning="always", side_by_side=2)],
+    [
+        HostOptions(threads=1),
+        HostOptions(spinning="never"),
+        HostOptions(threads=1, spinning="never", side_by_side=2),
+        HostOptions(pinned=True),
+    ],
 )
 def test_how_the_cores_are_spent_changes_no_number(on_cpu: str, host: HostOptions, bundle_path: Path) -> None:
     bundle = Bundle.open(bundle_path)
@@ -244,6 +249,8 @@ def test_openvino_keeps_to_the_graphs_precision_and_writes_no_files(bundle_path:
         assert (engine.device, engine.version) == ("cpu", openvino.__version__.partition("-")[0])
     assert (sorted(Path.cwd().iterdir()), sorted(bundle_path.rglob("*"))) == before
     assert properties(HostOptions(threads=2, side_by_side=3))["INFERENCE_NUM_THREADS"] == 6
+    assert properties(HostOptions())["ENABLE_CPU_PINNING"] is False
+    assert properties(HostOptions(pinned=True))["ENABLE_CPU_PINNING"] is True
 
 
 def test_onnx_runtime_is_kept_from_telling_on_its_user(bundle_path: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from purify_runtime.report import (
     Check,
     Divergence,
     KeptLayer,
+    LatencyRow,
     NotChecked,
     ParityRow,
     Report,
@@ -74,6 +75,25 @@ def test_what_is_simulated_is_marked() -> None:
     assert "int8*" not in told
     assert "* simulated in float32" in told
     assert "* simulated" not in printed(REPORT)
+
+
+def timed(engine: str, precision: str, p50_ms: float) -> LatencyRow:
+    times = {"p50_ms": p50_ms, "p90_ms": p50_ms, "p99_ms": p50_ms, "mean_ms": p50_ms, "images_per_s": 1e3 / p50_ms}
+    return LatencyRow(engine=engine, precision=precision, stage="pipeline", batch=1, n=9, warmup=1, **times)
+
+
+def test_a_precision_that_is_slower_than_float32_is_told_of() -> None:
+    rows = (timed("onnxruntime", "fp32", 0.9), timed("onnxruntime", "int8", 2.7), timed("openvino", "fp32", 0.9))
+    told = printed(msgspec.structs.replace(REPORT, latency=(*rows, timed("openvino", "int8", 0.4))))
+    assert (
+        "int8 takes 3.0 times as long as fp32 on onnxruntime here: take fp32, or "
+        "pip install 'purify-edge[openvino]' and --engine openvino\n"
+    ) in told
+    assert told.count("times as long") == 1
+    alone = printed(
+        msgspec.structs.replace(REPORT, latency=(timed("tensorrt", "fp16", 1.3), timed("tensorrt", "fp32", 1)))
+    )
+    assert "fp16 takes 1.3 times as long as fp32 on tensorrt here: take fp32\n" in alone
 
 
 def test_nothing_is_told_where_nothing_was_done() -> None:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -16,8 +17,9 @@ from purify_runtime.bundle import Bundle
 from purify_runtime.engines import ON_CPU, is_here
 from purify_runtime.golden import GoldenSplit, load_golden
 from purify_runtime.images import as_batch
+from purify_runtime.manifest import ROLES
 from purify_runtime.pipeline import softmax
-from purify_runtime.tune import BATCHES, Setting, candidates
+from purify_runtime.tune import BATCHES, Choice, Setting, candidates
 from purify_runtime.tuned import PART, Pair, open_tuned
 
 HERE = [name for name in ON_CPU if is_here(name)]
@@ -36,7 +38,18 @@ def soon(monkeypatch: pytest.MonkeyPatch, own_folders: Path) -> Path:
 
 
 def chained(setting: Setting) -> Setting:
-    return Setting(setting.engine, setting.threads, setting.spinning, setting.workers, "chained")
+    return msgspec.structs.replace(setting, graph="chained")
+
+
+def choice(setting: Setting) -> Choice:
+    """A setting for the logits, and with its graphs chained for both."""
+    return Choice(setting, chained(setting))
+
+
+def remembered(settings: dict[str, object]) -> bytes:
+    """A cache that names settings for every size of batch."""
+    entry = {"logits": settings | {"graph": "composed"}, "both": settings | {"graph": "chained"}}
+    return json.dumps({str(batch): entry for batch in BATCHES}).encode()
 
 
 @pytest.mark.parametrize("setting", [*candidates(HERE, 2), *map(chained, candidates(HERE, 2))], ids=str)
@@ -44,7 +57,7 @@ def test_every_setting_gives_the_references_numbers(setting: Setting, bundle_pat
     bundle = Bundle.open(bundle_path)
     x = as_batch(split.images, bundle.manifest.input)
     pair = Pair(bundle, "fp32")
-    assert pair.adopt(dict.fromkeys(BATCHES, setting))
+    assert pair.adopt(dict.fromkeys(BATCHES, choice(setting)))
     for n in (1, PART, PART + 1, 64):  # one call, and parts of which the last is smaller
         purified, logits = pair.at("both", n)(x[:n])
         np.testing.assert_allclose(purified, split.purified[:n], atol=1e-5)
@@ -58,9 +71,25 @@ def test_every_setting_gives_the_references_numbers(setting: Setting, bundle_pat
 def test_the_size_of_a_batch_decides_what_runs_it(bundle_path: Path) -> None:
     one, many = Setting("onnxruntime", 1), Setting("onnxruntime", 1, workers=2, graph="chained")
     pair = Pair(Bundle.open(bundle_path), "fp32")
-    pair.adopt({1: one, 8: one, 64: many})
+    pair.adopt({1: choice(one), 8: choice(one), 64: Choice(many, many)})
     assert pair.at("logits", 1) == pair.at("logits", 8) == pair.engine("defended", one).run
     assert pair.at("logits", 50) != pair.at("logits", 8)
+    pair.close()
+
+
+def test_purified_images_have_a_setting_of_their_own(bundle_path: Path, split: GoldenSplit) -> None:
+    alone, chain = Setting("onnxruntime", 1), Setting("onnxruntime", 0, graph="chained")
+    bundle = Bundle.open(bundle_path)
+    pair = Pair(bundle, "fp32")
+    assert pair.adopt(dict.fromkeys(BATCHES, Choice(alone, chain)))
+    assert pair.at("logits", 1) == pair.engine("defended", alone).run
+    assert pair.at("purifier", 1) == pair.engine("purifier", chain).run
+    _, logits = pair.at("both", 1)(as_batch(split.images[:1], bundle.manifest.input))
+    np.testing.assert_allclose(logits, split.defended[:1], atol=1e-4)
+    used = {(role, host.threads) for role, _, host in pair._engines}
+    assert used == {("defended", 1), ("purifier", None), ("classifier", None)}
+    pair.adopt(dict.fromkeys(BATCHES, choice(alone)))  # closes what nothing needs any more
+    assert {(role, host.threads) for role, _, host in pair._engines} <= {(role, 1) for role in ROLES}
     pair.close()
 
 
@@ -88,8 +117,10 @@ def test_auto_tunes_once_and_then_remembers(
         b"\xff\xfe",
         b"[" * 100_000,
         b'{"1": {"engine": "onnxruntime", "threads": 1}}',
-        json.dumps({str(batch): {"engine": "abacus", "threads": 1} for batch in BATCHES}).encode(),
-        json.dumps({str(batch): {"engine": "onnxruntime", "threads": 10_000} for batch in BATCHES}).encode(),
+        json.dumps({str(batch): {"engine": "onnxruntime", "threads": 1} for batch in BATCHES}).encode(),  # format 1
+        remembered({"engine": "abacus", "threads": 1}),
+        remembered({"engine": "onnxruntime", "threads": 10_000}),
+        remembered({"engine": "onnxruntime", "threads": 1}).replace(b"chained", b"composed"),
     ],
 )
 def test_a_cache_that_is_damaged_or_of_another_machine_is_made_again(
@@ -137,6 +168,9 @@ def test_another_bundle_other_versions_and_other_cores_are_tuned_anew(
     monkeypatch.setattr(tune_cache, "cores", lambda: 77)
     Pipeline.load(bundle_path).close()
     assert len(list(soon.iterdir())) == 4
+    monkeypatch.setattr(tune_cache, "FORMAT", tune_cache.FORMAT + 1)
+    Pipeline.load(bundle_path).close()
+    assert len(list(soon.iterdir())) == 5
 
 
 def test_an_engine_that_is_remembered_and_gone_is_done_without(
@@ -144,8 +178,7 @@ def test_an_engine_that_is_remembered_and_gone_is_done_without(
 ) -> None:
     Pipeline.load(bundle_path).close()
     (file,) = soon.iterdir()
-    gone = {"engine": "openvino", "threads": 1, "spinning": "never", "workers": 1, "graph": "composed"}
-    file.write_text(json.dumps({str(batch): gone for batch in BATCHES}))
+    file.write_bytes(remembered({"engine": "openvino", "threads": 1, "spinning": "never", "workers": 1}))
     monkeypatch.setitem(sys.modules, "openvino", None)  # importing it now raises ImportError
     with Pipeline.load(bundle_path) as pipeline:
         assert pipeline.predict(np.zeros((1, 28, 28, 1), np.uint8)).labels.shape == (1,)

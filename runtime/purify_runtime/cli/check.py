@@ -10,9 +10,7 @@ from purify_runtime.cli.options import Number, engine_options, limit_options, po
 
 @click.command(cls=Command)
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option(
-    "--engine", default="auto", show_default=True, help="auto, all that work here, tensorrt, rtx or onnxruntime."
-)
+@click.option("--engine", default="auto", show_default=True, help="auto, all that work here, or one by name.")
 @engine_options
 @click.option("--precision", "precisions", multiple=True, help="Check only this precision; may be repeated.")
 @limit_options

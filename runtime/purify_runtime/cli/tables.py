@@ -1,5 +1,6 @@
 """A report as tables on standard output."""
 
+import math
 from collections.abc import Iterator
 
 from rich.box import SIMPLE_HEAD
@@ -7,6 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from purify_runtime.report import SIMULATION, Report
+
+SLOWER = 1.2
+"""Times as long as float32, from where on another precision is said to be slower."""
 
 
 def print_report(report: Report, console: Console | None = None) -> None:
@@ -25,7 +29,7 @@ def print_report(report: Report, console: Console | None = None) -> None:
         console.print("* simulated in float32, each weight and each tensor rounded", style="dim")
     if report.latency:
         console.print(_latency(report))
-    for line in (*_suspicion(report), *_conversions(report)):
+    for line in (*_slower(report), *_suspicion(report), *_conversions(report)):
         console.print(line, highlight=False, markup=False)
     broken = [check for check in report.checks if not check.passed]
     for check in broken:
@@ -34,6 +38,18 @@ def print_report(report: Report, console: Console | None = None) -> None:
         )
     verdict = "[red]FAILED[/red]" if broken else "[green]passed[/green]"
     console.print(f"{verdict}: {len(report.checks) - len(broken)} of {len(report.checks)} limits hold", highlight=False)
+
+
+def _slower(report: Report) -> Iterator[str]:
+    """Precisions that an engine runs slower than float32: they are made for other devices, or other engines."""
+    times_ms = {
+        (row.engine, row.precision): row.p50_ms for row in report.latency if (row.stage, row.batch) == ("pipeline", 1)
+    }
+    for (engine, precision), time_ms in times_ms.items():
+        ratio = time_ms / times_ms.get((engine, "fp32"), math.inf)
+        if ratio > SLOWER:
+            other = ", or pip install 'purify-edge[openvino]' and --engine openvino" if engine == "onnxruntime" else ""
+            yield f"{precision} takes {ratio:.1f} times as long as fp32 on {engine} here: take fp32{other}"
 
 
 def _suspicion(report: Report) -> Iterator[str]:

@@ -37,14 +37,17 @@ class HostOptions:
 
     Attributes:
         threads: that work on one call; None for what the library takes, as many as there are cores.
-        spinning: when threads without work stay awake: `always`, as ONNX Runtime has it, within a `call`, or `never`.
-            OpenVINO's always sleep.
+        spinning: when ONNX Runtime's threads without work stay awake: within a `call`, or `never`. Its own default,
+            after a call too, takes the cores from the next engine in the chain. OpenVINO's always sleep.
         side_by_side: how many calls are to run at once.
+        pinned: whether OpenVINO's threads stay on one core each. Two that it wakes on one core may stay there, and take
+            half as long again; pinned, they wait for whoever else uses theirs. ONNX Runtime decides that for itself.
     """
 
     threads: int | None = None
-    spinning: Literal["always", "call", "never"] = "call"
+    spinning: Literal["call", "never"] = "call"
     side_by_side: int = 1
+    pinned: bool = False
 
 
 class Engine(Protocol):

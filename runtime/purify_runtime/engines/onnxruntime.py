@@ -17,6 +17,7 @@ QUIET = 3  # errors only
 NOWHERE = "/nonexistent"
 CRASHING = ["FuseFp16InitializerToFp32NodeTransformer"]
 """Optimisers to do without: with this one ONNX Runtime 1.32 ends the process on some transformers in float16."""
+NO_KERNELS = "ONNX Runtime has no kernels for"
 NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 """From 1.29 on the packages for Linux send the machine's and the model's particulars to Microsoft, unless this is set
 before the import."""
@@ -52,7 +53,7 @@ class OnnxRuntimeEngine:
     the first's output to the second's input saved nothing that could be measured (docs/results/runtime.md).
 
     Raises:
-        MissingError: onnxruntime is not installed, or its CPU provider is absent.
+        MissingError: onnxruntime is not installed, or has no kernels for the graph: on a CPU it has none for bfloat16.
         BundleError: the graph cannot be loaded.
     """
 
@@ -96,7 +97,10 @@ class OnnxRuntimeEngine:
 def by_hand(graphs: Sequence[bytes]) -> dict[str, ByHand]:
     """See `purify_runtime.engines.by_hand`."""
     onnxruntime = require()
-    sessions = [onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"]) for graph in graphs]
+    try:
+        sessions = [onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"]) for graph in graphs]
+    except _no_kernels(onnxruntime) as error:
+        raise MissingError(f"{NO_KERNELS} it ({error})") from error
     inputs = [session.get_inputs()[0].name for session in sessions]
 
     def run(images: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -130,15 +134,24 @@ def open_session(onnxruntime: Any, graph: bytes, options: Any, providers: list[A
     """A session of a graph with one input and one output.
 
     Raises:
+        MissingError: ONNX Runtime has no kernels for it.
         BundleError: it cannot be loaded, or has more.
     """
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=providers, disabled_optimizers=CRASHING)
+    except _no_kernels(onnxruntime) as error:
+        raise MissingError(f"{NO_KERNELS} {source} here ({error})") from error
     except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
         raise BundleError(f"ONNX Runtime cannot load {source}: {error}; export the bundle again") from error
     if len(session.get_inputs()) != 1 or len(session.get_outputs()) != 1:
         raise BundleError(f"{source} must have one input and one output; export the bundle again")
     return session
+
+
+def _no_kernels(onnxruntime: Any) -> type[Exception]:
+    """What ONNX Runtime raises where the graph is sound and an operator's kernel for a type is not there."""
+    raised: type[Exception] = onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented
+    return raised
 
 
 def spec(node: Any) -> TensorSpec:

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from purify_runtime.engine_files import EngineFiles
 from purify_runtime.engines import ByHand, Chain, Engine, HostChain, HostOptions, TensorSpec
-from purify_runtime.errors import BundleError, MissingError
+from purify_runtime.errors import BundleError, MissingError, PurifyError
 
 Array = NDArray[np.float32]
 DEVICE = "CPU"
 FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
-"""Precision is the graph's alone: where the CPU has it, OpenVINO would compute in bfloat16."""
+"""Precision is the graph's alone: where the CPU has it, OpenVINO would compute in bfloat16. What the graph has in
+bfloat16 is computed in it all the same, and with the hint `bf16` what it has in float32 would be too."""
+BFLOAT16 = "BF16"
 # How an ONNX graph names another file for its weights: the key `location` (protobuf's field 1, length 8).
 EXTERNAL_WEIGHTS = re.compile(rb"\x0a(?:\x08|\x88\x80*\x00)location")
 
@@ -37,7 +39,7 @@ class OpenVinoEngine:
     """A model compiled for the CPU, with the hint for low latency. It has no use for engine files, and writes none.
 
     Raises:
-        MissingError: openvino is not installed.
+        MissingError: openvino is not installed, or the graph is in bfloat16 and the CPU has none.
         BundleError: the graph cannot be loaded.
     """
 
@@ -57,7 +59,10 @@ class OpenVinoEngine:
             model = core.read_model(graph)
             if len(model.inputs) != 1 or len(model.outputs) != 1:
                 raise BundleError(f"{source} must have one input and one output; export the bundle again")
+            _refuse_bfloat16(core, model, source)
             self._model: Any = core.compile_model(model, DEVICE, properties(host or HostOptions()))
+        except PurifyError:
+            raise
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise BundleError(f"OpenVINO cannot load {source}: {reason}; export the bundle again") from error
@@ -148,6 +153,15 @@ def by_hand(graphs: Sequence[bytes]) -> dict[str, ByHand]:
     return {"openvino": _labels_by(told), f"openvino in {taken}": _labels_by(plain)}
 
 
+def _refuse_bfloat16(core: Any, model: Any, source: str) -> None:
+    """Refuse a graph that has bfloat16 in it where the CPU has not: OpenVINO would compute in float32."""
+    if BFLOAT16 in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"):
+        return
+    if any(output.get_element_type().get_type_name() == "bf16" for op in model.get_ops() for output in op.outputs()):
+        cpu = core.get_property(DEVICE, "FULL_DEVICE_NAME")
+        raise MissingError(f"{source} is in bfloat16, which this CPU ({cpu}) has not; take --precision fp32")
+
+
 def _labels_by(models: Sequence[Any]) -> ByHand:
     def run(images: NDArray[np.uint8]) -> NDArray[np.int64]:
         x = np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32) / 255
@@ -171,7 +185,7 @@ def properties(host: HostOptions) -> dict[str, Any]:
     chosen: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         **FLOAT32,
-        "ENABLE_CPU_PINNING": False,  # a thread that may not leave its core waits there for whoever else uses it
+        "ENABLE_CPU_PINNING": host.pinned,
     }
     if host.threads is not None:
         chosen["INFERENCE_NUM_THREADS"] = host.threads * host.side_by_side
