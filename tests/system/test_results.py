@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.tables import bars_table, contestants_table, read_bench
 from purify_toolkit.pretrained import FOLDER, open_run, pretrained_names
 from purify_toolkit.run_folder import file_sha256
 from studies import training_speed
@@ -117,3 +118,16 @@ def test_the_training_speeds_are_those_of_the_report() -> None:
     assert f"(studies/{path.name})" in text
     assert not content["written_with"]["commit"].endswith("dirty")
     assert content["stages"]["together"]["ratio"] >= 2
+
+
+@pytest.mark.parametrize(
+    "report", sorted(REPOSITORY.glob("docs/results/studies/runtime-*.json")), ids=lambda path: path.stem
+)
+def test_the_tables_of_speed_are_those_of_the_report(report: Path) -> None:
+    bench = read_bench(report)
+    text = (REPOSITORY / "docs/results/runtime.md").read_text()
+    assert f"(studies/{report.name})" in text
+    assert str(bench.settings) in text
+    bars = bars_table(bench) if bench.process else []  # the others are shown for their contestants alone
+    for line in [*bars, *contestants_table(bench)]:
+        assert line in text
