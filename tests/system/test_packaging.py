@@ -48,7 +48,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(out), str(REPOSITORY)]
     subprocess.run(command, check=True, timeout=300)
     (path,) = out.glob("*.whl")
-    assert path.stat().st_size < 12_000_000
+    assert path.stat().st_size < 14_000_000  # nearly all of it the weights of the pairs
     with zipfile.ZipFile(path) as archive:
         return archive.namelist()
 
