@@ -9,7 +9,7 @@ import pytest
 from benchmarks.tables import bars_table, contestants_table, read_bench
 from purify_toolkit.pretrained import FOLDER, open_run, pretrained_names
 from purify_toolkit.run_folder import file_sha256
-from studies import training_speed
+from studies import ablation_table, training_speed
 from studies.evaluation_table import gate_table, headline_table, row_table
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -118,6 +118,14 @@ def test_the_training_speeds_are_those_of_the_report() -> None:
     assert f"(studies/{path.name})" in text
     assert not content["written_with"]["commit"].endswith("dirty")
     assert content["stages"]["together"]["ratio"] >= 2
+
+
+def test_the_ablation_is_that_of_the_report() -> None:
+    content = json.loads((REPOSITORY / "docs/results/studies/ablation-fashion-mnist.json").read_text())
+    text = (REPOSITORY / "docs/results/ablation.md").read_text()
+    for line in [*ablation_table.table(content).splitlines(), content["written_with"]["commit"]]:
+        assert line in text
+    assert not content["written_with"]["commit"].endswith("dirty")
 
 
 @pytest.mark.parametrize(
