@@ -62,3 +62,10 @@ def test_the_structural_similarity_of_a_window_is_that_of_its_moments() -> None:
     contrast = (2 * covariance[0, 1] + 9e-4) / (covariance[0, 0] + covariance[1, 1] + 9e-4)
     assert structure_loss(a, b).item() == pytest.approx(1 - (brightness * contrast).item(), abs=1e-9)
     assert structure_loss(a, 1 - a).item() > structure_loss(a, b).item() > structure_loss(a, a).item()
+
+
+def test_the_structural_similarity_is_the_mean_over_every_window() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.rand(1, 1, 7, 9, generator=generator, dtype=torch.float64) for _ in range(2))
+    windows = [structure_loss(a[..., left : left + 7], b[..., left : left + 7]).item() for left in range(3)]
+    assert structure_loss(a, b).item() == pytest.approx(sum(windows) / 3, abs=1e-9)
