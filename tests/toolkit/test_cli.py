@@ -42,6 +42,18 @@ def shipped(tmp_path: Path) -> Path:
     return run
 
 
+def test_a_recipe_in_bfloat16_says_where_it_will_be_float32(
+    small_data: Path, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tmp_path / "half.toml"
+    recipe.write_text(f'precision = "bfloat16"\n{recipe_file.read_text()}')
+    monkeypatch.setattr("purify_toolkit.precision.has_bfloat16", lambda device: False)
+    arguments = ["--data", str(small_data), "--out", str(tmp_path / "run"), "--limit", "100"]
+    done = CliRunner().invoke(train, [str(recipe), *arguments])
+    assert done.exit_code == 0, done.stderr
+    assert "this processor has no bfloat16, which the recipe asks for: training in float32\n" in done.stderr
+
+
 def test_an_evaluation_from_the_command_line(small_data: Path, shipped: Path, tmp_path: Path) -> None:
     out = tmp_path / "report"
     arguments = [str(shipped), "--data", str(small_data), "--limit", "40", "--curve-limit", "10", "--out", str(out)]

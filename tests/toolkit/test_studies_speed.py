@@ -61,7 +61,9 @@ def test_a_round_alternates_and_has_the_products_share_of_attacks_in_it(
             ("adversarial_teacher", IMAGES // 2 + IMAGES),  # refresh_epochs is 2
             ("plain adversarial_teacher", IMAGES),
             ("normal_teacher", IMAGES),
+            ("normal_teacher", IMAGES),
             ("plain normal_teacher", IMAGES),
+            ("student", IMAGES // 2 + IMAGES),
             ("student", IMAGES // 2 + IMAGES),
             ("plain student", IMAGES),
         ]
@@ -140,7 +142,7 @@ def test_the_speeds_are_those_of_the_rounds(
         seconds = {who: [] for who in together}
         for number, one in enumerate(results["rounds"]):
             for who, of in one[stage].items():
-                first = of["first"] if (stage, who) == ("adversarial_teacher", "product") else of["later"]
+                first = of["first"] if who == "product" else of["later"]
                 seconds[who].append(first + (epochs - 1) * of["later"])
                 together[who][number] += seconds[who][-1]
         check_rates(results["stages"][stage], seconds, IMAGES * epochs)

@@ -172,8 +172,9 @@ def test_no_training_changes_the_networks_that_are_given(
 
 
 def test_bfloat16_is_the_arithmetic_of_the_convolutions_and_of_nothing_that_stays(
-    trained: RunFolder, small_data: Path, tmp_path: Path
+    trained: RunFolder, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("purify_toolkit.precision.has_bfloat16", lambda device: True)  # emulated, where it is not
     found: dict[str, set[torch.dtype]] = {}
 
     def note(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
@@ -190,12 +191,30 @@ def test_bfloat16_is_the_arithmetic_of_the_convolutions_and_of_nothing_that_stay
         )
         hook.remove()
         run = RunFolder(tmp_path / precision)
-        losses[precision] = sum(read_metrics(run)[-1]["losses"].values())
+        line = read_metrics(run)[-1]
+        assert line["precision"] == precision
+        losses[precision] = sum(line["losses"].values())
         weights = load_file(run.weights_path("student")).values()
         assert {value.dtype for value in weights} == {torch.float32, torch.int64}
     assert found == {"float32": {torch.float32}, "bfloat16": {torch.bfloat16}}
     assert losses["bfloat16"] != losses["float32"]
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.03)
+
+
+def test_where_bfloat16_would_be_emulated_the_training_is_the_one_in_float32(
+    trained: RunFolder, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("purify_toolkit.precision.has_bfloat16", lambda device: False)
+    for precision in ("float32", "bfloat16"):
+        recipe = f'precision = "{precision}"\n{ADAPTIVE}'
+        train(
+            request_for(tmp_path / precision, small_data, base=trained, limit=200, recipe_text=recipe), Interrupting(0)
+        )
+    asked, plain = (RunFolder(tmp_path / precision) for precision in ("bfloat16", "float32"))
+    assert read_metrics(asked)[-1]["precision"] == "float32"
+    assert load_file(asked.weights_path("student")).keys() == load_file(plain.weights_path("student")).keys()
+    for key, value in load_file(asked.weights_path("student")).items():
+        assert torch.equal(value, load_file(plain.weights_path("student"))[key])
 
 
 def test_the_seed_and_nothing_else_decides(small_data: Path, tmp_path: Path) -> None:

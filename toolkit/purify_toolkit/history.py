@@ -13,7 +13,7 @@ EVENTS = "tensorboard"
 """The folder of the event files in a run, one in it for each stage."""
 
 Line = dict[str, Any]
-"""`stage`, `epoch`, `losses`, `validation`, `learning_rate` and `seconds` of one epoch."""
+"""`stage`, `epoch`, `losses`, `validation`, `learning_rate`, `precision` and `seconds` of one epoch."""
 
 
 class History:

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from purify_toolkit.errors import InputError
+from purify_toolkit.precision import Precision
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -120,7 +121,7 @@ class Recipe(_Table, frozen=True, kw_only=True):
     attack: AttackTable
     evaluation: EvaluationTable
     adaptive: AdaptiveTable | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         for key, datasets in (("channels", ("image-folder",)), ("image_size", ("image-folder", "gtsrb"))):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from purify_toolkit.errors import InputError, reason
 from purify_toolkit.history import History
+from purify_toolkit.precision import precision_on
 from purify_toolkit.processes import Processes
 from purify_toolkit.run_folder import RunFolder, save_state
 from purify_toolkit.stages import Stage
@@ -82,6 +83,7 @@ class Trainer:
     ) -> None:
         self._stage, self._run, self._count, self._seed = stage, run, count, seed
         self._processes, self._progress = processes, progress
+        self._precision = precision_on(processes.device, run.recipe.precision)
         table = stage.optimizer
         _check_share(min(count, table.batch_size), processes)
         self._steps = max(1, count // table.batch_size)
@@ -122,6 +124,7 @@ class Trainer:
                 "losses": losses,
                 "validation": self._validate(),
                 "learning_rate": self._scheduler.get_last_lr()[0],
+                "precision": self._precision,
                 "seconds": round(time.perf_counter() - start, 1),
             }
             history.append(line)
@@ -172,9 +175,8 @@ class Trainer:
         return dict(zip(losses, self._processes.mean(values.detach()).tolist(), strict=True))
 
     def _mixed(self) -> torch.autocast:
-        """The recipe's precision: convolutions in bfloat16, which needs no scaling of the loss, or all in float32."""
-        kind, enabled = self._processes.device.type, self._run.recipe.precision == "bfloat16"
-        return torch.autocast(kind, torch.bfloat16, enabled=enabled)
+        """Convolutions in bfloat16, which needs no scaling of the loss, or all in float32."""
+        return torch.autocast(self._processes.device.type, torch.bfloat16, enabled=self._precision == "bfloat16")
 
     def _save(self, epochs_done: int) -> None:
         stage = self._stage

@@ -6,9 +6,9 @@ RUN, a run folder or the name of a pair that ships, gives recipe and classifier.
 first: a DataLoader with its defaults over 8-bit images that become float tensors one by one, float32, contiguous
 [N, C, H, W], the recipe's attack anew for each batch. Networks, batch size, losses and optimizer are the same.
 
-Both train whole epochs on so many images, turn by turn in one process. The product's time has its share of the
-adversarial pool in it: the first epoch of the adversarial teacher, which attacks every image, is timed by itself and
-counts once in the recipe's epochs of that stage; the others attack every refresh_epochs-th image. Neither validates.
+Both train whole epochs on so many images, turn by turn in one process. The product trains two in a row: the first, in
+which the adversarial teacher attacks every image and nothing is remembered of what frozen networks make of an image,
+counts once in the recipe's epochs of a stage, and the second stands for all others. Neither validates.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ import torch
 from purify_toolkit.cli.progress import RichProgress
 from purify_toolkit.data import ImageData
 from purify_toolkit.errors import InputError
+from purify_toolkit.precision import precision_on
 from purify_toolkit.pretrained import open_run
 from purify_toolkit.processes import Processes
 from purify_toolkit.provenance import provenance
@@ -42,7 +43,7 @@ from studies.plain_loop import TEACHERS, PlainLoop, table_of
 STAGES = (*TEACHERS, "student")
 
 Seconds = dict[str, float]
-"""Of an epoch: the "later" ones, and the "first" where that takes longer."""
+"""Of an epoch: the "later" ones, and of the product the "first"."""
 
 Round = dict[str, dict[str, Seconds]]
 """By stage, and by contestant: "product" or "plain"."""
@@ -120,23 +121,29 @@ def one_round(bench: Bench) -> Round:
     """Seconds of an epoch of each stage: the product's first and later ones, and the plain loop's."""
     found = {}
     for stage in STAGES:
-        product: Seconds = {}
         if stage == "adversarial_teacher":
             bench.run.checkpoint_path("examples").unlink(missing_ok=True)  # so that the pool begins anew
-            product["first"] = product_epoch(bench, stage)
-        product["later"] = product_epoch(bench, stage)
+        product = product_epochs(bench, stage)
         found[stage] = {"product": product, "plain": {"later": plain_epoch(bench, stage)}}
     return found
 
 
-def product_epoch(bench: Bench, name: str) -> float:
-    """Seconds that the product's trainer takes for an epoch of a stage, writing what it writes, without validation."""
+def product_epochs(bench: Bench, name: str) -> Seconds:
+    """What the product's trainer takes for two epochs of a stage, writing what it writes, without validation."""
     processes = Processes(bench.device)
     stage = Stages(bench.run, bench.data, processes=processes).build(name)
-    once = replace(stage, optimizer=msgspec.structs.replace(stage.optimizer, epochs=1), validate=dict)
+    ended: list[float] = []
+
+    def validate() -> dict[str, float]:
+        ended.append(_now(bench.device))
+        return {}
+
+    twice = replace(stage, optimizer=msgspec.structs.replace(stage.optimizer, epochs=2), validate=validate)
     count = len(bench.data.train)
-    trainer = Trainer(once, bench.run, count=count, seed=bench.seed, processes=processes, progress=bench.progress)
-    return _seconds(trainer.train, bench.device)
+    trainer = Trainer(twice, bench.run, count=count, seed=bench.seed, processes=processes, progress=bench.progress)
+    start = _now(bench.device)
+    trainer.train()
+    return {"first": ended[0] - start, "later": _now(bench.device) - ended[0]}
 
 
 def plain_epoch(bench: Bench, name: str) -> float:
@@ -144,18 +151,16 @@ def plain_epoch(bench: Bench, name: str) -> float:
     loop = PlainLoop(bench.run, name, device=bench.device, seed=bench.seed)
     loader = loop.loader(bench.data.train)
     bench.progress.epoch(f"plain {name}", 0, 1, bench.images(name))
-    return _seconds(lambda: loop.epoch(loader, lambda done: bench.progress.advance(done, "")), bench.device)
+    start = _now(bench.device)
+    loop.epoch(loader, lambda done: bench.progress.advance(done, ""))
+    return _now(bench.device) - start
 
 
-def _seconds(work: Callable[[], None], device: torch.device) -> float:
-    def settled() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    start = settled()
-    work()
-    return settled() - start
+def _now(device: torch.device) -> float:
+    """Seconds, once the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def whole(seconds: Seconds, epochs: int) -> float:
@@ -174,7 +179,7 @@ def summary(bench: Bench, rounds: list[Round]) -> dict[str, Any]:
     groups = {**{stage: [stage] for stage in STAGES}, "together": list(STAGES)}
     return {
         "recipe": bench.run.info["recipe"],
-        "precision": bench.run.recipe.precision,
+        "precision": precision_on(bench.device, bench.run.recipe.precision),
         "images": images,
         "epochs": epochs,
         "rounds": rounds,

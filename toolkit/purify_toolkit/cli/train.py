@@ -67,9 +67,10 @@ def main(
     from purify_toolkit.cli.progress import QuietProgress, RichProgress
     from purify_toolkit.cli.table import print_rows
     from purify_toolkit.history import EVENTS
+    from purify_toolkit.precision import precision_on
     from purify_toolkit.pretrained import open_run
-    from purify_toolkit.recipe import find_recipe, read_recipe
-    from purify_toolkit.train import Request, train
+    from purify_toolkit.recipe import find_recipe, parse_recipe, read_recipe
+    from purify_toolkit.train import Request, choose_device, train
     from purify_toolkit.user_classifier import ClassifierSource
 
     if (mean or std) and classifier is None:
@@ -90,6 +91,9 @@ def main(
         weights=weights,
         base=None if base is None else open_run(base),
     )
+    wanted = parse_recipe(request.recipe_text, source=request.recipe_name).precision
+    if is_main and (here := precision_on(choose_device(device), wanted)) != wanted:
+        click.echo(f"this processor has no {wanted}, which the recipe asks for: training in {here}", err=True)
     try:
         with RichProgress() if is_main else QuietProgress() as progress:
             rows = train(request, progress)

@@ -1,0 +1,28 @@
+"""The arithmetic of a training: what the recipe asks for, where the device has it."""
+
+import platform
+from typing import Literal
+
+import torch
+
+Precision = Literal["float32", "bfloat16"]
+
+
+def precision_on(device: torch.device, wanted: Precision) -> Precision:
+    """What a training computes its convolutions in: the recipe's `precision`, or float32 where bfloat16 is emulated.
+
+    Emulated bfloat16 is the slower one by far: 230 ms against 32 ms for a convolution and its gradient on a CPU with
+    AVX2 alone.
+    """
+    return wanted if wanted == "float32" or has_bfloat16(device) else "float32"
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for bfloat16: AVX512-BF16 or AMX on x86, what oneDNN asks for on Arm."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return True
+    if platform.machine().lower() in ("aarch64", "arm64"):
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
