@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -29,7 +30,7 @@ from studies.common import changed, markdown
 
 STUDIES = Path(ablation.__file__).parent
 SEEDS = (0, 1)
-SHORT = ["--limit", "192", "--epochs-teacher", "1", "--epochs-student", "4"]
+SHORT = ["--limit", "192", "--epochs-teacher", "1", "--epochs-student", "4", "--batch-size", "12"]
 QUICK = RECIPE.replace("batch_size = 64\nlearning_rate = 3e-3", "batch_size = 16\nlearning_rate = 1e-2")
 NETWORKS = {
     "plain": {"classifier", "student"},
@@ -88,12 +89,14 @@ def test_arms_train_the_networks_that_their_name_says(study: Path) -> None:
             weights = run.recipe.distillation
             assert (weights.imitation, weights.adversarial_teacher_weight) == DISTILLATION[name]
             assert {line["stage"] for line in read_metrics(run)} == {"student"}
+            assert all(line["validation"] == {} for line in read_metrics(run))
 
 
 def test_arms_differ_in_nothing_else(study: Path) -> None:
     recipe = arm(study, "both").recipe
     shortened = parse_recipe(QUICK.replace("epochs = 2\n", "epochs = 1\n", 1), source="test")
-    assert (recipe.student.epochs, recipe.teacher) == (4, shortened.teacher)
+    assert (recipe.student.epochs, recipe.student.batch_size) == (4, 12)
+    assert recipe.teacher == msgspec.structs.replace(shortened.teacher, batch_size=12)
     for name in NETWORKS:
         other = arm(study, name).recipe
         assert [getattr(other, table) for table in ("classifier", "teacher", "student", "attack", "evaluation")] == [
@@ -151,6 +154,8 @@ def test_the_summary_is_that_of_the_runs(study: Path) -> None:
     results = json.loads((study / "ablation.json").read_text())
     assert (results["n"], results["limit"]) == (192, 192)
     assert results["epochs"] == {"teacher": 1, "student": 4}
+    assert results["batch_size"] == 12
+    assert "students 4 epochs, batches of 12; n = 192 test images a seed;" in (study / "ablation.md").read_text()
     assert [(run["arm"], run["seed"]) for run in results["runs"]] == [
         (name, seed) for name in (*NETWORKS, ALONE) for seed in SEEDS
     ]

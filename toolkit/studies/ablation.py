@@ -102,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=positive, help="use only so many images of each part")
     parser.add_argument("--epochs-teacher", type=positive, help="instead of the recipe's")
     parser.add_argument("--epochs-student", type=positive, help="instead of the recipe's")
+    parser.add_argument("--batch-size", type=positive, help="of teachers and students, instead of the recipe's")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--table", type=Path, metavar="DIR", help="only print the table of a study's finished runs")
     return parser
@@ -129,11 +130,17 @@ def _study(options: argparse.Namespace) -> Study:
         raise InputError(
             f"{path} has no two teachers; expected imitation above 0 and adversarial_teacher_weight between 0 and 1"
         )
-    epochs = {"teacher": options.epochs_teacher, "student": options.epochs_student}
+    changes = {
+        name: {key: value for key, value in keys.items() if value is not None}
+        for name, keys in {
+            "teacher": {"epochs": options.epochs_teacher, "batch_size": options.batch_size},
+            "student": {"epochs": options.epochs_student, "batch_size": options.batch_size},
+        }.items()
+    }
     return Study(
         name=path.stem,
         recipe=recipe,
-        changes={name: {"epochs": count} for name, count in epochs.items() if count is not None},
+        changes=changes,
         base=base,
         data_folder=options.data,
         out=options.out,
@@ -157,7 +164,7 @@ def train_arm(study: Study, arm: str, seed: int, teachers: RunFolder, progress: 
     if examples is not None and not (run.has("student") or run.checkpoint_path("examples").is_file()):
         run.save_examples(examples)
     for name in run.stages:
-        train_stage(name, run, study.data, seed=seed, device=choose_device(study.device), progress=progress)
+        _train_stage(name, run, study, seed, progress)
     shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
     return run
 
@@ -169,8 +176,14 @@ def train_teachers(study: Study, seed: int, progress: Progress) -> RunFolder:
     if not run.has("classifier"):
         run.save_weights("classifier", study.base.load_classifier())
     for name in run.recipe.teachers:
-        train_stage(name, run, study.data, seed=seed, device=choose_device(study.device), progress=progress)
+        _train_stage(name, run, study, seed, progress)
     return run
+
+
+def _train_stage(name: str, run: RunFolder, study: Study, seed: int, progress: Progress) -> None:
+    """Without validation, whose attack takes longer than the training where the images are few."""
+    device = choose_device(study.device)
+    train_stage(name, run, study.data, seed=seed, device=device, progress=progress, validate=False)
 
 
 def judge(

@@ -115,6 +115,7 @@ def collect(out: Path) -> dict[str, Any]:
         "dataset": first.run.info["dataset"],
         "limit": first.run.info["limit"],
         "epochs": {"teacher": first.run.recipe.teacher.epochs, "student": first.run.recipe.student.epochs},
+        "batch_size": first.run.recipe.student.batch_size,
         "n": first.n,
         "attack": first.attack,
         "runs": [result.as_dict() for result in results],
@@ -150,9 +151,10 @@ def table(results: dict[str, Any]) -> str:
     rows = [[names[arm], *_cells(summary)] for arm, summary in results["summary"].items()]
     limit = "" if results["limit"] is None else f", limited to {results['limit']} images of each part"
     epochs = results["epochs"]
+    batches = f", batches of {results['batch_size']}" if "batch_size" in results else ""  # earlier reports have none
     return "\n".join(
         [
-            f"{results['dataset']}{limit}; teachers {epochs['teacher']} epochs, students {epochs['student']}; "
+            f"{results['dataset']}{limit}; teachers {epochs['teacher']} epochs, students {epochs['student']}{batches}; "
             f"n = {results['n']} test images a seed;",
             f"{results['attack']}, examples made on the classifier alone. Accuracy in percent, mean and standard "
             "deviation over the seeds.",

@@ -5,6 +5,7 @@ import json
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -69,12 +70,21 @@ def begin(request: Request, data: ImageData) -> RunFolder:
 
 
 def train_stage(
-    name: str, run: RunFolder, data: ImageData, *, seed: int, device: torch.device, progress: Progress
+    name: str,
+    run: RunFolder,
+    data: ImageData,
+    *,
+    seed: int,
+    device: torch.device,
+    progress: Progress,
+    validate: bool = True,
 ) -> None:
-    """Train one network of a run from where it stands, unless it is trained."""
+    """Train one network of a run from where it stands, unless it is trained; validated after each epoch or not."""
     if not run.has(name):
         processes = Processes(device)
         stage = Stages(run, data, processes=processes).build(name)
+        if not validate:
+            stage = replace(stage, validate=dict)
         Trainer(stage, run, count=len(data.train), seed=seed, processes=processes, progress=progress).train()
 
 
