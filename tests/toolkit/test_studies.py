@@ -155,7 +155,7 @@ def test_the_summary_is_that_of_the_runs(study: Path) -> None:
     assert (results["n"], results["limit"]) == (192, 192)
     assert results["epochs"] == {"teacher": 1, "student": 4}
     assert results["batch_size"] == 12
-    assert "students 4 epochs, batches of 12; n = 192 test images a seed;" in (study / "ablation.md").read_text()
+    assert "students 4, batches of 12; n = 192 test images a seed;" in (study / "ablation.md").read_text()
     assert [(run["arm"], run["seed"]) for run in results["runs"]] == [
         (name, seed) for name in (*NETWORKS, ALONE) for seed in SEEDS
     ]
