@@ -73,6 +73,25 @@ def test_contestants_take_turns_and_ratios_are_of_the_same_round() -> None:
     assert one.ms_per_image == one.p50_ms / 2
 
 
+def test_nobody_always_follows_the_same_other_one() -> None:
+    turns: list[str] = []
+
+    def call(name: str) -> Callable[[Any], None]:
+        def run(images: Any) -> None:
+            turns.append(name)
+            time.sleep(0.011)  # longer than IN_A_ROW_MS: one call that is timed
+
+        return run
+
+    measure({name: call(name) for name in "abcd"}, IMAGES, rounds=8, budget_s=60, reference="a")
+    drawn = "".join(turns[(4 + 1) * rounds.WARMUP :: 2])
+    orders = [drawn[start : start + 4] for start in range(0, len(drawn), 4)]
+    assert len(orders) == 8
+    assert {"".join(sorted(order)) for order in orders} == {"abcd"}
+    assert {order[3] for order in orders} == {"d"}
+    assert len({order[:3] for order in orders}) > 2
+
+
 def test_quick_calls_are_made_in_a_row() -> None:
     turns: list[str] = []
     rows = measure(

@@ -1,4 +1,7 @@
-"""Rounds: every contestant once a round, A B C A B C ..., so that the machine's drift hits all alike."""
+"""Rounds: every contestant once a round, so that the machine's drift hits all alike, in an order drawn anew each time.
+
+In a fixed order each would always follow the same other one, whose heat and clock it would be measured with.
+"""
 
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +24,9 @@ AWAKE_S = 0.02
 and parts them after some milliseconds only."""
 WARMUP = 3
 ROUND_S = 0.15
-"""Before each round: the matrix product that ends one keeps its threads awake the longest."""
+"""Before each round: the matrix product, which ends every round, keeps its threads awake the longest."""
+SEED = 0
+"""Of the order of the contestants."""
 
 
 def measure(
@@ -30,7 +35,7 @@ def measure(
     """Time every contestant on a batch, a row each.
 
     Args:
-        calls: contestants by name.
+        calls: contestants by name; the last one ends every round.
         images: the batch, uint8 `[N, H, W, C]`.
         rounds: at most; there are fewer where `budget_s` seconds are over before, but at least three.
         budget_s: see there.
@@ -43,13 +48,15 @@ def measure(
     once_ms = min(_times_ms(calls[reference], images, WARMUP))
     in_a_row = max(1, min(MAX_IN_A_ROW, int(IN_A_ROW_MS / max(once_ms, 1e-6))))
     times_ms: dict[str, list[float]] = {name: [] for name in calls}
+    *shuffled, last = calls
+    order = np.random.default_rng(SEED)
     deadline = time.monotonic() + budget_s
     for turn in range(rounds):
         if turn >= 3 and time.monotonic() > deadline:
             break
         time.sleep(ROUND_S)
-        for name, call in calls.items():
-            times_ms[name].append(_turn(call, images, in_a_row))
+        for name in (*order.permutation(shuffled).tolist(), last):
+            times_ms[name].append(_turn(calls[name], images, in_a_row))
     return [_row(name, batch, in_a_row, values, times_ms[reference]) for name, values in times_ms.items()]
 
 
