@@ -105,3 +105,33 @@ def test_the_choice_is_made_image_by_image() -> None:
     ones, zeros = torch.ones(2, 3, 2, 2), torch.zeros(2, 3, 2, 2)
     chosen = choose(torch.tensor([True, False]), ones, zeros)
     assert torch.equal(chosen, torch.cat([ones[:1], zeros[1:]]))
+
+
+@pytest.fixture(scope="module")
+def colour() -> tuple[nn.Module, Tensor, Tensor]:
+    """A classifier and images in colour, which lie in memory as an evaluation has them: channels last."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10)).eval()
+    images = torch.rand(4, 3, 8, 8, generator=generator(0)).contiguous(memory_format=torch.channels_last)
+    return model.to(memory_format=torch.channels_last), images, model(images).argmax(1)
+
+
+AUTOATTACK_BY_GRADIENT: dict[str, Attack] = {
+    f"autoattack by gradient, {norm.name}": lambda m, x, y, seed, norm=norm: (  # type: ignore[misc]
+        autoattack(
+            m, x, y, epsilon=0.002, norm=norm, classes=10, seed=seed, attacks=("apgd-ce", "apgd-t", "fab-t")
+        ).adversarial
+    )
+    for norm in (LINF, L2)
+}
+
+
+@pytest.mark.parametrize("name", [*ATTACKS, *AUTOATTACK_BY_GRADIENT])
+def test_colours_that_lie_last_in_memory_make_no_difference(
+    name: str, colour: tuple[nn.Module, Tensor, Tensor]
+) -> None:
+    (model, images, labels), attack = colour, (ATTACKS | AUTOATTACK_BY_GRADIENT)[name]
+    assert not images.is_contiguous()
+    found, plain = attack(model, images, labels, 1), attack(model, images.contiguous(), labels, 1)
+    torch.testing.assert_close(found, plain, rtol=0, atol=0.05)

@@ -1,8 +1,9 @@
 """Attacks by other hands: AutoAttack and Square by pyautoattack, HopSkipJump by foolbox.
 
 The libraries take images outside [0, 1] without a word, draw from torch's global generator, write to the
-parameters' gradients and tell of suspicious models in a log. Here images and results are checked, the
-global generator is put back, only pixels get a gradient, and the log's warnings are part of the result.
+parameters' gradients, tell of suspicious models in a log, and fail where images or gradients are channels_last.
+Here images and results are checked, the global generator is put back, only pixels get a gradient, a contiguous one,
+and the log's warnings are part of the result.
 """
 
 import logging
@@ -81,7 +82,7 @@ def autoattack(
     check_images(images)
     names = _valid(attacks, classes)
     place = torch.device(device or images.device)
-    x, y = images.detach().to(place), labels.to(place)
+    x, y = images.detach().to(place).contiguous(), labels.to(place)
     if not len(x):
         return LibraryResult(images, (), names)
     _check_classes(model, x, classes)
@@ -129,7 +130,7 @@ def square(
             seed=seed,
             device=images.device,
             resc_schedule=True,
-        ).perturb(images, labels)
+        ).perturb(images.contiguous(), labels)
     return _in_ball(found, images, epsilon, norm)
 
 
@@ -207,7 +208,7 @@ class _PixelGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         # Kept, since FAB goes back through the same evaluation once a class.
-        return torch.autograd.grad(ctx.logits, ctx.pixels, gradient, retain_graph=True)[0], None
+        return torch.autograd.grad(ctx.logits, ctx.pixels, gradient, retain_graph=True)[0].contiguous(), None
 
 
 def _pixel_gradient(model: Model) -> Model:
