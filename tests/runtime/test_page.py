@@ -178,6 +178,15 @@ def test_what_was_not_checked_is_told_with_the_reason() -> None:
     assert "the suspicion score" not in found
 
 
+@pytest.mark.parametrize(("share", "weak"), [(0.808, True), (0.0, False), (0.1, False)])
+def test_an_attack_that_the_classifier_withstands_alone_tells_nothing_of_the_purifier(share: float, weak: bool) -> None:
+    row = msgspec.structs.replace(parity("e", "fp32", "classifier", "adversarial"), accuracy_reference=share)
+    found = dict(unchecked(full_report(parity=(row,)), subject()))
+    assert ("how much the purifier helps" in found) == weak
+    if weak:
+        assert "leaves 80.8% right without it: too weak to tell" in found["how much the purifier helps"]
+
+
 def test_a_verified_bundle_has_its_origin_checked() -> None:
     assert "the bundle's origin" not in dict(unchecked(full_report(), replace(subject(), verified=True)))
 

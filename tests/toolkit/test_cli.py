@@ -7,7 +7,9 @@ import click
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
+from helpers.small_data import RECIPE
 from purify_toolkit.cli.command import Command
 from purify_toolkit.cli.evaluate import main as evaluate
 from purify_toolkit.cli.train import main as train
@@ -40,6 +42,26 @@ def shipped(tmp_path: Path) -> Path:
     recipe = run / "recipe.toml"
     recipe.write_text(recipe.read_text().replace("validation_size = 5000", "validation_size = 100"))
     return run
+
+
+def test_photos_of_several_sizes_are_resized_by_an_option(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for label, name in enumerate(("cat", "dog")):
+            (tmp_path / "photos" / split / name).mkdir(parents=True)
+            for index in range(20):
+                image = Image.new("RGB", (16 + index, 24), (255 * label, 8 * index, 90))
+                image.save(tmp_path / "photos" / split / name / f"{index}.png")
+    recipe, out = tmp_path / "mine.toml", tmp_path / "run"
+    recipe.write_text(RECIPE.replace('"fashion-mnist"', '"image-folder"\nimage_size = [8, 8]'))
+    arguments = [str(recipe), "--data", str(tmp_path / "photos"), "--out", str(out), "--size"]
+    refused = CliRunner().invoke(train, [*arguments, "16"])
+    assert refused.exit_code == 2
+    assert "expected HEIGHTxWIDTH in pixels, like 64x64, got '16'" in refused.stderr
+    done = CliRunner().invoke(train, [*arguments, "16x20"])
+    assert done.exit_code == 0, done.stderr
+    assert RunFolder(out).info["image_shape"] == [3, 16, 20]
+    assert RunFolder(out).info["images"] == {"train": 32, "validation": 8, "test": 40}
+    assert RunFolder(out).recipe.image_size == (16, 20)
 
 
 def test_a_recipe_in_bfloat16_says_where_it_will_be_float32(

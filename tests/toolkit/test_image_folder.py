@@ -142,7 +142,7 @@ def test_grey_images_stay_grey_until_one_has_colour(folder: Path) -> None:
 
 def test_images_of_several_sizes_need_an_image_size(folder: Path) -> None:
     Image.new("RGB", (12, 16), (9, 9, 9)).save(folder / "train" / "dog" / "3.png")
-    with pytest.raises(InputError, match=r"train/dog/3\.png is 16 x 12, others are 8 x 6; image_size"):
+    with pytest.raises(InputError, match=r"train/dog/3\.png is 16 x 12, others are 8 x 6; --size HEIGHTxWIDTH, or "):
         load_image_folder(folder, validation_size=4)
     data = load_image_folder(folder, validation_size=4, image_size=(4, 5))
     assert data.train.images.shape == (8, 3, 4, 5)
@@ -210,10 +210,14 @@ def test_what_cannot_be_used_is_named(folder: Path, kind: str, message: str) -> 
         load_image_folder(damage(folder, kind), validation_size=4)
 
 
-@pytest.mark.parametrize("size", [0, 12])
-def test_a_validation_part_that_leaves_nothing_is_refused(folder: Path, size: int) -> None:
-    with pytest.raises(InputError, match="validation_size must be between 1 and 11"):
-        load_image_folder(folder, validation_size=size)
+def test_a_validation_part_without_images_is_refused(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"between 1 and 11, got 0: so many of the 12 training images are held out"):
+        load_image_folder(folder, validation_size=0)
+
+
+def test_a_small_folder_keeps_four_fifths_to_train_on(folder: Path) -> None:
+    data = load_image_folder(folder, validation_size=2000)
+    assert (len(data.train), len(data.validation)) == (10, 2)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -70,7 +70,10 @@ def hold_out(train: Split, validation_size: int) -> tuple[Split, Split]:
 def check_validation_size(validation_size: int, count: int) -> None:
     """InputError unless `validation_size` of `count` training images leave some to train on."""
     if not 0 < validation_size < count:
-        raise InputError(f"validation_size must be between 1 and {count - 1}, got {validation_size}")
+        raise InputError(
+            f"validation_size must be between 1 and {count - 1}, got {validation_size}: so many of the {count} "
+            "training images are held out for validation; the recipe says how many"
+        )
 
 
 def cache_folder() -> Path:

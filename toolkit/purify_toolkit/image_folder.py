@@ -48,7 +48,8 @@ def load_image_folder(
 
     Args:
         source: the folder or zip.
-        validation_size: images to take from `train` where there is no split `validation`.
+        validation_size: images to take from `train` where there is no split `validation`; a fifth of them in a folder
+            so small that it would be more than half.
         channels: 1 for grey, 3 for colour; None for 1 where every image is grey, else 3.
         image_size: height and width to resize every image to, bilinear; without it all must have one size.
         labels: the label of each folder that may be in `train`, where every label must occur, some perhaps under
@@ -65,7 +66,8 @@ def load_image_folder(
         own = next((name for name in VALIDATION_NAMES if files.has(name)), None)
         validation = reader.split(own) if own else None
     if validation is None:
-        train, validation = hold_out(train, validation_size)
+        is_small = labels is None and 2 * validation_size > len(train)
+        train, validation = hold_out(train, len(train) // 5 if is_small else validation_size)
     parts = (train, validation, test)
     if not reader.coloured:
         train, validation, test = (Split(part.images[:, :1].contiguous(), part.labels) for part in parts)
@@ -224,7 +226,7 @@ class _Reader:
             if not self._resize:
                 raise InputError(
                     f"{name} is {pixels.height} x {pixels.width}, others are {self._size[0]} x {self._size[1]}; "
-                    "image_size = [HEIGHT, WIDTH] in an image folder's recipe resizes them all"
+                    "--size HEIGHTxWIDTH, or image_size = [HEIGHT, WIDTH] in an image folder's recipe, resizes them all"
                 )
             pixels = resize(pixels, self._size)
         return np.asarray(pixels)

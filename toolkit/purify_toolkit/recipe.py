@@ -183,6 +183,16 @@ def read_recipe(path: Path) -> str:
         raise InputError(f"{path} is not UTF-8 text ({error}); expected a recipe in TOML") from error
 
 
+def with_image_size(text: str, size: tuple[int, int]) -> str:
+    r"""The text of a recipe with another `image_size`, height and width; all else stays as it is.
+
+    >>> with_image_size('image_size = [8, 8] # small\n[teacher]\n', (32, 48))
+    'image_size = [32, 48]\n[teacher]\n'
+    """
+    others = [line for line in text.splitlines(keepends=True) if not re.match(r"\s*image_size\s*=", line)]
+    return "".join([f"image_size = [{size[0]}, {size[1]}]\n", *others])
+
+
 def parse_recipe(text: str, *, source: str) -> Recipe:
     """The recipe that a TOML text holds; `source` names the text in errors.
 

@@ -16,6 +16,16 @@ def _numbers(context: click.Context, option: click.Parameter, value: str | None)
         raise click.BadParameter(f"expected numbers with commas between, 0.49,0.48,0.45, got {value!r}") from error
 
 
+def _size(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    """`32x48` -> height and width."""
+    if text is None:
+        return None
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise click.BadParameter(f"expected HEIGHTxWIDTH in pixels, like 64x64, got {text!r}")
+    return int(height), int(width)
+
+
 @click.command(cls=Command)
 @click.argument("recipe")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; default runs/RECIPE.")
@@ -24,6 +34,7 @@ def _numbers(context: click.Context, option: click.Parameter, value: str | None)
     type=click.Path(path_type=Path),
     help="Folder that holds the dataset; default: cache, download or Debian's.",
 )
+@click.option("--size", callback=_size, metavar="HxW", help="Resize images of a folder to it; else all have one size.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, MAX_SEED), help="Of every random choice.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--classifier", metavar="MODULE:CALLABLE", help="Your own classifier; see below.")
@@ -39,6 +50,7 @@ def main(
     recipe: str,
     out: Path | None,
     data: Path | None,
+    size: tuple[int, int] | None,
     seed: int,
     device: str,
     classifier: str | None,
@@ -69,7 +81,7 @@ def main(
     from purify_toolkit.history import EVENTS
     from purify_toolkit.precision import precision_on
     from purify_toolkit.pretrained import open_run
-    from purify_toolkit.recipe import find_recipe, parse_recipe, read_recipe
+    from purify_toolkit.recipe import find_recipe, parse_recipe, read_recipe, with_image_size
     from purify_toolkit.train import Request, choose_device, train
     from purify_toolkit.user_classifier import ClassifierSource
 
@@ -80,7 +92,7 @@ def main(
     path = find_recipe(recipe)
     request = Request(
         recipe_name=path.stem,
-        recipe_text=read_recipe(path),
+        recipe_text=read_recipe(path) if size is None else with_image_size(read_recipe(path), size),
         out=out or Path("runs") / path.stem,
         data=data,
         seed=seed,
