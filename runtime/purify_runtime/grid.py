@@ -1,11 +1,13 @@
 """A picture of what the purifier did: each image as it came, purified, and the difference."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from purify_runtime.images import to_8bit
 
@@ -15,6 +17,7 @@ TILE = 128  # pixels, of the longer side
 GAP = 8
 LINE = 16
 DIFFERENCE_GAIN = 4  # a difference of 0.125 is shown as black or white
+MARK = ("Software", "purify-run --save-grid")  # text in the PNG, so that no other picture is taken for a grid
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,22 @@ def draw_grid(tiles: list[Tile]) -> Image.Image:
         row, column = divmod(index, columns)
         _draw_tile(canvas, tile, GAP + column * cell[0], GAP + row * cell[1], (width, height))
     return canvas
+
+
+def save_grid(tiles: list[Tile], path: Path) -> None:
+    """Draw the tiles into a PNG."""
+    mark = PngInfo()
+    mark.add_text(*MARK)
+    draw_grid(tiles).save(path, format="PNG", pnginfo=mark)
+
+
+def is_grid(path: Path) -> bool:
+    """Whether a file was written by `save_grid`."""
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            return picture.info.get(MARK[0]) == MARK[1]
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False
 
 
 def _tile_size(tile: Tile) -> tuple[int, int]:
