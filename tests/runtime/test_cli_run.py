@@ -379,6 +379,12 @@ def test_of_many_images_the_table_shows_the_first(run: Run, bundle_path: Path, i
     assert "150 images in" in err
 
 
+def test_one_image_is_told_of_in_the_singular(run: Run, bundle_path: Path, images: list[Path], tmp_path: Path) -> None:
+    command = ("purify-run", bundle_path, images[0], "--out", tmp_path / "results.jsonl")
+    assert "  1 image in" in run(*command)[2]
+    assert "1 was done before" in run(*command)[2]
+
+
 @pytest.fixture
 def calibrated(bundle_copy: Path) -> Callable[[float], Path]:
     """A bundle with a threshold for the suspicion score."""
