@@ -141,6 +141,17 @@ FORMATS: dict[str, type[JsonLines] | type[Csv]] = {".jsonl": JsonLines, ".csv": 
 """Suffix of a results file -> how it is written."""
 
 
+def format_of(path: Path) -> Format:
+    """How a results file of this name is written.
+
+    Raises:
+        InputError: its suffix is no format.
+    """
+    if path.suffix not in FORMATS:
+        raise InputError(f"{path}: expected a name that ends with {' or '.join(FORMATS)}")
+    return FORMATS[path.suffix]()
+
+
 class ResultsFile:
     """A file of results that only grows; an image is done when its result is in it, and its purified image is whole.
 
@@ -158,10 +169,8 @@ class ResultsFile:
     """
 
     def __init__(self, path: Path, *, model: str, save: Path | None = None, fresh: bool = False) -> None:
-        if path.suffix not in FORMATS:
-            raise InputError(f"{path}: expected a name that ends with {' or '.join(FORMATS)}")
         self.path, self._model, self._save = path, model, save
-        self._format: Format = FORMATS[path.suffix]()
+        self._format = format_of(path)
         self.done: set[Key] = set()
         self.saved: list[str] = []
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -241,11 +250,17 @@ class ResultsFile:
 
 def tells_of(path: Path, folder: Path) -> bool:
     """Whether a file holds results of purify-run with purified images in the folder."""
-    if path.suffix not in FORMATS:
+    with path.open("rb") as file:
+        found = format_of(path).decode(file)
+        return any(result and result.saved and Path(result.saved).is_relative_to(folder) for result in found)
+
+
+def holds_results(path: Path) -> bool:
+    """Whether a file is there and holds results of purify-run."""
+    if not path.is_file():
         return False
     with path.open("rb") as file:
-        found = FORMATS[path.suffix]().decode(file)
-        return any(result and result.saved and Path(result.saved).is_relative_to(folder) for result in found)
+        return any(format_of(path).decode(file))
 
 
 def _is_whole(png: Path, folder: Path) -> bool:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from purify_runtime.page import require_writable
+
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -108,6 +110,20 @@ def test_a_report_that_cannot_be_written_is_refused_at_once(
     assert "parity:" not in err
     assert err.count("Error:") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_report_is_kept_and_the_bundle_s_own_reports_are_ours(
+    run: Run, bundle_copy: Path, tmp_path: Path
+) -> None:
+    notes = tmp_path / "mine.html"
+    notes.write_text("<p>my notes</p>")
+    code, out, err = run("purify-check", bundle_copy, "--report", notes)
+    assert (code, out) == (2, "")
+    assert "parity:" not in err
+    assert f"Error: {notes} exists and is not a report of purify-check" in err
+    assert notes.read_text() == "<p>my notes</p>"
+    for suffix in (".html", ".md", ".json"):
+        require_writable(bundle_copy / f"report{suffix}")
 
 
 def test_what_only_the_exporter_knows_is_checked_before_it_is_read(run: Run, edit_manifest: Any) -> None:

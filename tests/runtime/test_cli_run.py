@@ -296,6 +296,56 @@ def _place(row: bytes) -> tuple[bool, bytes]:
     return not row.startswith(b"file,"), row.replace(b"/deep/", b"/~deep/")
 
 
+def test_a_run_that_goes_on_draws_its_grid_again(
+    run: Run, bundle_path: Path, images: list[Path], tmp_path: Path
+) -> None:
+    out, grid = tmp_path / "results.jsonl", tmp_path / "grid.png"
+    options = ("--out", out, "--save-grid", grid)
+    assert run("purify-run", bundle_path, *images[:3], *options)[0] == 0
+    before = grid.read_bytes()
+    code, _, err = run("purify-run", bundle_path, *images[:3], *options)
+    assert code == 0, err
+    assert grid.read_bytes() == before
+    code, _, err = run("purify-run", bundle_path, *images, *options)
+    assert code == 0, err
+    assert grid.read_bytes() != before
+
+
+@pytest.mark.parametrize("results", ["none", "empty"])
+def test_a_grid_is_not_drawn_over_where_there_are_no_results(
+    run: Run, bundle_path: Path, images: list[Path], tmp_path: Path, results: str
+) -> None:
+    out, grid = tmp_path / "results.jsonl", tmp_path / "grid.png"
+    assert run("purify-run", bundle_path, *images, "--save-grid", grid)[0] == 0
+    before = grid.read_bytes()
+    if results == "empty":
+        out.touch()
+    code, _, err = run("purify-run", bundle_path, *images, "--out", out, "--save-grid", grid)
+    assert code == 2
+    assert f"{grid} exists; --force" in err
+    assert grid.read_bytes() == before
+
+
+def test_a_picture_that_is_no_grid_is_never_drawn_over(
+    run: Run, bundle_path: Path, images: list[Path], tmp_path: Path
+) -> None:
+    out, before = tmp_path / "results.jsonl", images[0].read_bytes()
+    assert run("purify-run", bundle_path, *images, "--out", out)[0] == 0
+    code, _, err = run("purify-run", bundle_path, *images, "--out", out, "--save-grid", images[0])
+    assert code == 2
+    assert f"{images[0]} exists; --force" in err
+    assert images[0].read_bytes() == before
+
+
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_results_of_no_known_format_are_refused_before_anything_is_loaded(
+    run: Run, images: list[Path], tmp_path: Path, force: tuple[str, ...]
+) -> None:
+    code, out, err = run("purify-run", tmp_path / "absent", *images, "--out", tmp_path / "results.txt", *force)
+    assert (code, out) == (2, "")
+    assert err == f"Error: {tmp_path / 'results.txt'}: expected a name that ends with .jsonl or .csv\n"
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
 def test_a_folder_that_the_results_do_not_tell_of_is_left_alone(
     run: Run, bundle_path: Path, images: list[Path], tmp_path: Path, suffix: str
@@ -327,6 +377,12 @@ def test_of_many_images_the_table_shows_the_first(run: Run, bundle_path: Path, i
     assert out.count(images[0].name) == 20
     assert "and 50 more; --json, --csv or --out tells of all" in out
     assert "150 images in" in err
+
+
+def test_one_image_is_told_of_in_the_singular(run: Run, bundle_path: Path, images: list[Path], tmp_path: Path) -> None:
+    command = ("purify-run", bundle_path, images[0], "--out", tmp_path / "results.jsonl")
+    assert "  1 image in" in run(*command)[2]
+    assert "1 was done before" in run(*command)[2]
 
 
 @pytest.fixture

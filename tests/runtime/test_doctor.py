@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -47,6 +48,41 @@ def test_engines_that_work_come_before_those_that_do_not() -> None:
     print_diagnosis(Diagnosis(engines=engines, findings=[]), Console(file=out))
     assert out.getvalue().startswith("works     engine slow")
     assert "does not  engine fast        no GPU" in out.getvalue()
+
+
+def test_no_name_of_an_engine_is_broken_into_the_place_of_commands() -> None:
+    engine = EngineVerdict(name="onnxruntime-cuda", works=False, reason="no GPU " * 20)
+    out = io.StringIO()
+    print_diagnosis(Diagnosis(engines=[engine], findings=[]), Console(file=out, width=80))
+    first, *others = out.getvalue().splitlines()
+    assert first.startswith("does not  engine onnxruntime-cuda no GPU")
+    assert not [line for line in others if re.match(r" {10}\S", line)]
+
+
+def test_what_to_install_for_an_engine_is_a_command_on_a_line_of_its_own() -> None:
+    reason = "needs 'openvino': pip install 'purify-edge[openvino]' (No module named 'openvino')"
+    out = io.StringIO()
+    engines = [EngineVerdict(name="openvino", works=False, reason=reason)]
+    print_diagnosis(Diagnosis(engines=engines, findings=[]), Console(file=out, width=40))
+    assert "          pip install 'purify-edge[openvino]'\n" in out.getvalue()
+    assert out.getvalue().count("pip") == 1
+    assert " ".join(out.getvalue().split()).startswith("does not engine openvino needs 'openvino'")
+
+
+@pytest.mark.parametrize(
+    ("engine", "remedy", "last"),
+    [
+        ("no GPU", "", "0 problems, 1 warning"),
+        ("no GPU", "sudo nvpmodel -m 0", "0 problems, 1 warning; commands to go on with are indented"),
+        ("needs 'x': pip install 'y[x]' (no)", "", "0 problems, 1 warning; commands to go on with are indented"),
+    ],
+)
+def test_commands_are_promised_only_where_there_is_one(engine: str, remedy: str, last: str) -> None:
+    finding = Finding(area="jetson", name="power", value="15W", status=Status.WARNING, remedy=remedy)
+    engines = [EngineVerdict(name="fast", works=False, reason=engine)]
+    out = io.StringIO()
+    print_diagnosis(Diagnosis(engines=engines, findings=[finding]), Console(file=out))
+    assert out.getvalue().splitlines()[-1] == last
 
 
 def test_json_has_the_documented_keys() -> None:

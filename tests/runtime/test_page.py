@@ -68,6 +68,13 @@ def test_a_pass_says_so_and_what_it_does_not_say() -> None:
     assert "Broken limits" not in text
 
 
+@pytest.mark.parametrize("render", [render_html, render_markdown])
+def test_a_failure_does_not_say_what_a_pass_says(render: Callable[..., str]) -> None:
+    text = render(full_report(), subject())
+    assert "A pass says" not in text
+    assert "Whether attacks fail is not among the limits: read the white" in text
+
+
 def test_every_part_of_the_report_is_there() -> None:
     assert titles(render_html(full_report(), subject())) == [
         "Broken limits",
@@ -223,6 +230,41 @@ def test_the_suffix_names_the_format(suffix: str, tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     if suffix == ".json":
         assert msgspec.json.decode(path.read_bytes(), type=Report) == full_report()
+
+
+@pytest.mark.parametrize("suffix", [".html", ".HTML", ".md", ".json"])
+def test_an_earlier_report_is_written_over_whatever_the_names_in_it(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"report{suffix}"
+    for name in ["plain", *HOSTILE]:
+        about = name.replace("\ud800", "") if suffix == ".json" else name  # half a surrogate pair has no JSON
+        write_report(path, full_report(about), subject(about))
+    before = path.read_bytes()
+    write_report(path, passing_report(), subject())
+    assert path.read_bytes() != before
+
+
+NOT_REPORTS = {
+    "empty.html": b"",
+    "page.html": b'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Passed: exam</title></html>',
+    "late.html": b"<p>Notes on this report:</p>\n" + render_html(passing_report(), subject()).encode(),
+    "notes.md": b"# Notes\n\n**\xe2\x9c\x93 Passed.** All is well.\n",
+    "latin.md": b"# Notes \xff\n",
+    "data.json": b'{"environment": {}, "passed": true}',
+    "list.json": b"[]",
+    "deep.json": b"[" * 100_000,
+    "markdown.html": render_markdown(passing_report(), subject()).encode(),
+}
+
+
+@pytest.mark.parametrize("name", NOT_REPORTS)
+def test_a_file_that_is_no_report_is_never_written_over(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(NOT_REPORTS[name])
+    with pytest.raises(InputError, match="exists and is not a report of purify-check; give another name"):
+        require_writable(path)
+    with pytest.raises(InputError, match="exists and is not a report"):
+        write_report(path, full_report(), subject())
+    assert path.read_bytes() == NOT_REPORTS[name]
 
 
 @pytest.mark.parametrize(

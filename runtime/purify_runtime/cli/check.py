@@ -37,7 +37,7 @@ from purify_runtime.cli.options import Number, engine_options, limit_options, po
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write the report to FILE.html, .md or .json too; may be repeated.",
+    help="Write the report to FILE.html, .md or .json too, over an earlier one; may be repeated.",
 )
 @click.version_option(package_name="purify-edge")
 def main(

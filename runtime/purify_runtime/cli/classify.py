@@ -19,7 +19,7 @@ from purify_runtime.ahead import ahead
 from purify_runtime.cli.job import Job
 from purify_runtime.errors import InputError
 from purify_runtime.files import atomic
-from purify_runtime.grid import GRID_IMAGES, Tile, draw_grid
+from purify_runtime.grid import GRID_IMAGES, Tile, save_grid
 from purify_runtime.inputs import Item, Source, broken, open_source
 from purify_runtime.metrics import Metrics, open_metrics
 from purify_runtime.pipeline import BATCH, Pipeline, Prediction
@@ -141,7 +141,7 @@ class Run:
                 pool.shutdown(cancel_futures=True)
         if self.job.save_grid and self._tiles:
             with atomic(self.job.save_grid) as temporary:
-                draw_grid(self._tiles).save(temporary, format="PNG")
+                save_grid(self._tiles, temporary)
 
     def _items(self) -> Iterator[tuple[Item, Path | None]]:
         """What is to be done, with the file for its purified image."""

@@ -7,7 +7,8 @@ from pathlib import Path
 from purify_runtime.bundle import MANIFEST, Bundle
 from purify_runtime.engine_files import EnginePolicy
 from purify_runtime.errors import InputError
-from purify_runtime.results import tells_of
+from purify_runtime.grid import is_grid
+from purify_runtime.results import format_of, holds_results, tells_of
 from purify_runtime.saving import is_unfinished
 
 
@@ -34,16 +35,25 @@ class Job:
         """See that nothing is overwritten which was not asked for.
 
         Raises:
-            InputError: an output exists, `force` is off, and it is not that of a run which can be gone on with.
+            InputError: `out` has a name that is no results file's; or an output exists, `force` is off, and it is not
+                that of a run which can be gone on with.
         """
+        if self.out:
+            format_of(self.out)
         for path in () if self.force else (self.save, self.save_grid, self.annotate):
             taken = path and (path.is_file() or (path.is_dir() and any(path.iterdir())))
-            if path and taken and not (path == self.save and self._can_go_on(path)):
+            if path and taken and not self._can_go_on(path):
                 raise InputError(f"{path} exists; --force writes into it, or name another")
 
-    def _can_go_on(self, save: Path) -> bool:
-        """Whether a run into this folder was killed, or the file of results tells of images in it."""
-        return bool(self.out and self.out.exists() and (is_unfinished(save) or tells_of(self.out, save)))
+    def _can_go_on(self, path: Path) -> bool:
+        """Whether a run into this folder was killed, or the file of results tells of images in it; or of a picture:
+        whether there are results to go on with, and it is a grid, which is drawn again.
+        """
+        if not (self.out and self.out.exists()):
+            return False
+        if path == self.save:
+            return is_unfinished(path) or tells_of(self.out, path)
+        return path == self.save_grid and is_grid(path) and holds_results(self.out)
 
     def model(self) -> str:
         """What results call the models."""

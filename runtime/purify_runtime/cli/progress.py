@@ -13,6 +13,15 @@ from rich.text import Text
 LINE_INTERVAL_S = 10.0
 
 
+def images(count: int) -> str:
+    """A count of images.
+
+    >>> images(1), images(2000)
+    ('1 image', '2,000 images')
+    """
+    return f"{count:,} image{'' if count == 1 else 's'}"
+
+
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -38,10 +47,10 @@ class Tracker:
 
         threading.Thread(target=work, name="count", daemon=True).start()
 
-    def advance(self, images: int) -> None:
+    def advance(self, count: int) -> None:
         """So many more are done."""
-        self._done += images
-        self._bar.advance(self._task, images)
+        self._done += count
+        self._bar.advance(self._task, count)
         now = time.monotonic()
         if not self._bar.console.is_terminal and now - self._told_s >= LINE_INTERVAL_S:
             self._told_s = now
@@ -49,7 +58,7 @@ class Tracker:
 
     def _line(self, now: float) -> str:
         rate = self._done / (now - self._begin_s)
-        parts = [f"{self._done:,} images" if self._total is None else f"{self._done:,} of {self._total:,} images"]
+        parts = [images(self._done) if self._total is None else f"{self._done:,} of {images(self._total)}"]
         parts.append(f"{rate:,.0f} images/s")
         if self._total is not None and rate:
             parts.append(f"{max(0, self._total - self._done) / rate:.0f} s left")

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from purify_runtime.cli.classify import Run
 from purify_runtime.cli.job import Job
-from purify_runtime.cli.progress import Tracker, tracker
+from purify_runtime.cli.progress import Tracker, images, tracker
 from purify_runtime.results import Csv, Format, JsonLines, Result
 
 TABLE_ROWS = 100
@@ -106,8 +106,8 @@ def _words(name: str | None, probability: float | None) -> tuple[str, str]:
 
 
 def _print_summary(tally: Tally, skipped: int, seconds: float) -> None:
-    parts = [f"{tally.good:,} images in {seconds:.1f} s", f"purification changed the class of {tally.changed:,}"]
+    parts = [f"{images(tally.good)} in {seconds:.1f} s", f"purification changed the class of {tally.changed:,}"]
     parts += [f"{tally.suspicious:,} suspicious"] if tally.suspicious else []
     parts += [f"{tally.errors:,} could not be read"] if tally.errors else []
-    parts += [f"{skipped:,} were done before"] if skipped else []
+    parts += [f"{skipped:,} {'was' if skipped == 1 else 'were'} done before"] if skipped else []
     click.echo(f"  {'; '.join(parts)}", err=True)

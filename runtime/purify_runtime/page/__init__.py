@@ -10,6 +10,7 @@ from purify_runtime.page.content import document_of
 from purify_runtime.page.html import html_of
 from purify_runtime.page.markdown import markdown_of
 from purify_runtime.page.subject import Subject
+from purify_runtime.page.written import is_report
 from purify_runtime.report import Report, encode_report
 
 
@@ -39,12 +40,15 @@ def require_writable(path: Path) -> None:
     """Fail before anything is measured where `write_report` would fail.
 
     Raises:
-        InputError: a suffix that is no format, a folder of this name, or no folder that can be written to.
+        InputError: a suffix that is no format, a folder of this name, a file that is no report, or no folder that can
+            be written to.
     """
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"{path}: expected a name that ends with {', '.join(FORMATS)}, got {path.suffix!r}")
     if path.is_dir():
         raise InputError(f"{path} is a folder; give the name of a file")
+    if path.exists() and not is_report(path):
+        raise InputError(f"{path} exists and is not a report of purify-check; give another name, or move it away")
     if not path.parent.is_dir():
         raise InputError(f"{path}: there is no folder {path.parent}; make it, or give another name")
     if not os.access(path.parent, os.W_OK):

@@ -16,6 +16,7 @@ CAVEAT = (
     "A pass says that what runs here does what PyTorch did. It does not say that attacks fail: read the white-box "
     "accuracy, where it is given."
 )
+FAILED_CAVEAT = "Whether attacks fail is not among the limits: read the white-box accuracy, where it is given."
 
 
 def document_of(report: Report, subject: Subject) -> Document:
@@ -41,7 +42,7 @@ def document_of(report: Report, subject: Subject) -> Document:
         summary=_summary(report),
         figures=tuple(_figures(report)),
         sections=tuple(part for part in parts if part is not None),
-        footer=CAVEAT,
+        footer=CAVEAT if report.passed else FAILED_CAVEAT,
     )
 
 
