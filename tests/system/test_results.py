@@ -9,7 +9,7 @@ import pytest
 from benchmarks.tables import bars_table, contestants_table, read_bench
 from purify_toolkit.pretrained import FOLDER, open_run, pretrained_names
 from purify_toolkit.run_folder import file_sha256
-from studies import ablation_table, training_speed
+from studies import ablation_table, across_classifiers, training_speed
 from studies.evaluation_table import gate_table, headline_table, row_table
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -109,6 +109,13 @@ def test_the_readme_tells_what_autoattack_leaves_to_the_adaptive_pair() -> None:
     assert f"AutoAttack leaves {100 * row['accuracy']:.1f}% of {row['n']:,} images to `fashion-mnist-adaptive`" in text
 
 
+def test_the_readme_tells_what_autoattack_leaves_to_the_pair_that_ships() -> None:
+    (row,) = (row for row in evaluation_of("fashion-mnist")["rows"] if row["name"] == "white-box:autoattack")
+    assert row["n"] >= 1000
+    text = " ".join((REPOSITORY / "README.md").read_text().split())
+    assert f"purifier too: AutoAttack leaves {100 * row['accuracy']:.1f}% of {row['n']:,} images." in text
+
+
 def test_the_training_speeds_are_those_of_the_report() -> None:
     (path,) = REPOSITORY.glob("docs/results/studies/training-speed-*.json")
     content = json.loads(path.read_text())
@@ -120,12 +127,28 @@ def test_the_training_speeds_are_those_of_the_report() -> None:
     assert content["stages"]["together"]["ratio"] >= 2
 
 
-def test_the_ablation_is_that_of_the_report() -> None:
-    content = json.loads((REPOSITORY / "docs/results/studies/ablation-fashion-mnist.json").read_text())
+@pytest.mark.parametrize(
+    "report", sorted(REPOSITORY.glob("docs/results/studies/ablation-*.json")), ids=lambda path: path.stem
+)
+def test_the_ablations_are_those_of_the_reports(report: Path) -> None:
+    content = json.loads(report.read_text())
     text = (REPOSITORY / "docs/results/ablation.md").read_text()
     for line in [*ablation_table.table(content).splitlines(), content["written_with"]["commit"]]:
         assert line in text
+    assert f"(studies/{report.name})" in text
     assert not content["written_with"]["commit"].endswith("dirty")
+
+
+def test_the_table_across_classifiers_is_that_of_the_report() -> None:
+    content = json.loads((REPOSITORY / "docs/results/studies/across-fashion-mnist.json").read_text())
+    text = (REPOSITORY / "docs/results/across.md").read_text()
+    for line in [*across_classifiers.table(content).splitlines(), content["written_with"]["commit"]]:
+        assert line in text
+    assert not content["written_with"]["commit"].endswith("dirty")
+    of = {found["name"]: {row["threat"] for row in found["rows"]} for found in content["classifiers"]}
+    assert across_classifiers.ITS_OWN in of
+    assert len(of) >= 4
+    assert set(map(frozenset, of.values())) == {frozenset({"clean", "grey-box"})}
 
 
 @pytest.mark.parametrize(
