@@ -8,10 +8,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from PIL import Image
 
 from helpers.images import BAD_IMAGES
 from helpers.stub_libraries import Compile, compiler_into
 from purify_runtime.bundle import Bundle
+from purify_runtime.golden import load_golden
 from purify_runtime.manifest import encode_manifest
 
 
@@ -76,3 +78,15 @@ def unbuilt_bundle(bundle_copy: Path) -> Path:
     (bundle_copy / "manifest.json").write_bytes(encode_manifest(manifest))
     shutil.rmtree(bundle_copy / "engines", ignore_errors=True)
     return bundle_copy
+
+
+@pytest.fixture
+def images(bundle_path: Path, tmp_path: Path) -> list[Path]:
+    """Five adversarial golden images as PNG."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    split = load_golden(Bundle.open(bundle_path))["adversarial"]
+    paths = [folder / f"image{index}.png" for index in range(5)]
+    for path, pixels in zip(paths, split.images[:5], strict=True):
+        Image.fromarray(pixels[:, :, 0]).save(path)
+    return paths

@@ -22,18 +22,6 @@ from purify_runtime.golden import load_golden
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def images(bundle_path: Path, tmp_path: Path) -> list[Path]:
-    """Five adversarial golden images as PNG."""
-    folder = tmp_path / "images"
-    folder.mkdir()
-    split = load_golden(Bundle.open(bundle_path))["adversarial"]
-    paths = [folder / f"image{index}.png" for index in range(5)]
-    for path, pixels in zip(paths, split.images[:5], strict=True):
-        Image.fromarray(pixels[:, :, 0]).save(path)
-    return paths
-
-
 def lines(out: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.splitlines()]
 
@@ -383,49 +371,6 @@ def test_one_image_is_told_of_in_the_singular(run: Run, bundle_path: Path, image
     command = ("purify-run", bundle_path, images[0], "--out", tmp_path / "results.jsonl")
     assert "  1 image in" in run(*command)[2]
     assert "1 was done before" in run(*command)[2]
-
-
-@pytest.fixture
-def calibrated(bundle_copy: Path) -> Callable[[float], Path]:
-    """A bundle with a threshold for the suspicion score."""
-
-    def calibrate(threshold: float) -> Path:
-        path = bundle_copy / "manifest.json"
-        entry = {"threshold": threshold, "false_positive_rate": 0.01, "n": 100, "images": "tests"}
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"suspicion": entry}))
-        return bundle_copy
-
-    return calibrate
-
-
-def test_alerts_tell_of_suspicious_images(run: Run, calibrated: Callable[[float], Path], images: list[Path]) -> None:
-    bundle = calibrated(1e9)
-    code, out, err = run("purify-run", bundle, *images, "--json", "--alert")
-    assert code == 0
-    assert "ALERT" not in err
-    scores = [line["suspicion"] for line in lines(out)]
-    assert not any(line["suspicious"] for line in lines(out))
-    threshold = sorted(scores)[2]
-    code, out, err = run("purify-run", calibrated(threshold + 1e-3), *images, "--json", "--alert")
-    assert code == 1
-    flagged = [score > threshold + 1e-3 for score in scores]
-    assert [line["suspicious"] for line in lines(out)] == flagged
-    assert sum(flagged) == 2
-    for path, suspicious in zip(images, flagged, strict=True):
-        assert (f"ALERT: {path} is suspicious" in err) == suspicious
-    assert "2 suspicious" in err
-    code, out, err = run("purify-run", bundle, *images)  # without --alert it is marked, and no failure
-    assert code == 0
-    assert out.count("(!)") == 2
-    assert "ALERT" not in err
-
-
-def test_alerts_need_a_threshold(run: Run, edit_manifest: Any, images: list[Path]) -> None:
-    bundle = edit_manifest(lambda manifest: manifest.pop("suspicion", None))
-    code, out, err = run("purify-run", bundle, *images, "--alert")
-    assert code == 2
-    assert "has no threshold for the suspicion score; export it again" in err
-    assert out == ""
 
 
 def test_metrics_of_a_run_are_in_the_file(run: Run, bundle_path: Path, tree: Path, tmp_path: Path) -> None:

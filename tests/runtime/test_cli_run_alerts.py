@@ -1,0 +1,55 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def lines(out: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.splitlines()]
+
+
+@pytest.fixture
+def calibrated(bundle_copy: Path) -> Callable[[float], Path]:
+    """A bundle with a threshold for the suspicion score."""
+
+    def calibrate(threshold: float) -> Path:
+        path = bundle_copy / "manifest.json"
+        entry = {"threshold": threshold, "false_positive_rate": 0.01, "n": 100, "images": "tests"}
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"suspicion": entry}))
+        return bundle_copy
+
+    return calibrate
+
+
+def test_alerts_tell_of_suspicious_images(run: Run, calibrated: Callable[[float], Path], images: list[Path]) -> None:
+    bundle = calibrated(1e9)
+    code, out, err = run("purify-run", bundle, *images, "--json", "--alert")
+    assert code == 0
+    assert "ALERT" not in err
+    scores = [line["suspicion"] for line in lines(out)]
+    assert not any(line["suspicious"] for line in lines(out))
+    threshold = sorted(scores)[2]
+    code, out, err = run("purify-run", calibrated(threshold + 1e-3), *images, "--json", "--alert")
+    assert code == 1
+    flagged = [score > threshold + 1e-3 for score in scores]
+    assert [line["suspicious"] for line in lines(out)] == flagged
+    assert sum(flagged) == 2
+    for path, suspicious in zip(images, flagged, strict=True):
+        assert (f"ALERT: {path} is suspicious" in err) == suspicious
+    assert "2 suspicious" in err
+    code, out, err = run("purify-run", bundle, *images)  # without --alert it is marked, and no failure
+    assert code == 0
+    assert out.count("(!)") == 2
+    assert "ALERT" not in err
+
+
+def test_alerts_need_a_threshold(run: Run, edit_manifest: Any, images: list[Path]) -> None:
+    bundle = edit_manifest(lambda manifest: manifest.pop("suspicion", None))
+    code, out, err = run("purify-run", bundle, *images, "--alert")
+    assert code == 2
+    assert "has no threshold for the suspicion score; export it again" in err
+    assert out == ""
