@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 IMAGES := toolkit/purify_toolkit/pretrained/fashion-mnist/images
 
 .PHONY: demo bench test test-runtime check clean
@@ -23,14 +25,15 @@ bench: $(VENV)/.export
 	cd runtime && ../$(BIN)/python -m benchmarks.throughput ../demo/bench
 	cd runtime && ../$(BIN)/python -m benchmarks.soak ../demo/bench
 
-# The whole test suite.
+# The whole test suite, by two processes of one thread each; with more cores: make test WORKERS=8. The tests of a file stay
+# with one process, which makes what they share once.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # The runtime's tests, in an environment without torch: make test-runtime PYTHON=python3.10 VENV=.venv-3.10
 # They need a bundle: make demo.
 test-runtime: $(VENV)/.runtime
-	PURIFY_TEST_BUNDLE=demo/bundle $(BIN)/python -m pytest tests/runtime runtime
+	PURIFY_TEST_BUNDLE=demo/bundle $(PYTEST) tests/runtime runtime
 
 # Lint, format, types, import rules.
 check: $(VENV)/.check

@@ -1,13 +1,24 @@
 """Fixtures of the exporter's tests."""
 
+from collections.abc import Iterator
+
 import pytest
 from torch import nn
 
+from purify_export import export
 from purify_export.export import Networks
 from purify_export.int8_search import Pair
 from purify_export.onnx_from_torch import onnx_from_torch
 from purify_toolkit.pretrained import open_run
 from purify_toolkit.run_folder import RunFolder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_timings() -> Iterator[None]:
+    """Latencies by a few calls: no test here looks at how long one took."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "ROUNDS", 3)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -157,8 +157,7 @@ def test_a_model_that_does_not_agree_with_pytorch_is_kept_apart_and_refused_unle
 ) -> None:
     folder, out = _scaled_head(tmp_path, 2.5e-2, 30), tmp_path / "bundle"
     monkeypatch.setitem(range_scan.MAX_LOSS, "fp16", 1e9)  # so that nothing is found that float16 loses
-    arguments = [str(folder), "--fp16", "--out", str(out)]
-    done = CliRunner().invoke(main, arguments)
+    done = CliRunner().invoke(main, [str(folder), "--fp16", "--out", str(out)])
     assert done.exit_code == 1, done.stderr
     said = " ".join(done.stdout.split())
     assert "broken limit: relative error, simulation fp16 classifier clean" in said
@@ -178,11 +177,6 @@ def test_a_model_that_does_not_agree_with_pytorch_is_kept_apart_and_refused_unle
         assert "--allow-failed" in err
     assert run("purify-check", failed, "--rounds", "0", "--allow-failed", "--precision", "fp32")[0] == 0
     assert run("purify-run", failed, image, "--allow-failed")[0] == 0
-    assert CliRunner().invoke(main, arguments).exit_code == 1  # a new failure takes the place of the old one
-    (failed / "manifest.json").unlink()
-    done = CliRunner().invoke(main, arguments)
-    assert done.exit_code == 2
-    assert "bundle.failed exists and is not a failed bundle" in done.stderr
 
 
 @pytest.mark.parametrize("size", ["32", "32x", "x32", "0x32", "32x9999", "-1x5", "32x32x3", "a"])

