@@ -6,18 +6,7 @@ from typing import Any
 import click
 
 from purify_runtime.cli.options import Number, build_options, build_options_from
-from purify_toolkit.cli.command import Command
-
-MAX_SIDE = 4096
-
-
-def _size(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal() and 1 <= int(height) <= MAX_SIDE and 1 <= int(width) <= MAX_SIDE):
-        raise click.BadParameter(f"expected HEIGHTxWIDTH, each from 1 to {MAX_SIDE}, like 32x32, got {text!r}")
-    return int(height), int(width)
+from purify_toolkit.cli.command import Command, image_size
 
 
 @click.command(cls=Command)
@@ -34,8 +23,8 @@ def _size(context: click.Context, option: click.Parameter, text: str | None) -> 
 )
 @click.option(
     "--size",
+    callback=image_size,
     metavar="HxW",
-    callback=_size,
     help="Images of another size than the run's, where the classifier takes them; default the run's.",
 )
 @click.option(

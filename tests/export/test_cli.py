@@ -183,7 +183,7 @@ def test_a_model_that_does_not_agree_with_pytorch_is_kept_apart_and_refused_unle
 def test_a_size_that_is_none_ends_with_2(size: str) -> None:
     done = CliRunner().invoke(main, ["--size", size])
     assert done.exit_code == 2
-    assert "expected HEIGHTxWIDTH, each from 1 to 4096, like 32x32" in done.stderr
+    assert "expected HEIGHTxWIDTH, each from 1 to 4096, like 64x64" in done.stderr
 
 
 def test_a_run_in_the_current_folder_gives_the_bundle_its_folders_name(

@@ -56,7 +56,7 @@ def test_photos_of_several_sizes_are_resized_by_an_option(tmp_path: Path) -> Non
     arguments = [str(recipe), "--data", str(tmp_path / "photos"), "--out", str(out), "--size"]
     refused = CliRunner().invoke(train, [*arguments, "16"])
     assert refused.exit_code == 2
-    assert "expected HEIGHTxWIDTH in pixels, like 64x64, got '16'" in refused.stderr
+    assert "expected HEIGHTxWIDTH, each from 1 to 4096, like 64x64, got '16'" in refused.stderr
     done = CliRunner().invoke(train, [*arguments, "16x20"])
     assert done.exit_code == 0, done.stderr
     assert RunFolder(out).info["image_shape"] == [3, 16, 20]

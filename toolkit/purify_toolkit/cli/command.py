@@ -13,6 +13,7 @@ import click
 
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA out of memory", "MPS backend out of memory")  # torch's RuntimeErrors
 MAX_SEED = 2**63 - 1  # torch's generators take no more
+MAX_SIDE = 4096  # of images, in pixels
 EXTRAS = (
     dict.fromkeys(
         (
@@ -24,6 +25,16 @@ EXTRAS = (
     | dict.fromkeys(("foolbox", "eagerpy"), "attacks")
     | dict.fromkeys(("onnx", "onnxscript", "onnx_ir", "ml_dtypes"), "export")
 )
+
+
+def image_size(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    """An option's `32x48` -> height and width of images, in pixels."""
+    if text is None:
+        return None
+    sides = text.split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and 1 <= int(side) <= MAX_SIDE for side in sides):
+        raise click.BadParameter(f"expected HEIGHTxWIDTH, each from 1 to {MAX_SIDE}, like 64x64, got {text!r}")
+    return int(sides[0]), int(sides[1])
 
 
 class Command(click.Command):

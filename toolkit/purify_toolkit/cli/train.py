@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from purify_toolkit.cli.command import MAX_SEED, Command
+from purify_toolkit.cli.command import MAX_SEED, Command, image_size
 
 
 def _numbers(context: click.Context, option: click.Parameter, value: str | None) -> tuple[float, ...]:
@@ -16,16 +16,6 @@ def _numbers(context: click.Context, option: click.Parameter, value: str | None)
         raise click.BadParameter(f"expected numbers with commas between, 0.49,0.48,0.45, got {value!r}") from error
 
 
-def _size(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, int] | None:
-    """`32x48` -> height and width."""
-    if text is None:
-        return None
-    height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise click.BadParameter(f"expected HEIGHTxWIDTH in pixels, like 64x64, got {text!r}")
-    return int(height), int(width)
-
-
 @click.command(cls=Command)
 @click.argument("recipe")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; default runs/RECIPE.")
@@ -34,7 +24,9 @@ def _size(context: click.Context, option: click.Parameter, text: str | None) -> 
     type=click.Path(path_type=Path),
     help="Folder that holds the dataset; default: cache, download or Debian's.",
 )
-@click.option("--size", callback=_size, metavar="HxW", help="Resize images of a folder to it; else all have one size.")
+@click.option(
+    "--size", callback=image_size, metavar="HxW", help="Resize images of a folder to it; else all have one size."
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, MAX_SEED), help="Of every random choice.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--classifier", metavar="MODULE:CALLABLE", help="Your own classifier; see below.")
