@@ -33,6 +33,9 @@ def test_a_training_from_the_command_line(small_data: Path, recipe_file: Path, t
     assert again.exit_code == 2
     assert f"{out} exists; --resume goes on with it" in again.stderr
     assert RunFolder(out).info["seed"] == 3
+    table = CliRunner().invoke(train, [*arguments, "--resume"])
+    attack = next(row["attack"] for row in rows if row["threat"] == "white-box")
+    assert any("white-box" in line and attack in line for line in table.stdout.splitlines()), table.stdout
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from purify_toolkit.evaluation.gates import Gate
 from purify_toolkit.evaluation.report import Headline, Report
 
 WIDTH = 150
-"""Of a report that goes to a file."""
+"""Of what goes to a file."""
 
 
 def print_rows(rows: Sequence[Row], *, as_json: bool) -> None:
@@ -23,7 +23,7 @@ def print_rows(rows: Sequence[Row], *, as_json: bool) -> None:
     table = Table("threat", "attack", "purifier", "n", "accuracy", "95% interval")
     for row in rows:
         table.add_row(row.threat, row.attack, *_figures(row))
-    Console().print(table)
+    _console().print(table)
 
 
 def print_report(report: Report, *, as_json: bool) -> None:
@@ -31,9 +31,7 @@ def print_report(report: Report, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(report.as_dict(), indent=2))
         return
-    tax, console = report.tax, Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH)
+    tax, console = report.tax, _console()
     console.print(_headlines(report.headlines))
     console.print(
         f"The purifier costs {tax.points:.2f} points on {tax.n} clean images "
@@ -42,6 +40,11 @@ def print_report(report: Report, *, as_json: bool) -> None:
     )
     console.print(_rows(report))
     console.print(_gates(report.gates))
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH)
 
 
 def _headlines(headlines: Sequence[Headline]) -> Table:
