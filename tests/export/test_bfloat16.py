@@ -32,7 +32,7 @@ from purify_runtime.manifest import FileEntry, ModelEntry, encode_manifest
 def has_bfloat16() -> bool:
     """Whether OpenVINO is here, on a CPU with bfloat16."""
     try:
-        core = module.require().Core()
+        core = module.core()
     except MissingError:
         return False
     return module.BFLOAT16 in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -253,6 +253,32 @@ def test_openvino_keeps_to_the_graphs_precision_and_writes_no_files(bundle_path:
     assert properties(HostOptions(pinned=True))["ENABLE_CPU_PINNING"] is True
 
 
+CLOSED_ONE_BY_ONE = """
+import signal, sys
+from purify_runtime.bundle import Bundle
+from purify_runtime.engines import open_engine
+
+bundle = Bundle.open(sys.argv[1])
+graph = bundle.read(bundle.model("purifier", "fp32").file)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+engines = [open_engine("openvino", graph, source="purifier") for _ in range(3)]
+while engines:
+    engines.pop(0).close()
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+def test_ctrl_c_is_no_crash_where_openvino_was_closed(bundle_path: Path) -> None:
+    pytest.importorskip("openvino")
+    done = subprocess.run(
+        [sys.executable, "-c", CLOSED_ONE_BY_ONE, str(bundle_path)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, 3 * "interrupted\n"), done.stderr
+
+
 def test_onnx_runtime_is_kept_from_telling_on_its_user(bundle_path: Path, tmp_path: Path) -> None:
     program = (
         "import sys; from purify_runtime import Pipeline; Pipeline.load(sys.argv[1], engine='onnxruntime').close(); "

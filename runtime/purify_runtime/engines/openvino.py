@@ -1,5 +1,6 @@
 """OpenVINO on the CPU."""
 
+import functools
 import re
 from collections.abc import Sequence
 from types import TracebackType
@@ -35,6 +36,16 @@ def require() -> Any:
     return openvino
 
 
+@functools.cache
+def core() -> Any:
+    """The process's only `openvino.Core`, which is never freed.
+
+    Each gives the thread that makes it a stack for signals, and takes that away when it is freed. Freed in another
+    order than made, several leave the thread with a stack that is not there any more: Ctrl-C is then a crash.
+    """
+    return require().Core()
+
+
 class OpenVinoEngine:
     """A model compiled for the CPU, with the hint for low latency. It has no use for engine files, and writes none.
 
@@ -55,12 +66,11 @@ class OpenVinoEngine:
         if EXTERNAL_WEIGHTS.search(graph):  # OpenVINO would read them; only what the manifest lists is verified
             raise BundleError(f"OpenVINO cannot load {source}: it has weights in other files; export the bundle again")
         try:
-            core = openvino.Core()
-            model = core.read_model(graph)
+            model = core().read_model(graph)
             if len(model.inputs) != 1 or len(model.outputs) != 1:
                 raise BundleError(f"{source} must have one input and one output; export the bundle again")
-            _refuse_bfloat16(core, model, source)
-            self._model: Any = core.compile_model(model, DEVICE, properties(host or HostOptions()))
+            _refuse_bfloat16(model, source)
+            self._model: Any = core().compile_model(model, DEVICE, properties(host or HostOptions()))
         except PurifyError:
             raise
         except RuntimeError as error:
@@ -144,21 +154,20 @@ class SharedChain:
 
 def by_hand(graphs: Sequence[bytes]) -> dict[str, ByHand]:
     """See `purify_runtime.engines.by_hand`: in float32, and in what OpenVINO takes where it is not told."""
-    core = require().Core()
-    plain = [core.compile_model(core.read_model(graph), DEVICE) for graph in graphs]
+    plain = [core().compile_model(core().read_model(graph), DEVICE) for graph in graphs]
     taken = plain[0].get_property("INFERENCE_PRECISION_HINT").get_type_name()
     if taken == "f32":
         return {"openvino": _labels_by(plain)}
-    told = [core.compile_model(core.read_model(graph), DEVICE, FLOAT32) for graph in graphs]
+    told = [core().compile_model(core().read_model(graph), DEVICE, FLOAT32) for graph in graphs]
     return {"openvino": _labels_by(told), f"openvino in {taken}": _labels_by(plain)}
 
 
-def _refuse_bfloat16(core: Any, model: Any, source: str) -> None:
+def _refuse_bfloat16(model: Any, source: str) -> None:
     """Refuse a graph that has bfloat16 in it where the CPU has not: OpenVINO would compute in float32."""
-    if BFLOAT16 in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"):
+    if BFLOAT16 in core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"):
         return
     if any(output.get_element_type().get_type_name() == "bf16" for op in model.get_ops() for output in op.outputs()):
-        cpu = core.get_property(DEVICE, "FULL_DEVICE_NAME")
+        cpu = core().get_property(DEVICE, "FULL_DEVICE_NAME")
         raise MissingError(f"{source} is in bfloat16, which this CPU ({cpu}) has not; take --precision fp32")
 
 
