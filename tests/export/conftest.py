@@ -13,7 +13,7 @@ from purify_toolkit.pretrained import open_run
 from purify_toolkit.run_folder import RunFolder
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _short_timings() -> Iterator[None]:
     """Latencies by a few calls: no test here looks at how long one took."""
     with pytest.MonkeyPatch.context() as patch:

@@ -6,7 +6,10 @@ Run by a launcher: launched.py DATA RUN STAGE [RUN STAGE ...]. The main process 
 import copy
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from torch.nn import functional as F
@@ -26,10 +29,23 @@ def small_images(folder: Path) -> ImageData:
     return load_data("fashion-mnist", folder, validation_size=VALIDATION)
 
 
+@contextmanager
+def float64() -> Iterator[None]:
+    """Networks and images in float64: rounding of float32 flips signs of gradients, which attacks go by."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with patch.object(torch.Tensor, "float", torch.Tensor.double):
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def train_stage(run: RunFolder, name: str, data: ImageData, processes: Processes) -> None:
     """Train one stage of a run that has the networks before it."""
-    stage = Stages(run, data, processes=processes).build(name)
-    Trainer(stage, run, count=len(data.train), seed=0, processes=processes, progress=Silent()).train()
+    with float64():
+        stage = Stages(run, data, processes=processes).build(name)
+        Trainer(stage, run, count=len(data.train), seed=0, processes=processes, progress=Silent()).train()
 
 
 def arithmetic(processes: Processes) -> dict[str, object]:
