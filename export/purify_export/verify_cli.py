@@ -26,7 +26,7 @@ Count = click.IntRange(min=0)
 @click.option(
     "--square-queries", default=500, show_default=True, type=click.IntRange(min=1), help="Queries an image, at most."
 )
-@click.option("--engine", default="auto", show_default=True, help="auto, all, tensorrt, rtx or onnxruntime.")
+@click.option("--engine", default="auto", show_default=True, help="auto, all that work here, or one by name.")
 @engine_options
 @click.option("--precision", "precisions", multiple=True, help="Verify only this precision; may be repeated.")
 @limit_options

@@ -11,7 +11,7 @@ from purify_runtime.cli.options import engine_options, policy_from
 @click.command(cls=Command)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("--engine", default="auto", show_default=True, help="auto, tensorrt, rtx or onnxruntime.")
+@click.option("--engine", default="auto", show_default=True, help="auto, or one by name: see purify-doctor.")
 @engine_options
 @click.option("--precision", default="fp32", show_default=True, help="Of the models; fp32 is the fastest on a CPU.")
 @click.option(
