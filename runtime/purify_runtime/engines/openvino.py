@@ -36,14 +36,21 @@ def require() -> Any:
     return openvino
 
 
-@functools.cache
 def core() -> Any:
     """The process's only `openvino.Core`, which is never freed.
 
     Each gives the thread that makes it a stack for signals, and takes that away when it is freed. Freed in another
     order than made, several leave the thread with a stack that is not there any more: Ctrl-C is then a crash.
+
+    Raises:
+        MissingError: OpenVINO is not installed.
     """
-    return require().Core()
+    return _core(require())
+
+
+@functools.cache
+def _core(openvino: Any) -> Any:
+    return openvino.Core()
 
 
 class OpenVinoEngine:
