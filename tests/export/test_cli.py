@@ -34,7 +34,7 @@ def test_an_export_from_the_command_line(run: Run, tmp_path: Path) -> None:
 
 
 def test_json_is_the_report_that_is_in_the_bundle(run: Run, tmp_path: Path) -> None:
-    code, out, err = run("purify-export", "--fp16", "--json", "--out", tmp_path / "bundle")
+    code, out, err = run("purify-export", "--targets", "onnx", "--json", "--out", tmp_path / "bundle")
     assert code == 0, err
     assert json.loads(out) == json.loads((tmp_path / "bundle" / "report.json").read_text())
 
@@ -144,7 +144,7 @@ def _scaled_head(folder: Path, factor: float, offset: float) -> Path:
 
 def test_a_layer_that_overflows_float16_is_named_and_the_bundle_is_good(run: Run, tmp_path: Path) -> None:
     folder = _scaled_head(tmp_path, 1e7, 0)
-    code, out, err = run("purify-export", folder, "--fp16", "--out", tmp_path / "bundle")
+    code, out, err = run("purify-export", folder, "--fp16", "--targets", "onnx", "--out", tmp_path / "bundle")
     assert code == 0, err
     said = " ".join(out.split())
     assert "float32 in fp16: classifier, node_linear (Gemm of head.weight): it" in said
@@ -157,7 +157,7 @@ def test_a_model_that_does_not_agree_with_pytorch_is_kept_apart_and_refused_unle
 ) -> None:
     folder, out = _scaled_head(tmp_path, 2.5e-2, 30), tmp_path / "bundle"
     monkeypatch.setitem(range_scan.MAX_LOSS, "fp16", 1e9)  # so that nothing is found that float16 loses
-    done = CliRunner().invoke(main, [str(folder), "--fp16", "--out", str(out)])
+    done = CliRunner().invoke(main, [str(folder), "--fp16", "--targets", "onnx", "--out", str(out)])
     assert done.exit_code == 1, done.stderr
     said = " ".join(done.stdout.split())
     assert "broken limit: relative error, simulation fp16 classifier clean" in said

@@ -23,7 +23,8 @@ from purify_toolkit.pretrained import open_run, pretrained_names
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 ROLES: tuple[str, ...] = ("purifier", "classifier", "defended")
-PROFILES = [(1, 1, 1), (2, 8, 8), (1, 16, 64)]
+PROFILES = [*((role, (1, 16, 64)) for role in ROLES), ("defended", (1, 1, 1)), ("defended", (2, 8, 8))]
+"""The graph `defended` holds both networks."""
 TOLERANCE = {"fp32": 1e-4, "fp16": 0.02, "bf16": 0.1, "int8": 0.3}
 """Of the logits, as a fraction of the largest one's size."""
 COUNT = 16
@@ -81,8 +82,7 @@ def _runnable(model: onnx.ModelProto, precision: Precision) -> list[onnx.ModelPr
 
 
 @needs_rtx
-@pytest.mark.parametrize("batch", PROFILES, ids=str)
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize(("role", "batch"), PROFILES, ids=str)
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_graph_is_built_for_every_gpu_and_profile(
     ships: Shipped, precision: Precision, role: str, batch: tuple[int, int, int]

@@ -13,7 +13,7 @@ import numpy as np
 from purify_toolkit.datasets import idx
 from purify_toolkit.pretrained import open_run
 
-TRAIN = 800  # the other 200 of the 1,000 become the test part
+TRAIN, TEST = 500, 200  # of the 1,000
 VALIDATION = 100
 
 RECIPE = f"""
@@ -79,11 +79,11 @@ labels = 1.0
 """The same with a student that is trained against white-box attacks."""
 
 
-def write_idx(folder: Path) -> None:
-    """Write the four IDX files."""
+def write_idx(folder: Path, *, train: int = TRAIN) -> None:
+    """Write the four IDX files, with so many training images."""
     samples = open_run(None).load_samples()
     images, labels = samples.images.numpy(), samples.labels.numpy()
-    for part, chosen in (("train", slice(None, TRAIN)), ("t10k", slice(TRAIN, None))):
+    for part, chosen in (("train", slice(None, train)), ("t10k", slice(train, train + TEST))):
         pixels, classes = images[chosen, 0], labels[chosen].astype(np.uint8)
         (folder / f"{part}-images-idx3-ubyte").write_bytes(
             struct.pack(">4I", 2051, len(pixels), 28, 28) + pixels.tobytes()

@@ -27,6 +27,8 @@ from purify_toolkit.run_folder import RunFolder
 Start = Callable[..., "subprocess.Popen[str]"]
 EPOCHS = {"classifier": 3, "adversarial teacher": 2, "normal teacher": 2, "student": 3}
 PROGRAM = [sys.executable, small_data.__file__]
+TOLERANCE = 1e-5
+"""Of weights and curves: another process may round sums differently, 1.2e-6 was seen; a lost batch makes 3e-3."""
 
 
 @pytest.fixture(scope="module")
@@ -173,13 +175,15 @@ def test_training_killed_at_random_five_times_loses_no_more_than_an_epoch_and_en
     for name in whole.stages:
         expected, found = (load_file(folder.weights_path(name)) for folder in (whole, run))
         for key, value in expected.items():
-            torch.testing.assert_close(found[key], value, rtol=0, atol=1e-6)
+            torch.testing.assert_close(found[key], value, rtol=0, atol=TOLERANCE)
     for stage in whole.stages:
         curves = points(run, stage)
         assert curves.keys() == points(whole, stage).keys()
         for tag, curve in points(whole, stage).items():
             assert [epoch for epoch, _ in curves[tag]] == [epoch for epoch, _ in curve]
-            assert [value for _, value in curves[tag]] == pytest.approx([value for _, value in curve], rel=0, abs=1e-6)
+            assert [value for _, value in curves[tag]] == pytest.approx(
+                [value for _, value in curve], rel=0, abs=TOLERANCE
+            )
 
 
 def first_epoch(log: str) -> int:

@@ -349,7 +349,7 @@ def test_idx_files_may_be_packed(small_data: Path, tmp_path: Path, layout: str) 
             shutil.copy(file, tmp_path)
     loaded = load_data("fashion-mnist", tmp_path, validation_size=VALIDATION)
     together = torch.cat([loaded.train.images, loaded.validation.images, loaded.test.images])
-    assert torch.equal(together, open_run(None).load_samples().images)
+    assert torch.equal(together, open_run(None).load_samples().images[: len(together)])
     assert len(loaded.train) == SMALL_TRAIN - VALIDATION
 
 

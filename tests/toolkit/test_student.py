@@ -156,8 +156,8 @@ def test_adaptive_examples_attack_the_student_within_the_ball(
         attacked, transferred, untouched = (
             float(F.cross_entropy(defended(x), split.labels)) for x in (seen, grey_box, clean)
         )
-    assert attacked > transferred + 0.05, (attacked, transferred, untouched)
-    assert attacked > untouched + 0.05
+    assert attacked > untouched + 0.02, (attacked, transferred, untouched)
+    assert attacked - untouched > 2 * (transferred - untouched)
 
 
 def test_the_adaptive_part_of_a_batch_is_the_stated_one(build: Build, small_data: Path) -> None:

@@ -75,7 +75,7 @@ def test_the_evaluation_says_what_it_was_made_of(trained: RunFolder) -> None:
     assert {"torch", "purify-edge"} <= metrics["evaluated_with"]["versions"].keys()
 
 
-@pytest.mark.parametrize("after", [1, 9, 24, 33, 47, 60])
+@pytest.mark.parametrize("after", [1, 14, 22, 31, 41, 56])  # batches: in the first epoch or a later one, of each stage
 def test_an_interrupted_run_ends_with_the_same_weights(
     trained: RunFolder, small_data: Path, tmp_path: Path, after: int
 ) -> None:
@@ -270,7 +270,7 @@ def test_a_folder_of_something_else_is_not_resumed(small_data: Path, tmp_path: P
 def test_a_damaged_checkpoint_is_refused_with_advice(small_data: Path, tmp_path: Path, kept: int) -> None:
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        train(request_for(out, small_data), Interrupting(15))  # within the classifier's second epoch
+        train(request_for(out, small_data), Interrupting(9))  # within the classifier's second epoch
     checkpoint = out / "checkpoints" / "classifier.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:kept])
     with pytest.raises(InputError, match=r"classifier\.pt cannot be resumed from .*remove it to repeat this stage"):
