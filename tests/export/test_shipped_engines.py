@@ -23,8 +23,7 @@ from purify_toolkit.pretrained import open_run, pretrained_names
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 ROLES: tuple[str, ...] = ("purifier", "classifier", "defended")
-PROFILES = [*((role, (1, 16, 64)) for role in ROLES), ("defended", (1, 1, 1)), ("defended", (2, 8, 8))]
-"""The graph `defended` holds both networks."""
+PROFILES = [*((role, batch) for role in ROLES for batch in ((1, 1, 1), (1, 16, 64))), ("defended", (2, 8, 8))]
 TOLERANCE = {"fp32": 1e-4, "fp16": 0.02, "bf16": 0.1, "int8": 0.3}
 """Of the logits, as a fraction of the largest one's size."""
 COUNT = 16

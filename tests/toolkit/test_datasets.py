@@ -17,8 +17,8 @@ import torchvision.datasets
 from PIL import Image
 
 from helpers.own_formats import PHOTOGRAPHS, SIGNS, TRAIN, Written, publish, write
+from helpers.small_data import TEST, VALIDATION
 from helpers.small_data import TRAIN as SMALL_TRAIN
-from helpers.small_data import VALIDATION
 from purify_toolkit import datasets
 from purify_toolkit.data import Split
 from purify_toolkit.datasets import DATASETS, load_data
@@ -349,7 +349,7 @@ def test_idx_files_may_be_packed(small_data: Path, tmp_path: Path, layout: str) 
             shutil.copy(file, tmp_path)
     loaded = load_data("fashion-mnist", tmp_path, validation_size=VALIDATION)
     together = torch.cat([loaded.train.images, loaded.validation.images, loaded.test.images])
-    assert torch.equal(together, open_run(None).load_samples().images[: len(together)])
+    assert torch.equal(together, open_run(None).load_samples().images[: SMALL_TRAIN + TEST])
     assert len(loaded.train) == SMALL_TRAIN - VALIDATION
 
 

@@ -153,11 +153,13 @@ def test_adaptive_examples_attack_the_student_within_the_ball(
         generator=torch.Generator().manual_seed(1),
     )
     with torch.no_grad():
-        attacked, transferred, untouched = (
-            float(F.cross_entropy(defended(x), split.labels)) for x in (seen, grey_box, clean)
+        noise = 0.1 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(2)).sign()
+        attacked, transferred, noisy, untouched = (
+            float(F.cross_entropy(defended(x), split.labels))
+            for x in (seen, grey_box, (clean + noise).clamp(0, 1), clean)
         )
-    assert attacked > untouched + 0.02, (attacked, transferred, untouched)
-    assert attacked - untouched > 2 * (transferred - untouched)
+    harm = attacked - untouched
+    assert harm > 2 * max(transferred - untouched, noisy - untouched, 0.01), (attacked, transferred, noisy, untouched)
 
 
 def test_the_adaptive_part_of_a_batch_is_the_stated_one(build: Build, small_data: Path) -> None:

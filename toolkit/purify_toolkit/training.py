@@ -1,7 +1,7 @@
 """The training loop: one stage after another, a checkpoint after each epoch, the same weights with or without a break.
 
 Every random choice of an epoch comes from a generator seeded by run seed, stage and epoch, so a resumed
-epoch repeats exactly what the interrupted one would have done (on a CPU; GPU kernels may differ in the last bits).
+epoch repeats what the interrupted one would have done, but for the rounding of sums (GPU kernels may differ more).
 """
 
 import hashlib

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import threading
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
@@ -19,6 +20,7 @@ FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
 """Precision is the graph's alone: where the CPU has it, OpenVINO would compute in bfloat16. What the graph has in
 bfloat16 is computed in it all the same, and with the hint `bf16` what it has in float32 would be too."""
 BFLOAT16 = "BF16"
+_making = threading.Lock()
 # How an ONNX graph names another file for its weights: the key `location` (protobuf's field 1, length 8).
 EXTERNAL_WEIGHTS = re.compile(rb"\x0a(?:\x08|\x88\x80*\x00)location")
 
@@ -37,15 +39,18 @@ def require() -> Any:
 
 
 def core() -> Any:
-    """The process's only `openvino.Core`, which is never freed.
+    """The process's only `openvino.Core`, kept until the process ends.
 
-    Each gives the thread that makes it a stack for signals, and takes that away when it is freed. Freed in another
-    order than made, several leave the thread with a stack that is not there any more: Ctrl-C is then a crash.
+    Each loads the CPU plugin anew at its first use; the plugin gives that thread a stack for signals, and takes it away
+    when it is freed. Freed in another order than made, several leave the thread with a stack that is not there any
+    more: Ctrl-C is then a crash.
 
     Raises:
         MissingError: OpenVINO is not installed.
     """
-    return _core(require())
+    openvino = require()
+    with _making:
+        return _core(openvino)
 
 
 @functools.cache
