@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -277,6 +278,20 @@ def test_ctrl_c_is_no_crash_where_openvino_was_closed(bundle_path: Path) -> None
         [sys.executable, "-c", CLOSED_ONE_BY_ONE, str(bundle_path)], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, 3 * "interrupted\n"), done.stderr
+
+
+def test_threads_that_open_openvino_at_once_share_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    from purify_runtime.engines import openvino as module
+
+    def slow() -> object:
+        time.sleep(0.2)
+        return object()
+
+    library = ModuleType("openvino")
+    library.Core = slow  # type: ignore[attr-defined]
+    monkeypatch.setattr(module, "require", lambda: library)
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(lambda _: module.core(), range(4)))) == 1
 
 
 def test_onnx_runtime_is_kept_from_telling_on_its_user(bundle_path: Path, tmp_path: Path) -> None:
