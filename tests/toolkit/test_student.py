@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from helpers.small_data import ADAPTIVE, RECIPE, VALIDATION
 from purify_toolkit.attacks.gradient import pgd
+from purify_toolkit.attacks.norms import LINF
 from purify_toolkit.datasets import load_data
 from purify_toolkit.errors import InputError
 from purify_toolkit.features import Features
@@ -167,6 +168,29 @@ def test_the_adaptive_part_of_a_batch_is_the_stated_one(build: Build, small_data
     split = load_data("fashion-mnist", small_data, validation_size=VALIDATION).train[batch().indices]
     same = (seen == to_float(augment(split.images, batch()))).flatten(1).all(1)
     assert same.tolist() == [False] * 16 + [True] * 17
+
+
+@pytest.mark.parametrize("decay", [False, True])
+def test_the_steps_of_the_adaptive_attack_shrink_where_told(
+    build: Build, trained: RunFolder, small_data: Path, decay: bool
+) -> None:
+    recipe = with_weights(ADAPTIVE, adversarial_fraction=1.0) + f"decay = {str(decay).lower()}\n"
+    stage = build("student", recipe)
+    seen, _ = seen_by(stage, batch())
+    split = load_data("fashion-mnist", small_data, validation_size=VALIDATION).train[batch().indices]
+    clean = to_float(augment(split.images, batch()))
+    expected = pgd(
+        nn.Sequential(stage.network, trained.load_classifier()),
+        clean,
+        split.labels,
+        epsilon=0.1,
+        steps=2,
+        relative_step=0.5,
+        decay=decay,
+        generator=batch().attack_generator,
+        start=LINF.start(clean, 0.1, batch().attack_generator),
+    )
+    assert (seen - expected).abs().max() < 1e-6
 
 
 def test_the_labels_term_is_the_weighted_cross_entropy(build: Build, trained: RunFolder, small_data: Path) -> None:

@@ -91,12 +91,16 @@ class AttackTable(_Table, frozen=True, kw_only=True):
 
 
 class AdaptiveTable(_Table, frozen=True, kw_only=True):
-    """White-box training of the student, see `stages.Stages`: how its examples are made, and the labels' weight."""
+    """White-box training of the student, see `student.StudentLosses`: how its examples are made, the labels' weight.
+
+    With `decay` the steps shrink from `relative_step` on, see `attacks.gradient.pgd`.
+    """
 
     epsilon: Fraction
     steps: Count
     relative_step: Positive
     labels: Weight
+    decay: bool = False
 
 
 class EvaluationTable(_Table, frozen=True, kw_only=True):

@@ -122,6 +122,7 @@ class StudentLosses:
             epsilon=adaptive.epsilon,
             steps=adaptive.steps,
             relative_step=adaptive.relative_step,
+            decay=adaptive.decay,
             generator=batch.attack_generator,
             start=start,
         )
