@@ -18,12 +18,16 @@ demo: $(VENV)/.export
 
 # On a machine that does nothing else: the pair that ships beside PyTorch, plain ONNX Runtime and plain OpenVINO, with which
 # bars hold; what purify-run leaves of the engine's speed; whether anything grows or breaks over 200,000 predictions.
+# All three are done, whatever the ones before found.
 bench: $(VENV)/.export
 	$(PIP) -e '.[export,cpu,openvino]'
 	$(BIN)/purify-export --targets onnx --out demo/bench --force
-	$(BIN)/purify-bench demo/bench --run fashion-mnist --soak 100000
-	cd runtime && ../$(BIN)/python -m benchmarks.throughput ../demo/bench
-	cd runtime && ../$(BIN)/python -m benchmarks.soak ../demo/bench
+	failed=; \
+	$(BIN)/purify-bench demo/bench --run fashion-mnist --soak 100000 || failed=1; \
+	cd runtime; \
+	../$(BIN)/python -m benchmarks.throughput ../demo/bench || failed=1; \
+	../$(BIN)/python -m benchmarks.soak ../demo/bench || failed=1; \
+	test -z "$$failed"
 
 # The whole test suite, by two processes of one thread each; with more cores: make test WORKERS=8. The tests of a file stay
 # with one process, which makes what they share once.

@@ -221,21 +221,56 @@ def test_bad_input_is_told_in_a_line(arguments: list[str], bundle_path: Path) ->
     assert "Traceback" not in result.output
 
 
-def test_the_table_says_what_was_not_measured() -> None:
-    bars = tuple(bars_of([], None, None, {}))
-    empty = Bench(
-        environment={"processor": "p", "cores": 1, "python": "3", "versions": {}},
-        bundle="b",
-        precision="fp32",
-        settings="s",
-        flop=None,
-        busy=False,
-        rows=(),
-        process=None,
-        bars=bars,
-        not_run={"x": "it is [not] here"},
-    )
+def printed(bench: Bench, width: int) -> str:
     out = StringIO()
-    print_bench(empty, Console(file=out, width=160))
-    assert "not run: x: it is [not] here" in out.getvalue()
-    assert "batch 64 was not run" in out.getvalue()
+    print_bench(bench, Console(file=out, width=width))
+    return out.getvalue()
+
+
+def told(**values: Any) -> Bench:
+    """A benchmark in which nothing was measured, but for `values`."""
+    nothing: dict[str, Any] = {
+        "environment": {"processor": "p", "cores": 1, "python": "3", "versions": {}},
+        "bundle": "b",
+        "precision": "fp32",
+        "settings": "s",
+        "flop": None,
+        "busy": False,
+        "rows": (),
+        "process": None,
+        "bars": (),
+        "not_run": {},
+    }
+    return Bench(**nothing | values)
+
+
+def test_the_table_says_what_was_not_measured() -> None:
+    out = printed(told(bars=tuple(bars_of([], None, None, {})), not_run={"x": "it is [not] here"}), 160)
+    assert "not run: x: it is [not] here" in out
+    assert "batch 64 was not run" in out
+
+
+def test_the_table_is_whole_in_eighty_columns() -> None:
+    rows = [
+        Row(
+            contestant=name,
+            batch=batch,
+            n=17,
+            calls=3,
+            p50_ms=1234.567,
+            p90_ms=2345.678,
+            ratio=12.34,
+            ratio_quartiles=(11.22, 13.44),
+            ms_per_image=123.456,
+            rounds_ms=(),
+        )
+        for batch in (1, 256)
+        for name in ("labels", "by hand: openvino in bf16, composed")
+    ]
+    lines = printed(told(rows=tuple(rows)), 80).splitlines()
+    figures = ["1234.567", "2345.678", "123.456", "12.34", "11.22-13.44"]
+    measured = [line.split() for line in lines if line.rstrip().endswith(figures[-1])]
+    assert measured == [["labels", *figures], ["by", "hand:", "openvino", "in", "bf16,", *figures]] * 2
+    assert [line.strip() for line in lines].count("composed") == 2  # the rest of that name, on a line of its own
+    headings = [line.strip() for line in lines if line.startswith(" batch")]
+    assert headings == ["batch 1, 17 rounds", "batch 256, 17 rounds"]

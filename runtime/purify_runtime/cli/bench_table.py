@@ -1,5 +1,8 @@
 """A benchmark as tables on standard output."""
 
+from itertools import groupby
+from operator import attrgetter
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -30,22 +33,23 @@ def print_bench(bench: Bench, console: Console | None = None) -> None:
 
 def _rows(bench: Bench) -> Table:
     table = _table("From uint8 images to labels; ratios to `labels` round by round, median and quartiles")
-    for column in ("contestant", "batch"):
-        table.add_column(column, no_wrap=True)
-    for column in ("rounds", "p50 ms", "p90 ms", "ms an image", "ratio", "quartiles"):
+    table.add_column("contestant", overflow="fold")
+    for column in ("p50 ms", "p90 ms", "ms/image", "ratio", "quartiles"):
         table.add_column(column, justify="right", no_wrap=True)
-    for row in bench.rows:
-        low, high = row.ratio_quartiles
-        table.add_row(
-            row.contestant,
-            str(row.batch),
-            str(row.n),
-            f"{row.p50_ms:.3f}",
-            f"{row.p90_ms:.3f}",
-            f"{row.ms_per_image:.3f}",
-            f"{row.ratio:.2f}",
-            f"{low:.2f}-{high:.2f}",
-        )
+    for batch, group in groupby(bench.rows, key=attrgetter("batch")):
+        rows = list(group)
+        table.add_section()
+        table.add_row(f"batch {batch}, {rows[0].n} rounds", style="bold")
+        for row in rows:
+            low, high = row.ratio_quartiles
+            table.add_row(
+                row.contestant,
+                f"{row.p50_ms:.3f}",
+                f"{row.p90_ms:.3f}",
+                f"{row.ms_per_image:.3f}",
+                f"{row.ratio:.2f}",
+                f"{low:.2f}-{high:.2f}",
+            )
     return table
 
 
