@@ -231,13 +231,18 @@ class Pipeline:
 
 def _open_pair(bundle: Bundle, precision: str, engine: str, policy: EnginePolicy | None) -> tuple[Engine, Engine]:
     """Purifier and classifier; where `auto` finds no GPU, as they were tuned for the CPU."""
-    enough = ON_CPU if engine == "auto" else ()
-    purifier, *rest = open_models(bundle, ("purifier", "classifier"), precision, engine, policy, enough=enough)
-    if rest:
-        return purifier, rest[0]
+    roles = ("purifier", "classifier")
+    if engine != "auto":
+        purifier, classifier = open_models(bundle, roles, precision, engine, policy)
+        return purifier, classifier
+    try:
+        purifier, classifier = open_models(bundle, roles, precision, engine, policy, without=ON_CPU)
+    except MissingError as error:
+        logger.info("%s", error)
+    else:
+        return purifier, classifier
     from purify_runtime.tuned import open_tuned
 
-    purifier.close()
     return open_tuned(bundle, precision)
 
 
@@ -248,7 +253,7 @@ def open_models(
     engine: str,
     policy: EnginePolicy | None = None,
     *,
-    enough: Collection[str] = (),
+    without: Collection[str] = (),
 ) -> list[Engine]:
     """Models in one engine; for `auto` in the first of ENGINES that takes them all.
 
@@ -258,24 +263,23 @@ def open_models(
     Args:
         bundle, precision, engine, policy: see `open_model`.
         roles: of the models, in their order.
-        enough: engines in which the first model alone is opened.
+        without: engines that `auto` does not take.
 
     Raises:
         BundleError, InputError, MissingError, BuildError: see `open_model`.
     """
-    without: list[str] = []
     while True:
         with ExitStack() as stack:
             opened = [stack.enter_context(open_model(bundle, roles[0], precision, engine, policy, without=without))]
             name = opened[0].name
             try:
-                for role in () if name in enough else roles[1:]:
+                for role in roles[1:]:
                     opened.append(stack.enter_context(open_model(bundle, role, precision, name, policy)))
             except (BuildError, MissingError) as error:
                 if engine != "auto":
                     raise
                 logger.info("engine %s does not take all of the models: %s", name, error)
-                without.append(name)
+                without = (*without, name)
                 continue
             stack.pop_all()
             return opened

@@ -154,7 +154,8 @@ def test_a_reader_that_goes_away_is_no_defect(start: Callable[..., Any], bundle_
 def test_the_engine_that_was_taken_is_named_with_the_reason(run: Run, bundle_path: Path, images: list[Path]) -> None:
     code, _, err = run("purify-run", bundle_path, images[0])
     assert code == 0
-    assert "engine onnxruntime on cpu, the first that works here" in err
+    assert "no engine works on a GPU here: tensorrt needs " in err
+    assert "tuned" in err
 
 
 def test_a_name_that_is_no_utf_8_is_shown_all_the_same(

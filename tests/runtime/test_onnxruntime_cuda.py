@@ -1,5 +1,6 @@
 """ONNX Runtime's CUDA engine: its bindings, for real, on the CPU provider; the rest of it where there is a GPU."""
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from purify_runtime.bundle import Bundle
 from purify_runtime.engines import Chain, open_engine
-from purify_runtime.engines.onnxruntime_cuda import CAPTURED_BATCHES, NO_GRAPH, OnnxRuntimeCudaEngine, keep
+from purify_runtime.engines.onnxruntime_cuda import CAPTURED_BATCHES, NO_GRAPH, OnnxRuntimeCudaEngine, keep, require
 from purify_runtime.errors import BuildError, DeviceError, MissingError
 from purify_runtime.golden import GoldenSplit, load_golden
 from purify_runtime.images import as_batch
@@ -49,6 +50,33 @@ def x(bundle_path: Path, split: GoldenSplit) -> Any:
 @pytest.fixture(params=[OnCpu, pytest.param(OnnxRuntimeCudaEngine, marks=[pytest.mark.gpu, on_gpu])])
 def engine_class(request: pytest.FixtureRequest) -> Any:
     return request.param
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Another package of that name, which has no providers; where its libraries are."""
+    (tmp_path / "onnxruntime" / "capi").mkdir(parents=True)
+    (tmp_path / "onnxruntime" / "__init__.py").write_text("get_available_providers = list\n")
+    monkeypatch.delitem(sys.modules, "onnxruntime")
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path / "onnxruntime" / "capi"
+
+
+@pytest.mark.parametrize(
+    ("names", "is_loaded"),
+    [
+        (["libonnxruntime_providers_shared.so"], False),
+        (["libonnxruntime_providers_shared.so", "libonnxruntime_providers_cuda.so"], True),
+        (["onnxruntime_providers_shared.dll", "onnxruntime_providers_cuda.dll"], True),
+        ([], True),
+    ],
+)
+def test_a_package_without_cudas_library_is_not_loaded(package: Path, names: list[str], is_loaded: bool) -> None:
+    for name in names:
+        (package / name).touch()
+    with pytest.raises(MissingError, match=r"pip install 'purify-edge\[gpu\]'.*has no CUDAExecutionProvider"):
+        require()
+    assert ("onnxruntime" in sys.modules) == is_loaded
 
 
 BATCHES = (1, 7, 2, 64, 3, 5, 1, 9)  # more sizes than graphs are kept for
@@ -110,7 +138,7 @@ def test_each_captured_size_has_a_graph_of_its_own_and_the_rest_none() -> None:
 @pytest.mark.skipif(HAS_CUDA, reason="there is a GPU")
 def test_without_the_provider_it_is_refused_with_the_reason(graphs: Any) -> None:
     with pytest.raises(
-        MissingError, match=r"needs 'gpu': pip install 'purify-edge\[gpu\]' \(onnxruntime .* without CUDA"
+        MissingError, match=r"needs 'gpu': pip install 'purify-edge\[gpu\]' \(the onnxruntime that is here has no CUDA"
     ):
         open_engine("onnxruntime-cuda", graphs["purifier"], source="p")
 

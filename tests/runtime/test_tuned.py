@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ from purify_runtime.images import as_batch
 from purify_runtime.manifest import ROLES
 from purify_runtime.pipeline import softmax
 from purify_runtime.tune import BATCHES, Choice, Setting, candidates
+from purify_runtime.tune_cache import remember
 from purify_runtime.tuned import PART, Pair, open_tuned
 
 HERE = [name for name in ON_CPU if is_here(name)]
@@ -183,6 +185,23 @@ def test_an_engine_that_is_remembered_and_gone_is_done_without(
     with Pipeline.load(bundle_path) as pipeline:
         assert pipeline.predict(np.zeros((1, 28, 28, 1), np.uint8)).labels.shape == (1,)
     assert "openvino" not in file.read_text()
+
+
+def test_what_is_tuned_for_one_engine_loads_no_other(bundle_path: Path) -> None:
+    pytest.importorskip("openvino")
+    setting = Setting("openvino", 1)
+    told = remember(Bundle.open(bundle_path).manifest, "fp32", dict.fromkeys(BATCHES, choice(setting)))
+    program = """
+import sys
+import numpy as np
+from purify_runtime import Pipeline
+with Pipeline.load(sys.argv[1]) as pipeline:
+    pipeline.predict(np.zeros((9, 28, 28, 1), np.uint8))
+    print(pipeline.engine, *({"onnxruntime", "openvino"} & sys.modules.keys()))
+"""
+    command = [sys.executable, "-c", program, str(bundle_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split() == ["openvino", "openvino"], told
 
 
 def test_a_damaged_model_is_told_at_once(bundle_copy: Path) -> None:

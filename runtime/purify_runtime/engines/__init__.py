@@ -172,7 +172,8 @@ def open_engine(
         why = f"; not {'; '.join(reasons)}" if reasons else ""
         logger.info("%s: engine %s on %s, the first that works here%s", source, candidate, engine.device, why)
         return engine
-    raise MissingError("no engine works here: " + "; ".join(reasons))
+    where = "on a GPU here" if set(ON_CPU) <= set(without) else "here"
+    raise MissingError(": ".join([f"no engine works {where}", *filter(None, ["; ".join(reasons)])]))
 
 
 def require_engine() -> None:
