@@ -73,7 +73,7 @@ def test_a_clean_and_an_adversarial_image_of_each_class_ship() -> None:
 
 
 REACHED = {
-    "fashion-mnist-adaptive": {"clean": 0.85, "grey-box": 0.83, "white-box": 0.66},
+    "fashion-mnist-adaptive": {"clean": 0.85, "grey-box": 0.83, "white-box": 0.70},
     "cifar10": {"clean": 0.88, "grey-box": 0.78},
     "cifar10-adaptive": {"clean": 0.50, "grey-box": 0.50, "white-box": 0.28},
 }
