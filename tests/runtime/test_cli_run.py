@@ -377,7 +377,7 @@ def test_one_image_is_told_of_in_the_singular(run: Run, bundle_path: Path, image
 def test_metrics_of_a_run_are_in_the_file(run: Run, bundle_path: Path, tree: Path, tmp_path: Path) -> None:
     pytest.importorskip("prometheus_client")
     path = tmp_path / "purify.prom"
-    assert run("purify-run", bundle_path, tree, "--metrics", path)[0] == 1
+    assert run("purify-run", bundle_path, tree, "--engine", "onnxruntime", "--metrics", path)[0] == 1
     text = path.read_text()
     assert 'purify_images_total{outcome="good"} 5.0' in text
     assert 'purify_images_total{outcome="error"} 1.0' in text
