@@ -34,7 +34,7 @@ def require() -> Any:
     Raises:
         MissingError: it is not installed, or is the build without CUDA.
     """
-    if _has_no_provider():  # told without the import, which takes a tenth of a second and 27 MiB
+    if _has_no_provider():  # told without the import, which takes time and memory
         raise MissingError(WITHOUT_CUDA)
     onnxruntime = require_module("gpu")
     if PROVIDER not in onnxruntime.get_available_providers():
