@@ -44,6 +44,7 @@ def test_what_ships_is_what_was_evaluated(name: str) -> None:
         assert re.fullmatch(COMMIT, session["commit"])
     assert metrics["limit"] is None
     assert recipe == find_recipe(name).read_bytes()
+    assert run.info["recipe"] == metrics["recipe"] == name
 
 
 def test_the_shipped_pair_reaches_its_targets() -> None:
