@@ -23,3 +23,9 @@ def test_8_bits_survive_the_way_to_float_and_back() -> None:
 def test_large_images_are_attacked_few_at_once() -> None:
     sizes = [batch_size(torch.zeros(1, 3, side, side)) for side in (28, 32, 224, 2000)]
     assert sizes == [500, 382, 7, 1]
+
+
+def test_a_gpu_attacks_more_images_at_once() -> None:
+    images = torch.zeros(1, 3, 32, 32)
+    assert batch_size(images, torch.device("cpu")) == batch_size(images) == 382
+    assert batch_size(images, torch.device("cuda")) == 3062

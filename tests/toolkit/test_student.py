@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from helpers.small_data import ADAPTIVE, RECIPE, VALIDATION
 from purify_toolkit.attacks.gradient import pgd
 from purify_toolkit.attacks.norms import LINF
+from purify_toolkit.augmentation import augment
+from purify_toolkit.batch import Batch
 from purify_toolkit.datasets import load_data
 from purify_toolkit.errors import InputError
 from purify_toolkit.features import Features
@@ -20,7 +22,7 @@ from purify_toolkit.processes import Processes
 from purify_toolkit.recipe import parse_recipe
 from purify_toolkit.run_folder import RunFolder
 from purify_toolkit.stages import Stage, Stages
-from purify_toolkit.student import Batch, StudentLosses, augment
+from purify_toolkit.student import StudentLosses
 
 COUNT = 33
 Build = Callable[..., Stage]

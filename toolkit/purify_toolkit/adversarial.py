@@ -63,7 +63,7 @@ class AdversarialPool:
 
         Each process draws for all batches, so that the examples do not depend on the number of processes.
         """
-        chunks, count = self.due(epoch).split(batch_size(self._images)), self._processes.count
+        chunks, count = self.due(epoch).split(batch_size(self._images, self._processes.device)), self._processes.count
         for turn in (chunks[first : first + count] for first in range(0, len(chunks), count)):
             found = [self._attacked(indices, generator, owner) for owner, indices in enumerate(turn)]
             for owner, indices in enumerate(turn):

@@ -4,11 +4,18 @@ import torch
 from torch import Tensor
 
 BATCH_PIXELS = 500 * 28 * 28
+GPU_BATCHES = 8  # so many of these at once keep a GPU busy, which a small batch leaves waiting for the next call
 
 
-def batch_size(images: Tensor) -> int:
-    """How many images `[N, C, H, W]` to attack at once: fewer where they are large, for memory's sake."""
-    return max(1, BATCH_PIXELS // (images.shape[2] * images.shape[3]))
+def batch_size(images: Tensor, device: torch.device | None = None) -> int:
+    """How many images `[N, C, H, W]` to attack at once: fewer where they are large, for memory's sake.
+
+    Args:
+        images: of which only the shape counts.
+        device: where they will be attacked, if not where they are.
+    """
+    batches = GPU_BATCHES if (device or images.device).type == "cuda" else 1
+    return max(1, batches * BATCH_PIXELS // (images.shape[2] * images.shape[3]))
 
 
 def to_8bit(images: Tensor, *, clean: Tensor | None = None, epsilon: float | Tensor = 1.0) -> Tensor:

@@ -42,7 +42,11 @@ class OptimizerTable(_Table, frozen=True, kw_only=True):
 
 
 class ClassifierTable(OptimizerTable, frozen=True, kw_only=True):
-    """The classifier, see `networks.Classifier`; the label smoothing of its cross-entropy; `student.augment`'s keys."""
+    """The classifier, see `networks.Classifier`; the label smoothing of its cross-entropy; how its images are varied.
+
+    `shift` and `cutout` are those of `augmentation.augment`; `cutmix` is the share of the batches whose images are
+    mixed, see `augmentation.cutmix`.
+    """
 
     width: Count
     blocks: Count
@@ -50,6 +54,7 @@ class ClassifierTable(OptimizerTable, frozen=True, kw_only=True):
     label_smoothing: Fraction = 0.0
     shift: Pixels = 2
     cutout: Pixels = 0
+    cutmix: Fraction = 0.0
 
 
 class PurifierTable(OptimizerTable, frozen=True, kw_only=True):

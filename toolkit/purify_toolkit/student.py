@@ -1,7 +1,7 @@
 """What the student learns from: its examples, its teachers' images and, in an adaptive recipe, the labels."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from purify_toolkit.adversarial import AdversarialPool
 from purify_toolkit.attacks.gradient import pgd
 from purify_toolkit.attacks.norms import LINF
+from purify_toolkit.augmentation import augment
+from purify_toolkit.batch import Batch
 from purify_toolkit.data import Split
 from purify_toolkit.features import Features
 from purify_toolkit.losses import (
@@ -27,33 +29,6 @@ from purify_toolkit.remembered import Remembered
 
 Losses = dict[str, Tensor]
 """Named scalar losses; their sum is minimised."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What a stage's losses may look at.
-
-    Attributes:
-        indices: `[B]`, into the training images; of the whole batch, however many processes share it.
-        generator: of the epoch, on the CPU.
-        attack_generator: likewise, on the device. Both are drawn from for the whole batch.
-        share: of the batch, what falls to this process; a loss is the mean over it.
-    """
-
-    indices: Tensor
-    generator: torch.Generator
-    attack_generator: torch.Generator
-    share: slice = field(default_factory=lambda: slice(None))
-
-    @property
-    def mine(self) -> Tensor:
-        """The indices of this process's images."""
-        return self.indices[self.share]
-
-    def first(self, fraction: float) -> tuple[int, int]:
-        """How many images the first part of the batch holds, and how many of these are this process's."""
-        count = round(fraction * len(self.indices))
-        return count, len(range(count)[self.share])
 
 
 @dataclass(frozen=True)
@@ -77,7 +52,8 @@ class StudentLosses:
         """Each weighted term by its name."""
         split, weights, adaptive = self.train[batch.mine], self.recipe.distillation, self.recipe.adaptive
         labels = split.labels.to(self.device)
-        clean = to_float(augment(split.images, batch) if adaptive else split.images, self.device)
+        images = split.images.to(self.device)
+        clean = to_float(augment(images, batch) if adaptive else images, self.device)
         seen, attacked = self._seen(batch, clean, labels)
         output = self.student(seen)
         found = {}
@@ -169,35 +145,3 @@ class StudentLosses:
         return {
             (name, of): Remembered(network, count) for name, network in self._frozen.items() for of in (False, True)
         }
-
-
-def augment(images_u8: Tensor, batch: Batch, *, shift: int = 2, cutout: int = 0) -> Tensor:
-    """Each image mirrored by chance and shifted, a square of it black; uint8 as they came.
-
-    Args:
-        images_u8: `[N, C, H, W]`.
-        batch: whose share they are, as `Batch.mine` has it.
-        shift: the most by which an image is shifted along each axis, in pixels; the gap is black.
-        cutout: side of the square, somewhere within the image, in pixels (DeVries and Taylor 2017, arXiv 1708.04552).
-    """
-    (count, _, height, width), of_all, generator = images_u8.shape, len(batch.indices), batch.generator
-    mirrored = (torch.rand(of_all, generator=generator) < 0.5)[batch.share]
-    images = torch.where(mirrored[:, None, None, None], images_u8.flip(3), images_u8)
-    padded = F.pad(images, (shift,) * 4)
-    first = torch.randint(0, 2 * shift + 1, (2, of_all, 1), generator=generator)[:, batch.share]
-    rows, columns = first[0] + torch.arange(height), first[1] + torch.arange(width)
-    example = torch.arange(count)[:, None, None]
-    shifted = padded[example, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-    if not cutout:
-        return shifted
-    inside = [
-        _range(torch.randint(0, size - cutout + 1, (of_all, 1), generator=generator)[batch.share], cutout, size)
-        for size in (height, width)
-    ]
-    return shifted.masked_fill((inside[0][:, :, None] & inside[1][:, None, :])[:, None], 0)
-
-
-def _range(first: Tensor, length: int, size: int) -> Tensor:
-    """Which of `size` places lie in the `length` from `first` `[N, 1]` on: `[N, size]`."""
-    place = torch.arange(size) - first
-    return (place >= 0) & (place < length)

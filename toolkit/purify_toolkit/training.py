@@ -14,13 +14,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from purify_toolkit.batch import Batch
 from purify_toolkit.errors import InputError, reason
 from purify_toolkit.history import History
 from purify_toolkit.precision import precision_on
 from purify_toolkit.processes import Processes
 from purify_toolkit.run_folder import RunFolder, save_state
 from purify_toolkit.stages import Stage
-from purify_toolkit.student import Batch, Losses
+from purify_toolkit.student import Losses
 
 
 class Progress(Protocol):

@@ -30,7 +30,7 @@ def device_generator(seed: int, device: torch.device) -> torch.Generator:
 
 def batches(split: Split, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """Images float `[B, C, H, W]` in [0, 1] and labels, on `device`, in order."""
-    size = batch_size(split.images)
+    size = batch_size(split.images, device)
     for images, labels in zip(split.images.split(size), split.labels.split(size), strict=True):
         yield to_float(images, device), labels.to(device)
 

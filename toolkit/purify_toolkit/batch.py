@@ -1,0 +1,33 @@
+"""A training batch: which images, and the generators of its random choices."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a stage's losses may look at.
+
+    Attributes:
+        indices: `[B]`, into the training images; of the whole batch, however many processes share it.
+        generator: of the epoch, on the CPU.
+        attack_generator: likewise, on the device. Both are drawn from for the whole batch.
+        share: of the batch, what falls to this process; a loss is the mean over it.
+    """
+
+    indices: Tensor
+    generator: torch.Generator
+    attack_generator: torch.Generator
+    share: slice = field(default_factory=lambda: slice(None))
+
+    @property
+    def mine(self) -> Tensor:
+        """The indices of this process's images."""
+        return self.indices[self.share]
+
+    def first(self, fraction: float) -> tuple[int, int]:
+        """How many images the first part of the batch holds, and how many of these are this process's."""
+        count = round(fraction * len(self.indices))
+        return count, len(range(count)[self.share])
