@@ -1,5 +1,4 @@
 import copy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,10 @@ from torch import nn
 
 from helpers.small_data import ADAPTIVE, VALIDATION
 from purify_toolkit import stages as stages_module
-from purify_toolkit.augmentation import augment, cutmix
+from purify_toolkit.augmentation import augment
 from purify_toolkit.batch import Batch
 from purify_toolkit.datasets import load_data
 from purify_toolkit.errors import InputError
-from purify_toolkit.pixels import to_float
 from purify_toolkit.processes import Processes
 from purify_toolkit.recipe import parse_recipe
 from purify_toolkit.run_folder import RunFolder
@@ -132,50 +130,6 @@ def test_a_square_is_cut_out_of_each_image_somewhere_else() -> None:
     for hole in black[:50]:
         row, column = hole.nonzero()[0].tolist()
         assert hole[row : row + 4, column : column + 4].all()
-
-
-def test_cutmix_puts_the_same_rectangle_of_another_image_into_each() -> None:
-    values = torch.arange(200, dtype=torch.uint8)
-    images = values.view(-1, 1, 1, 1).expand(-1, 3, 12, 10)
-    shares = []
-    for seed in range(50):
-        of = replace(batch(200), generator=torch.Generator().manual_seed(seed))
-        mixed, other, stayed = cutmix(images, of)
-        foreign = mixed != images
-        assert sorted(other.tolist()) == values.tolist()
-        box = foreign.any(0)[0]
-        moved = other != torch.arange(200)
-        assert torch.equal(foreign, (moved.view(-1, 1, 1, 1) & box).expand(-1, 3, -1, -1))
-        assert (mixed[:, :, box] == values[other].view(-1, 1, 1)).all()
-        rows, columns = box.any(1), box.any(0)
-        assert torch.equal(box, rows.view(-1, 1) & columns)
-        for side in (rows, columns):
-            assert int(side.sum()) == 0 or int(side.nonzero().max() - side.nonzero().min()) + 1 == int(side.sum())
-        assert stayed == pytest.approx(1 - float(box.float().mean()))
-        shares.append(stayed)
-    assert (images == values.view(-1, 1, 1, 1)).all()
-    assert min(shares) < 0.3
-    assert max(shares) > 0.9
-
-
-def test_a_mixed_batch_is_to_be_read_as_both_of_its_images(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
-    def loss(cutmix_share: float) -> tuple[torch.Tensor, nn.Module]:
-        table = msgspec.structs.replace(stages._recipe.classifier, cutmix=cutmix_share)
-        monkeypatch.setattr(stages, "_recipe", msgspec.structs.replace(stages._recipe, classifier=table))
-        stage = stages.build("classifier")
-        stage.network.load_state_dict(stages._run.load_classifier().state_dict())
-        return stage.losses(batch())["cross_entropy"], stage.network
-
-    plain, network = loss(0.0)
-    found, _ = loss(1.0)
-    train, of = stages._data.train[:32], batch()
-    images = augment(train.images, of)
-    torch.rand((), generator=of.generator)  # whether the batch is mixed
-    mixed, other, stayed = cutmix(images, of)
-    logits = network(to_float(mixed))
-    by_hand = [torch.nn.functional.cross_entropy(logits, labels) for labels in (train.labels, train.labels[other])]
-    assert found.item() == pytest.approx((stayed * by_hand[0] + (1 - stayed) * by_hand[1]).item(), rel=1e-5)
-    assert found > plain  # the network is trained
 
 
 @pytest.mark.parametrize("key", ["shift", "cutout"])

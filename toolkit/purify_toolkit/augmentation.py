@@ -37,32 +37,6 @@ def augment(images_u8: Tensor, batch: Batch, *, shift: int = 2, cutout: int = 0)
     return shifted.masked_fill((inside[0][:, :, None] & inside[1][:, None, :])[:, None], 0)
 
 
-def cutmix(images: Tensor, batch: Batch) -> tuple[Tensor, Tensor, float]:
-    """A rectangle of each image replaced by that of another, the same rectangle throughout the batch.
-
-    After Yun et al. 2019 (arXiv 1905.04899): its share of the area is drawn evenly from [0, 1], its centre from the
-    image, beyond whose edges it does not go.
-
-    Args:
-        images: `[B, C, H, W]`, the whole batch, however many processes share it.
-        batch: whose generator is drawn from.
-
-    Returns:
-        Images likewise; the number of each one's other image, `[B]`; the share of the area that stayed.
-    """
-    (count, _, height, width), generator = images.shape, batch.generator
-    other = torch.randperm(count, generator=generator)
-    area, *centre = torch.rand(3, generator=generator).tolist()
-    box = []
-    for place, size in zip(centre, (height, width), strict=True):
-        first, length = int(place * size), round(area**0.5 * size)
-        box.append(slice(max(0, first - length // 2), min(size, first + length - length // 2)))
-    mixed = images.clone()
-    mixed[:, :, box[0], box[1]] = images[other.to(images.device), :, box[0], box[1]]
-    inside = (box[0].stop - box[0].start) * (box[1].stop - box[1].start)
-    return mixed, other, 1 - inside / (height * width)
-
-
 def _range(first: Tensor, length: int, size: int) -> Tensor:
     """Which of `size` places lie in the `length` from `first` `[N, 1]` on: `[N, size]`."""
     place = torch.arange(size) - first

@@ -42,11 +42,7 @@ class OptimizerTable(_Table, frozen=True, kw_only=True):
 
 
 class ClassifierTable(OptimizerTable, frozen=True, kw_only=True):
-    """The classifier, see `networks.Classifier`; the label smoothing of its cross-entropy; how its images are varied.
-
-    `shift` and `cutout` are those of `augmentation.augment`; `cutmix` is the share of the batches whose images are
-    mixed, see `augmentation.cutmix`.
-    """
+    """The classifier, see `networks.Classifier`; its cross-entropy's label smoothing; `augmentation.augment`'s keys."""
 
     width: Count
     blocks: Count
@@ -54,7 +50,6 @@ class ClassifierTable(OptimizerTable, frozen=True, kw_only=True):
     label_smoothing: Fraction = 0.0
     shift: Pixels = 2
     cutout: Pixels = 0
-    cutmix: Fraction = 0.0
 
 
 class PurifierTable(OptimizerTable, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """The stages of a training: classifier, teachers, student. Each is a network and its losses."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from purify_toolkit.adversarial import AdversarialPool
-from purify_toolkit.augmentation import augment, cutmix
+from purify_toolkit.augmentation import augment
 from purify_toolkit.batch import Batch
 from purify_toolkit.data import ImageData, Split
 from purify_toolkit.errors import InputError
@@ -142,19 +142,10 @@ class Stages:
         validation = Validation(network, self._data.validation, self._recipe.evaluation, self._device)
 
         def losses(batch: Batch) -> Losses:
-            split, whole = self._data.train[batch.indices], replace(batch, share=slice(None))
-            images = augment(split.images.to(self._device), whole, shift=table.shift, cutout=table.cutout)
-            mixes = table.cutmix and torch.rand((), generator=batch.generator) < table.cutmix
-            images, other, stayed = cutmix(images, whole) if mixes else (images, slice(None), 1.0)
-            logits = network(to_float(images[batch.share], self._device))
-            targets = ((split.labels, stayed), (split.labels[other], 1 - stayed))
-            parts = [
-                weight
-                * F.cross_entropy(logits, labels[batch.share].to(self._device), label_smoothing=table.label_smoothing)
-                for labels, weight in targets
-                if weight
-            ]
-            return {"cross_entropy": torch.stack(parts).sum()}
+            split = self._data.train[batch.mine]
+            images = augment(split.images.to(self._device), batch, shift=table.shift, cutout=table.cutout)
+            logits, labels = network(to_float(images, self._device)), split.labels.to(self._device)
+            return {"cross_entropy": F.cross_entropy(logits, labels, label_smoothing=table.label_smoothing)}
 
         def prepare() -> None:
             first = network.features[0] if isinstance(network, Classifier) else None
