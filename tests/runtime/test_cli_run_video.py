@@ -46,4 +46,4 @@ def test_only_one_video_is_annotated(run: Run, bundle_path: Path, tmp_path: Path
     inputs = [str(tmp_path / name) for name in inputs]
     code, _, err = run("purify-run", bundle_path, *inputs, "--annotate", tmp_path / "out.mp4")
     assert code == 2
-    assert "--annotate: expected one video, camera or stream as the only input" in err
+    assert f"--annotate: expected one video, camera or stream as the only input, got {', '.join(inputs)}" in err

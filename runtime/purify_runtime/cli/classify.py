@@ -92,7 +92,8 @@ class Run:
             except InputError as error:
                 sources.append((argument, error))
         if self.job.annotate and (len(sources) != 1 or not hasattr(sources[0][1], "fps")):
-            raise InputError("--annotate: expected one video, camera or stream as the only input")
+            given = ", ".join(self.job.inputs)
+            raise InputError(f"--annotate: expected one video, camera or stream as the only input, got {given}")
         return sources
 
     def _prepare(self, stack: ExitStack) -> None:
