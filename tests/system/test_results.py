@@ -110,7 +110,7 @@ def test_the_readme_tells_of_the_worst_grey_box_attack(name: str, n: int, least:
     [
         ("fashion-mnist", 1000, "purifier too: AutoAttack leaves {accuracy} of {n} images."),
         ("fashion-mnist-adaptive", 1000, "AutoAttack leaves {accuracy} of {n} images to `fashion-mnist-adaptive`"),
-        ("cifar10-adaptive", 256, "and {accuracy} of {n} to `cifar10-adaptive`"),
+        ("cifar10-adaptive", 100, "and {accuracy} of {n} to `cifar10-adaptive`"),
     ],
 )
 def test_the_readme_tells_what_autoattack_leaves(name: str, n: int, words: str) -> None:
