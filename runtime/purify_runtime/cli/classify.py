@@ -29,8 +29,7 @@ from purify_runtime.video import DEFAULT_FPS
 
 CORES = os.cpu_count() or 1
 READERS = max(1, min(4, CORES // 2))  # beside the engine's own threads
-WRITERS = min(4, CORES)
-BEHIND = 2  # batches that are written while the engine goes on
+BATCHES = min(3, CORES + 1)  # under way at once: what one leaves idle, at its end or being written, another uses
 PICTURES = 8  # frames a batch, where they are kept as they came
 DIGITS = 6
 
@@ -130,11 +129,11 @@ class Run:
         warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters of them are errors of our own
         reading = ahead(self._read, self._items(), batch=self._batch_images, threads=READERS, eager=self.live)
         waiting: deque[Future[Sequence[_Image]]] = deque()
-        with ThreadPoolExecutor(WRITERS, "writer") as pool, closing(reading) as batches:
+        with ThreadPoolExecutor(BATCHES, "batch") as pool, closing(reading) as batches:
             try:
                 for batch in batches:
-                    waiting.append(self._predict(batch, pool))
-                    while len(waiting) > (0 if self.live else BEHIND):
+                    waiting.append(pool.submit(self._process, batch))
+                    while len(waiting) > (0 if self.live else BATCHES - 1):
                         yield self._finish(waiting.popleft().result())
                 while waiting:
                     yield self._finish(waiting.popleft().result())
@@ -170,19 +169,21 @@ class Run:
     def _result(self, image: _Image, **answer: Any) -> Result:
         return Result(file=image.file, frame=image.frame, time_s=image.time_s, model=self._model, **answer)
 
-    def _predict(self, batch: Sequence[_Image], pool: ThreadPoolExecutor) -> "Future[Sequence[_Image]]":
+    def _process(self, batch: Sequence[_Image]) -> Sequence[_Image]:
+        """Purify and classify a batch's images, but for broken ones, and write what comes of them."""
         pixels = [image.pixels for image in batch if image.pixels is not None]
         if not pixels:
-            return pool.submit(lambda: batch)
+            return batch
         begin = time.perf_counter()
         images = np.stack(pixels)
         prediction = self._pipeline.predict(images)
         alone = self._pipeline.classify(images) if prediction.unpurified is None else prediction.unpurified
         self._metrics.time("predict", time.perf_counter() - begin)
         self._metrics.batch(len(pixels))
-        return pool.submit(self._write, batch, prediction, alone)
+        self._write(batch, prediction, alone)
+        return batch
 
-    def _write(self, batch: Sequence[_Image], prediction: Prediction, alone: NDArray[np.float32]) -> Sequence[_Image]:
+    def _write(self, batch: Sequence[_Image], prediction: Prediction, alone: NDArray[np.float32]) -> None:
         """Save the purified images, and put the answers in words."""
         begin = time.perf_counter()
         good = [image for image in batch if image.pixels is not None]
@@ -193,7 +194,6 @@ class Run:
                 answer["saved"] = str(image.saved)
             image.result = self._result(image, **answer)
         self._metrics.time("write", time.perf_counter() - begin)
-        return batch
 
     def _answers(self, prediction: Prediction, alone: NDArray[np.float32]) -> Iterator[dict[str, Any]]:
         """The fields of a result for each image of a prediction."""
