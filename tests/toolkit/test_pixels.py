@@ -1,6 +1,14 @@
+from types import ModuleType
+
+import pytest
 import torch
 
+from purify_toolkit import adversarial
+from purify_toolkit.data import Split
+from purify_toolkit.evaluation import accuracy
 from purify_toolkit.pixels import batch_size, to_8bit, to_float
+from purify_toolkit.pretrained import open_run
+from purify_toolkit.processes import Processes
 
 
 def test_rounding_to_8_bits_stays_in_the_ball() -> None:
@@ -29,3 +37,21 @@ def test_a_gpu_attacks_more_images_at_once() -> None:
     images = torch.zeros(1, 3, 32, 32)
     assert batch_size(images, torch.device("cpu")) == batch_size(images) == 382
     assert batch_size(images, torch.device("cuda")) == 3062
+
+
+@pytest.mark.parametrize("module", [accuracy, adversarial])
+def test_where_images_are_attacked_says_how_many_at_once(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = torch.device("cpu")
+    images, labels = torch.zeros(6, 1, 8, 8, dtype=torch.uint8), torch.zeros(6, dtype=torch.int64)
+    monkeypatch.setattr(module, "batch_size", lambda images, device=None: 6 if device is None else 2)
+    if module is accuracy:
+        sizes = [len(found) for _, found in accuracy.batches(Split(images, labels), device)]
+    else:
+        attack = open_run(None).recipe.attack
+        pool = adversarial.AdversarialPool(images, labels, _uncertain, attack, processes=Processes(device))
+        sizes = list(pool.refresh(0, torch.Generator().manual_seed(0)))
+    assert sizes == [2, 2, 2]
+
+
+def _uncertain(images: torch.Tensor) -> torch.Tensor:
+    return images.flatten(1)[:, :10]

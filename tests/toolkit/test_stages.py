@@ -118,6 +118,11 @@ def test_images_are_shifted_and_mirrored_each_on_its_own() -> None:
     assert rows == set(range(6, 15))
 
 
+def test_images_are_varied_where_they_are() -> None:
+    images = torch.zeros(32, 3, 12, 10, dtype=torch.uint8, device="meta")
+    assert augment(images, batch(), shift=4, cutout=4).device.type == "meta"
+
+
 def test_a_square_is_cut_out_of_each_image_somewhere_else() -> None:
     image = torch.full((1, 1, 12, 10), 200, dtype=torch.uint8)
     whole = augment(image.expand(900, -1, -1, -1), batch(900), shift=0)

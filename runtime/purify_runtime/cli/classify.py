@@ -29,7 +29,7 @@ from purify_runtime.video import DEFAULT_FPS
 
 CORES = os.cpu_count() or 1
 READERS = max(1, min(4, CORES // 2))  # beside the engine's own threads
-BATCHES = min(3, CORES + 1)  # under way at once: what one leaves idle, at its end or being written, another uses
+BATCHES = 3  # under way at once: what one leaves idle, at its end or being written, another uses
 PICTURES = 8  # frames a batch, where they are kept as they came
 DIGITS = 6
 
