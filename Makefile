@@ -25,8 +25,8 @@ bench: $(VENV)/.export
 	failed=; \
 	$(BIN)/purify-bench demo/bench --run fashion-mnist --soak 100000 || failed=1; \
 	cd runtime; \
-	../$(BIN)/python -m benchmarks.throughput ../demo/bench || failed=1; \
-	../$(BIN)/python -m benchmarks.soak ../demo/bench || failed=1; \
+	../$(BIN)/python -m lab.speed.throughput ../demo/bench || failed=1; \
+	../$(BIN)/python -m lab.speed.soak ../demo/bench || failed=1; \
 	test -z "$$failed"
 
 # The whole test suite, by two processes of one thread each; with more cores: make test WORKERS=8. The tests of a file stay

@@ -20,7 +20,7 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if given:
         return REPOSITORY / given
     from purify_export.export import export_run
-    from purify_toolkit.pretrained import open_run
+    from purify_toolkit.runs.pretrained import open_run
 
     out = tmp_path_factory.mktemp("bundles") / "fashion-mnist"
     _, report = export_run(open_run(None), out, precisions=("fp32", "fp16"), force=False, tell=print)
@@ -104,8 +104,8 @@ def imitate(monkeypatch: pytest.MonkeyPatch, own_folders: Path) -> Iterator[Call
         cuda = FakeCuda(**gpu)
         module = fake_tensorrt(real, cuda, builder=builder, version=version)
         monkeypatch.setitem(sys.modules, builder, module)
-        monkeypatch.setattr("purify_runtime.engines.trt.cudart._candidates", lambda: ["libcudart.so"])
-        monkeypatch.setattr("purify_runtime.engines.trt.cudart._load", lambda name: cuda)
+        monkeypatch.setattr("purify_edge.engines.tensorrt.cudart._candidates", lambda: ["libcudart.so"])
+        monkeypatch.setattr("purify_edge.engines.tensorrt.cudart._load", lambda name: cuda)
         worlds.append(module.world)
         return module.world
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import click
 
-from purify_runtime.cli.options import Number, build_options, build_options_from
-from purify_toolkit.cli.command import Command, image_size
+from purify_edge.engines.options import build_options, build_options_from
+from purify_edge.shell.command import Command
+from purify_edge.shell.options import Number, image_size
 
 
 @click.command(cls=Command)
@@ -65,11 +66,11 @@ def main(
     """
     for_builders = build_options_from(**options)
     click.echo("importing PyTorch and ONNX", err=True)
+    from purify_edge.bundle.manifest import Precision
+    from purify_edge.bundle.report import encode_report
+    from purify_edge.check.tables import print_report
     from purify_export.export import export_run
-    from purify_runtime.cli.tables import print_report
-    from purify_runtime.manifest import Precision
-    from purify_runtime.report import encode_report
-    from purify_toolkit.pretrained import open_run
+    from purify_toolkit.runs.pretrained import open_run
 
     folder = open_run(run)
     asked: dict[Precision, bool] = {"fp16": fp16, "bf16": bf16, "int8": int8}

@@ -3,15 +3,15 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
-from purify_export.bundle_writer import BundleWriter
-from purify_runtime.engine_files import engine_entry
-from purify_runtime.engines.trt.build import build_engine
-from purify_runtime.engines.trt.library import installed_builders
-from purify_runtime.engines.trt.options import BuildOptions
-from purify_runtime.engines.trt.targets import BUILDERS, Target, open_targets
-from purify_runtime.errors import InputError
-from purify_runtime.manifest import EngineEntry, ModelEntry, Precision, Role
-from purify_runtime.trust import trust
+from purify_edge.bundle.manifest import EngineEntry, ModelEntry, Precision, Role
+from purify_edge.bundle.writer import BundleWriter
+from purify_edge.engines.tensorrt.build import build_engine
+from purify_edge.engines.tensorrt.library import installed_builders
+from purify_edge.engines.tensorrt.options import BuildOptions
+from purify_edge.engines.tensorrt.store import engine_entry
+from purify_edge.engines.tensorrt.targets import BUILDERS, Target, open_targets
+from purify_edge.engines.tensorrt.trust import trust
+from purify_edge.errors import InputError
 
 TARGETS = ("onnx", *BUILDERS)
 Tell = Callable[[str], None]
@@ -25,7 +25,7 @@ def targets_from(
 
     Args:
         names: of TARGETS, `onnx` being written always; None for the builders that are installed and work here.
-        options, precisions, tell: see `purify_runtime.engines.trt.targets.open_targets`.
+        options, precisions, tell: see `purify_edge.engines.tensorrt.targets.open_targets`.
 
     Raises:
         InputError: no such target, or a builder has not what is asked for.

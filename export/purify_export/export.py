@@ -14,26 +14,8 @@ import msgspec
 import torch
 from torch import nn
 
-from purify_export.bundle_writer import BundleWriter
-from purify_export.convert import Converted, Source, convert
-from purify_export.engines import targets_from, write_engines
-from purify_export.evaluated import evaluated
-from purify_export.flop import flop
-from purify_export.gate import gate
-from purify_export.golden_from_run import golden_from_run
-from purify_export.images import FILTER, calibration_of, check_calibration, check_size, images_of, resized
-from purify_export.int8_search import Pair
-from purify_export.onnx_from_torch import check_graph, onnx_from_torch
-from purify_export.threshold import threshold_of
-from purify_runtime.bundle import MANIFEST, Bundle
-from purify_runtime.check import BATCHES, check_bundle, some_images
-from purify_runtime.engine_files import LOCK
-from purify_runtime.engines import require_engine
-from purify_runtime.engines.trt.options import BuildOptions
-from purify_runtime.golden import GoldenSplit, encode_golden
-from purify_runtime.latency import Contestant
-from purify_runtime.limits import Limits
-from purify_runtime.manifest import (
+from purify_edge.bundle.golden import GoldenSplit, encode_golden
+from purify_edge.bundle.manifest import (
     SCHEMA_VERSION,
     GoldenEntry,
     InputContract,
@@ -43,11 +25,29 @@ from purify_runtime.manifest import (
     Role,
     encode_manifest,
 )
-from purify_runtime.page import FORMATS
-from purify_runtime.page.subject import subject_of
-from purify_runtime.report import Report
-from purify_runtime.signing import require_key
-from purify_toolkit.run_folder import RunFolder
+from purify_edge.bundle.reader import MANIFEST, Bundle
+from purify_edge.bundle.report import Report
+from purify_edge.bundle.signing import require_key
+from purify_edge.bundle.writer import BundleWriter
+from purify_edge.check.check import BATCHES, check_bundle, some_images
+from purify_edge.check.limits import Limits
+from purify_edge.check.page import FORMATS
+from purify_edge.check.page.subject import subject_of
+from purify_edge.engines import require_engine
+from purify_edge.engines.latency import Contestant
+from purify_edge.engines.tensorrt.options import BuildOptions
+from purify_edge.engines.tensorrt.store import LOCK
+from purify_export.convert.convert import Converted, Source, convert
+from purify_export.convert.flop import flop
+from purify_export.convert.int8_search import Pair
+from purify_export.convert.onnx_from_torch import check_graph, onnx_from_torch
+from purify_export.engines import targets_from, write_engines
+from purify_export.evaluation import evaluated
+from purify_export.gate import gate
+from purify_export.golden import golden_from_run
+from purify_export.images import FILTER, calibration_of, check_calibration, check_size, images_of, resized
+from purify_export.threshold import threshold_of
+from purify_toolkit.runs.folder import RunFolder
 
 ROUNDS = 50  # of the latency measurement: the whole command is to take less than a minute
 Tell = Callable[[str], None]

@@ -8,8 +8,16 @@ import msgspec
 import numpy as np
 import onnx
 
-from purify_export.convert import Converted, as_floats
-from purify_export.graphs import (
+from purify_edge.bundle.golden import GoldenSplit
+from purify_edge.bundle.manifest import Precision
+from purify_edge.bundle.reader import Bundle
+from purify_edge.bundle.report import SIMULATION, Check, Divergence, NotChecked, ParityRow, Report
+from purify_edge.check.check import EngineSet, compare
+from purify_edge.check.limits import Limits, checks_of
+from purify_edge.engines import HostChain
+from purify_edge.engines.onnxruntime import OnnxRuntimeEngine
+from purify_export.convert.convert import Converted, as_floats
+from purify_export.convert.graphs import (
     Array,
     Layer,
     Spread,
@@ -20,16 +28,8 @@ from purify_export.graphs import (
     tensors,
     weights_of,
 )
-from purify_export.half_from_fp32 import FORMATS, Half, rounding_from_half
-from purify_export.int8_from_fp32 import quantised_layers
-from purify_runtime.bundle import Bundle
-from purify_runtime.check import EngineSet, compare
-from purify_runtime.engines import HostChain
-from purify_runtime.engines.onnxruntime import OnnxRuntimeEngine
-from purify_runtime.golden import GoldenSplit
-from purify_runtime.limits import Limits, checks_of
-from purify_runtime.manifest import Precision
-from purify_runtime.report import SIMULATION, Check, Divergence, NotChecked, ParityRow, Report
+from purify_export.convert.half_from_fp32 import FORMATS, Half, rounding_from_half
+from purify_export.convert.int8_from_fp32 import quantised_layers
 
 TOLERANCE: dict[str, float] = {"fp32": 0.001, "fp16": 0.02, "bf16": 0.1, "int8": 0.2}
 """Of a layer's output, root mean square of the error against that of what differs between images."""

@@ -9,29 +9,17 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from purify_export.golden_from_run import IMAGES, attacked
-from purify_export.graphs import Array
-from purify_runtime.errors import InputError
-from purify_toolkit.errors import reason
-from purify_toolkit.run_folder import RunFolder, Samples
-from purify_toolkit.train import choose_samples, load_data_of
+from purify_edge.errors import InputError, reason
+from purify_export.convert.calibration import Calibration, ImageSet
+from purify_export.golden import IMAGES, attacked
+from purify_toolkit.runs.datasets import load_data_of
+from purify_toolkit.runs.folder import RunFolder, Samples
+from purify_toolkit.train.train import choose_samples
 
 CALIBRATION = 512
 FOR_THRESHOLD = 2000  # images, for the suspicion score's threshold
 MIN_CALIBRATION = 32
 FILTER = "Pillow's bilinear filter, which averages when it shrinks"
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """Images float32 `[N, C, H, W]` in [0, 1] and their labels int64 `[N]`."""
-
-    images: Array
-    labels: np.ndarray
-
-
-Calibration = dict[str, ImageSet]
-"""The splits `clean` and `adversarial`, of different images, in equal parts; none is of the golden set."""
 
 
 @dataclass(frozen=True)

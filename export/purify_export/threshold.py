@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 from torch import nn
 
-from purify_export.golden_from_run import reference
-from purify_runtime.manifest import SuspicionEntry
-from purify_runtime.suspicion import FALSE_POSITIVE_RATE, calibrate, suspicion_of
-from purify_toolkit.run_folder import Samples
+from purify_edge.bundle.manifest import SuspicionEntry
+from purify_edge.pipeline.suspicion import FALSE_POSITIVE_RATE, calibrate, suspicion_of
+from purify_export.golden import reference
+from purify_toolkit.runs.folder import Samples
 
 
 def threshold_of(

@@ -6,11 +6,11 @@ import pytest
 from torch import nn
 
 from purify_export import export
+from purify_export.convert.int8_search import Pair
+from purify_export.convert.onnx_from_torch import onnx_from_torch
 from purify_export.export import Networks
-from purify_export.int8_search import Pair
-from purify_export.onnx_from_torch import onnx_from_torch
-from purify_toolkit.pretrained import open_run
-from purify_toolkit.run_folder import RunFolder
+from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.runs.pretrained import open_run
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -10,23 +10,23 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from lab.speed.bars import BEST_BY_HAND, bars_of
+from lab.speed.contestants import HAND, LABELS, gather
+from lab.speed.rounds import measure
+from purify_edge import Pipeline
+from purify_edge.bundle.golden import GoldenSplit, load_golden
+from purify_edge.bundle.manifest import FileEntry, ModelEntry, encode_manifest
+from purify_edge.bundle.reader import Bundle
+from purify_edge.check.check import check_bundle, relative_error
+from purify_edge.engines import open_engine
+from purify_edge.engines import openvino as module
+from purify_edge.errors import MissingError
+from purify_edge.images.arrays import as_batch
+from purify_edge.run.cli import main as run_main
+from purify_export.convert.half_from_fp32 import half_from_fp32, rounding_from_half
+from purify_export.convert.int8_search import Pair
 from purify_export.export import Networks
 from purify_export.gate import Simulation
-from purify_export.half_from_fp32 import half_from_fp32, rounding_from_half
-from purify_export.int8_search import Pair
-from purify_runtime import Pipeline
-from purify_runtime.bench.bars import BEST_BY_HAND, bars_of
-from purify_runtime.bench.contestants import HAND, LABELS, gather
-from purify_runtime.bench.rounds import measure
-from purify_runtime.bundle import Bundle
-from purify_runtime.check import check_bundle, relative_error
-from purify_runtime.cli.run import main as run_main
-from purify_runtime.engines import open_engine
-from purify_runtime.engines import openvino as module
-from purify_runtime.errors import MissingError
-from purify_runtime.golden import GoldenSplit, load_golden
-from purify_runtime.images import as_batch
-from purify_runtime.manifest import FileEntry, ModelEntry, encode_manifest
 
 
 def has_bfloat16() -> bool:
@@ -163,7 +163,7 @@ def test_a_benchmark_names_who_cannot_run_and_times_the_others(
 @needs_bfloat16
 def test_the_gate_checks_it_on_openvino_too(tmp_path: Path, networks: Networks) -> None:
     from purify_export.export import export_run
-    from purify_toolkit.pretrained import open_run
+    from purify_toolkit.runs.pretrained import open_run
 
     bundle, report = export_run(
         open_run(None), tmp_path / "bundle", precisions=("fp32", "bf16"), force=False, tell=print, targets=()

@@ -4,10 +4,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from purify_export.bundle_writer import BundleWriter
-from purify_runtime.bundle import Bundle
-from purify_runtime.errors import InputError
-from purify_runtime.manifest import Manifest
+from purify_edge.bundle.manifest import Manifest
+from purify_edge.bundle.reader import Bundle
+from purify_edge.bundle.writer import BundleWriter
+from purify_edge.errors import InputError
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ import pytest
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
-from purify_export import engines, range_scan
+from purify_edge.bundle.reader import Bundle
+from purify_export import engines
 from purify_export.cli import main
-from purify_runtime.bundle import Bundle
-from purify_toolkit.pretrained import FOLDER
+from purify_export.convert.convert import range_scan
+from purify_toolkit.runs.pretrained import FOLDER
 
 Run = Callable[..., tuple[int, str, str]]
 RUN = FOLDER / "fashion-mnist"

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from purify_export.evaluated import evaluated
-from purify_toolkit.pretrained import FOLDER, open_run
-from purify_toolkit.run_folder import RunFolder
+from purify_export.evaluation import evaluated
+from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.runs.pretrained import FOLDER, open_run
 
 EVALUATION = json.loads((FOLDER / "fashion-mnist" / "evaluation" / "evaluation.json").read_text())
 

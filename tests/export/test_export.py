@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from purify_edge.bundle.golden import load_golden
+from purify_edge.bundle.reader import Bundle
+from purify_edge.engines.tensorrt.library import installed_builders
+from purify_edge.errors import InputError
+from purify_edge.pipeline.pipeline import Pipeline
 from purify_export.export import export_run
-from purify_runtime.bundle import Bundle
-from purify_runtime.engines.trt.library import installed_builders
-from purify_runtime.golden import load_golden
-from purify_runtime.pipeline import Pipeline
-from purify_toolkit.errors import InputError
-from purify_toolkit.pretrained import FOLDER, open_run
-from purify_toolkit.run_folder import RunFolder
+from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.runs.pretrained import FOLDER, open_run
 
 
 def test_a_bundle_has_every_part_and_every_part_verifies(bundle_path: Path, shipped: RunFolder) -> None:

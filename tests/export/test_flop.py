@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from purify_export.flop import flop
-from purify_export.onnx_from_torch import onnx_from_torch
-from purify_runtime.bundle import Bundle
+from purify_edge.bundle.reader import Bundle
+from purify_export.convert.flop import flop
+from purify_export.convert.onnx_from_torch import onnx_from_torch
 
 
 def counted_by_torch(module: nn.Module, shape: tuple[int, int, int]) -> int:
@@ -35,7 +35,7 @@ def test_operations_are_those_that_pytorch_counts(name: str) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_manifest_tells_every_models_count(bundle_path: Path, precision: str) -> None:
-    from purify_toolkit.pretrained import open_run
+    from purify_toolkit.runs.pretrained import open_run
 
     run = open_run(None)
     bundle = Bundle.open(bundle_path)

@@ -6,18 +6,18 @@ import pytest
 from onnx import numpy_helper
 
 from helpers.graphs import Hidden, export, graph, node
-from purify_export.convert import Source, convert
+from purify_edge.bundle.golden import GoldenSplit
+from purify_edge.bundle.reader import Bundle
+from purify_edge.bundle.report import Report
+from purify_edge.check.limits import Limits
+from purify_export.convert.convert import Source, convert
+from purify_export.convert.half_from_fp32 import half_from_fp32
+from purify_export.convert.int8_from_fp32 import int8_from_fp32
+from purify_export.convert.int8_search import Pair
 from purify_export.export import Networks
 from purify_export.gate import first_divergence, gate
-from purify_export.golden_from_run import golden_from_run
-from purify_export.half_from_fp32 import half_from_fp32
-from purify_export.int8_from_fp32 import int8_from_fp32
-from purify_export.int8_search import Pair
-from purify_runtime.bundle import Bundle
-from purify_runtime.golden import GoldenSplit
-from purify_runtime.limits import Limits
-from purify_runtime.report import Report
-from purify_toolkit.run_folder import RunFolder, Samples
+from purify_export.golden import golden_from_run
+from purify_toolkit.runs.folder import RunFolder, Samples
 
 IMAGES = np.random.default_rng(0).random((8, 1, 28, 28), dtype=np.float32)
 
@@ -46,7 +46,7 @@ def test_an_image_at_a_time_shows_the_same_layer(pair: Pair, monkeypatch: pytest
     """As with 224 x 224 pixels: then a part has nothing that differs between its images."""
     model = pair.defended()
     whole = first_divergence(half_from_fp32(model, "bf16"), model, IMAGES, tolerance=0.004)
-    monkeypatch.setattr("purify_export.graphs.BATCH_PIXELS", 28 * 28)
+    monkeypatch.setattr("purify_export.convert.graphs.BATCH_PIXELS", 28 * 28)
     assert first_divergence(half_from_fp32(model, "fp16"), model, IMAGES, tolerance=0.02) is None
     single = first_divergence(half_from_fp32(model, "bf16"), model, IMAGES, tolerance=0.004)
     assert whole is not None

@@ -10,12 +10,12 @@ from onnx.reference import ReferenceEvaluator
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from helpers.graphs import built_by_rtx, graph, needs_rtx, node, run
+from purify_edge.errors import BuildError
+from purify_export.convert.graphs import composed, typed
+from purify_export.convert.half_from_fp32 import FORMATS, NOT_BUILT, half_from_fp32, rounding_from_half
+from purify_export.convert.int8_search import Pair
+from purify_export.convert.onnx_from_torch import check_graph
 from purify_export.export import Networks
-from purify_export.graphs import composed, typed
-from purify_export.half_from_fp32 import FORMATS, NOT_BUILT, half_from_fp32, rounding_from_half
-from purify_export.int8_search import Pair
-from purify_export.onnx_from_torch import check_graph
-from purify_runtime.errors import BuildError
 
 IMAGES = np.random.default_rng(0).random((4, 1, 28, 28), dtype=np.float32)
 ONE = np.ones((1, 1, 1, 1), np.float32)

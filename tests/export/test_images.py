@@ -8,8 +8,9 @@ from PIL import Image
 from torch import nn
 
 from helpers.tiny import random_images, tiny_run
+from purify_edge.errors import InputError
 from purify_export.export import Networks
-from purify_export.golden_from_run import IMAGES
+from purify_export.golden import IMAGES
 from purify_export.images import (
     CALIBRATION,
     FOR_THRESHOLD,
@@ -19,9 +20,8 @@ from purify_export.images import (
     images_of,
     resized,
 )
-from purify_runtime.errors import InputError
-from purify_toolkit.pretrained import FOLDER, open_run
-from purify_toolkit.run_folder import RunFolder, Samples
+from purify_toolkit.runs.folder import RunFolder, Samples
+from purify_toolkit.runs.pretrained import FOLDER, open_run
 
 
 def samples(count: int, side: int = 12, classes: int = 3) -> Samples:

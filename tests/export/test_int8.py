@@ -8,12 +8,12 @@ from onnx import numpy_helper
 from torch import nn
 
 from helpers.graphs import Outlier, built_by_rtx, export, needs_rtx, run
-from purify_export.graphs import composed
-from purify_export.images import Calibration, ImageSet
-from purify_export.int8_from_fp32 import int8_from_fp32, quantisable, quantised_layers, with_float_layers
-from purify_export.int8_search import Pair, quantise_pair, search
-from purify_export.onnx_from_torch import check_graph
-from purify_toolkit.run_folder import RunFolder
+from purify_export.convert.calibration import Calibration, ImageSet
+from purify_export.convert.graphs import composed
+from purify_export.convert.int8_from_fp32 import int8_from_fp32, quantisable, quantised_layers, with_float_layers
+from purify_export.convert.int8_search import Pair, quantise_pair, search
+from purify_export.convert.onnx_from_torch import check_graph
+from purify_toolkit.runs.folder import RunFolder
 
 IMAGES = np.random.default_rng(0).random((16, 1, 28, 28), dtype=np.float32)
 

@@ -9,9 +9,9 @@ import torch
 from onnx import TensorProto
 from torch import nn
 
-from purify_export.onnx_from_torch import onnx_from_torch
-from purify_runtime.errors import BuildError
-from purify_toolkit.networks import Purifier
+from purify_edge.errors import BuildError
+from purify_export.convert.onnx_from_torch import onnx_from_torch
+from purify_toolkit.networks.architectures import Purifier
 
 SHAPE = (1, 28, 28)
 

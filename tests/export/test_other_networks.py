@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from helpers.graphs import built_by_rtx, export
+from purify_edge.engines.onnxruntime import OnnxRuntimeEngine
+from purify_edge.engines.tensorrt.library import installed_builders
+from purify_export.convert.half_from_fp32 import FORMATS, half_from_fp32, rounding_from_half
+from purify_export.convert.int8_from_fp32 import int8_from_fp32, quantised_layers
+from purify_export.convert.onnx_from_torch import check_graph
+from purify_export.convert.range_scan import range_scan
 from purify_export.gate import first_divergence
-from purify_export.half_from_fp32 import FORMATS, half_from_fp32, rounding_from_half
-from purify_export.int8_from_fp32 import int8_from_fp32, quantised_layers
-from purify_export.onnx_from_torch import check_graph
-from purify_export.range_scan import range_scan
-from purify_runtime.engines.onnxruntime import OnnxRuntimeEngine
-from purify_runtime.engines.trt.library import installed_builders
 
 TOLERANCE = {"fp16": 0.01, "bf16": 0.05, "int8": 0.1}
 DIVERGENCE = {"fp16": 0.1, "bf16": 0.3}
@@ -129,7 +129,7 @@ def test_in_int8_it_gives_pytorchs_numbers_and_is_built(
 
 LOAD = """
 import sys
-from purify_runtime.engines.onnxruntime import OnnxRuntimeEngine
+from purify_edge.engines.onnxruntime import OnnxRuntimeEngine
 OnnxRuntimeEngine(open(sys.argv[1], "rb").read(), source="the graph")
 """
 

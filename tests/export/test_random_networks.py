@@ -6,14 +6,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers.graphs import build_for_every_gpu, run
-from purify_export.half_from_fp32 import FORMATS, half_from_fp32, rounding_from_half
-from purify_export.images import ImageSet
-from purify_export.int8_from_fp32 import quantised_layers
-from purify_export.int8_search import Pair, quantise_pair
-from purify_export.onnx_from_torch import check_graph, onnx_from_torch
-from purify_export.range_scan import range_scan
-from purify_runtime.engines.trt.library import installed_builders
-from purify_toolkit.networks import CLASSIFIERS, Classifier, Purifier
+from purify_edge.engines.tensorrt.library import installed_builders
+from purify_export.convert.calibration import ImageSet
+from purify_export.convert.half_from_fp32 import FORMATS, half_from_fp32, rounding_from_half
+from purify_export.convert.int8_from_fp32 import quantised_layers
+from purify_export.convert.int8_search import Pair, quantise_pair
+from purify_export.convert.onnx_from_torch import check_graph, onnx_from_torch
+from purify_export.convert.range_scan import range_scan
+from purify_toolkit.networks.architectures import CLASSIFIERS, Classifier, Purifier
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 0.02, "bf16": 0.15, "int8": 0.3}
 """Of the logits, as a fraction of the largest one's size."""

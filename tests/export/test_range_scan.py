@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from helpers.graphs import Hidden, built_by_rtx, export, graph, needs_rtx, node, run
-from purify_export.graphs import typed
-from purify_export.half_from_fp32 import half_from_fp32, rounding_from_half
-from purify_export.int8_search import Pair
-from purify_export.range_scan import LARGEST, MAX_LOSS, range_scan
-from purify_toolkit.run_folder import RunFolder
+from purify_export.convert.graphs import typed
+from purify_export.convert.half_from_fp32 import half_from_fp32, rounding_from_half
+from purify_export.convert.int8_search import Pair
+from purify_export.convert.range_scan import LARGEST, MAX_LOSS, range_scan
+from purify_toolkit.runs.folder import RunFolder
 
 RANDOM = np.random.default_rng(0)
 DARK = RANDOM.uniform(0, 0.2, (3, 1, 4, 4)).astype(np.float32)
@@ -74,7 +74,7 @@ def test_the_limit_is_half_of_what_float16_holds() -> None:
 
 
 def test_the_largest_may_be_in_any_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("purify_export.graphs.BATCH_PIXELS", 12)  # 3 images at once
+    monkeypatch.setattr("purify_export.convert.graphs.BATCH_PIXELS", 12)  # 3 images at once
     for position in (0, 4, 9):
         images = np.full((10, 1, 2, 2), 0.1, np.float32)
         images[position] = 1
@@ -134,7 +134,7 @@ def test_what_is_the_same_for_all_images_is_measured_by_its_own_size() -> None:
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_parts_may_be_of_any_size_and_the_batch_on_any_axis(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    monkeypatch.setattr("purify_export.graphs.BATCH_PIXELS", 4 * size)
+    monkeypatch.setattr("purify_export.convert.graphs.BATCH_PIXELS", 4 * size)
     weights = {"big": np.float32([1e5]), "small": np.float32([1e-5])}
     model = graph(
         [

@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from helpers.graphs import build_for_every_gpu, needs_rtx, run
-from purify_export.convert import Converted, Source, as_floats, convert
+from purify_edge.bundle.golden import GoldenSplit
+from purify_edge.bundle.manifest import Precision
+from purify_export.convert.calibration import ImageSet
+from purify_export.convert.convert import Converted, Source, as_floats, convert
+from purify_export.convert.half_from_fp32 import rounding_from_half
+from purify_export.convert.int8_from_fp32 import quantised_layers
+from purify_export.convert.int8_search import Pair
+from purify_export.convert.onnx_from_torch import check_graph, onnx_from_torch
 from purify_export.export import Networks
-from purify_export.golden_from_run import reference
-from purify_export.half_from_fp32 import rounding_from_half
-from purify_export.images import ImageSet
-from purify_export.int8_from_fp32 import quantised_layers
-from purify_export.int8_search import Pair
-from purify_export.onnx_from_torch import check_graph, onnx_from_torch
-from purify_runtime.golden import GoldenSplit
-from purify_runtime.manifest import Precision
-from purify_toolkit.pretrained import open_run, pretrained_names
+from purify_export.golden import reference
+from purify_toolkit.runs.pretrained import open_run, pretrained_names
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 ROLES: tuple[str, ...] = ("purifier", "classifier", "defended")

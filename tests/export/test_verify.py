@@ -9,13 +9,13 @@ import pytest
 from click.testing import CliRunner
 
 from helpers.mutations import edit, mutate
+from purify_edge.bundle.reader import Bundle
 from purify_export.export import Networks
-from purify_export.verify import Question, live_splits, verify
-from purify_export.verify_cli import main
-from purify_export.verify_report import VerifyReport
-from purify_runtime.bundle import Bundle
-from purify_toolkit.pretrained import FOLDER
-from purify_toolkit.run_folder import RunFolder
+from purify_export.verify.cli import main
+from purify_export.verify.report import VerifyReport
+from purify_export.verify.verify import Question, live_splits, verify
+from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.runs.pretrained import FOLDER
 
 SMALL = Question(limit=40, attack_limit=24, square_limit=6, queries=60)
 

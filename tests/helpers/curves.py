@@ -2,8 +2,8 @@
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from purify_toolkit.history import EVENTS
-from purify_toolkit.run_folder import RunFolder
+from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.runs.history import EVENTS
 
 Points = dict[str, list[tuple[int, float]]]
 

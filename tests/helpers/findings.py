@@ -1,6 +1,6 @@
 """What the doctor found, by name."""
 
-from purify_runtime.doctor.findings import Finding
+from purify_edge.doctor.findings import Finding
 
 
 def found(findings: object) -> dict[str, Finding]:

@@ -11,12 +11,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from purify_export.graphs import typed
-from purify_export.onnx_from_torch import onnx_from_torch
-from purify_runtime.engines.trt.build import BuiltEngine, build_engine
-from purify_runtime.engines.trt.library import TURING, installed_builders, load_library
-from purify_runtime.engines.trt.options import BuildOptions
-from purify_runtime.errors import BuildError, InputError
+from purify_edge.engines.tensorrt.build import BuiltEngine, build_engine
+from purify_edge.engines.tensorrt.library import TURING, installed_builders, load_library
+from purify_edge.engines.tensorrt.options import BuildOptions
+from purify_edge.errors import BuildError, InputError
+from purify_export.convert.graphs import typed
+from purify_export.convert.onnx_from_torch import onnx_from_torch
 
 
 def export(module: nn.Module, shape: tuple[int, int, int]) -> onnx.ModelProto:

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from purify_runtime.manifest import InputContract
+from purify_edge.bundle.manifest import InputContract
 
 GREY = InputContract(channels=1, height=28, width=28)
 COLOUR = InputContract(channels=3, height=28, width=28)

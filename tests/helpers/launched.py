@@ -16,13 +16,14 @@ from torch.nn import functional as F
 
 from helpers.silent import Silent
 from helpers.small_data import VALIDATION, accept
-from purify_toolkit.data import ImageData
-from purify_toolkit.datasets import idx, load_data
-from purify_toolkit.networks import Classifier
-from purify_toolkit.processes import Processes, find_processes
-from purify_toolkit.run_folder import RunFolder
-from purify_toolkit.stages import Stages
-from purify_toolkit.training import Trainer
+from purify_toolkit.data import idx
+from purify_toolkit.data.datasets import load_data
+from purify_toolkit.data.splits import ImageData
+from purify_toolkit.device.processes import Processes, find_processes
+from purify_toolkit.networks.architectures import Classifier
+from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.train.stages import Stages
+from purify_toolkit.train.trainer import Trainer
 
 
 def small_images(folder: Path) -> ImageData:

@@ -13,7 +13,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from purify_runtime.doctor.host import Host
+from purify_edge.doctor.host import Host
 
 UBUNTU = 'PRETTY_NAME="Ubuntu {version} LTS"\nNAME="Ubuntu"\nID=ubuntu\n'
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from studies.ablation_table import JUDGED
+from lab.studies.ablation_table import JUDGED
 
 
 def modified(folder: Path) -> dict[Path, int]:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.io import savemat
 
-from purify_toolkit.datasets import DATASETS, idx
+from purify_toolkit.data import idx
+from purify_toolkit.data.datasets import DATASETS
 
 TRAIN, TEST = 30, 12
 SIGNS, PHOTOGRAPHS = 2, 3  # of GTSRB, a class

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from purify_runtime.doctor.host import Host
+from purify_edge.doctor.host import Host
 
 SEGFAULT = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
 HANG = "import subprocess, time; subprocess.Popen(['sleep', '60']); time.sleep(60)"

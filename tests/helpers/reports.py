@@ -5,9 +5,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from purify_runtime.manifest import FileEntry, GoldenEntry, InputContract, Manifest, ModelEntry
-from purify_runtime.page.subject import Example, Picture, Subject
-from purify_runtime.report import (
+from purify_edge.bundle.manifest import FileEntry, GoldenEntry, InputContract, Manifest, ModelEntry
+from purify_edge.bundle.report import (
     SIMULATION,
     AccuracyRow,
     Attempt,
@@ -22,7 +21,8 @@ from purify_runtime.report import (
     SuspicionReport,
     SuspicionSplit,
 )
-from purify_runtime.stats import wilson
+from purify_edge.check.page.subject import Example, Picture, Subject
+from purify_edge.stats import wilson
 
 N = 200
 

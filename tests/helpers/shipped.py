@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from purify_toolkit.attacks.base import Model
-from purify_toolkit.pixels import to_float
-from purify_toolkit.pretrained import open_run
+from purify_toolkit.data.pixels import to_float
+from purify_toolkit.networks.answers import Model
+from purify_toolkit.runs.pretrained import open_run
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from purify_toolkit.datasets import idx
-from purify_toolkit.pretrained import open_run
+from purify_toolkit.data import idx
+from purify_toolkit.runs.pretrained import open_run
 
 TRAIN, TEST = 500, 200  # of the 1,000
 VALIDATION = 100
@@ -97,8 +97,8 @@ def accept(folder: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    from purify_toolkit.cli.evaluate import main as evaluate
-    from purify_toolkit.cli.train import main as train
+    from purify_toolkit.evaluate.cli import main as evaluate
+    from purify_toolkit.train.cli import main as train
 
     command, folder, *arguments = sys.argv[1:]
     idx.SHA256["FashionMNIST"] = accept(Path(folder))

@@ -7,14 +7,15 @@ from torch import Tensor, nn
 
 from helpers.silent import Silent
 from helpers.small_data import RECIPE
-from purify_toolkit.data import Split
-from purify_toolkit.evaluation.assess import Question, measure_all, plans
-from purify_toolkit.evaluation.gates import Gate, Results, check
-from purify_toolkit.evaluation.measure import Store
-from purify_toolkit.evaluation.methods import Settings
-from purify_toolkit.evaluation.threats import Subject, select
-from purify_toolkit.networks import Classifier, Purifier
-from purify_toolkit.run_folder import RunFolder, write_json
+from purify_edge.files import write_json
+from purify_toolkit.data.splits import Split
+from purify_toolkit.evaluate.assess import Question, measure_all, plans
+from purify_toolkit.evaluate.gates import Gate, Results, check
+from purify_toolkit.evaluate.measure import Store
+from purify_toolkit.evaluate.methods import Settings
+from purify_toolkit.evaluate.threats import Subject, select
+from purify_toolkit.networks.architectures import Classifier, Purifier
+from purify_toolkit.runs.folder import RunFolder
 
 SIDE = 8
 SETTINGS = Settings(epsilon=0.1, steps=10, relative_step=0.25, l2_epsilon=0.5, classes=3)
@@ -82,7 +83,7 @@ def examine(
     rows = select(attacks, transfer=other is not None)
     planned = plans(rows, settings, question or Question(), len(test))
     results = measure_all(subject, planned, store, device=torch.device("cpu"), progress=Silent())
-    from purify_toolkit.evaluation.gates import GATES
+    from purify_toolkit.evaluate.gates import GATES
 
     return results, dict(zip((gate.__name__ for gate in GATES), check(results, store), strict=True))
 

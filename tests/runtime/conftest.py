@@ -12,9 +12,9 @@ from PIL import Image
 
 from helpers.images import BAD_IMAGES
 from helpers.stub_libraries import Compile, compiler_into
-from purify_runtime.bundle import Bundle
-from purify_runtime.golden import load_golden
-from purify_runtime.manifest import encode_manifest
+from purify_edge.bundle.golden import load_golden
+from purify_edge.bundle.manifest import encode_manifest
+from purify_edge.bundle.reader import Bundle
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ def bad_image(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str
 @pytest.fixture
 def model_files(bundle_copy: Path) -> Callable[..., Any]:
     """The engine files of a model in a copied bundle."""
-    from purify_runtime.bundle import Bundle
-    from purify_runtime.engine_files import EngineFiles, EnginePolicy
+    from purify_edge.bundle.reader import Bundle
+    from purify_edge.engines.tensorrt.store import EngineFiles, EnginePolicy
 
     def of(role: str = "purifier", precision: str = "fp32", **policy: bool) -> EngineFiles:
         bundle = Bundle.open(bundle_copy)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from helpers.processes import wait_for
-from purify_runtime.ahead import ahead
+from purify_edge.images.ahead import ahead
 
 
 def alive() -> list[str]:

@@ -3,11 +3,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from purify_runtime.bundle import MAX_MANIFEST_BYTES, Bundle
-from purify_runtime.errors import BundleError
-from purify_runtime.golden import load_golden
-from purify_runtime.manifest import encode_manifest
-from purify_runtime.pipeline import Pipeline
+from purify_edge.bundle.golden import load_golden
+from purify_edge.bundle.manifest import encode_manifest
+from purify_edge.bundle.reader import MAX_MANIFEST_BYTES, Bundle
+from purify_edge.errors import BundleError
+from purify_edge.pipeline.pipeline import Pipeline
 
 FILES = ["models/purifier.fp32.onnx", "models/classifier.fp32.onnx"]
 

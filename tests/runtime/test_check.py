@@ -3,15 +3,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from purify_runtime import check
-from purify_runtime.bundle import Bundle
-from purify_runtime.check import check_bundle
-from purify_runtime.engines import ENGINES
-from purify_runtime.engines.onnxruntime import OnnxRuntimeEngine
-from purify_runtime.errors import BundleError, InputError
-from purify_runtime.golden import GoldenSplit
-from purify_runtime.limits import Limits, checks_of
-from purify_runtime.report import Check, ParityRow, Report
+from purify_edge.bundle.golden import GoldenSplit
+from purify_edge.bundle.reader import Bundle
+from purify_edge.bundle.report import Check, ParityRow, Report
+from purify_edge.check import check
+from purify_edge.check.check import check_bundle
+from purify_edge.check.limits import Limits, checks_of
+from purify_edge.engines import ENGINES
+from purify_edge.engines.onnxruntime import OnnxRuntimeEngine
+from purify_edge.errors import BundleError, InputError
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ class SlightlyWrong(OnnxRuntimeEngine):
 def test_an_engine_that_is_wrong_breaks_a_limit(
     bundle_path: Path, monkeypatch: pytest.MonkeyPatch, engine: type, broken: str
 ) -> None:
-    monkeypatch.setattr("purify_runtime.engines.onnxruntime.OnnxRuntimeEngine", engine)
+    monkeypatch.setattr("purify_edge.engines.onnxruntime.OnnxRuntimeEngine", engine)
     report = check_bundle(Bundle.open(bundle_path), precisions=("fp32",), rounds=0)
     assert not report.passed
     assert broken in [check.name for check in report.checks if not check.passed]
@@ -200,7 +200,7 @@ class Crashing(OnnxRuntimeEngine):
 
 
 def test_a_model_that_cannot_run_is_named(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("purify_runtime.engines.onnxruntime.OnnxRuntimeEngine", Crashing)
+    monkeypatch.setattr("purify_edge.engines.onnxruntime.OnnxRuntimeEngine", Crashing)
     with pytest.raises(BundleError, match="the fp32 purifier cannot run the golden set: broken shape; export"):
         check_bundle(Bundle.open(bundle_path), precisions=("fp32",), rounds=0)
 

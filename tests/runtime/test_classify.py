@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from purify_runtime import Pipeline, Prediction
-from purify_runtime.cli.classify import Run
-from purify_runtime.cli.job import Job
-from purify_runtime.engine_files import EnginePolicy
-from purify_runtime.pipeline import BATCH
+from purify_edge import Pipeline, Prediction
+from purify_edge.engines.tensorrt.store import EnginePolicy
+from purify_edge.pipeline.pipeline import BATCH
+from purify_edge.run.job import Job
+from purify_edge.run.runner import Run
 
 
 def test_a_batch_runs_beside_the_one_before_and_results_keep_their_order(

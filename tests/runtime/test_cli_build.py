@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from purify_runtime.bundle import Bundle
-from purify_runtime.cli.build import main
-from purify_runtime.cli.check import main as purify_check
-from purify_runtime.cli.run import main as purify_run
-from purify_runtime.golden import load_golden
+from purify_edge.build.cli import main
+from purify_edge.bundle.golden import load_golden
+from purify_edge.bundle.reader import Bundle
+from purify_edge.check.cli import main as purify_check
+from purify_edge.run.cli import main as purify_run
 
 Invoke = Callable[..., Any]
 
@@ -93,7 +93,7 @@ def test_a_builder_that_nobody_named_and_that_cannot_build_is_left_out(
     rtx = imitate("tensorrt_rtx", name="Orin", capability=(8, 7))
     tensorrt = imitate("tensorrt", "10.3.0", name="Orin", capability=(8, 7))
     tensorrt.dla_cores = 1
-    monkeypatch.setattr("purify_runtime.cli.building.installed_builders", lambda: ["tensorrt_rtx", "tensorrt"])
+    monkeypatch.setattr("purify_edge.build.build.installed_builders", lambda: ["tensorrt_rtx", "tensorrt"])
     done = build("--precision", "fp16", "--dla", "0", "--batch", "1,1,1")
     assert done.exit_code == 0, done.stderr
     assert "no rtx engines: TensorRT for RTX 1" in done.stderr
@@ -103,7 +103,7 @@ def test_a_builder_that_nobody_named_and_that_cannot_build_is_left_out(
     assert "has no DLA; TensorRT 8.6" in refused.stderr
     assert len(tensorrt.builds) == 3
     tensorrt.cuda.count = 0
-    monkeypatch.setattr("purify_runtime.cli.building.installed_builders", lambda: ["tensorrt"])
+    monkeypatch.setattr("purify_edge.build.build.installed_builders", lambda: ["tensorrt"])
     missing = build()
     assert missing.exit_code == 3
     assert "no tensorrt engines: needs an NVIDIA GPU" in missing.stderr

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from purify_runtime.page import require_writable
+from purify_edge.check.page import require_writable
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from helpers.images import BAD_IMAGES
-from purify_runtime import Pipeline
-from purify_runtime.bundle import Bundle
-from purify_runtime.golden import load_golden
+from purify_edge import Pipeline
+from purify_edge.bundle.golden import load_golden
+from purify_edge.bundle.reader import Bundle
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -389,8 +389,8 @@ def test_metrics_of_a_run_are_in_the_file(run: Run, bundle_path: Path, tree: Pat
 def test_where_no_terminal_is_progress_comes_in_lines(
     bundle_path: Path, tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from purify_runtime.cli import progress
-    from purify_runtime.cli.run import main
+    from purify_edge.run.cli import main
+    from purify_edge.shell import progress
 
     monkeypatch.setattr(progress, "LINE_INTERVAL_S", 0.0)
     with pytest.raises(SystemExit) as caught:

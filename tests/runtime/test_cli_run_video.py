@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from purify_runtime.bundle import Bundle
-from purify_runtime.golden import load_golden
+from purify_edge.bundle.golden import load_golden
+from purify_edge.bundle.reader import Bundle
 
 Run = Callable[..., tuple[int, str, str]]
 
 
 def test_a_video_is_run_frame_by_frame_and_annotated(run: Run, bundle_path: Path, tmp_path: Path) -> None:
     pytest.importorskip("cv2")
-    from purify_runtime.video import require
+    from purify_edge.images.video import require
 
     cv2 = require()
     split = load_golden(Bundle.open(bundle_path))["clean"]

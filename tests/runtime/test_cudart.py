@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from purify_runtime.engines.trt import cudart
-from purify_runtime.engines.trt.cudart import Cuda, open_cuda
-from purify_runtime.errors import MissingError
+from purify_edge.engines.tensorrt import cudart
+from purify_edge.engines.tensorrt.cudart import Cuda, open_cuda
+from purify_edge.errors import MissingError
 
 
 @pytest.fixture

@@ -17,13 +17,13 @@ from rich.console import Console
 from helpers.findings import found
 from helpers.machines import JETSONS, jetson_root, write
 from helpers.processes import wait_for
-from purify_runtime import doctor
-from purify_runtime.cli.diagnosis import print_diagnosis
-from purify_runtime.cli.doctor import main
-from purify_runtime.doctor import PROBES, examine
-from purify_runtime.doctor.findings import Diagnosis, EngineVerdict, Finding, Status
-from purify_runtime.doctor.host import Host
-from purify_runtime.doctor.system import probe_python, probe_system
+from purify_edge import doctor
+from purify_edge.doctor import PROBES, examine
+from purify_edge.doctor.cli import main
+from purify_edge.doctor.findings import Diagnosis, EngineVerdict, Finding, Status
+from purify_edge.doctor.host import Host
+from purify_edge.doctor.system import probe_python, probe_system
+from purify_edge.doctor.table import print_diagnosis
 
 HEAVY = ("torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "openvino", "numpy", "msgspec", "PIL")
 
@@ -125,7 +125,7 @@ def test_a_broken_base_package_is_a_finding(tmp_path: Path, monkeypatch: pytest.
 def test_with_a_broken_numpy_the_command_still_tells(tmp_path: Path) -> None:
     write(tmp_path, "/numpy/__init__.py", "raise ImportError('no')")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
-    program = "from purify_runtime.cli.doctor import main; main()"
+    program = "from purify_edge.doctor.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 1
     assert done.stdout.startswith("does not  engine all         ImportError: no")
@@ -215,7 +215,7 @@ def test_without_a_temporary_folder_or_a_working_one_it_goes_on(
 
 
 def test_a_command_that_hangs_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("purify_runtime.doctor.host.COMMAND_S", 1)
+    monkeypatch.setattr("purify_edge.doctor.host.COMMAND_S", 1)
     assert Host(tmp_path).run("sleep", "30") is None
 
 
@@ -224,7 +224,7 @@ def test_ctrl_c_ends_the_children_too(tmp_path: Path) -> None:
     source = f"import os, pathlib, time; pathlib.Path({str(started)!r}).write_text(str(os.getpid())); time.sleep(120)"
     write(tmp_path, "/numpy/__init__.py", source)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
-    program = "from purify_runtime.cli.doctor import main; main()"
+    program = "from purify_edge.doctor.cli import main; main()"
     process = subprocess.Popen([sys.executable, "-c", program], stdout=-1, stderr=-1, text=True, env=environment)
     wait_for(lambda: started.exists() and started.read_text())
     process.send_signal(signal.SIGINT)
@@ -307,7 +307,7 @@ def test_an_environment_without_its_configuration_hides_the_systems_packages(
 
 
 def test_little_free_disk_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("purify_runtime.doctor.system.LITTLE_DISK_BYTES", 2**70)
+    monkeypatch.setattr("purify_edge.doctor.system.LITTLE_DISK_BYTES", 2**70)
     finding = found(probe_system(Host(tmp_path)))["disk, here"]
     assert (finding.status, finding.remedy) == (Status.WARNING, "df -h")
 
@@ -330,8 +330,8 @@ def test_commands_are_not_wrapped_and_markup_is_not_obeyed() -> None:
 def test_examining_loads_nothing_heavy_into_this_process() -> None:
     program = (
         "import json, sys\n"
-        "from purify_runtime.doctor import examine\n"
-        "from purify_runtime.doctor.host import Host\n"
+        "from purify_edge.doctor import examine\n"
+        "from purify_edge.doctor.host import Host\n"
         "assert examine(Host()).works\n"
         "print(json.dumps(sorted(sys.modules)))\n"
     )

@@ -10,9 +10,9 @@ import pytest
 
 from helpers.findings import found
 from helpers.packages import HANG, SEGFAULT, host, install
-from purify_runtime.doctor.findings import Status
-from purify_runtime.doctor.host import Host
-from purify_runtime.doctor.packages import probe_onnxruntime, probe_openvino, probe_rtx, probe_tensorrt, probe_torch
+from purify_edge.doctor.findings import Status
+from purify_edge.doctor.host import Host
+from purify_edge.doctor.packages import probe_onnxruntime, probe_openvino, probe_rtx, probe_tensorrt, probe_torch
 
 # A package that looks like ONNX Runtime; {body} is what goes wrong.
 FAKE_ONNXRUNTIME = """

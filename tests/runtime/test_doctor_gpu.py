@@ -9,10 +9,10 @@ import pytest
 from helpers.findings import found
 from helpers.machines import UBUNTU, write
 from helpers.stub_libraries import CUDART, CUDNN, DRIVER, MANAGEMENT, ORIN, Compile, needs_a_compiler
-from purify_runtime.doctor.findings import Status
-from purify_runtime.doctor.gpu import CUDA_ERRORS, probe_cuda, probe_gpu
-from purify_runtime.doctor.host import Host
-from purify_runtime.doctor.packages import probe_onnxruntime, probe_rtx, probe_tensorrt
+from purify_edge.doctor.findings import Status
+from purify_edge.doctor.gpu import CUDA_ERRORS, probe_cuda, probe_gpu
+from purify_edge.doctor.host import Host
+from purify_edge.doctor.packages import probe_onnxruntime, probe_rtx, probe_tensorrt
 
 # The driver and its GPUs
 

@@ -10,10 +10,11 @@ import pytest
 
 from helpers.machines import JETSONS, Jetson, jetson_root, write, write_command, write_package
 from helpers.nobody import as_nobody, needs_root
-from purify_runtime.doctor.findings import Finding, Status
-from purify_runtime.doctor.host import Host
-from purify_runtime.doctor.jetson import JETPACKS, jetpack_of, l4t_from_package, l4t_from_release, probe_jetson
-from purify_runtime.doctor.system import probe_system
+from purify_edge.doctor.findings import Finding, Status
+from purify_edge.doctor.host import Host
+from purify_edge.doctor.jetson import JETPACKS, jetpack_of, probe_jetson
+from purify_edge.doctor.l4t import l4t_from_package, l4t_from_release
+from purify_edge.doctor.system import probe_system
 
 SUPPORTED = [name for name in JETSONS if not name.startswith("JetPack 5")]
 

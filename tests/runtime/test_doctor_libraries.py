@@ -10,9 +10,9 @@ import pytest
 
 from helpers.machines import JETSONS, UBUNTU, jetson_root, write
 from helpers.stub_libraries import DRIVER, ORIN, Compile, needs_a_compiler
-from purify_runtime.doctor.elf import dynamic_section, libraries_in, missing_libraries
-from purify_runtime.doctor.host import Host
-from purify_runtime.doctor.libraries import PACKAGES, explain, install_remedy, missing_reason
+from purify_edge.doctor.elf import dynamic_section, libraries_in, missing_libraries
+from purify_edge.doctor.host import Host
+from purify_edge.doctor.libraries import PACKAGES, explain, install_remedy, missing_reason
 
 # What a file needs
 

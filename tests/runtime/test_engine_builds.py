@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from purify_runtime.bundle import Bundle
+from purify_edge.bundle.reader import Bundle
 
-BUILD = "from purify_runtime.cli.build import main; main()"
+BUILD = "from purify_edge.build.cli import main; main()"
 
 
 def start_build(bundle: Path, own_folders: Path, slowly: bool = False) -> "subprocess.Popen[str]":
     """purify-build in a process of its own, with the real TensorRT for RTX; `slowly` waits within the build."""
     wait = (
-        "import time, purify_runtime.cli.building as building\n"
+        "import time, purify_edge.build.build as building\n"
         "build = building._build\n"
         "def slow(*arguments):\n"
         "    def tell(phase, done):\n"

@@ -12,15 +12,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from purify_runtime.bundle import Bundle
-from purify_runtime.engine_files import LIST, EngineFiles, EnginePolicy, Place
-from purify_runtime.engines.trt.engine import require_builder
-from purify_runtime.engines.trt.options import BuildOptions
-from purify_runtime.errors import BuildError, BundleError, MissingError
-from purify_runtime.manifest import EngineEntry, encode_manifest
-from purify_runtime.pipeline import open_model
-from purify_runtime.signing import SIGNATURE
-from purify_runtime.trust import is_trusted
+from purify_edge.bundle.manifest import EngineEntry, encode_manifest
+from purify_edge.bundle.reader import Bundle
+from purify_edge.bundle.signing import SIGNATURE
+from purify_edge.engines.tensorrt.engine import require_builder
+from purify_edge.engines.tensorrt.options import BuildOptions
+from purify_edge.engines.tensorrt.store import LIST, EngineFiles, EnginePolicy, Place
+from purify_edge.engines.tensorrt.trust import is_trusted
+from purify_edge.errors import BuildError, BundleError, MissingError
+from purify_edge.pipeline.pipeline import open_model
 
 
 def entries(bundle: Path) -> tuple[EngineEntry, ...]:
@@ -309,7 +309,7 @@ def test_on_a_full_disk_an_engine_runs_unkept_but_purify_build_fails(
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("purify_runtime.engine_files.Place.save", full)
+    monkeypatch.setattr("purify_edge.engines.tensorrt.store.Place.save", full)
     with caplog.at_level(logging.INFO):
         open_purifier(unbuilt_bundle)
     assert "the engine cannot be kept ([Errno 28] No space left on device)" in caplog.text

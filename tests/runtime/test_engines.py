@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from purify_runtime import engines
-from purify_runtime.bundle import Bundle
-from purify_runtime.engines import ENGINES, ON_CPU, Engine, HostOptions, TensorSpec, open_engine, require_engine
-from purify_runtime.errors import BuildError, BundleError, InputError, MissingError
-from purify_runtime.golden import load_golden
-from purify_runtime.images import as_batch
+from purify_edge import engines
+from purify_edge.bundle.golden import load_golden
+from purify_edge.bundle.reader import Bundle
+from purify_edge.engines import ENGINES, ON_CPU, Engine, HostOptions, TensorSpec, open_engine, require_engine
+from purify_edge.errors import BuildError, BundleError, InputError, MissingError
+from purify_edge.images.arrays import as_batch
 
 
 @pytest.fixture(params=ENGINES)
@@ -86,7 +86,7 @@ def a_missing_engine(monkeypatch: pytest.MonkeyPatch) -> None:
         raise MissingError("needs 'quantum': pip install 'purify-edge[quantum]'")
 
     monkeypatch.setattr(engines, "cannot", cannot, raising=False)
-    monkeypatch.setattr(engines, "ENGINES", {"quantum": "purify_runtime.engines:cannot"} | ENGINES)
+    monkeypatch.setattr(engines, "ENGINES", {"quantum": "purify_edge.engines:cannot"} | ENGINES)
 
 
 @pytest.mark.usefixtures("a_missing_engine")
@@ -241,7 +241,7 @@ def test_threads_share_an_engine_and_each_gets_its_own_answer(on_cpu: str, bundl
 
 def test_openvino_keeps_to_the_graphs_precision_and_writes_no_files(bundle_path: Path, tmp_path: Path) -> None:
     openvino = pytest.importorskip("openvino")
-    from purify_runtime.engines.openvino import OpenVinoEngine, properties
+    from purify_edge.engines.openvino import OpenVinoEngine, properties
 
     bundle = Bundle.open(bundle_path)
     before = sorted(Path.cwd().iterdir()), sorted(bundle_path.rglob("*"))
@@ -256,8 +256,8 @@ def test_openvino_keeps_to_the_graphs_precision_and_writes_no_files(bundle_path:
 
 CLOSED_ONE_BY_ONE = """
 import signal, sys
-from purify_runtime.bundle import Bundle
-from purify_runtime.engines import open_engine
+from purify_edge.bundle.reader import Bundle
+from purify_edge.engines import open_engine
 
 bundle = Bundle.open(sys.argv[1])
 graph = bundle.read(bundle.model("purifier", "fp32").file)
@@ -281,7 +281,7 @@ def test_ctrl_c_is_no_crash_where_openvino_was_closed(bundle_path: Path) -> None
 
 
 def test_threads_that_open_openvino_at_once_share_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    from purify_runtime.engines import openvino as module
+    from purify_edge.engines import openvino as module
 
     def slow() -> object:
         time.sleep(0.2)
@@ -296,7 +296,7 @@ def test_threads_that_open_openvino_at_once_share_one_core(monkeypatch: pytest.M
 
 def test_onnx_runtime_is_kept_from_telling_on_its_user(bundle_path: Path, tmp_path: Path) -> None:
     program = (
-        "import sys; from purify_runtime import Pipeline; Pipeline.load(sys.argv[1], engine='onnxruntime').close(); "
+        "import sys; from purify_edge import Pipeline; Pipeline.load(sys.argv[1], engine='onnxruntime').close(); "
         "import os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     )
     variables = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}

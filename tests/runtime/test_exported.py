@@ -4,10 +4,10 @@ import msgspec
 import pytest
 
 from helpers.reports import full_report, parity
-from purify_runtime.bundle import Bundle
-from purify_runtime.errors import BundleError
-from purify_runtime.exported import Exported, exported, with_export
-from purify_runtime.report import encode_report
+from purify_edge.bundle.export_report import Exported, exported, with_export
+from purify_edge.bundle.reader import Bundle
+from purify_edge.bundle.report import encode_report
+from purify_edge.errors import BundleError
 
 
 def test_a_device_tells_what_the_exporter_told_of_the_precisions_it_checked() -> None:

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from purify_runtime.bundle import Bundle
-from purify_runtime.errors import BundleError, PurifyError
-from purify_runtime.golden import GoldenSplit, encode_golden, load_golden
-from purify_runtime.manifest import Manifest, encode_manifest, parse_manifest
+from purify_edge.bundle.golden import GoldenSplit, encode_golden, load_golden
+from purify_edge.bundle.manifest import Manifest, encode_manifest, parse_manifest
+from purify_edge.bundle.reader import Bundle
+from purify_edge.errors import BundleError, PurifyError
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12) | st.just("../../etc/passwd"),

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from purify_runtime import golden
-from purify_runtime.bundle import Bundle
-from purify_runtime.errors import BundleError
-from purify_runtime.golden import GoldenSplit, encode_golden, load_golden
+from purify_edge.bundle import golden
+from purify_edge.bundle.golden import GoldenSplit, encode_golden, load_golden
+from purify_edge.bundle.reader import Bundle
+from purify_edge.errors import BundleError
 
 
 def test_the_golden_set_holds_what_an_attacker_within_the_ball_can_do(bundle_path: Path) -> None:

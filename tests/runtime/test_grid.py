@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from purify_runtime.grid import GAP, HEADS, LINE, TILE, Tile, draw_grid, is_grid, save_grid
+from purify_edge.images.grid import GAP, HEADS, LINE, TILE, Tile, draw_grid, is_grid, save_grid
 
 RED = ImageColor.getrgb("firebrick")
 

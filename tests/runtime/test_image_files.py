@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers.images import COLOUR, GREY, jpeg, png
-from purify_runtime import image_files
-from purify_runtime.errors import InputError
-from purify_runtime.image_files import MAX_FILE_BYTES, decode_image, read_image
-from purify_runtime.manifest import InputContract
+from purify_edge.bundle.manifest import InputContract
+from purify_edge.errors import InputError
+from purify_edge.images import decoding as image_files
+from purify_edge.images.decoding import MAX_FILE_BYTES, decode_image, read_image
 
 GRADIENT = np.tile(np.arange(0, 252, 9, dtype=np.uint8), (28, 1))  # 28 x 28
 

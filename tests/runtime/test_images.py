@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from helpers.images import COLOUR, GREY
-from purify_runtime.errors import InputError
-from purify_runtime.images import as_batch, to_8bit
+from purify_edge.errors import InputError
+from purify_edge.images.arrays import as_batch, to_8bit
 
 
 def test_8bit_images_become_floats_of_the_models_layout() -> None:

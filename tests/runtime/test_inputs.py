@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers.images import GREY, png
-from purify_runtime import inputs
-from purify_runtime.errors import InputError
-from purify_runtime.inputs import Item, Listing, Zip, items_of, open_source
+from purify_edge.errors import InputError
+from purify_edge.images import sources as inputs
+from purify_edge.images.items import Item
+from purify_edge.images.sources import Listing, Zip, items_of, open_source
 
 
 def picture(level: int = 77) -> bytes:

@@ -2,8 +2,8 @@ import time
 
 import pytest
 
-from purify_runtime import latency
-from purify_runtime.latency import WARMUP, Contestant, measure
+from purify_edge.engines import latency
+from purify_edge.engines.latency import WARMUP, Contestant, measure
 
 
 def test_contestants_take_turns_after_a_warm_up() -> None:

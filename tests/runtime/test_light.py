@@ -11,10 +11,10 @@ HEAVY = ("torch", "torchvision", "onnx", "onnxscript", "scipy", "matplotlib", "p
 PROGRAM = """
 import json, sys
 import numpy as np
-import purify_runtime
-from purify_runtime.bundle import Bundle
-from purify_runtime.check import check_bundle
-with purify_runtime.Pipeline.load(sys.argv[1]) as pipeline:
+import purify_edge
+from purify_edge.bundle.reader import Bundle
+from purify_edge.check.check import check_bundle
+with purify_edge.Pipeline.load(sys.argv[1]) as pipeline:
     labels = pipeline.predict(np.zeros((2, 28, 28, 1), np.uint8)).labels
 report = check_bundle(Bundle.open(sys.argv[1]), rounds=1)
 print(json.dumps({"labels": labels.tolist(), "passed": report.passed, "loaded": sorted(sys.modules)}))
@@ -35,8 +35,8 @@ def test_importing_takes_less_than_three_tenths_of_a_second() -> None:
     program = """
 import time
 start = time.perf_counter()
-import purify_runtime
-purify_runtime.Pipeline
+import purify_edge
+purify_edge.Pipeline
 print(time.perf_counter() - start)
 """
     seconds = []
@@ -49,6 +49,6 @@ print(time.perf_counter() - start)
 
 def test_the_public_names_are_there() -> None:
     program = (
-        "from purify_runtime import *; print(Pipeline, Prediction, PurifyError, BundleError, InputError, MissingError)"
+        "from purify_edge import *; print(Pipeline, Prediction, PurifyError, BundleError, InputError, MissingError)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False, capture_output=True).returncode == 0

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from purify_runtime.errors import BundleError
-from purify_runtime.manifest import encode_manifest, parse_manifest
+from purify_edge.bundle.manifest import encode_manifest, parse_manifest
+from purify_edge.errors import BundleError
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from purify_runtime.bench.process import resident_mib
-from purify_runtime.bundle import Bundle
-from purify_runtime.memory import return_memory
-from purify_runtime.pipeline import open_model
+from lab.speed.process import resident_mib
+from purify_edge.bundle.reader import Bundle
+from purify_edge.machine import return_memory
+from purify_edge.pipeline.pipeline import open_model
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries return memory themselves")
 BLOCKS_MIB = 48

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from helpers.processes import wait_for
-from purify_runtime import metrics
-from purify_runtime.errors import InputError, MissingError
-from purify_runtime.metrics import Metrics, NoMetrics, open_metrics
-from purify_runtime.results import Result
+from purify_edge.errors import InputError, MissingError
+from purify_edge.run import metrics
+from purify_edge.run.metrics import Metrics, NoMetrics, open_metrics
+from purify_edge.run.results import Result
 
 parser = pytest.importorskip("prometheus_client.parser")
 GOOD = Result(file="a", class_name="Bag", unpurified_class="Bag", suspicious=False, model="m")

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from purify_runtime.bundle import Bundle
-from purify_runtime.engines import Chain, open_engine
-from purify_runtime.engines.onnxruntime_cuda import CAPTURED_BATCHES, NO_GRAPH, OnnxRuntimeCudaEngine, keep, require
-from purify_runtime.errors import BuildError, DeviceError, MissingError
-from purify_runtime.golden import GoldenSplit, load_golden
-from purify_runtime.images import as_batch
+from purify_edge.bundle.golden import GoldenSplit, load_golden
+from purify_edge.bundle.reader import Bundle
+from purify_edge.engines import Chain, open_engine
+from purify_edge.engines.onnxruntime_cuda import CAPTURED_BATCHES, NO_GRAPH, OnnxRuntimeCudaEngine, keep, require
+from purify_edge.errors import BuildError, DeviceError, MissingError
+from purify_edge.images.arrays import as_batch
 
 onnxruntime = pytest.importorskip("onnxruntime")
 HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers() and Path("/dev/nvidiactl").exists()

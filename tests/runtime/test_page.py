@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 from helpers.reports import full_report, parity, passing_report, subject
-from purify_runtime.errors import InputError
-from purify_runtime.manifest import EngineEntry, FileEntry
-from purify_runtime.page import FORMATS, render_html, render_markdown, require_writable, write_report
-from purify_runtime.page.unchecked import unchecked
-from purify_runtime.report import Report
+from purify_edge.bundle.manifest import EngineEntry, FileEntry
+from purify_edge.bundle.report import Report
+from purify_edge.check.page import FORMATS, render_html, render_markdown, require_writable, write_report
+from purify_edge.check.page.unchecked import unchecked
+from purify_edge.errors import InputError
 
 HOSTILE = [
     "</style><script>alert(1)</script>",

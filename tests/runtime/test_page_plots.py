@@ -4,8 +4,17 @@ from xml.etree.ElementTree import Element
 import pytest
 
 from helpers.reports import point, timed
-from purify_runtime.page import plots
-from purify_runtime.page.plots import HEIGHT, LATENCY_LEFT, LEFT, RIGHT, TOP, curve_plot, histogram_plot, latency_plot
+from purify_edge.check.page import plots
+from purify_edge.check.page.plots import (
+    HEIGHT,
+    LATENCY_LEFT,
+    LEFT,
+    RIGHT,
+    TOP,
+    curve_plot,
+    histogram_plot,
+    latency_plot,
+)
 
 BOTTOM = TOP + HEIGHT
 

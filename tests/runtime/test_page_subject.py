@@ -7,14 +7,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from purify_runtime.bundle import Bundle
-from purify_runtime.check import check_bundle
-from purify_runtime.golden import GoldenSplit, load_golden
-from purify_runtime.page import subject as module
-from purify_runtime.page.subject import examples_of, subject_of
-from purify_runtime.page.unchecked import unchecked
-from purify_runtime.pipeline import Pipeline
-from purify_runtime.report import Report
+from purify_edge.bundle.golden import GoldenSplit, load_golden
+from purify_edge.bundle.reader import Bundle
+from purify_edge.bundle.report import Report
+from purify_edge.check.check import check_bundle
+from purify_edge.check.page import subject as module
+from purify_edge.check.page.subject import examples_of, subject_of
+from purify_edge.check.page.unchecked import unchecked
+from purify_edge.pipeline.pipeline import Pipeline
 
 
 @pytest.fixture(scope="module")

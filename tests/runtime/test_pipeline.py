@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from purify_runtime import BundleError, InputError, Pipeline
-from purify_runtime.bundle import Bundle
-from purify_runtime.golden import GoldenSplit, load_golden
-from purify_runtime.pipeline import BATCH, softmax
+from purify_edge import BundleError, InputError, Pipeline
+from purify_edge.bundle.golden import GoldenSplit, load_golden
+from purify_edge.bundle.reader import Bundle
+from purify_edge.pipeline.pipeline import BATCH, softmax
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from purify_runtime.errors import InputError
-from purify_runtime.results import FORMATS, Csv, JsonLines, Result, ResultsFile
+from purify_edge.errors import InputError
+from purify_edge.run.results import FORMATS, Csv, JsonLines, Result, ResultsFile
 
 MODEL = "pair/fp32@0123456789ab"
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from purify_runtime.saving import SaveFolder, is_unfinished
+from purify_edge.run.saving import SaveFolder, is_unfinished
 
 BLACK = np.zeros((1, 4, 4), np.float32)
 

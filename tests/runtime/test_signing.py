@@ -8,11 +8,11 @@ import pytest
 from click.testing import CliRunner
 
 from helpers.keys import make_keys
-from purify_runtime.bundle import Bundle
-from purify_runtime.cli.check import main as purify_check
-from purify_runtime.cli.run import main as purify_run
-from purify_runtime.errors import BundleError, InputError, MissingError
-from purify_runtime.signing import SIGNATURE, require_key, sign, verify
+from purify_edge.bundle.reader import Bundle
+from purify_edge.bundle.signing import SIGNATURE, require_key, sign, verify
+from purify_edge.check.cli import main as purify_check
+from purify_edge.errors import BundleError, InputError, MissingError
+from purify_edge.run.cli import main as purify_run
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 import pytest
 
-from purify_runtime.stats import wilson
+from purify_edge.stats import wilson
 
 # successes, n and the bounds of scipy 1.17: binomtest(successes, n).proportion_ci(method="wilson")
 KNOWN = [

@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from helpers.processes import wait_for
-from purify_runtime import InputError, Pipeline
-from purify_runtime.bundle import Bundle
-from purify_runtime.golden import load_golden
+from purify_edge import InputError, Pipeline
+from purify_edge.bundle.golden import load_golden
+from purify_edge.bundle.reader import Bundle
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from purify_runtime import InputError, Pipeline, Prediction
-from purify_runtime.bundle import Bundle
-from purify_runtime.check import check_bundle
-from purify_runtime.golden import GoldenSplit, load_golden
-from purify_runtime.manifest import SuspicionEntry
-from purify_runtime.pipeline import BATCH, softmax
-from purify_runtime.report import Report
-from purify_runtime.suspicion import BINS, auroc, calibrate, is_suspicious, report_of, suspicion_of
+from purify_edge import InputError, Pipeline, Prediction
+from purify_edge.bundle.golden import GoldenSplit, load_golden
+from purify_edge.bundle.manifest import SuspicionEntry
+from purify_edge.bundle.reader import Bundle
+from purify_edge.bundle.report import Report
+from purify_edge.check.check import check_bundle
+from purify_edge.pipeline.pipeline import BATCH, softmax
+from purify_edge.pipeline.suspicion import BINS, auroc, calibrate, is_suspicious, report_of, suspicion_of
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_alerts_that_could_never_come_are_refused(old_bundle: Path, bundle_path:
 def test_an_engine_that_makes_clean_images_suspicious_breaks_a_limit(
     bundle_path: Path, golden: dict[str, GoldenSplit]
 ) -> None:
-    from purify_runtime.limits import Limits, suspicion_checks
+    from purify_edge.check.limits import Limits, suspicion_checks
 
     entry = Bundle.open(bundle_path).manifest.suspicion
     assert entry is not None

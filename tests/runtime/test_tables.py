@@ -3,8 +3,7 @@ from io import StringIO
 import msgspec
 from rich.console import Console
 
-from purify_runtime.cli.tables import print_report
-from purify_runtime.report import (
+from purify_edge.bundle.report import (
     SIMULATION,
     Attempt,
     Check,
@@ -16,6 +15,7 @@ from purify_runtime.report import (
     Report,
     environment,
 )
+from purify_edge.check.tables import print_report
 
 ROW = ParityRow(engine="e", precision="int8", role="purifier", split="clean", n=9, max_abs_diff=0.5, mean_abs_diff=0.1)
 REPORT = Report(

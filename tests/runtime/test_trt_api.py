@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from purify_runtime.engines.trt.library import VERSIONS
+from purify_edge.engines.tensorrt.library import VERSIONS
 
 STUB = Path(__file__).parent.parent.parent / "typings" / "tensorrt.pyi"
 OURS = "Module"

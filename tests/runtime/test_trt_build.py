@@ -12,19 +12,19 @@ from typing import Any
 
 import pytest
 
-from purify_runtime.bundle import Bundle
-from purify_runtime.engines.trt import library as libraries
-from purify_runtime.engines.trt.build import BuiltEngine, build_engine
-from purify_runtime.engines.trt.cudart import Device
-from purify_runtime.engines.trt.library import (
+from purify_edge.bundle.reader import Bundle
+from purify_edge.engines.tensorrt import library as libraries
+from purify_edge.engines.tensorrt.build import BuiltEngine, build_engine
+from purify_edge.engines.tensorrt.cudart import Device
+from purify_edge.engines.tensorrt.library import (
     RTX_COMPUTE_CAPABILITIES,
     Library,
     installed_builders,
     load_library,
 )
-from purify_runtime.engines.trt.options import BuildOptions
-from purify_runtime.engines.trt.progress import interruptible
-from purify_runtime.errors import BuildError, InputError, MissingError
+from purify_edge.engines.tensorrt.options import BuildOptions
+from purify_edge.engines.tensorrt.progress import interruptible
+from purify_edge.errors import BuildError, InputError, MissingError
 
 needs_rtx = pytest.mark.skipif("tensorrt_rtx" not in installed_builders(), reason="tensorrt-rtx is not installed")
 

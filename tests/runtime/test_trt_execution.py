@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from purify_runtime import Pipeline
-from purify_runtime.bundle import Bundle
-from purify_runtime.check import check_bundle
-from purify_runtime.engines import Engine, open_engine
-from purify_runtime.engines.trt import execution
-from purify_runtime.engines.trt.engine import require_builder
-from purify_runtime.errors import BuildError, BundleError, DeviceError, MissingError
-from purify_runtime.golden import load_golden
-from purify_runtime.images import as_batch
-from purify_runtime.pipeline import open_model
+from purify_edge import Pipeline
+from purify_edge.bundle.golden import load_golden
+from purify_edge.bundle.reader import Bundle
+from purify_edge.check.check import check_bundle
+from purify_edge.engines import Engine, open_engine
+from purify_edge.engines.tensorrt import execution
+from purify_edge.engines.tensorrt.engine import require_builder
+from purify_edge.errors import BuildError, BundleError, DeviceError, MissingError
+from purify_edge.images.arrays import as_batch
+from purify_edge.pipeline.pipeline import open_model
 
 VERSIONS = [
     ("rtx", "tensorrt_rtx", "1.7.1.116"),
@@ -255,7 +255,7 @@ def test_a_failing_gpu_is_an_error_in_cudas_words_and_the_next_run_starts_anew(
 def test_fewer_images_than_the_smallest_batch_are_padded(
     imitate: Callable[..., Any], bundle: Bundle, golden: Any, model_files: Callable[..., Any]
 ) -> None:
-    from purify_runtime.engines.trt.options import BuildOptions
+    from purify_edge.engines.tensorrt.options import BuildOptions
 
     imitate()
     library, cuda = require_builder("tensorrt_rtx")

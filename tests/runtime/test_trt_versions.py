@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from purify_runtime.engines.trt import library as libraries
-from purify_runtime.engines.trt.build import build_engine
-from purify_runtime.engines.trt.cudart import open_cuda
-from purify_runtime.engines.trt.library import (
+from purify_edge.engines.tensorrt import library as libraries
+from purify_edge.engines.tensorrt.build import build_engine
+from purify_edge.engines.tensorrt.cudart import open_cuda
+from purify_edge.engines.tensorrt.library import (
     VERSIONS,
     load_library,
 )
-from purify_runtime.engines.trt.options import BuildOptions
-from purify_runtime.errors import InputError, MissingError
+from purify_edge.engines.tensorrt.options import BuildOptions
+from purify_edge.errors import InputError, MissingError
 
 DLA = {"dla_core": 0, "batch": (1, 1, 1)}
 TURING = {"compute_capabilities": ("7.5", "8.6")}

@@ -5,8 +5,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from purify_runtime import tune as module
-from purify_runtime.tune import ALL, BATCHES, TABLE, Choice, Setting, candidates, choose, cores, one_core_busy, tune
+from purify_edge.engines import tune as module
+from purify_edge.engines.tune import (
+    ALL,
+    BATCHES,
+    TABLE,
+    Choice,
+    Setting,
+    candidates,
+    choose,
+    cores,
+    one_core_busy,
+    tune,
+)
 
 FAST, SLOW, BOTH = Setting("onnxruntime", 2), Setting("openvino", 1), Setting("onnxruntime", 1, workers=2)
 SHAPE = (1, 4, 4)

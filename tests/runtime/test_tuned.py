@@ -13,16 +13,17 @@ import msgspec
 import numpy as np
 import pytest
 
-from purify_runtime import BundleError, Pipeline, tuned
-from purify_runtime.bundle import Bundle
-from purify_runtime.engines import ON_CPU, is_here
-from purify_runtime.golden import GoldenSplit, load_golden
-from purify_runtime.images import as_batch
-from purify_runtime.manifest import ROLES
-from purify_runtime.pipeline import softmax
-from purify_runtime.tune import BATCHES, Choice, Setting, candidates
-from purify_runtime.tune_cache import remember
-from purify_runtime.tuned import PART, Pair, open_tuned
+from purify_edge import BundleError, Pipeline
+from purify_edge.bundle.golden import GoldenSplit, load_golden
+from purify_edge.bundle.manifest import ROLES
+from purify_edge.bundle.reader import Bundle
+from purify_edge.engines import ON_CPU, is_here
+from purify_edge.engines.tune import BATCHES, Choice, Setting, candidates
+from purify_edge.engines.tune_cache import remember
+from purify_edge.images.arrays import as_batch
+from purify_edge.pipeline import tuned
+from purify_edge.pipeline.pipeline import softmax
+from purify_edge.pipeline.tuned import PART, Pair, open_tuned
 
 HERE = [name for name in ON_CPU if is_here(name)]
 
@@ -157,7 +158,7 @@ def test_a_cache_that_cannot_be_written_does_not_matter(
 def test_another_bundle_other_versions_and_other_cores_are_tuned_anew(
     bundle_path: Path, bundle_copy: Path, soon: Path, monkeypatch: pytest.MonkeyPatch, edit_manifest: Any
 ) -> None:
-    from purify_runtime import tune_cache
+    from purify_edge.engines import tune_cache
 
     Pipeline.load(bundle_path).close()
     Pipeline.load(bundle_copy).close()  # the same models elsewhere are the same
@@ -194,7 +195,7 @@ def test_what_is_tuned_for_one_engine_loads_no_other(bundle_path: Path) -> None:
     program = """
 import sys
 import numpy as np
-from purify_runtime import Pipeline
+from purify_edge import Pipeline
 with Pipeline.load(sys.argv[1]) as pipeline:
     pipeline.predict(np.zeros((9, 28, 28, 1), np.uint8))
     print(pipeline.engine, *({"onnxruntime", "openvino"} & sys.modules.keys()))

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from helpers.images import COLOUR, GREY
-from purify_runtime.errors import InputError, MissingError
-from purify_runtime.inputs import open_source
-from purify_runtime.saving import Annotator
-from purify_runtime.video import Camera, require
+from purify_edge.errors import InputError, MissingError
+from purify_edge.images.sources import open_source
+from purify_edge.images.video import Camera, require
+from purify_edge.run.saving import Annotator
 
 pytest.importorskip("cv2")
 cv2 = require()

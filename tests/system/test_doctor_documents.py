@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from purify_runtime.cli.diagnosis import TITLES
-from purify_runtime.doctor import PROBES
-from purify_runtime.doctor.findings import SCHEMA_VERSION, EngineVerdict, Finding, Status
-from purify_runtime.doctor.jetson import JETPACKS
-from purify_runtime.doctor.packages import OLDEST_ONNXRUNTIME
-from purify_runtime.doctor.system import NEWEST, OLDEST
+from purify_edge.doctor import PROBES
+from purify_edge.doctor.findings import SCHEMA_VERSION, EngineVerdict, Finding, Status
+from purify_edge.doctor.jetson import JETPACKS
+from purify_edge.doctor.packages import OLDEST_ONNXRUNTIME
+from purify_edge.doctor.system import NEWEST, OLDEST
+from purify_edge.doctor.table import TITLES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -79,6 +79,6 @@ def test_the_doctor_expects_the_versions_that_the_project_does() -> None:
 
 def test_the_remedies_name_extras_that_exist() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    source = (REPOSITORY / "runtime/purify_runtime/doctor/packages.py").read_text()
+    source = (REPOSITORY / "runtime/purify_edge/doctor/packages.py").read_text()
     named = set(re.findall(r'_pip\(\s*"(\w+)"', source)) | {"cpu", "gpu", "tensorrt", "rtx"}
     assert named <= set(project["optional-dependencies"])

@@ -20,9 +20,9 @@ from safetensors.torch import load_file
 from helpers import small_data
 from helpers.curves import points
 from helpers.processes import wait_for
-from purify_toolkit.history import read_metrics
-from purify_toolkit.pretrained import FOLDER
-from purify_toolkit.run_folder import RunFolder
+from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.runs.history import read_metrics
+from purify_toolkit.runs.pretrained import FOLDER
 
 Start = Callable[..., "subprocess.Popen[str]"]
 EPOCHS = {"classifier": 3, "adversarial teacher": 2, "normal teacher": 2, "student": 3}

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from helpers.processes import wait_for
-from purify_runtime import Pipeline
-from purify_runtime.bundle import Bundle
-from purify_runtime.golden import load_golden
+from purify_edge import Pipeline
+from purify_edge.bundle.golden import load_golden
+from purify_edge.bundle.reader import Bundle
 
 IMAGES = 1500
 KILLS = 4

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 MODULES = {
-    "purify-bench": "purify_runtime.cli.bench",
-    "purify-train": "purify_toolkit.cli.train",
-    "purify-eval": "purify_toolkit.cli.evaluate",
+    "purify-bench": "lab.speed.cli",
+    "purify-train": "purify_toolkit.train.cli",
+    "purify-eval": "purify_toolkit.evaluate.cli",
     "purify-export": "purify_export.cli",
-    "purify-build": "purify_runtime.cli.build",
-    "purify-check": "purify_runtime.cli.check",
-    "purify-run": "purify_runtime.cli.run",
-    "purify-verify": "purify_export.verify_cli",
+    "purify-build": "purify_edge.build.cli",
+    "purify-check": "purify_edge.check.cli",
+    "purify-run": "purify_edge.run.cli",
+    "purify-verify": "purify_export.verify.cli",
 }
 
 

@@ -15,12 +15,12 @@ from onnx import helper, numpy_helper
 
 from helpers.mutations import edit, mutate, replace
 from helpers.tiny import random_images, tiny_run
+from purify_edge.bundle.golden import encode_golden, load_golden
+from purify_edge.bundle.reader import Bundle
+from purify_edge.check.check import check_bundle
+from purify_edge.check.cli import main as check
 from purify_export.export import export_run
-from purify_runtime.bundle import Bundle
-from purify_runtime.check import check_bundle
-from purify_runtime.cli.check import main as check
-from purify_runtime.golden import encode_golden, load_golden
-from purify_toolkit.run_folder import Samples
+from purify_toolkit.runs.folder import Samples
 
 FEW = 24  # images a split: enough for every mutation here, and fast
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from helpers.small_data import RECIPE
 from helpers.user_models import Tiny
-from purify_toolkit.pretrained import open_run
+from purify_toolkit.runs.pretrained import open_run
 
 Run = Callable[..., tuple[int, str, str]]
 TESTS = Path(__file__).parent.parent

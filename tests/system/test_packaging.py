@@ -9,16 +9,16 @@ from pathlib import Path
 import click
 import pytest
 
+from lab.speed.cli import main as purify_bench
+from purify_edge.build.cli import main as purify_build
+from purify_edge.check.cli import main as purify_check
+from purify_edge.doctor.cli import main as purify_doctor
+from purify_edge.run.cli import main as purify_run
 from purify_export.cli import main as purify_export
-from purify_export.verify_cli import main as purify_verify
-from purify_runtime.cli.bench import main as purify_bench
-from purify_runtime.cli.build import main as purify_build
-from purify_runtime.cli.check import main as purify_check
-from purify_runtime.cli.doctor import main as purify_doctor
-from purify_runtime.cli.run import main as purify_run
-from purify_toolkit.cli.evaluate import main as purify_eval
-from purify_toolkit.cli.train import main as purify_train
-from purify_toolkit.pretrained import FOLDER
+from purify_export.verify.cli import main as purify_verify
+from purify_toolkit.evaluate.cli import main as purify_eval
+from purify_toolkit.runs.pretrained import FOLDER
+from purify_toolkit.train.cli import main as purify_train
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -54,7 +54,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def test_the_wheel_holds_every_module_and_the_pretrained_pair(wheel: list[str]) -> None:
-    for root in ("toolkit/purify_toolkit", "export/purify_export", "runtime/purify_runtime"):
+    for root in ("toolkit/purify_toolkit", "export/purify_export", "runtime/purify_edge"):
         package = REPOSITORY / root
         for source in [*package.rglob("*.py"), *package.rglob("*.css"), package / "py.typed"]:
             assert str(source.relative_to(package.parent)) in wheel
@@ -68,7 +68,6 @@ def test_the_wheel_holds_nothing_else(wheel: list[str]) -> None:
     assert {name.partition("/")[0].partition("-")[0] for name in wheel} == {
         "purify_toolkit",
         "purify_export",
-        "purify_runtime",
         "purify_edge",
     }
     assert not [name for name in wheel if "__pycache__" in name or "teacher" in name or "checkpoint" in name]

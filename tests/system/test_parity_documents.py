@@ -4,10 +4,10 @@ import json
 import re
 from pathlib import Path
 
-from purify_runtime.cli.check import main as check
-from purify_runtime.limits import MAX_ERROR, Limits
-from studies.changed_weights import CHANGES
-from studies.suspicion_scores import SCORES
+from lab.studies.changed_weights import CHANGES
+from lab.studies.suspicion_scores import SCORES
+from purify_edge.check.cli import main as check
+from purify_edge.check.limits import MAX_ERROR, Limits
 
 REPOSITORY = Path(__file__).parent.parent.parent
 PARITY = " ".join((REPOSITORY / "docs/parity.md").read_text().split())

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.tables import bars_table, contestants_table, read_bench
-from purify_toolkit.pretrained import FOLDER, open_run, pretrained_names
-from purify_toolkit.run_folder import file_sha256
-from studies import ablation_table, across_classifiers, training_speed
-from studies.evaluation_table import gate_table, headline_table, row_table
+from lab.speed.markdown import bars_table, contestants_table, read_bench
+from lab.studies import ablation_table, across_classifiers, training_speed
+from lab.studies.evaluation_table import gate_table, headline_table, row_table
+from purify_edge.files import file_sha256
+from purify_toolkit.runs.pretrained import FOLDER, open_run, pretrained_names
 
 REPOSITORY = Path(__file__).parent.parent.parent
 

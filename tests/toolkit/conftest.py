@@ -7,9 +7,9 @@ import pytest
 
 from helpers.silent import Silent
 from helpers.small_data import RECIPE, accept, write_idx
-from purify_toolkit.datasets import idx
-from purify_toolkit.run_folder import RunFolder
-from purify_toolkit.train import Request, train
+from purify_toolkit.data import idx
+from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.train.train import Request, train
 
 
 @pytest.fixture(scope="session")

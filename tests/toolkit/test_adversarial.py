@@ -2,11 +2,11 @@ import msgspec
 import pytest
 import torch
 
-from purify_toolkit.adversarial import AdversarialPool
-from purify_toolkit.pixels import batch_size, to_float
-from purify_toolkit.pretrained import open_run
-from purify_toolkit.processes import Processes
+from purify_toolkit.data.pixels import batch_size, to_float
+from purify_toolkit.device.processes import Processes
 from purify_toolkit.recipe import AttackTable
+from purify_toolkit.runs.pretrained import open_run
+from purify_toolkit.train.examples import AdversarialPool
 
 ATTACK = AttackTable(epsilon_min=0.02, epsilon_max=0.1, steps=2, relative_step=0.5, refresh_epochs=3)
 COUNT = 600  # more than one batch

@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 from helpers.small_data import ADAPTIVE, RECIPE
 from helpers.user_models import Tiny
-from purify_toolkit.errors import InputError
-from purify_toolkit.history import read_metrics
-from purify_toolkit.pixels import to_float
-from purify_toolkit.pretrained import open_run
-from purify_toolkit.run_folder import RunFolder
-from purify_toolkit.train import Request, train
-from purify_toolkit.user_classifier import ClassifierSource
+from purify_edge.errors import InputError
+from purify_toolkit.data.pixels import to_float
+from purify_toolkit.networks.user_classifier import ClassifierSource
+from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.runs.history import read_metrics
+from purify_toolkit.runs.pretrained import open_run
+from purify_toolkit.train.train import Request, train
 
 GIVEN = ("classifier", "adversarial_teacher", "normal_teacher")
 

@@ -10,11 +10,11 @@ from click.testing import CliRunner
 from PIL import Image
 
 from helpers.small_data import RECIPE
-from purify_toolkit.cli.command import Command
-from purify_toolkit.cli.evaluate import main as evaluate
-from purify_toolkit.cli.train import main as train
-from purify_toolkit.pretrained import open_run
-from purify_toolkit.run_folder import RunFolder
+from purify_edge.shell.command import Command
+from purify_toolkit.evaluate.cli import main as evaluate
+from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.runs.pretrained import open_run
+from purify_toolkit.train.cli import main as train
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -72,7 +72,7 @@ def test_a_recipe_in_bfloat16_says_where_it_will_be_float32(
 ) -> None:
     recipe = tmp_path / "half.toml"
     recipe.write_text(f'precision = "bfloat16"\n{recipe_file.read_text()}')
-    monkeypatch.setattr("purify_toolkit.precision.has_bfloat16", lambda device: False)
+    monkeypatch.setattr("purify_toolkit.device.precision.has_bfloat16", lambda device: False)
     arguments = ["--data", str(small_data), "--out", str(tmp_path / "run"), "--limit", "100"]
     done = CliRunner().invoke(train, [str(recipe), *arguments])
     assert done.exit_code == 0, done.stderr

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from helpers.small_data import TRAIN, VALIDATION
-from purify_toolkit.data import ImageData, Split, hold_out
-from purify_toolkit.datasets import load_data
-from purify_toolkit.errors import InputError
+from purify_edge.errors import InputError
+from purify_toolkit.data.datasets import load_data
+from purify_toolkit.data.splits import ImageData, Split, hold_out
 
 
 @pytest.fixture

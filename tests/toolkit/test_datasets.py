@@ -19,12 +19,12 @@ from PIL import Image
 from helpers.own_formats import PHOTOGRAPHS, SIGNS, TRAIN, Written, publish, write
 from helpers.small_data import TEST, VALIDATION
 from helpers.small_data import TRAIN as SMALL_TRAIN
-from purify_toolkit import datasets
-from purify_toolkit.data import Split
-from purify_toolkit.datasets import DATASETS, load_data
-from purify_toolkit.datasets.gtsrb import by_sign
-from purify_toolkit.errors import InputError, MissingError
-from purify_toolkit.pretrained import open_run
+from purify_edge.errors import InputError, MissingError
+from purify_toolkit.data import datasets
+from purify_toolkit.data.datasets import DATASETS, load_data
+from purify_toolkit.data.gtsrb import by_sign
+from purify_toolkit.data.splits import Split
+from purify_toolkit.runs.pretrained import open_run
 
 NAMES = list(DATASETS)
 ORDERED = [name for name in NAMES if name != "gtsrb"]

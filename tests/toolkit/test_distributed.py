@@ -15,11 +15,12 @@ from safetensors.torch import load_file
 
 from helpers import launched, small_data
 from helpers.processes import wait_for
-from purify_toolkit.errors import InputError
-from purify_toolkit.history import read_metrics
-from purify_toolkit.processes import Processes, find_processes
-from purify_toolkit.run_folder import RunFolder, file_sha256
-from purify_toolkit.training import Trainer
+from purify_edge.errors import InputError
+from purify_edge.files import file_sha256
+from purify_toolkit.device.processes import Processes, find_processes
+from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.runs.history import read_metrics
+from purify_toolkit.train.trainer import Trainer
 
 IMAGES = 525  # in batches of odd size, two batches for the attack
 PLAIN, ADAPTIVE = (
@@ -241,7 +242,7 @@ def test_one_process_needs_no_accelerate(trained: RunFolder) -> None:
 
 
 def test_the_command_is_a_module_for_launchers() -> None:
-    command = [sys.executable, "-m", "purify_toolkit.cli.train", "--help"]
+    command = [sys.executable, "-m", "purify_toolkit.train.cli", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0
-    assert "torchrun --nproc-per-node 2 -m purify_toolkit.cli.train" in " ".join(done.stdout.split())
+    assert "torchrun --nproc-per-node 2 -m purify_toolkit.train.cli" in " ".join(done.stdout.split())

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from purify_toolkit.data import Split
-from purify_toolkit.evaluation import Row, attack_name, evaluate
-from purify_toolkit.pretrained import open_run
+from purify_toolkit.data.splits import Split
+from purify_toolkit.evaluate import Row, attack_name, evaluate
 from purify_toolkit.recipe import EvaluationTable
-from purify_toolkit.run_folder import RunFolder
+from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.runs.pretrained import open_run
 
 TABLE = EvaluationTable(epsilon=0.1, steps=20, relative_step=0.125)
 N = 300

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from helpers.tiny import SETTINGS, Noisy, Quantising, Remembering, examine, images_for, linear
-from purify_toolkit.data import Split
-from purify_toolkit.evaluation.assess import Question
-from purify_toolkit.evaluation.gates import WHITE, Gate, Results, falls_with_size, white_box_strongest
-from purify_toolkit.evaluation.measure import Measurement, Plan, Store
-from purify_toolkit.evaluation.methods import METHODS, Case, Made, Settings
-from purify_toolkit.pretrained import open_run
+from purify_toolkit.data.splits import Split
+from purify_toolkit.evaluate.assess import Question
+from purify_toolkit.evaluate.gates import WHITE, Gate, Results, falls_with_size, white_box_strongest
+from purify_toolkit.evaluate.measure import Measurement, Plan, Store
+from purify_toolkit.evaluate.methods import METHODS, Case, Made, Settings
+from purify_toolkit.runs.pretrained import open_run
 
 
 def failed(gates: dict[str, Gate]) -> set[str]:

@@ -11,13 +11,13 @@ import torch
 
 from helpers.silent import Silent
 from helpers.tiny import random_images, tiny_run
-from purify_toolkit.data import Split
-from purify_toolkit.evaluation.assess import Question, assess, default_out
-from purify_toolkit.evaluation.methods import METHODS, Case, Made
-from purify_toolkit.evaluation.report import Report
-from purify_toolkit.networks import Purifier
-from purify_toolkit.pretrained import open_run
-from purify_toolkit.run_folder import RunFolder
+from purify_toolkit.data.splits import Split
+from purify_toolkit.evaluate.assess import Question, assess, default_out
+from purify_toolkit.evaluate.methods import METHODS, Case, Made
+from purify_toolkit.evaluate.report import Report
+from purify_toolkit.networks.architectures import Purifier
+from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.runs.pretrained import open_run
 
 QUESTION = Question(attacks="grey-box:fgsm,white-box:fgsm,noise:uniform")
 ROWS = ["clean:none", "noise:uniform", "grey-box:fgsm", "white-box:fgsm"]

@@ -9,17 +9,17 @@ import torch
 
 from helpers.silent import Silent
 from helpers.tiny import SETTINGS, examine, images_for, linear, random_images, tiny_run
+from purify_edge.errors import InputError, MissingError
 from purify_toolkit.attacks.gradient import pgd
-from purify_toolkit.data import Split
-from purify_toolkit.errors import InputError, MissingError
-from purify_toolkit.evaluation import threats
-from purify_toolkit.evaluation.assess import Question, assess
-from purify_toolkit.evaluation.gates import Results
-from purify_toolkit.evaluation.measure import Measurement, Plan
-from purify_toolkit.evaluation.methods import METHODS, Case, default_settings
-from purify_toolkit.evaluation.report import headlines, tax
-from purify_toolkit.evaluation.stats import mcnemar
-from purify_toolkit.evaluation.threats import DEFAULT, ROWS, THREATS, check_libraries, select
+from purify_toolkit.data.splits import Split
+from purify_toolkit.evaluate import threats
+from purify_toolkit.evaluate.assess import Question, assess
+from purify_toolkit.evaluate.gates import Results
+from purify_toolkit.evaluate.measure import Measurement, Plan
+from purify_toolkit.evaluate.methods import METHODS, Case, default_settings
+from purify_toolkit.evaluate.report import headlines, tax
+from purify_toolkit.evaluate.stats import mcnemar
+from purify_toolkit.evaluate.threats import DEFAULT, ROWS, THREATS, check_libraries, select
 from purify_toolkit.recipe import EvaluationTable
 
 CPU = torch.device("cpu")

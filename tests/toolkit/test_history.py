@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from helpers.curves import Points, points
-from purify_toolkit.history import EVENTS, History, read_metrics
-from purify_toolkit.run_folder import RunFolder
+from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.runs.history import EVENTS, History, read_metrics
 
 
 def line(epoch: int, stage: str = "student") -> dict[str, Any]:

@@ -8,10 +8,10 @@ import torch
 from PIL import Image, PngImagePlugin
 from torchvision.datasets import ImageFolder
 
-from purify_runtime.image_files import read_image
-from purify_runtime.manifest import InputContract
-from purify_toolkit.errors import InputError
-from purify_toolkit.image_folder import is_image_folder, load_image_folder
+from purify_edge.bundle.manifest import InputContract
+from purify_edge.errors import InputError
+from purify_edge.images.decoding import read_image
+from purify_toolkit.data.image_folder import is_image_folder, load_image_folder
 
 CLASSES = ("cat", "dog")
 

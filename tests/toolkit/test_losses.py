@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from purify_toolkit.losses import (
+from purify_toolkit.train.losses import (
     ensemble,
     feature_loss,
     guidance_loss,

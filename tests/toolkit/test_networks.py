@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from purify_toolkit.networks import CLASSIFIERS, Classifier, Purifier
+from purify_toolkit.networks.architectures import CLASSIFIERS, Classifier, Purifier
 
 
 @pytest.mark.parametrize("size", [(28, 28), (32, 32), (1, 1), (5, 31), (224, 17)])

@@ -3,12 +3,12 @@ from types import ModuleType
 import pytest
 import torch
 
-from purify_toolkit import adversarial
-from purify_toolkit.data import Split
-from purify_toolkit.evaluation import accuracy
-from purify_toolkit.pixels import batch_size, to_8bit, to_float
-from purify_toolkit.pretrained import open_run
-from purify_toolkit.processes import Processes
+from purify_toolkit.data.pixels import batch_size, to_8bit, to_float
+from purify_toolkit.data.splits import Split
+from purify_toolkit.device.processes import Processes
+from purify_toolkit.evaluate import accuracy
+from purify_toolkit.runs.pretrained import open_run
+from purify_toolkit.train import examples as adversarial
 
 
 def test_rounding_to_8_bits_stays_in_the_ball() -> None:

@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from purify_toolkit.plots import save_accuracy_curves, save_threat_grid
-from purify_toolkit.pretrained import open_run
-from purify_toolkit.run_folder import RunFolder
+from purify_toolkit.evaluate.plots import save_accuracy_curves, save_threat_grid
+from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.runs.pretrained import open_run
 
 
 def pixels(path: Path) -> np.ndarray:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from purify_toolkit.errors import InputError
-from purify_toolkit.pretrained import FOLDER, open_run, pretrained_names
+from purify_edge.errors import InputError
 from purify_toolkit.recipe import find_recipe
+from purify_toolkit.runs.pretrained import FOLDER, open_run, pretrained_names
 
 COMMIT = "[0-9a-f]{40}"  # a checkout with changes ends in `-dirty`
 

@@ -3,7 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from purify_toolkit import provenance
+from purify_toolkit.device import provenance
 
 
 def test_what_is_recorded() -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from helpers.small_data import RECIPE
-from purify_toolkit.errors import InputError
+from purify_edge.errors import InputError
 from purify_toolkit.recipe import find_recipe, parse_recipe, read_recipe, shipped_recipes
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from purify_toolkit import remembered
-from purify_toolkit.remembered import Remembered
+from purify_toolkit.train import teacher_cache as remembered
+from purify_toolkit.train.teacher_cache import Remembered
 
 COUNT = 20
 

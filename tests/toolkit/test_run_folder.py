@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from purify_toolkit.errors import InputError
-from purify_toolkit.run_folder import RunFolder, atomic
+from purify_edge.errors import InputError
+from purify_edge.files import atomic
+from purify_toolkit.runs.folder import RunFolder
 
 
 @pytest.fixture

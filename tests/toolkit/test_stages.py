@@ -8,15 +8,15 @@ import torch
 from torch import nn
 
 from helpers.small_data import ADAPTIVE, VALIDATION
-from purify_toolkit import stages as stages_module
-from purify_toolkit.augmentation import augment
-from purify_toolkit.batch import Batch
-from purify_toolkit.datasets import load_data
-from purify_toolkit.errors import InputError
-from purify_toolkit.processes import Processes
+from purify_edge.errors import InputError
+from purify_toolkit.data.augmentation import augment
+from purify_toolkit.data.batch import Batch
+from purify_toolkit.data.datasets import load_data
+from purify_toolkit.device.processes import Processes
 from purify_toolkit.recipe import parse_recipe
-from purify_toolkit.run_folder import RunFolder
-from purify_toolkit.stages import Stages
+from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.train import stages as stages_module
+from purify_toolkit.train.stages import Stages
 
 
 @pytest.fixture

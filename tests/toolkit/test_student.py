@@ -9,20 +9,20 @@ from torch import nn
 from torch.nn import functional as F
 
 from helpers.small_data import ADAPTIVE, RECIPE, VALIDATION
+from purify_edge.errors import InputError
 from purify_toolkit.attacks.gradient import pgd
 from purify_toolkit.attacks.norms import LINF
-from purify_toolkit.augmentation import augment
-from purify_toolkit.batch import Batch
-from purify_toolkit.datasets import load_data
-from purify_toolkit.errors import InputError
-from purify_toolkit.features import Features
-from purify_toolkit.losses import feature_loss, structure_loss
-from purify_toolkit.pixels import to_float
-from purify_toolkit.processes import Processes
+from purify_toolkit.data.augmentation import augment
+from purify_toolkit.data.batch import Batch
+from purify_toolkit.data.datasets import load_data
+from purify_toolkit.data.pixels import to_float
+from purify_toolkit.device.processes import Processes
+from purify_toolkit.networks.features import Features
 from purify_toolkit.recipe import parse_recipe
-from purify_toolkit.run_folder import RunFolder
-from purify_toolkit.stages import Stage, Stages
-from purify_toolkit.student import StudentLosses
+from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.train.losses import feature_loss, structure_loss
+from purify_toolkit.train.stages import Stage, Stages
+from purify_toolkit.train.student import StudentLosses
 
 COUNT = 33
 Build = Callable[..., Stage]

@@ -9,12 +9,15 @@ from safetensors.torch import load_file
 from torch import nn
 
 from helpers.small_data import ADAPTIVE, RECIPE
-from purify_toolkit.errors import InputError, MissingError
-from purify_toolkit.history import read_metrics
-from purify_toolkit.provenance import provenance
-from purify_toolkit.run_folder import RunFolder
-from purify_toolkit.train import Request, choose_device, load_data_of, train
-from purify_toolkit.training import batch_indices, seeded
+from purify_edge.errors import InputError, MissingError
+from purify_toolkit.device.choice import choose_device
+from purify_toolkit.device.generators import seeded
+from purify_toolkit.device.provenance import provenance
+from purify_toolkit.runs.datasets import load_data_of
+from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.runs.history import read_metrics
+from purify_toolkit.train.train import Request, train
+from purify_toolkit.train.trainer import batch_indices
 
 EPOCHS = {"classifier": 3, "adversarial_teacher": 2, "normal_teacher": 2, "student": 3}
 
@@ -174,7 +177,9 @@ def test_no_training_changes_the_networks_that_are_given(
 def test_bfloat16_is_the_arithmetic_of_the_convolutions_and_of_nothing_that_stays(
     trained: RunFolder, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("purify_toolkit.precision.has_bfloat16", lambda device: True)  # emulated, where it is not
+    monkeypatch.setattr(
+        "purify_toolkit.device.precision.has_bfloat16", lambda device: True
+    )  # emulated, where it is not
     found: dict[str, set[torch.dtype]] = {}
 
     def note(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
@@ -204,7 +209,7 @@ def test_bfloat16_is_the_arithmetic_of_the_convolutions_and_of_nothing_that_stay
 def test_where_bfloat16_would_be_emulated_the_training_is_the_one_in_float32(
     trained: RunFolder, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("purify_toolkit.precision.has_bfloat16", lambda device: False)
+    monkeypatch.setattr("purify_toolkit.device.precision.has_bfloat16", lambda device: False)
     for precision in ("float32", "bfloat16"):
         recipe = f'precision = "{precision}"\n{ADAPTIVE}'
         train(
@@ -293,7 +298,7 @@ def test_a_run_that_other_code_goes_on_with_says_so(
     train(request_for(out, small_data, resume=True), Interrupting(0))
     assert "resumed_with" not in RunFolder(out).info
     now = provenance() | {"commit": "0" * 40}
-    monkeypatch.setattr("purify_toolkit.train.provenance", lambda: now)
+    monkeypatch.setattr("purify_toolkit.train.train.provenance", lambda: now)
     for _ in range(2):
         train(request_for(out, small_data, resume=True), Interrupting(0))
     assert RunFolder(out).info == trained.info | {"resumed_with": [now]}

@@ -11,14 +11,14 @@ from torch.nn import functional as F
 from helpers.silent import Silent
 from helpers.small_data import RECIPE
 from helpers.user_models import Tiny, Viewing, Wrapping
-from purify_toolkit.cli.train import main as train_command
-from purify_toolkit.data import Split
-from purify_toolkit.errors import InputError, MissingError
-from purify_toolkit.pixels import to_float
-from purify_toolkit.pretrained import open_run
-from purify_toolkit.run_folder import RunFolder
-from purify_toolkit.train import Request, train
-from purify_toolkit.user_classifier import ClassifierSource, build_classifier, check_classifier, read_weights
+from purify_edge.errors import InputError, MissingError
+from purify_toolkit.data.pixels import to_float
+from purify_toolkit.data.splits import Split
+from purify_toolkit.networks.user_classifier import ClassifierSource, build_classifier, check_classifier, read_weights
+from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.runs.pretrained import open_run
+from purify_toolkit.train.cli import main as train_command
+from purify_toolkit.train.train import Request, train
 
 MEAN, STD = (0.286,), (0.353,)
 NAMES = tuple("abcdefghij")

@@ -7,10 +7,10 @@ from torch import nn
 
 from helpers.silent import Silent
 from helpers.small_data import RECIPE
-from purify_toolkit.networks import whiten
-from purify_toolkit.run_folder import RunFolder
-from purify_toolkit.train import Request, train
-from purify_toolkit.training import OPTIMIZERS
+from purify_toolkit.networks.architectures import whiten
+from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.train.train import Request, train
+from purify_toolkit.train.trainer import OPTIMIZERS
 
 
 def responses(convolution: nn.Conv2d, images: torch.Tensor) -> torch.Tensor:

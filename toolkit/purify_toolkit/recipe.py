@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from purify_toolkit.errors import InputError
-from purify_toolkit.precision import Precision
+from purify_edge.errors import InputError
+from purify_toolkit.device.precision import Precision
 
 if sys.version_info >= (3, 11):
     import tomllib

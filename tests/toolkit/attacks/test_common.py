@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers.shipped import Shipped, generator, open_shipped
+from purify_edge.errors import InputError
 from purify_toolkit.attacks.base import choose
 from purify_toolkit.attacks.carlini_wagner import carlini_wagner_l2
 from purify_toolkit.attacks.corruptions import CORRUPTIONS
@@ -15,7 +16,6 @@ from purify_toolkit.attacks.libraries import autoattack, hop_skip_jump, square
 from purify_toolkit.attacks.norms import L2, LINF
 from purify_toolkit.attacks.search import gaussian_noise, random_search, uniform_noise
 from purify_toolkit.attacks.spatial import rotate_translate
-from purify_toolkit.errors import InputError
 
 Attack = Callable[[nn.Module, Tensor, Tensor, int], Tensor]
 

@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 
 from helpers.shipped import Shipped, generator
+from purify_edge.errors import InputError
 from purify_toolkit.attacks.corruptions import CORRUPTIONS, SEVERITIES
-from purify_toolkit.errors import InputError
-from purify_toolkit.pixels import to_8bit, to_float
+from purify_toolkit.data.pixels import to_8bit, to_float
 
 
 def photographs(channels: int, height: int, width: int) -> torch.Tensor:

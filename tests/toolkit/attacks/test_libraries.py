@@ -10,12 +10,12 @@ from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
 from helpers.shipped import Shipped, generator
+from purify_edge.errors import InputError, MissingError
+from purify_edge.shell.command import EXTRAS
 from purify_toolkit.attacks import libraries
 from purify_toolkit.attacks.base import numpy_model
 from purify_toolkit.attacks.libraries import AUTOATTACK, NAMES, autoattack, hop_skip_jump, square
 from purify_toolkit.attacks.norms import L2, LINF, NORMS, Norm
-from purify_toolkit.cli.command import EXTRAS
-from purify_toolkit.errors import InputError, MissingError
 
 
 def small_model(classes: int) -> nn.Module:

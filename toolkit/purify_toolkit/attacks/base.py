@@ -8,10 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from purify_toolkit.errors import InputError
-
-Model = Callable[[Tensor], Tensor]
-"""Pixels `[N, C, H, W]` in [0, 1] -> logits `[N, K]`."""
+from purify_edge.errors import InputError
+from purify_toolkit.networks.answers import Model
 
 
 def check_images(images: Tensor) -> None:

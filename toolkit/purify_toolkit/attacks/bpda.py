@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from purify_toolkit.attacks.base import Model
+from purify_toolkit.networks.answers import Model
 
 
 class _Identity(torch.autograd.Function):

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from purify_toolkit.attacks.base import Model, check_images, choose
+from purify_toolkit.attacks.base import check_images, choose
 from purify_toolkit.attacks.gradient import margin
+from purify_toolkit.networks.answers import Model
 
 SHRINK = 0.999999  # keeps black and white pixels at a finite place of tanh's axis
 

@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tv
 
+from purify_edge.errors import InputError
 from purify_toolkit.attacks.base import check_images
 from purify_toolkit.attacks.spatial import warp
-from purify_toolkit.errors import InputError
-from purify_toolkit.pixels import to_8bit, to_float
+from purify_toolkit.data.pixels import to_8bit, to_float
 
 SEVERITIES = (1, 2, 3, 4, 5)
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from purify_toolkit.attacks.base import Model, check_images, choose
+from purify_toolkit.attacks.base import check_images, choose
 from purify_toolkit.attacks.norms import LINF, Norm
+from purify_toolkit.networks.answers import Model
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Logits `[N, K]`, labels `[N]` -> a loss an example `[N]`; an attack raises it."""

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from purify_toolkit.attacks.base import Model, check_images
+from purify_edge.errors import InputError, MissingError, reason
+from purify_toolkit.attacks.base import check_images
 from purify_toolkit.attacks.norms import L2, LINF, Norm
-from purify_toolkit.errors import InputError, MissingError, reason
-from purify_toolkit.pixels import batch_size as batch_size_of
+from purify_toolkit.data.pixels import batch_size as batch_size_of
+from purify_toolkit.networks.answers import Model
 
 AUTOATTACK = ("apgd-ce", "apgd-t", "fab-t", "square")
 """Croce and Hein's standard ensemble (2020, arXiv 2003.01690)."""

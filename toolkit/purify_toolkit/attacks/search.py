@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
-from purify_toolkit.attacks.base import Model, check_images, choose
+from purify_toolkit.attacks.base import check_images, choose
 from purify_toolkit.attacks.gradient import margin
 from purify_toolkit.attacks.norms import LINF
+from purify_toolkit.networks.answers import Model
 
 AREA = 0.8  # of the image, of the first squares
 HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)  # of the queries: then the area is halved

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from purify_toolkit.attacks.base import Model, check_images, choose
+from purify_toolkit.attacks.base import check_images, choose
 from purify_toolkit.attacks.gradient import margin
+from purify_toolkit.networks.answers import Model
 
 
 @torch.no_grad()

@@ -1,0 +1,1 @@
+"""From PyTorch to ONNX, in float32 and in fewer bits."""

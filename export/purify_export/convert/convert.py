@@ -1,0 +1,108 @@
+"""From a float32 pair to the pair and its composition in another precision."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import onnx
+
+from purify_edge.bundle.golden import GoldenSplit
+from purify_edge.bundle.manifest import Precision, Role
+from purify_edge.bundle.report import Attempt, KeptLayer
+from purify_export.convert.calibration import Calibration
+from purify_export.convert.graphs import Array, Layer
+from purify_export.convert.half_from_fp32 import Half, half_from_fp32
+from purify_export.convert.int8_search import Pair, search
+from purify_export.convert.range_scan import Finding, range_scan
+
+
+@dataclass(frozen=True)
+class Converted:
+    """The graphs of one precision, by role, the layers of them that stay in float32, and what was tried."""
+
+    graphs: Mapping[Role, onnx.ModelProto]
+    kept: tuple[KeptLayer, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is converted, and the images that decide how.
+
+    Attributes:
+        pair: float32.
+        golden: whose images, clean and adversarial, the ranges of 16 bits are scanned on.
+        calibration: for INT8; None where that is not asked for.
+        max_drop: the accuracy that INT8 may lose, a fraction.
+    """
+
+    pair: Pair
+    golden: Mapping[str, GoldenSplit]
+    calibration: Calibration | None = field(default=None, repr=False)
+    max_drop: float = 0.01
+
+
+def convert(source: Source, precision: Precision) -> Converted:
+    """The graphs of a precision.
+
+    Raises:
+        BuildError: the graph cannot be converted.
+    """
+    return CONVERTERS[precision](source)
+
+
+def _fp32(source: Source) -> Converted:
+    return Converted(_roles(source.pair))
+
+
+def _half(source: Source, to: Half) -> Converted:
+    """16 bits, but for the layers that the range scan finds."""
+    raw = {name: as_floats(split.images) for name, split in source.golden.items()}
+    purified = {f"purified {name}": split.purified for name, split in source.golden.items()}
+    found: dict[Role, list[Finding]] = {
+        "purifier": range_scan(source.pair.purifier, raw, to),
+        "classifier": range_scan(source.pair.classifier, raw | purified, to),
+    }
+    keep = {role: [finding.layer.node for finding in findings] for role, findings in found.items()}
+    kept = [_kept(to, role, finding.layer, finding.reason) for role, findings in found.items() for finding in findings]
+    return Converted(_halved(source.pair, to, keep), tuple(kept))
+
+
+def _kept(to: Half, role: Role, layer: Layer, reason: str) -> KeptLayer:
+    return KeptLayer(
+        precision=to, role=role, node=layer.node, operator=layer.operator, weight=layer.weight, reason=reason
+    )
+
+
+def _halved(pair: Pair, to: Half, keep: Mapping[Role, Iterable[str]]) -> dict[Role, onnx.ModelProto]:
+    """`defended` is converted in one, so that nothing is cast between its halves."""
+    both = [f"{role}/{name}" for role, names in keep.items() for name in names]
+    return {
+        "purifier": half_from_fp32(pair.purifier, to, keep=tuple(keep["purifier"])),
+        "classifier": half_from_fp32(pair.classifier, to, keep=tuple(keep["classifier"])),
+        "defended": half_from_fp32(pair.defended(), to, keep=both),
+    }
+
+
+def _int8(source: Source) -> Converted:
+    assert source.calibration is not None
+    found = search(source.pair, source.calibration, max_drop=source.max_drop)
+    return Converted(_roles(found.pair), found.kept, found.attempts)
+
+
+def _roles(pair: Pair) -> dict[Role, onnx.ModelProto]:
+    return {"purifier": pair.purifier, "classifier": pair.classifier, "defended": pair.defended()}
+
+
+CONVERTERS: dict[Precision, Callable[[Source], Converted]] = {
+    "fp32": _fp32,
+    "fp16": partial(_half, to="fp16"),
+    "bf16": partial(_half, to="bf16"),
+    "int8": _int8,
+}
+
+
+def as_floats(images_u8: np.ndarray) -> Array:
+    """uint8 `[N, H, W, C]` -> float32 `[N, C, H, W]` in [0, 1]."""
+    return np.ascontiguousarray(images_u8.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)

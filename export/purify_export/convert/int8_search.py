@@ -1,0 +1,166 @@
+"""The search for the layers that INT8 costs too much: they stay in float32, the fewest that keep the accuracy."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from purify_edge.bundle.manifest import Role
+from purify_edge.bundle.report import Attempt, KeptLayer
+from purify_export.convert.calibration import Calibration
+from purify_export.convert.graphs import Array, composed, layer_of, mean_squares, tensors, weights_of
+from purify_export.convert.int8_from_fp32 import int8_from_fp32, quantisable, with_float_layers
+
+MAX_LOSS_ALONE = 0.2  # of what differs between two images' logits
+RANKED = 64  # images of each split that the layers are ranked on
+Name = tuple[Role, str]
+"""A layer: the network that it is in and its node."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The graphs of purifier and classifier."""
+
+    purifier: onnx.ModelProto
+    classifier: onnx.ModelProto
+
+    def defended(self) -> onnx.ModelProto:
+        """The two composed."""
+        return composed(self.purifier, self.classifier)
+
+    def items(self) -> Iterator[tuple[Role, onnx.ModelProto]]:
+        """By role."""
+        yield "purifier", self.purifier
+        yield "classifier", self.classifier
+
+
+@dataclass(frozen=True)
+class Found:
+    """The pair that the search ended with, the layers of it that are float32, and every attempt."""
+
+    pair: Pair
+    kept: tuple[KeptLayer, ...]
+    attempts: tuple[Attempt, ...]
+
+
+def quantise_pair(pair: Pair, calibration: Calibration) -> Pair:
+    """Both networks in INT8, all layers that can be, calibrated on what each is run on.
+
+    That is for the classifier the purified images, and the images as they come, for it also runs without purifier.
+    """
+    images = np.concatenate([split.images for split in calibration.values()])
+    purified = _answer(pair.purifier, images)
+    return Pair(
+        int8_from_fp32(pair.purifier, images),
+        int8_from_fp32(pair.classifier, np.concatenate([images, purified])),
+    )
+
+
+def search(pair: Pair, calibration: Calibration, *, max_drop: float) -> Found:
+    """Quantise a pair and take back first the layers at its ends, then the most sensitive ones, until it is accurate.
+
+    The first and the last layer of each network stay in float32, as does a layer that alone changes the logits by more
+    than MAX_LOSS_ALONE. While accuracy drops too far, the most sensitive of the others follow: one, two, four ...
+
+    Half of the drop that is allowed is left for the images that judge, which are others.
+
+    Args:
+        pair: float32.
+        calibration: sets the ranges, ranks the layers and judges the attempts.
+        max_drop: of accuracy, of either split, against the float32 pair's; a fraction.
+    """
+    int8 = quantise_pair(pair, calibration)
+    layers: list[Name] = [(role, name) for role, model in pair.items() for name in quantisable(model)]
+    kept = dict.fromkeys(_ends(pair), "first or last layer")
+    losses = _losses(pair, int8, [layer for layer in layers if layer not in kept], calibration)
+    ranked = sorted(losses, key=lambda layer: -losses[layer])
+    said = {layer: f"alone in INT8 it changes the logits by {100 * losses[layer]:.2g}%" for layer in ranked}
+    kept |= {layer: said[layer] for layer in ranked if losses[layer] > MAX_LOSS_ALONE}
+    exact, attempts, more = pair.defended(), [], 1
+    best: tuple[float, Pair, dict[Name, str]] | None = None
+    while True:
+        candidate = _mixed(int8, pair, kept)
+        drop = _drop(exact, candidate.defended(), calibration)
+        attempts.append(_attempt(kept, layers, drop, calibration, max_drop / 2))
+        worst = max(drop.values())
+        if best is None or worst < best[0]:
+            best = (worst, candidate, dict(kept))
+        rest = [layer for layer in ranked if layer not in kept]
+        if attempts[-1].passed or len(rest) <= 1:  # the last of them is left in INT8, or there would be none
+            return Found(best[1], tuple(_kept_layers(pair, best[2])), tuple(attempts))
+        kept |= {layer: said[layer] for layer in rest[: min(more, len(rest) - 1)]}
+        more *= 2
+
+
+def _ends(pair: Pair) -> Iterator[Name]:
+    for role, model in pair.items():
+        names = quantisable(model)
+        yield from ((role, name) for name in (*names[:1], *names[-1:]))
+
+
+def _mixed(int8: Pair, pair: Pair, kept: Mapping[Name, str]) -> Pair:
+    """The quantised pair with the kept layers in float32."""
+    by_role = {role: [name for other, name in kept if other == role] for role, _ in pair.items()}
+    return Pair(
+        with_float_layers(int8.purifier, pair.purifier, by_role["purifier"]),
+        with_float_layers(int8.classifier, pair.classifier, by_role["classifier"]),
+    )
+
+
+def _losses(pair: Pair, int8: Pair, layers: list[Name], calibration: Calibration) -> dict[Name, float]:
+    """How much each layer alone in INT8 changes the logits, against what differs between images; of RMS."""
+    images = np.concatenate([split.images[:RANKED] for split in calibration.values()])
+    exact = _answer(pair.defended(), images)
+    spread = mean_squares(exact - exact.mean(axis=0)).mean()
+    everything = [(role, name) for role, model in pair.items() for name in quantisable(model)]
+    losses = {}
+    for layer in layers:
+        single = _mixed(int8, pair, dict.fromkeys((other for other in everything if other != layer), ""))
+        change = mean_squares(_answer(single.defended(), images) - exact).mean()
+        losses[layer] = float(np.sqrt(change / spread)) if spread else 0.0
+    return losses
+
+
+def _drop(exact: onnx.ModelProto, candidate: onnx.ModelProto, calibration: Calibration) -> dict[str, float]:
+    """By how much the candidate's accuracy lies below the exact graph's, a fraction, by split."""
+
+    def accuracy(model: onnx.ModelProto, split: str) -> float:
+        return float((_answer(model, calibration[split].images).argmax(axis=1) == calibration[split].labels).mean())
+
+    return {split: accuracy(exact, split) - accuracy(candidate, split) for split in calibration}
+
+
+def _attempt(
+    kept: Mapping[Name, str], layers: list[Name], drop: dict[str, float], calibration: Calibration, limit: float
+) -> Attempt:
+    return Attempt(
+        precision="int8",
+        float32_layers=len(kept),
+        layers=len(layers),
+        n=min(len(split.labels) for split in calibration.values()),
+        drop=drop,
+        limit=limit,
+        passed=max(drop.values()) <= limit,
+    )
+
+
+def _kept_layers(pair: Pair, kept: Mapping[Name, str]) -> Iterator[KeptLayer]:
+    for role, model in pair.items():
+        for node in model.graph.node:
+            if (role, node.name) in kept:
+                layer = layer_of(node, weights_of(model))
+                yield KeptLayer(
+                    precision="int8",
+                    role=role,
+                    node=layer.node,
+                    operator=layer.operator,
+                    weight=layer.weight,
+                    reason=kept[role, node.name],
+                )
+
+
+def _answer(model: onnx.ModelProto, images: Array) -> Array:
+    """The graph's output."""
+    name = model.graph.output[0].name
+    return np.concatenate([values[name] for values in tensors(model, [name], images)])

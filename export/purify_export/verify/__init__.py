@@ -1,0 +1,1 @@
+"""purify-verify: a bundle against the live PyTorch networks of its run."""

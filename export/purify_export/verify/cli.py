@@ -1,0 +1,85 @@
+"""purify-verify: a bundle against the live PyTorch networks of its run."""
+
+from pathlib import Path
+
+import click
+
+from purify_edge.check.options import limit_options
+from purify_edge.engines.options import engine_options, policy_from
+from purify_edge.shell.command import Command
+
+Count = click.IntRange(min=0)
+
+
+@click.command(cls=Command)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("run")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="The run's dataset, for all of its test images; default those in the run, else as purify-train finds them.",
+)
+@click.option("--limit", default=1000, show_default=True, type=click.IntRange(min=1), help="Clean and noisy images.")
+@click.option("--attack-limit", default=256, show_default=True, type=Count, help="Images attacked with gradients.")
+@click.option(
+    "--square-limit", default=100, show_default=True, type=Count, help="Images attacked on the engine itself."
+)
+@click.option(
+    "--square-queries", default=500, show_default=True, type=click.IntRange(min=1), help="Queries an image, at most."
+)
+@click.option("--engine", default="auto", show_default=True, help="auto, all that work here, or one by name.")
+@engine_options
+@click.option("--precision", "precisions", multiple=True, help="Verify only this precision; may be repeated.")
+@limit_options
+@click.option("--allow-failed", is_flag=True, help="Take even a bundle that is marked as failed at its export.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.version_option(package_name="purify-edge")
+def main(
+    bundle: Path,
+    run: str,
+    data: Path | None,
+    limit: int,
+    attack_limit: int,
+    square_limit: int,
+    square_queries: int,
+    engine: str,
+    no_build: bool,
+    trust_engines: bool,
+    verify: Path | None,
+    precisions: tuple[str, ...],
+    min_agreement: float | None,
+    max_accuracy_drop: float,
+    max_error: float | None,
+    allow_failed: bool,
+    as_json: bool,
+) -> None:
+    """Compare BUNDLE's engines with the PyTorch networks of RUN, a run's folder or the name of a pair that ships.
+
+    On test images, clean, noisy and attacked on PyTorch (grey-box: the classifier alone; white-box: the purifier
+    too), and by the Square attack on the engine itself. Then layer by layer. Exit code 1 when a limit is broken.
+    """
+    click.echo("importing PyTorch and ONNX", err=True)
+    from purify_edge.bundle.reader import Bundle
+    from purify_edge.check.limits import Limits
+    from purify_export.verify.report import encode, print_verification
+    from purify_export.verify.verify import Question
+    from purify_export.verify.verify import verify as verify_bundle
+    from purify_toolkit.runs.pretrained import open_run
+
+    report = verify_bundle(
+        Bundle.open(bundle, verify=verify, allow_failed=allow_failed),
+        open_run(run),
+        Question(limit=limit, attack_limit=attack_limit, square_limit=square_limit, queries=square_queries),
+        data=data,
+        engine=engine,
+        precisions=precisions,
+        limits=Limits(min_agreement=min_agreement, max_accuracy_drop=max_accuracy_drop, max_error=max_error),
+        policy=policy_from(no_build=no_build, trust_engines=trust_engines),
+        tell=lambda text: click.echo(f"  {text}", err=True),
+    )
+    if as_json:
+        click.echo(encode(report), nl=False)
+    else:
+        print_verification(report)
+    if not report.passed:
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,272 @@
+"""The verification: a bundle's engines against the live PyTorch networks of the run that it was exported from."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from purify_edge.bundle.golden import GoldenSplit
+from purify_edge.bundle.reader import Bundle
+from purify_edge.bundle.report import Divergence, NotChecked, ParityRow, environment
+from purify_edge.check.check import EngineSet, answers_of, compare, open_sets, parity_row
+from purify_edge.check.limits import Limits, checks_of
+from purify_edge.engines.tensorrt.store import EnginePolicy
+from purify_edge.errors import InputError
+from purify_edge.pipeline.pipeline import in_batches
+from purify_edge.stats import wilson
+from purify_export.convert.convert import as_floats
+from purify_export.convert.graphs import Array, Layer, float_outputs
+from purify_export.convert.int8_search import Pair
+from purify_export.convert.onnx_from_torch import onnx_from_torch
+from purify_export.export import Networks
+from purify_export.gate import COMPARED, TOLERANCE, first_divergence
+from purify_export.golden import attacked, noisy, reference
+from purify_export.images import resized
+from purify_export.verify.report import VerifyReport, VerifyRow
+from purify_toolkit.attacks.base import numpy_model
+from purify_toolkit.attacks.libraries import square
+from purify_toolkit.evaluate import attack_name
+from purify_toolkit.evaluate.stats import mcnemar
+from purify_toolkit.recipe import EvaluationTable
+from purify_toolkit.runs.datasets import load_data_of
+from purify_toolkit.runs.folder import RunFolder, Samples
+
+Tell = Callable[[str], None]
+SQUARE = "square"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """How much to verify; each takes the first so many test images.
+
+    Attributes:
+        limit: clean and noisy images.
+        attack_limit: images attacked with gradients, on the classifier alone and on the pipeline; 0 leaves these out.
+        square_limit: images attacked by querying the engine; 0 leaves this out.
+        queries: of the engine, an image at most.
+    """
+
+    limit: int = 1000
+    attack_limit: int = 256
+    square_limit: int = 100
+    queries: int = 500
+
+
+def verify(
+    bundle: Bundle,
+    run: RunFolder,
+    question: Question,
+    *,
+    data: Path | None = None,
+    engine: str = "auto",
+    precisions: Sequence[str] = (),
+    limits: Limits | None = None,
+    policy: EnginePolicy | None = None,
+    tell: Tell = lambda text: None,
+) -> VerifyReport:
+    """Compare the bundle's engines with the run's networks on test images, and attack both.
+
+    Args:
+        bundle: the bundle.
+        run: that it was exported from.
+        question: how much.
+        data: the run's dataset; without it the test images that travel with the run.
+        engine: `auto`, a key of ENGINES, or `all`.
+        precisions: those to verify; empty for all.
+        limits: what must hold; None for the defaults.
+        policy: what may be done about engine files; None for the defaults.
+        tell: told what is being done.
+
+    Raises:
+        InputError: run and bundle do not fit, or the bundle has no such precision.
+        BundleError, InputError, MissingError: see `Bundle.verify`, `open_sets`, `load_data_of`.
+    """
+    _check_fit(bundle, run, tell)
+    bundle.verify()
+    chosen = tuple(precisions) or tuple(bundle.precisions("defended"))
+    for precision in chosen:
+        bundle.model("defended", precision)
+    networks, table, seed = Networks.load(run), run.recipe.evaluation, run.info["seed"]
+    samples = _samples(bundle, run, data, question.limit, tell)
+    rows: list[VerifyRow] = []
+    with ExitStack() as stack:
+        sets, not_checked = open_sets(bundle, chosen, engine, stack, policy, asked=bool(precisions))
+        splits, attacks = live_splits(networks, samples, table, question, seed=seed, tell=tell)
+        for engines in sets:
+            tell(f"{engines.engine}, {engines.precision}: {', '.join(splits)}")
+            rows += rows_of(engines, splits, attacks, bundle)
+        checks = tuple(checks_of(rows, [], limits or Limits()))
+        for engines in sets if question.square_limit else ():
+            tell(f"{engines.engine}, {engines.precision}: square, {question.queries} queries an image")
+            rows.append(square_row(engines, networks, splits["clean"], table.epsilon, question, seed=seed))
+        used = {engines.engine: engines.purifier.version for engines in sets}
+    tell("layer by layer")
+    diverging, unmatched = _divergences(bundle, chosen, networks, splits["clean"])
+    return VerifyReport(
+        environment=environment({name: version(name) for name in ("purify-edge", "torch")} | used),
+        bundle=str(bundle.path),
+        run=str(run.path),
+        rows=tuple(rows),
+        diverging=tuple(diverging),
+        checks=checks,
+        passed=bool(checks) and all(check.passed for check in checks),
+        not_checked=(*not_checked, *unmatched),
+    )
+
+
+def _check_fit(bundle: Bundle, run: RunFolder, tell: Tell) -> None:
+    """See that the run's networks take and give what the bundle's do; tell where another run made the bundle."""
+    manifest, info = bundle.manifest, run.info
+    for what, here, there in (
+        ("classes", list(manifest.class_names), info["class_names"]),
+        ("channels", manifest.input.channels, info["image_shape"][0]),
+    ):
+        if here != there:
+            raise InputError(f"{bundle.path} was not exported from {run.path}: {what} {here}, the run has {there}")
+    made_by = manifest.provenance.get("run")
+    if made_by != info:
+        tell(f"{bundle.path} says that another run made it; it is compared with {run.path} all the same")
+
+
+def _samples(bundle: Bundle, run: RunFolder, data: Path | None, limit: int, tell: Tell) -> Samples:
+    """The first `limit` test images, of the bundle's size."""
+    if data is None and run.has_samples:
+        found = run.load_samples()
+    else:
+        test = load_data_of(run, data).test
+        found = Samples(test.images, test.labels, torch.arange(len(test)))
+    if len(found.labels) < limit:
+        tell(f"there are {len(found.labels)} test images, not {limit}: --data names the folder of the run's dataset")
+    contract = bundle.manifest.input
+    first = Samples(found.images[:limit], found.labels[:limit], found.indices[:limit])
+    return resized(first, (contract.height, contract.width))
+
+
+def live_splits(
+    networks: Networks, samples: Samples, table: EvaluationTable, question: Question, *, seed: int, tell: Tell
+) -> tuple[dict[str, GoldenSplit], dict[str, str]]:
+    """Images by threat with what the networks make of them, and what was done to them.
+
+    Attacks are made on the networks, with gradients: `grey-box` on the classifier alone, `white-box` on purifier and
+    classifier. All images are rounded to 8 bits, within the ball.
+    """
+    count = min(question.attack_limit, len(samples.labels))
+    few, labels = samples.images[:count], samples.labels[:count]
+    name = attack_name(table)
+    plans: dict[str, tuple[str, Tensor, Callable[[], Tensor]]] = {
+        "clean": ("none", samples.labels, lambda: samples.images),
+        "noise": (
+            f"uniform noise, Linf {table.epsilon:g}",
+            samples.labels,
+            lambda: noisy(samples.images, epsilon=table.epsilon, seed=seed),
+        ),
+        "grey-box": (
+            f"{name}, against the classifier alone",
+            labels,
+            lambda: attacked(networks.classifier, few, labels, table, seed=seed),
+        ),
+        "white-box": (
+            f"{name}, against PyTorch's purifier and classifier",
+            labels,
+            lambda: attacked(networks.defended, few, labels, table, seed=seed),
+        ),
+    }
+    splits = {}
+    for threat, (_, truth, make) in plans.items():
+        if len(truth):
+            tell(f"PyTorch: {threat}, {len(truth)} images")
+            splits[threat] = reference(networks.classifier, networks.purifier, make(), truth)
+    return splits, {threat: plans[threat][0] for threat in splits}
+
+
+def rows_of(
+    engines: EngineSet, splits: Mapping[str, GoldenSplit], attacks: Mapping[str, str], bundle: Bundle
+) -> Iterator[VerifyRow]:
+    """What an engine makes of images by threat, against the networks."""
+    found = compare(engines, splits, bundle)
+    for row in found.rows:
+        split, answers = splits[row.split], found.answers.get((row.role, row.split))
+        expected = split.classifier if row.role == "classifier" else split.defended
+        yield _with_test(row, answers, expected, split.labels, attacks[row.split])
+
+
+def _with_test(
+    row: ParityRow, answers: NDArray[np.int64] | None, expected: Array, labels: NDArray[np.int64], attack: str
+) -> VerifyRow:
+    """A row with McNemar's test of equal accuracy and the intervals of both accuracies; none for the purifier alone."""
+    same = VerifyRow(**msgspec.structs.asdict(row), attack=attack)
+    if answers is None:
+        return same
+    right, reference_right = answers == labels, expected.argmax(axis=1) == labels
+    return msgspec.structs.replace(
+        same,
+        mcnemar_p=mcnemar(reference_right, right),
+        reference_ci95=wilson(int(reference_right.sum()), row.n),
+        engine_ci95=wilson(int(right.sum()), row.n),
+    )
+
+
+def square_row(
+    engines: EngineSet, networks: Networks, clean: GoldenSplit, epsilon: float, question: Question, *, seed: int
+) -> VerifyRow:
+    """The Square attack on the engine itself, which is only asked for answers; PyTorch sees what it found.
+
+    What it finds lies just over the engine's boundary, so that the two may well differ there: no limit is set.
+    """
+    images = torch.from_numpy(as_floats(clean.images[: question.square_limit]))
+    labels = torch.from_numpy(clean.labels[: question.square_limit])
+
+    def logits(x: Array) -> Array:
+        return in_batches(engines.pipeline.last, x)
+
+    found = square(numpy_model(logits), images, labels, epsilon=epsilon, queries=question.queries, seed=seed)
+    output = logits(np.ascontiguousarray(found.numpy()))
+    with torch.no_grad():
+        live = networks.defended(found).numpy()
+    row = parity_row(engines, "pipeline", SQUARE, output, live, labels.numpy())
+    attack = f"Square, {question.queries} queries, Linf {epsilon:g}, against the engine"
+    return _with_test(row, answers_of(output), live, labels.numpy(), attack)
+
+
+def _divergences(
+    bundle: Bundle, precisions: Sequence[str], networks: Networks, clean: GoldenSplit
+) -> tuple[list[Divergence], list[NotChecked]]:
+    """The first layer of each graph of the bundle that differs from the same layer of the networks, exported anew."""
+    contract = bundle.manifest.input
+    shape = (contract.channels, contract.height, contract.width)
+    exact = Pair(
+        onnx_from_torch(networks.purifier, image_shape=shape, output="purified"),
+        onnx_from_torch(networks.classifier, image_shape=shape, output="logits"),
+    ).defended()
+    images, names = as_floats(clean.images[:COMPARED]), set(float_outputs(exact))
+    diverging, unmatched = [], []
+    for precision in precisions:
+        graph = onnx.load_model_from_string(bundle.read(bundle.model("defended", precision).file))
+        if not names & {name for node in graph.graph.node for name in node.output}:
+            reason = "its layers have other names than those that this version of PyTorch exports"
+            unmatched.append(NotChecked(engine="layer by layer", precision=precision, reason=reason))
+            continue
+        found = first_divergence(graph, exact, images, tolerance=TOLERANCE[precision])
+        if found:
+            diverging.append(_divergence(precision, *found))
+    return diverging, unmatched
+
+
+def _divergence(precision: str, layer: Layer, error: float) -> Divergence:
+    return Divergence(
+        precision=precision,
+        split="clean",
+        node=layer.node,
+        operator=layer.operator,
+        weight=layer.weight,
+        error=error,
+        tolerance=TOLERANCE[precision],
+    )

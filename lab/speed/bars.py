@@ -1,0 +1,116 @@
+"""The bars: what the pipeline's speed is held against."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from lab.speed.contestants import (
+    BARE_LABELS,
+    BARE_PREDICT,
+    COMPILED,
+    EAGER,
+    HAND,
+    LABELS,
+    PREDICT,
+    SGEMM,
+    SGEMM_SIZE,
+)
+from lab.speed.rounds import ratios
+from lab.speed.rows import Bar, Process, Row
+
+FLAT = 1.05
+"""Cost an image is flat where a larger batch's is not above a smaller one's by more than this."""
+ROOFLINE = 2.0
+COLD_START_S = 1.0
+RESIDENT_MIB = 200.0
+GROWTH_MIB = 1.0
+OVERHEAD = 1.08
+BEST_BY_HAND = "the best by hand"
+OTHER_PRECISION = " in "
+"""In the names of those by hand that compute in another precision than the graph's: they are shown, no more."""
+AGAINST: tuple[tuple[int, str, float], ...] = (
+    (1, EAGER, 0.20),
+    (1, COMPILED, 0.45),
+    (1, BEST_BY_HAND, 1.0),
+    (64, BEST_BY_HAND, 1.0),
+    (64, COMPILED, 0.9),
+)
+"""Batch, the other, and the largest ratio of our time to the other's."""
+
+Table = Mapping[tuple[str, int], Row]
+
+
+def bars_of(
+    rows: Sequence[Row], flop: int | None, process: Process | None, not_run: Mapping[str, str]
+) -> Iterator[Bar]:
+    """Every bar, those that were not measured too."""
+    table = {(row.contestant, row.batch): row for row in rows}
+    for who in (LABELS, PREDICT):
+        for batch, other, limit in AGAINST:
+            name = f"{who}, batch {batch}, against {other}"
+            reason = not_run.get(other, f"batch {batch} was not run")
+            yield _ratio(name, table.get((who, batch)), _other(table, other, batch), limit, reason)
+        bare = {LABELS: BARE_LABELS, PREDICT: BARE_PREDICT}[who]
+        name = f"{who}, batch 1, against its engine alone"
+        yield _ratio(name, table.get((who, 1)), table.get((bare, 1)), OVERHEAD, "batch 1 was not run")
+    yield _flat(table)
+    yield from _roofline(table, flop)
+    yield from _process(process)
+
+
+def _other(table: Table, other: str, batch: int) -> Row | None:
+    if other != BEST_BY_HAND:
+        return table.get((other, batch))
+    by_hand = [
+        row
+        for (name, size), row in table.items()
+        if name.startswith(HAND) and size == batch and OTHER_PRECISION not in name
+    ]
+    return min(by_hand, key=lambda row: row.p50_ms, default=None)
+
+
+def _ratio(name: str, ours: Row | None, other: Row | None, limit: float, reason: str) -> Bar:
+    if ours is None or other is None:
+        return Bar(name=name, value=None, limit=limit, passed=None, reason=reason)
+    low, value, high = ratios(ours.rounds_ms, other.rounds_ms)
+    if BEST_BY_HAND in name:
+        name += f" ({other.contestant.removeprefix(HAND)})"
+    return Bar(name=name, value=value, limit=limit, passed=value <= limit, spread=(low, high))
+
+
+def _flat(table: Table) -> Bar:
+    """The largest factor by which a larger batch costs more an image than the one before it."""
+    name = "labels, cost an image: largest rise from one batch to the next"
+    costs = [row.ms_per_image for (who, _), row in sorted(table.items(), key=lambda item: item[0][1]) if who == LABELS]
+    if len(costs) < 2:
+        return Bar(name=name, value=None, limit=FLAT, passed=None, reason="one batch only was run")
+    rise = float(np.max(np.array(costs[1:]) / np.array(costs[:-1])))
+    return Bar(name=name, value=rise, limit=FLAT, passed=rise <= FLAT)
+
+
+def _roofline(table: Table, flop: int | None) -> Iterator[Bar]:
+    """Our time over what the same operations take as a matrix product of the same run."""
+    for batch in sorted({batch for who, batch in table if who == LABELS}):
+        name = f"labels, batch {batch}, against the roofline"
+        ours, sgemm = table[LABELS, batch], table.get((SGEMM, batch))
+        if flop is None or sgemm is None:
+            reason = "the bundle does not tell its operations: export it again"
+            yield Bar(name=name, value=None, limit=ROOFLINE, passed=None, reason=reason)
+            continue
+        share = flop * batch / (2 * SGEMM_SIZE**3)
+        low, value, high = (ratio / share for ratio in ratios(ours.rounds_ms, sgemm.rounds_ms))
+        yield Bar(name=name, value=value, limit=ROOFLINE, passed=value <= ROOFLINE, spread=(low, high))
+
+
+def _process(process: Process | None) -> Iterator[Bar]:
+    names = {
+        "purify-run on one image, from start to end, in s": COLD_START_S,
+        "resident memory with the pipeline, in MiB": RESIDENT_MIB,
+        "growth of resident memory in the soak, in MiB": GROWTH_MIB,
+    }
+    values: list[float | None] = [None, None, None]
+    if process is not None:
+        values = [float(np.median(process.cold_start_s)), process.resident_mib, process.growth_mib]
+    for (name, limit), value in zip(names.items(), values, strict=True):
+        reason = "" if value is not None else "no --soak" if process else "--no-process"
+        yield Bar(name=name, value=value, limit=limit, passed=None if value is None else value <= limit, reason=reason)

@@ -1,0 +1,152 @@
+"""What the studies share: changed recipes, run folders begun in advance, tables, the edge to the shell."""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import torch
+
+from purify_edge.errors import InputError, reason
+from purify_edge.files import atomic
+from purify_edge.shell.stages import StageProgress
+from purify_toolkit.data.splits import ImageData
+from purify_toolkit.device.processes import Processes
+from purify_toolkit.recipe import Recipe, parse_recipe
+from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.train.stages import Stages
+from purify_toolkit.train.train import Request, begin_folder, check_base, open_folder
+from purify_toolkit.train.trainer import Trainer
+
+Changes = Mapping[str, Mapping[str, object]]
+"""Tables of a recipe, and the keys to replace in each."""
+
+
+def changed(recipe: Recipe, changes: Changes) -> str:
+    """The TOML text of a recipe with some keys replaced.
+
+    Raises:
+        InputError: there are no such keys, or the values do not fit.
+    """
+    tables = msgspec.to_builtins(recipe)
+    for table, keys in changes.items():
+        tables[table] |= keys
+    text = toml(tables)
+    parse_recipe(text, source="the changed recipe")
+    return text
+
+
+def toml(tables: Mapping[str, object]) -> str:
+    """Values and tables of values as TOML; what is None is left out. JSON writes numbers, strings and lists alike.
+
+    >>> print(toml({"dataset": "mnist", "channels": None, "teacher": {"width": 8, "weight_decay": 1e-05}}), end="")
+    dataset = "mnist"
+    [teacher]
+    width = 8
+    weight_decay = 1e-05
+    """
+    lines, below = [], []
+    for key, value in tables.items():
+        if isinstance(value, Mapping):
+            below += [f"[{key}]\n", toml(value)]
+        elif value is not None:
+            lines.append(f"{key} = {json.dumps(value)}\n")
+    return "".join(lines + below)
+
+
+def begin(request: Request, data: ImageData) -> RunFolder:
+    """The run folder of a request, new or gone on with, without any training; `data` is already limited.
+
+    Raises:
+        InputError: the folder is of another request or other data; the base does not fit.
+    """
+    if request.base is not None:
+        check_base(request, data)
+    run = open_folder(request)
+    begin_folder(run, request, data)
+    return run
+
+
+def train_stage(
+    name: str,
+    run: RunFolder,
+    data: ImageData,
+    *,
+    seed: int,
+    device: torch.device,
+    progress: StageProgress,
+    validate: bool = True,
+) -> None:
+    """Train one network of a run from where it stands, unless it is trained; validated after each epoch or not."""
+    if not run.has(name):
+        processes = Processes(device)
+        stage = Stages(run, data, processes=processes).build(name)
+        if not validate:
+            stage = replace(stage, validate=dict)
+        Trainer(stage, run, count=len(data.train), seed=seed, processes=processes, progress=progress).train()
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table.
+
+    >>> print(markdown(["a", "b"], [[1, 2]]), end="")
+    | a | b |
+    | --- | --- |
+    | 1 | 2 |
+    """
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(text)
+
+
+def spread(values: Sequence[float]) -> float | None:
+    """Sample standard deviation; None of a single value."""
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def seeds_named(text: str) -> tuple[int, ...]:
+    """Seeds, `0,1,2`, each once.
+
+    >>> seeds_named("0,1,2")
+    (0, 1, 2)
+    """
+    parts = text.split(",")
+    if not all(part.isdecimal() for part in parts):
+        raise InputError(f"expected seeds with commas between, 0,1,2, got {text!r}")
+    return tuple(dict.fromkeys(map(int, parts)))
+
+
+def positive(text: str) -> int:
+    """A count, for argparse."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return int(text)
+
+
+def guarded(main: Callable[[], None]) -> None:
+    """Run a script; what a user can cause or mend ends it with one line and the error's exit code."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        _end("interrupted; the same command goes on from the last full epoch", 130)
+    except OSError as error:
+        _end(f"Error: {error.filename or 'input or output'}: {error.strerror or reason(error)}", 2)
+    except Exception as error:
+        code = getattr(error, "exit_code", None)  # of a PurifyError, the toolkit's or the runtime's
+        if not isinstance(code, int):
+            raise
+        _end(f"Error: {error}", code)
+
+
+def _end(message: str, code: int) -> None:
+    print(message, file=sys.stderr)
+    sys.exit(code)

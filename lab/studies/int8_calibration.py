@@ -1,0 +1,123 @@
+"""For maintainers: what the images do that INT8 is calibrated on: clean ones only, half of them attacked, all of them.
+
+python -m lab.studies.int8_calibration [RUN] [--calibrate 256] [--judge 488]
+
+RUN is a run folder with its sample images, or the name of a pair that ships. All layers but the first and the last of
+each network are in INT8, without the search for sensitive ones, which would mend what is to be seen. The images that
+judge are neither of those that calibrate nor of the golden set. Prints a Markdown table; the p value is McNemar's,
+against half attacked.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lab.studies.common import guarded, markdown, positive
+from purify_edge.errors import InputError
+from purify_export.convert.calibration import Calibration, ImageSet
+from purify_export.convert.graphs import Array, tensors
+from purify_export.convert.int8_from_fp32 import quantisable, with_float_layers
+from purify_export.convert.int8_search import Pair, quantise_pair
+from purify_export.convert.onnx_from_torch import onnx_from_torch
+from purify_export.export import Networks
+from purify_export.golden import IMAGES, attacked
+from purify_toolkit.evaluate.stats import mcnemar
+from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.runs.pretrained import open_run
+
+Right = NDArray[np.bool_]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the study.
+
+    Raises:
+        InputError: no such run, or it has too few images with it.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", nargs="?")
+    parser.add_argument("--calibrate", type=positive, default=256)
+    parser.add_argument("--judge", type=positive, default=488)
+    options = parser.parse_args(arguments)
+    run = open_run(options.run)
+    networks = Networks.load(run)
+    clean, adversarial = _images(run, networks, options.calibrate + options.judge)
+    pair = _pair(networks, run)
+    count = options.calibrate
+    sets = {
+        "clean": clean.images[:count],
+        "half attacked": np.concatenate([clean.images[: count // 2], adversarial.images[count // 2 : count]]),
+        "attacked": adversarial.images[:count],
+    }
+    judges = {"clean": _from(clean, count), "adversarial": _from(adversarial, count)}
+    right = {"float32": _right(pair, judges)}
+    for name, images in sets.items():
+        right[name] = _right(_int8(pair, {"all": ImageSet(images, np.zeros(len(images), np.int64))}), judges)
+    print(_table(right, n=options.judge, calibrated=count), end="")
+
+
+def _pair(networks: Networks, run: RunFolder) -> Pair:
+    channels, height, width = run.info["image_shape"]
+    shape = (channels, height, width)
+    return Pair(
+        onnx_from_torch(networks.purifier, image_shape=shape, output="purified"),
+        onnx_from_torch(networks.classifier, image_shape=shape, output="logits"),
+    )
+
+
+def _images(run: RunFolder, networks: Networks, count: int) -> tuple[ImageSet, ImageSet]:
+    samples = run.load_samples()
+    left = max(0, len(samples.labels) - IMAGES)
+    if left < count:
+        raise InputError(
+            f"{run.path} has {left} images beside the golden set, {count} are asked for: "
+            "fewer by --calibrate and --judge, or a run with more"
+        )
+    images, labels = samples.images[IMAGES:][:count], samples.labels[IMAGES:][:count]
+    attack = attacked(networks.classifier, images, labels, run.recipe.evaluation, seed=run.info["seed"])
+    clean, adversarial = (ImageSet(_floats(part), labels.numpy()) for part in (images, attack))
+    return clean, adversarial
+
+
+def _floats(images_u8: torch.Tensor) -> Array:
+    floats: Array = images_u8.float().div(255).numpy()
+    return floats
+
+
+def _from(images: ImageSet, start: int) -> ImageSet:
+    return ImageSet(images.images[start:], images.labels[start:])
+
+
+def _int8(pair: Pair, calibration: Calibration) -> Pair:
+    int8 = quantise_pair(pair, calibration)
+    ends = {role: (quantisable(model)[0], quantisable(model)[-1]) for role, model in pair.items()}
+    return Pair(
+        with_float_layers(int8.purifier, pair.purifier, ends["purifier"]),
+        with_float_layers(int8.classifier, pair.classifier, ends["classifier"]),
+    )
+
+
+def _right(pair: Pair, judges: Calibration) -> dict[str, Right]:
+    model = pair.defended()
+    found = {}
+    for split, judge in judges.items():
+        logits = np.concatenate([values["logits"] for values in tensors(model, ["logits"], judge.images)])
+        found[split] = logits.argmax(axis=1) == judge.labels
+    return found
+
+
+def _table(right: dict[str, dict[str, Right]], *, n: int, calibrated: int) -> str:
+    header = [f"calibrated on {calibrated} images", f"clean, n = {n}", f"adversarial, n = {n}", "p, adversarial"]
+    rows = []
+    for name, found in right.items():
+        shares = [f"{100 * float(found[split].mean()):.2f}%" for split in ("clean", "adversarial")]
+        p = mcnemar(found["adversarial"], right["half attacked"]["adversarial"])
+        rows.append([name, *shares, f"{p:.2f}"])
+    return markdown(header, rows)
+
+
+if __name__ == "__main__":
+    guarded(main)

@@ -1,1 +1,0 @@
-"""What documents cite of the runtime and users need not install."""

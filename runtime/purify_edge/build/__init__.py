@@ -1,0 +1,1 @@
+"""purify-build: TensorRT engines of a bundle for this device."""

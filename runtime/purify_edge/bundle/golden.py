@@ -1,0 +1,101 @@
+"""The golden set: 8-bit images with labels and what the PyTorch reference made of them."""
+
+import io
+import math
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purify_edge.bundle.reader import Bundle
+from purify_edge.errors import BundleError
+
+
+@dataclass(frozen=True)
+class GoldenSplit:
+    """One part of the golden set, `clean`, `adversarial` or, in bundles since it was added, `noise`; N images.
+
+    Attributes:
+        images: uint8 `[N, H, W, C]`, as a file or a camera carries them.
+        labels: int64 `[N]`, the true classes.
+        purified: float32 `[N, C, H, W]`, the reference purifier's output.
+        classifier: float32 `[N, K]`, the reference classifier's logits of the unpurified images.
+        defended: float32 `[N, K]`, its logits of the purified ones.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    purified: NDArray[np.float32]
+    classifier: NDArray[np.float32]
+    defended: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+NPY_HEADER_BYTES = 1024
+NAMES = tuple(field.name for field in fields(GoldenSplit))
+
+
+def encode_golden(splits: Mapping[str, GoldenSplit]) -> bytes:
+    """The golden set as a compressed npz with an array `<split>_<name>` for each field."""
+    arrays: dict[str, NDArray[Any]] = {
+        f"{split}_{name}": getattr(content, name) for split, content in splits.items() for name in NAMES
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the first for allow_pickle
+    return buffer.getvalue()
+
+
+def load_golden(bundle: Bundle) -> dict[str, GoldenSplit]:
+    """The golden set of a bundle, a split a key, verified.
+
+    Raises:
+        BundleError: damaged, or not what the manifest says.
+    """
+    entry = bundle.manifest.golden
+    content = bundle.read(entry.file)
+    expected = {name: _expected(bundle, n) for name, n in entry.splits.items()}
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            _bound(arrays.zip, expected)
+            splits = {split: GoldenSplit(*(arrays[f"{split}_{name}"] for name in NAMES)) for split in entry.splits}
+    except Exception as error:  # numpy and zipfile raise almost anything at a malformed file
+        raise BundleError(
+            f"{entry.file.path} does not hold the golden set: {error}; export the bundle again"
+        ) from error
+    for name, split in splits.items():
+        found = {key: (getattr(split, key).dtype.name, getattr(split, key).shape) for key in NAMES}
+        if found != expected[name]:
+            raise BundleError(
+                f"the golden set's split {name!r} holds {found}, expected {expected[name]}; export the bundle again"
+            )
+    return splits
+
+
+Arrays = dict[str, tuple[str, tuple[int, ...]]]
+"""Name -> dtype and shape."""
+
+
+def _expected(bundle: Bundle, n: int) -> Arrays:
+    """What a split of n images must hold."""
+    contract, classes = bundle.manifest.input, len(bundle.manifest.class_names)
+    return {
+        "images": ("uint8", (n, contract.height, contract.width, contract.channels)),
+        "labels": ("int64", (n,)),
+        "purified": ("float32", (n, contract.channels, contract.height, contract.width)),
+        "classifier": ("float32", (n, classes)),
+        "defended": ("float32", (n, classes)),
+    }
+
+
+def _bound(archive: zipfile.ZipFile, splits: Mapping[str, Arrays]) -> None:
+    """Refuse an archive that would unpack to more than the manifest announces."""
+    arrays = [array for split in splits.values() for array in split.values()]
+    announced = sum(np.dtype(dtype).itemsize * math.prod(shape) + NPY_HEADER_BYTES for dtype, shape in arrays)
+    found = sum(info.file_size for info in archive.infolist())
+    if found > announced:
+        raise ValueError(f"it unpacks to {found} bytes, the manifest announces {announced} at most")

@@ -1,0 +1,114 @@
+"""The bundle's reader: nothing is parsed or deserialised before its size and SHA-256 are found right."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from purify_edge.bundle import signing
+from purify_edge.bundle.manifest import FileEntry, Manifest, ModelEntry, parse_manifest
+from purify_edge.errors import BundleError
+
+MANIFEST = "manifest.json"
+MAX_MANIFEST_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder that `purify-export` wrote.
+
+    Attributes:
+        path: of the folder.
+        manifest: what it holds.
+        verified: whether its signature was found to be that of a key which the user trusts.
+    """
+
+    path: Path
+    manifest: Manifest
+    verified: bool = False
+
+    @classmethod
+    def open(cls, path: str | Path, *, verify: Path | None = None, allow_failed: bool = False) -> "Bundle":
+        """Read the manifest; files are verified when they are read.
+
+        Args:
+            path: the bundle's folder.
+            verify: a public key, whose owner must have signed the bundle.
+            allow_failed: open even a bundle that broke a limit when it was exported.
+
+        Raises:
+            BundleError: no bundle there, a manifest that cannot be used, a bundle that is marked as failed, or not what
+                the key's owner signed.
+            InputError, MissingError: see `purify_edge.bundle.signing.verify`.
+        """
+        path = Path(path)
+        if verify is not None:
+            signing.verify(path, verify)
+        manifest = path / MANIFEST
+        try:
+            with manifest.open("rb") as file:
+                content = file.read(MAX_MANIFEST_BYTES + 1)
+        except OSError as error:
+            raise BundleError(
+                f"{path} is not a bundle: {MANIFEST} cannot be read ({error.strerror}); "
+                "expected a folder that purify-export wrote"
+            ) from error
+        if len(content) > MAX_MANIFEST_BYTES:
+            raise BundleError(f"{manifest} is larger than {MAX_MANIFEST_BYTES} bytes; export the bundle again")
+        parsed = parse_manifest(content, source=str(manifest))
+        if parsed.failed and not allow_failed:
+            more = f" and {len(parsed.failed) - 1} more" if len(parsed.failed) > 1 else ""
+            raise BundleError(
+                f"{path} failed its export and is marked so: {parsed.failed[0]}{more}, see {path}/report.json; "
+                "export it again, or use it all the same with --allow-failed (in Python, allow_failed=True)"
+            )
+        return cls(path, parsed, verified=verify is not None)
+
+    def read(self, entry: FileEntry) -> bytes:
+        """The content of a file, verified. What is returned is what was hashed: the file is read once.
+
+        Raises:
+            BundleError: missing, outside the bundle (by a symbolic link), of another size or hash.
+        """
+        path = self.path / entry.path
+        advice = "copy the bundle again, or export it again"
+        try:
+            if not path.resolve().is_relative_to(self.path.resolve()):
+                raise BundleError(f"{path} leads outside the bundle; {advice}")
+            size = path.stat().st_size
+            if size != entry.size_bytes:
+                raise BundleError(f"{path} is damaged: expected {entry.size_bytes} bytes, found {size}; {advice}")
+            content = path.read_bytes()
+        except (OSError, RuntimeError) as error:  # until Python 3.13 a loop of links is a RuntimeError
+            raise BundleError(f"{path} cannot be read ({getattr(error, 'strerror', error)}); {advice}") from error
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != entry.sha256:
+            raise BundleError(f"{path} is damaged: expected SHA-256 {entry.sha256}, found {digest}; {advice}")
+        return content
+
+    def verify(self) -> None:
+        """Read every file that the manifest lists, but engines: one that is damaged is built again from its graph.
+
+        Raises:
+            BundleError: see `read`.
+        """
+        manifest = self.manifest
+        entries = [model.file for model in manifest.models]
+        for entry in (*entries, manifest.golden.file, *([manifest.report] if manifest.report else []), *manifest.pages):
+            self.read(entry)
+
+    def model(self, role: str, precision: str) -> ModelEntry:
+        """The entry of a model.
+
+        Raises:
+            BundleError: the bundle does not have it.
+        """
+        for model in self.manifest.models:
+            if (model.role, model.precision) == (role, precision):
+                return model
+        raise BundleError(
+            f"{self.path} has no {role} in {precision}, only in {', '.join(self.precisions(role)) or 'no precision'}"
+        )
+
+    def precisions(self, role: str) -> list[str]:
+        """The precisions in which the bundle has a model."""
+        return [model.precision for model in self.manifest.models if model.role == role]

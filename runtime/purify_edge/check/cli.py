@@ -1,0 +1,105 @@
+"""purify-check: parity and latency of a bundle on this device, from its golden set."""
+
+from pathlib import Path
+
+import click
+
+from purify_edge.check.options import limit_options
+from purify_edge.engines.options import engine_options, policy_from
+from purify_edge.shell.command import Command
+from purify_edge.shell.options import Number
+
+
+@click.command(cls=Command)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--engine", default="auto", show_default=True, help="auto, all that work here, or one by name.")
+@engine_options
+@click.option("--precision", "precisions", multiple=True, help="Check only this precision; may be repeated.")
+@limit_options
+@click.option(
+    "--max-flagged-change",
+    default=0.02,
+    show_default=True,
+    type=Number(0, 1),
+    help="How far the fraction of images called suspicious may lie from PyTorch's.",
+)
+@click.option(
+    "--max-latency-ms",
+    type=Number(min=0, min_open=True),
+    help="Largest median latency of the pipeline at batch 1; default no limit.",
+)
+@click.option(
+    "--rounds", default=100, show_default=True, type=click.IntRange(min=0), help="Timed calls; 0 for no timing."
+)
+@click.option("--allow-failed", is_flag=True, help="Take even a bundle that is marked as failed at its export.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option(
+    "--report",
+    "reports",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the report to FILE.html, .md or .json too, over an earlier one; may be repeated.",
+)
+@click.version_option(package_name="purify-edge")
+def main(
+    bundle: Path,
+    engine: str,
+    no_build: bool,
+    trust_engines: bool,
+    verify: Path | None,
+    precisions: tuple[str, ...],
+    min_agreement: float | None,
+    max_accuracy_drop: float,
+    max_error: float | None,
+    max_flagged_change: float,
+    max_latency_ms: float | None,
+    rounds: int,
+    allow_failed: bool,
+    as_json: bool,
+    reports: tuple[Path, ...],
+) -> None:
+    """Compare BUNDLE's models on this device with the PyTorch reference in its golden set, and time them.
+
+    Needs no torch. Exit code 1 when a limit is broken.
+    """
+    from purify_edge.bundle.export_report import exported, with_export
+    from purify_edge.bundle.reader import Bundle
+    from purify_edge.bundle.report import encode_report
+    from purify_edge.check.check import check_bundle
+    from purify_edge.check.limits import Limits
+    from purify_edge.check.page import require_writable, write_report
+    from purify_edge.check.page.subject import subject_of
+    from purify_edge.check.tables import print_report
+
+    for path in reports:
+        require_writable(path)
+    opened = Bundle.open(bundle, verify=verify, allow_failed=allow_failed)
+    policy = policy_from(no_build=no_build, trust_engines=trust_engines)
+    limits = Limits(
+        min_agreement=min_agreement,
+        max_accuracy_drop=max_accuracy_drop,
+        max_error=max_error,
+        max_flagged_change=max_flagged_change,
+        max_latency_ms=max_latency_ms,
+    )
+    report = check_bundle(
+        opened,
+        engine=engine,
+        precisions=precisions,
+        limits=limits,
+        rounds=rounds,
+        policy=policy,
+        tell=lambda text: click.echo(f"  {text}", err=True),
+    )
+    report = with_export(report, exported(opened))
+    if reports:
+        subject = subject_of(opened, report, policy=policy)
+        for path in reports:
+            write_report(path, report, subject)
+    if as_json:
+        click.echo(encode_report(report), nl=False)
+    else:
+        print_report(report)
+    if not report.passed:
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,89 @@
+"""The limits of a check: what must hold of agreement, accuracy, error, suspicion and latency."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purify_edge.bundle.golden import GoldenSplit
+from purify_edge.bundle.manifest import SuspicionEntry
+from purify_edge.bundle.report import Check, LatencyRow, ParityRow
+from purify_edge.pipeline.suspicion import is_suspicious, suspicion_of
+
+Array = NDArray[np.float32]
+MIN_AGREEMENT = {"fp32": 0.995, "fp16": 0.995, "bf16": 0.95, "int8": 0.95}
+"""Fewer bits turn images that lie between two classes, either way: there it is accuracy that decides."""
+MAX_ERROR = {"fp32": 1e-4, "tf32": 0.005, "fp16": 0.01, "bf16": 0.1, "int8": 0.1}
+"""Of `relative_error`. GPUs may multiply float32 numbers in TF32, which has float16's precision."""
+NOISE = "noise"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What must hold; a violated limit fails the check.
+
+    Attributes:
+        min_agreement: the smallest fraction of golden images on which engine and reference may name the same class;
+            None for that of the precision in MIN_AGREEMENT.
+        max_accuracy_drop: by how much the engine's accuracy may lie below the reference's, as a fraction, on clean and
+            attacked images; on noisy ones agreement and error decide.
+        max_error: the largest relative error, see `relative_error`; None for that of the precision in MAX_ERROR.
+        max_flagged_change: by how much the fraction of a split's images that are called suspicious may differ from the
+            reference's.
+        max_latency_ms: the largest median latency of the pipeline at batch 1; None for no limit.
+    """
+
+    min_agreement: float | None = None
+    max_accuracy_drop: float = 0.01
+    max_error: float | None = None
+    max_flagged_change: float = 0.02
+    max_latency_ms: float | None = None
+
+
+def checks_of(parity: Iterable[ParityRow], latency: Iterable[LatencyRow], limits: Limits) -> Iterable[Check]:
+    """The limits of error, agreement and accuracy and, where one is set, of latency."""
+    for row in parity:
+        where = f"{row.engine} {row.precision} {row.role} {row.split}"
+        if row.relative_error is not None:
+            multiplied = "tf32" if row.precision == "fp32" and row.device != "cpu" else row.precision
+            limit = MAX_ERROR[multiplied] if limits.max_error is None else limits.max_error
+            yield _at_most(f"relative error, {where}", row.relative_error, limit)
+        if row.agreement is None or row.accuracy_engine is None or row.accuracy_reference is None:
+            continue
+        least = MIN_AGREEMENT[row.precision] if limits.min_agreement is None else limits.min_agreement
+        yield Check(name=f"agreement, {where}", value=row.agreement, limit=least, passed=row.agreement >= least)
+        if row.split != NOISE:
+            drop = row.accuracy_reference - row.accuracy_engine
+            yield _at_most(f"accuracy drop, {where}", drop, limits.max_accuracy_drop)
+    if limits.max_latency_ms is None:
+        return
+    for timed in latency:
+        if (timed.stage, timed.batch) == ("pipeline", 1):
+            name = f"median latency in ms, {timed.engine} {timed.precision} pipeline, batch 1"
+            yield _at_most(name, timed.p50_ms, limits.max_latency_ms)
+
+
+def suspicion_checks(
+    entry: SuspicionEntry, golden: Mapping[str, GoldenSplit], scores: Mapping[str, Array], limits: Limits, *, where: str
+) -> Iterable[Check]:
+    """The limits of how many images an engine calls suspicious, against the reference.
+
+    Args:
+        entry: the threshold.
+        golden: the splits with the reference's outputs.
+        scores: the engine's, `[N]` a split.
+        limits: what must hold.
+        where: engine and precision.
+    """
+    for name, split in golden.items():
+        expected = is_suspicious(suspicion_of(split.classifier, split.defended), entry.threshold).mean()
+        change = abs(is_suspicious(scores[name], entry.threshold).mean() - expected)
+        yield _at_most(
+            f"change of what is suspicious, {where} pipeline {name}", float(change), limits.max_flagged_change
+        )
+
+
+def _at_most(name: str, value: float, limit: float) -> Check:
+    """A check that what is not a number fails."""
+    return Check(name=name, value=value, limit=limit, passed=value <= limit)

@@ -1,0 +1,43 @@
+"""The section on the suspicion score: histograms with the threshold, and how many images it flags."""
+
+from purify_edge.bundle.report import Report, SuspicionReport, SuspicionSplit
+from purify_edge.check.page.document import Plot, Plots, Row, Section, Text, table
+from purify_edge.check.page.plots import histogram_plot
+from purify_edge.check.page.words import percent, plural, with_interval
+from purify_edge.stats import wilson
+
+
+def suspicion(report: Report) -> Section | None:
+    """How the scores of the golden images lie about the threshold."""
+    found = report.suspicion
+    if found is None:
+        return None
+    how = (
+        "How far purification moves the classifier's answer. The threshold "
+        f"{found.threshold:.3g} was set on {plural(found.n_calibration, 'clean image')}, so that it flags at most "
+        f"{percent(found.false_positive_rate)}% of such images. An attacker who knows the score can keep it low."
+    )
+    highest = max((max(split.counts, default=0) / (sum(split.counts) or 1) for split in found.splits), default=0.0)
+    plots = tuple(_plot(split, found, highest) for split in found.splits)
+    key = (
+        "Share of the images by score, on the same axes; the first bin holds all lower scores too. What lies above the "
+        "dashed threshold has another colour."
+    )
+    columns = ("images", "n", "flagged, %", "AUROC against clean")
+    numbers = table("Images flagged, with 95% intervals (Wilson)", columns, tuple(map(_row, found.splits)))
+    return Section("Suspicion score", (Text(how), Plots(key, plots), numbers))
+
+
+def _plot(split: SuspicionSplit, found: SuspicionReport, highest: float) -> Plot:
+    flagged = f"{percent(split.flagged)}% flagged"
+    return Plot(
+        f"{split.split}, {plural(split.n, 'image')}, {flagged}",
+        histogram_plot(split.counts, found.edges, found.threshold, highest=highest),
+        f"Histogram of the suspicion score of {split.split} images: {flagged} by the threshold {found.threshold:.3g}",
+    )
+
+
+def _row(split: SuspicionSplit) -> Row:
+    flagged = with_interval(split.flagged, wilson(round(split.flagged * split.n), split.n))
+    auroc = "" if split.auroc is None else f"{split.auroc:.3f}"
+    return Row((split.split, f"{split.n:,}", flagged, auroc))

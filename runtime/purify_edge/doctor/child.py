@@ -1,0 +1,119 @@
+"""Look at native code from a child process, so that its crash or its hang is an answer and not our end.
+
+The child is a fresh interpreter with this one's `sys.path`. It calls one function of `native.py` and prints the result
+as one line of JSON behind MARK; libraries may print what they like around it.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+from purify_edge.doctor.text import printable
+
+MARK = "purify-doctor:"
+PROGRAM = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from purify_edge.doctor import native; native.main()"
+)
+LOG_CHARACTERS = 20_000
+REAP_S = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a call of a native function ended.
+
+    Attributes:
+        result: what it returned; empty where it failed.
+        failure: how it failed, in one line: an exception, a signal, a hang. Empty where it did not.
+        log: the end of what was written to standard error.
+    """
+
+    result: dict[str, Any] = field(default_factory=dict)
+    failure: str = ""
+    log: str = ""
+
+    @property
+    def text(self) -> str:
+        """Failure and log, in which to look for the cause."""
+        return f"{self.failure}\n{self.log}"
+
+
+def call_native(function: str, *arguments: str, limit_s: float) -> Outcome:
+    """Call `native.FUNCTION(*arguments)` in a child process.
+
+    Args:
+        function: its name in NATIVE.
+        arguments: what it takes.
+        limit_s: how long it may take, in seconds.
+    """
+    command = [sys.executable, "-c", PROGRAM, json.dumps(sys.path), function, *arguments]
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except (OSError, ValueError, TypeError) as error:
+        return Outcome(failure=f"cannot start {sys.executable or 'Python'}: {error}")
+    try:
+        out, err = process.communicate(timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        return Outcome(failure=f"no answer within {limit_s:g} s", log=_end_of(_kill(process)))
+    except BaseException:  # Ctrl-C reaches us alone: the child has a session of its own
+        _kill(process)
+        raise
+    return _outcome(out, err, process.returncode)
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> bytes:
+    """End a child and its children; what it had written to standard error.
+
+    One that waits inside a broken driver does not die. It is left behind.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # gone already; no process groups on Windows
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    try:
+        return process.communicate(timeout=REAP_S)[1]
+    except subprocess.TimeoutExpired:
+        return b""
+
+
+def _outcome(out: bytes, err: bytes, code: int) -> Outcome:
+    log = _end_of(err)
+    answer = _answer(out)
+    if answer is not None:  # a library that crashes afterwards, while the interpreter ends, has done its work
+        return Outcome(result=answer["result"], failure=printable(answer["failure"]), log=log)
+    if code < 0:
+        return Outcome(failure=f"the process was killed by {_signal_name(-code)}", log=log)
+    last = log.strip().rpartition("\n")[2]
+    return Outcome(failure=f"the process ended with {code} and no answer{': ' if last else ''}{last}", log=log)
+
+
+def _answer(out: bytes) -> dict[str, Any] | None:
+    for line in reversed(out.decode(errors="replace").splitlines()):
+        if not line.startswith(MARK):
+            continue
+        with contextlib.suppress(ValueError):
+            answer = json.loads(line.removeprefix(MARK))
+            if isinstance(answer, dict) and answer.keys() == {"result", "failure"}:
+                return answer
+    return None
+
+
+def _end_of(err: bytes) -> str:
+    return "\n".join(printable(line) for line in err.decode(errors="replace")[-LOG_CHARACTERS:].splitlines())
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,154 @@
+"""The probes of GPUs: NVIDIA's driver, each GPU, CUDA's runtime and cuDNN."""
+
+import re
+from collections.abc import Iterator
+from functools import partial
+
+from purify_edge.doctor.findings import Finding, Status
+from purify_edge.doctor.host import Host
+from purify_edge.doctor.libraries import driver_remedy, explain
+from purify_edge.doctor.text import printable, size
+
+_gpu = partial(Finding, "gpu")
+_cuda = partial(Finding, "cuda")
+
+NVIDIA_VENDOR = "0x10de"
+
+# CUresult -> what it means, and what to do. https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__TYPES.html
+CUDA_ERRORS: dict[int, tuple[str, str]] = {
+    3: ("the driver is not initialised", "sudo nvidia-modprobe"),
+    34: (
+        "libcuda.so.1 is the stub of the CUDA toolkit, not the driver's",
+        "echo $LD_LIBRARY_PATH  # take stubs out of it",
+    ),
+    100: ("the driver sees no GPU; CUDA_VISIBLE_DEVICES may hide it", "echo $CUDA_VISIBLE_DEVICES; ls -l /dev/nvidia*"),
+    101: ("CUDA_VISIBLE_DEVICES names a GPU that is not there", "unset CUDA_VISIBLE_DEVICES"),
+    802: ("the NVSwitch fabric is not up", "sudo systemctl start nvidia-fabricmanager"),
+    803: ("the kernel's driver and libcuda.so.1 are of different versions", "sudo reboot"),
+    804: ("forward compatibility (cuda-compat) is for data-centre GPUs only", "sudo apt remove 'cuda-compat-*'"),
+    999: ("the driver is in a bad state", "sudo dmesg | grep -iE 'nvrm|xid'; sudo reboot"),
+}
+
+# The driver that a major version of CUDA needs:
+# https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html
+OLDEST_DRIVER = {11: "450", 12: "525", 13: "580"}
+
+
+def probe_gpu(host: Host) -> Iterator[Finding]:
+    """The driver, and the GPUs that it shows."""
+    outcome = host.native("driver")
+    if outcome.failure:
+        yield _no_driver(host, outcome.failure)
+        return
+    yield from _driver(host, outcome.result)
+    management = host.native("management").result
+    free = management.get("free_bytes", [])
+    devices = outcome.result["devices"]
+    for index, device in enumerate(devices):
+        capability = f"compute capability {device['major']}.{device['minor']}"
+        kind = ", integrated" if device["integrated"] else ""
+        memory = size(device["memory_bytes"])
+        if not device["integrated"] and len(free) == len(devices):
+            memory = f"{size(free[index])} free of {memory}"
+        yield _gpu(f"GPU {index}", f"{printable(device['name'])}, {capability}, {memory}{kind}")
+
+
+def _no_driver(host: Host, failure: str) -> Finding:
+    reason, _ = explain(failure, host)
+    if "libcuda.so.1: cannot open" not in failure:
+        return _gpu("driver", "cannot be used", Status.PROBLEM, reason, driver_remedy(host))
+    if host.is_jetson or _nvidia_on_the_bus(host):
+        return _gpu("driver", "none", Status.PROBLEM, f"there is an NVIDIA GPU, but {reason}", driver_remedy(host))
+    return _gpu("driver", "none", Status.ABSENT, "no NVIDIA GPU was found")
+
+
+def _nvidia_on_the_bus(host: Host) -> bool:
+    """Whether a display or compute device of NVIDIA is on the PCI bus, as the kernel sees it."""
+    for folder in host.glob("/sys/bus/pci/devices/*"):
+        name = f"/sys/bus/pci/devices/{folder.name}"
+        vendor, kind = host.read(f"{name}/vendor") or "", host.read(f"{name}/class") or ""
+        if vendor.strip() == NVIDIA_VENDOR and kind.startswith("0x03"):
+            return True
+    return False
+
+
+def _driver(host: Host, result: dict[str, object]) -> Iterator[Finding]:
+    cuda = int(str(result["cuda"]))
+    version = _driver_version(host)
+    value = f"{version + ', ' if version else ''}for CUDA up to {_cuda_version(cuda)}"
+    error = int(str(result["error"]))
+    if not error:
+        yield _gpu("driver", value)
+        return
+    reason, remedy = CUDA_ERRORS.get(error, ("the driver does not start", driver_remedy(host)))
+    if error == 100 and host.in_container:
+        reason, remedy = "this container was started without GPUs", driver_remedy(host)
+    reason = f"{printable(str(result['error_name']))}: {reason}"
+    mismatch = host.native("management").result.get("error")
+    yield _gpu("driver", value, Status.PROBLEM, f"{reason}; NVML: {mismatch}" if mismatch else reason, remedy)
+
+
+def _driver_version(host: Host) -> str:
+    """By NVML, else by the kernel module; on Jetsons before JetPack 6 by neither."""
+    version = str(host.native("management").result.get("driver", ""))
+    if version:
+        return printable(version)
+    found = re.search(r"NVRM version:.*?\s(\d+\.\d+[.\d]*)\s", host.read("/proc/driver/nvidia/version") or "")
+    return found.group(1) if found else ""
+
+
+def _cuda_version(number: int) -> str:
+    """A CUDA version of its number: 1000 * major + 10 * minor.
+
+    >>> _cuda_version(12060)
+    '12.6'
+    """
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def probe_cuda(host: Host) -> Iterator[Finding]:
+    """CUDA's runtime and cuDNN, really loaded."""
+    yield from _library(host, "CUDA runtime", "cudart")
+    yield from _fit(host)
+    yield from _library(host, "cuDNN", "cudnn")
+
+
+def _fit(host: Host) -> Iterator[Finding]:
+    """A driver runs programs made for its own major version of CUDA and for older ones."""
+    runtimes = [library["version"] for library in host.native("library", "cudart").result.get("found", [])]
+    driver = host.native("driver").result.get("cuda", 0)
+    if not driver or not runtimes or any(runtime // 1000 <= driver // 1000 for runtime in runtimes):
+        return
+    major = min(runtimes) // 1000
+    needed = f"driver {OLDEST_DRIVER[major]} or newer" if major in OLDEST_DRIVER else "a newer driver"
+    reason = f"CUDA {major} needs {needed}; this one is for CUDA up to {_cuda_version(driver)}"
+    remedy = "sudo apt install nvidia-cuda" if host.is_jetson else driver_remedy(host)
+    yield _cuda("CUDA and driver", "do not fit", Status.PROBLEM, reason, remedy)
+
+
+def _library(host: Host, name: str, library: str) -> Iterator[Finding]:
+    outcome = host.native("library", library)
+    errors = outcome.failure or "\n".join(map(str, outcome.result.get("errors", [])))
+    found = outcome.result.get("found", [])
+    for each in found:
+        yield _cuda(name, f"{version_of(library, each['version'])}, {each['file']}")
+    if found:
+        return
+    if errors:
+        reason, remedy = explain(errors, host)
+        yield _cuda(name, "cannot be loaded", Status.PROBLEM, reason, remedy)
+    else:
+        yield _cuda(name, "none", Status.ABSENT, "only engines on NVIDIA GPUs need it")
+
+
+def version_of(library: str, number: int) -> str:
+    """A library's version of its own number; its header says how to read it.
+
+    >>> version_of("cudnn", 90400), version_of("cudnn", 8907), version_of("nvinfer", 100300)
+    ('9.4.0', '8.9.7', '10.3.0')
+    """
+    if library == "cudart":
+        return _cuda_version(number)
+    # Up to cuDNN 8 and TensorRT 8: 1000 * major + 100 * minor + patch; later 10000 * major + 100 * minor + patch.
+    thousand = 1000 if number < 10_000 else 10_000
+    return f"{number // thousand}.{number % thousand // 100}.{number % 100}"

@@ -1,0 +1,160 @@
+"""Which package has a missing shared library, and what the loader's other complaints mean."""
+
+import re
+from dataclasses import dataclass
+
+from purify_edge.doctor.elf import libraries_in
+from purify_edge.doctor.host import Host
+from purify_edge.doctor.text import first_line
+
+
+@dataclass(frozen=True)
+class Package:
+    """Where a library comes from: Debian package on a Jetson; pip's; Debian package elsewhere. Empty where in none."""
+
+    jetson: str
+    pip: str
+    apt: str
+
+
+CUDA_12, CUDA_13, CUDNN, TENSORRT = "cuda-toolkit-12", "cuda-toolkit-13", "nvidia-cudnn", "nvidia-tensorrt"
+
+PACKAGES: dict[str, Package] = {
+    "libcudart.so.12": Package("nvidia-cuda", "nvidia-cuda-runtime-cu12", CUDA_12),
+    "libcudart.so.13": Package("nvidia-cuda", "nvidia-cuda-runtime", CUDA_13),
+    "libcublas.so.12": Package("nvidia-cuda", "nvidia-cublas-cu12", CUDA_12),
+    "libcublas.so.13": Package("nvidia-cuda", "nvidia-cublas", CUDA_13),
+    "libcublasLt.so.12": Package("nvidia-cuda", "nvidia-cublas-cu12", CUDA_12),
+    "libcublasLt.so.13": Package("nvidia-cuda", "nvidia-cublas", CUDA_13),
+    "libcufft.so.11": Package("nvidia-cuda", "nvidia-cufft-cu12", CUDA_12),
+    "libcufft.so.12": Package("nvidia-cuda", "nvidia-cufft", CUDA_13),
+    "libcurand.so.10": Package("nvidia-cuda", "nvidia-curand", CUDA_13),
+    "libnvrtc.so.12": Package("nvidia-cuda", "nvidia-cuda-nvrtc-cu12", CUDA_12),
+    "libnvrtc.so.13": Package("nvidia-cuda", "nvidia-cuda-nvrtc", CUDA_13),
+    "libnvJitLink.so.12": Package("nvidia-cuda", "nvidia-nvjitlink-cu12", CUDA_12),
+    "libnvJitLink.so.13": Package("nvidia-cuda", "nvidia-nvjitlink", CUDA_13),
+    "libcudnn.so.8": Package(CUDNN, "'nvidia-cudnn-cu12<9'", "libcudnn8"),
+    "libcudnn.so.9": Package(CUDNN, "nvidia-cudnn-cu13", "cudnn9-cuda-13"),
+    "libnvinfer.so.8": Package(TENSORRT, "", "libnvinfer8"),
+    "libnvinfer.so.10": Package(TENSORRT, "'tensorrt==10.*'", "libnvinfer10"),
+    "libnvinfer.so.11": Package(TENSORRT, "'tensorrt==11.*'", "libnvinfer11"),
+    "libnvinfer_plugin.so.10": Package(TENSORRT, "'tensorrt==10.*'", "libnvinfer-plugin10"),
+    "libnvinfer_plugin.so.11": Package(TENSORRT, "'tensorrt==11.*'", "libnvinfer-plugin11"),
+    "libnvonnxparser.so.10": Package(TENSORRT, "'tensorrt==10.*'", "libnvonnxparsers10"),
+    "libnvonnxparser.so.11": Package(TENSORRT, "'tensorrt==11.*'", "libnvonnxparsers11"),
+    "libnvdla_compiler.so": Package("nvidia-l4t-dla-compiler", "", ""),
+    "libgomp.so.1": Package("libgomp1", "", "libgomp1"),
+    "libstdc++.so.6": Package("libstdc++6", "", "libstdc++6"),
+    "libz.so.1": Package("zlib1g", "", "zlib1g"),
+}
+"""Library -> its packages; apt's of CUDA and TensorRT need NVIDIA's repository. The driver's: `driver_remedy`."""
+
+FOR_CUDA_12 = {
+    "libcurand.so.10": Package("nvidia-cuda", "nvidia-curand-cu12", CUDA_12),
+    "libcudnn.so.9": Package(CUDNN, "nvidia-cudnn-cu12", "cudnn9-cuda-12"),
+}
+"""Those that are called the same in CUDA 12 and in CUDA 13, for which PACKAGES has them."""
+
+DRIVERS_LIBRARIES = ("libcuda.so.1", "libnvidia-ml.so.1")
+
+# What else a loader or an import may complain of -> what it means, what to do.
+_COMPLAINTS: tuple[tuple[str, str, str], ...] = (
+    (
+        r"cannot allocate memory in static TLS block",
+        "too many libraries with thread-local storage are loaded before it; loading it first helps",
+        "export LD_PRELOAD={library}",
+    ),
+    (
+        r"version [`'](GLIBC|GLIBCXX|CXXABI)_[\d.]+' not found",
+        "built for a newer system than this one: take an older version of the package, or a newer system",
+        "",
+    ),
+    (
+        r"(numpy\.core\.multiarray failed to import|compiled using NumPy 1\.x|_ARRAY_API not found)",
+        "built for NumPy 1, NumPy 2 is installed",
+        "pip install 'numpy<2'",
+    ),
+    (
+        r"killed by SIGILL",
+        "it uses instructions that this processor lacks: take a package built for it",
+        "",
+    ),
+    (
+        r"no kernel image is available|cudaErrorNoKernelImageForDevice",
+        "it was built without code for this GPU",
+        "",
+    ),
+)
+
+
+def explain(message: str, host: Host) -> tuple[str, str]:
+    """Reason and remedy for a failed import or a failed load; the remedy is empty where none is known.
+
+    Args:
+        message: the loader's or the package's own words, a log included.
+        host: the machine.
+    """
+    missing = libraries_in(message)
+    if missing:
+        return missing_reason(missing, host), install_remedy(missing, host)
+    for pattern, reason, remedy in _COMPLAINTS:
+        if re.search(pattern, message):
+            library = re.search(r"(/[^\s:]+\.so[\w.]*)", message)
+            return reason, remedy.format(library=library.group(1) if library else "LIBRARY")
+    return first_line(message), ""
+
+
+def missing_reason(libraries: list[str], host: Host) -> str:
+    """In words: which libraries are missing, with the package of each."""
+    packages = _packages(libraries, host)
+    return "missing " + ", ".join(f"{library}{_source(library, packages.get(library), host)}" for library in libraries)
+
+
+def _packages(libraries: list[str], host: Host) -> dict[str, Package]:
+    """The package of each library that has one, all of them for one version of CUDA."""
+    packages = {library: PACKAGES[library] for library in libraries if library in PACKAGES}
+    names = [package.apt for library, package in packages.items() if library not in FOR_CUDA_12]
+    driver = host.native("driver").result.get("cuda", 0)
+    if CUDA_12 in names or (CUDA_13 not in names and 0 < driver < 13_000):
+        packages |= {library: FOR_CUDA_12[library] for library in packages if library in FOR_CUDA_12}
+    return packages
+
+
+def _source(library: str, package: Package | None, host: Host) -> str:
+    if library in DRIVERS_LIBRARIES:
+        return " (NVIDIA's driver)"
+    if package is None:
+        return ""
+    if host.is_jetson:
+        return f" (apt: {package.jetson})"
+    sources = [f"{kind}: {name}" for kind, name in (("pip", package.pip), ("apt", package.apt)) if name]
+    return f" ({', '.join(sources)})"
+
+
+def install_remedy(libraries: list[str], host: Host) -> str:
+    """The command that installs missing libraries: apt's on a Jetson, else pip's, which needs no root."""
+    if any(library in DRIVERS_LIBRARIES for library in libraries):
+        return driver_remedy(host)
+    packages = _packages(libraries, host).values()
+    if host.is_jetson:
+        return _command("sudo apt install", [package.jetson for package in packages])
+    commands = (
+        _command("pip install", [package.pip for package in packages]),
+        _command("sudo apt install", [package.apt for package in packages if not package.pip]),
+    )
+    return " && ".join(command for command in commands if command)
+
+
+def _command(install: str, packages: list[str]) -> str:
+    names = list(dict.fromkeys(name for name in packages if name))
+    return f"{install} {' '.join(names)}" if names else ""
+
+
+def driver_remedy(host: Host) -> str:
+    """What brings NVIDIA's driver: into a container, onto a Jetson, onto a server."""
+    if host.in_container:
+        return "docker run --runtime nvidia IMAGE" if host.is_jetson else "docker run --gpus all IMAGE"
+    if host.is_jetson:
+        return "sudo apt install --reinstall nvidia-l4t-cuda && sudo reboot"
+    release = host.read("/etc/os-release") or ""
+    return "sudo ubuntu-drivers install --gpgpu && sudo reboot" if "ubuntu" in release.lower() else ""

@@ -1,0 +1,100 @@
+"""A diagnosis on standard output: the verdict first, then the findings by area."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import groupby
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from purify_edge.doctor.findings import Diagnosis, EngineVerdict, Finding, Status
+
+STYLES = {Status.OK: "green", Status.WARNING: "yellow", Status.PROBLEM: "red", Status.ABSENT: "dim"}
+TITLES = {
+    "python": "Python",
+    "system": "System",
+    "jetson": "Jetson",
+    "gpu": "NVIDIA GPU",
+    "cuda": "CUDA",
+    "onnxruntime": "ONNX Runtime",
+    "tensorrt": "TensorRT",
+    "tensorrt_rtx": "TensorRT for RTX",
+    "openvino": "OpenVINO",
+    "torch": "PyTorch",
+}
+INDENT, NAME = 10, 18  # columns
+INSTALL = re.compile(r": (pip install '[^']+')")  # as the engines' errors have it
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """Show on standard error, where that is a terminal, what is being looked at."""
+    with Console(stderr=True).status("looking at the machine") as status:
+        yield lambda area: status.update(f"looking at {TITLES.get(area, area)}")
+
+
+def print_diagnosis(diagnosis: Diagnosis, console: Console | None = None) -> None:
+    """Print it. Commands stand on lines of their own and are never wrapped, so that they can be copied."""
+    console = console or Console()
+    width = max((len(_engine_name(engine)) for engine in diagnosis.engines), default=0)
+    for engine in sorted(diagnosis.engines, key=lambda engine: not engine.works):
+        _print_engine(engine, console, width)
+    if not diagnosis.works:
+        console.print(Text("No engine works here.", style="bold red"))
+    for area, findings in groupby(diagnosis.findings, key=lambda finding: finding.area):
+        console.print()
+        console.print(Text(TITLES.get(area, area), style="bold"))
+        for finding in findings:
+            _print_finding(finding, console)
+    console.print()
+    console.print(_summary(diagnosis))
+
+
+def _engine_name(engine: EngineVerdict) -> str:
+    return f"engine {engine.name}"
+
+
+def _print_engine(engine: EngineVerdict, console: Console, width: int) -> None:
+    name = _engine_name(engine)
+    if engine.works:
+        console.print(_row(Text("works", style="bold green"), name, f"{engine.version} on {engine.device}", width))
+        return
+    console.print(_row(Text("does not", style="bold red"), name, INSTALL.sub("", engine.reason), width))
+    for command in INSTALL.findall(engine.reason):
+        _print_command(command, console)
+
+
+def _print_finding(finding: Finding, console: Console) -> None:
+    value = f"{finding.value}: {finding.reason}" if finding.reason else finding.value
+    console.print(_row(Text(finding.status.value, style=STYLES[finding.status]), finding.name, value))
+    if finding.remedy:
+        _print_command(finding.remedy, console)
+
+
+def _print_command(command: str, console: Console) -> None:
+    console.print(Text(" " * INDENT + command, style="cyan"), soft_wrap=True)
+
+
+def _row(status: Text, name: str, value: str, width: int = 0) -> Table:
+    table = Table.grid(padding=(0, 1, 0, 0))
+    table.add_column(width=INDENT - 1, no_wrap=True)
+    table.add_column(width=max(NAME, width))
+    table.add_column(overflow="fold")
+    table.add_row(status, Text(name), Text(value))
+    return table
+
+
+def _summary(diagnosis: Diagnosis) -> Text:
+    counts = {status: sum(finding.status is status for finding in diagnosis.findings) for status in Status}
+    problems, warnings = counts[Status.PROBLEM], counts[Status.WARNING]
+    commands = any(finding.remedy for finding in diagnosis.findings) or any(
+        INSTALL.search(engine.reason) for engine in diagnosis.engines if not engine.works
+    )
+    more = "; commands to go on with are indented" if commands else ""
+    return Text(f"{_count(problems, 'problem')}, {_count(warnings, 'warning')}{more}")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

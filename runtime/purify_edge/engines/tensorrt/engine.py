@@ -1,0 +1,181 @@
+"""An opened engine: one graph in TensorRT or TensorRT for RTX, on this machine's GPU."""
+
+from types import TracebackType
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purify_edge.engines import Chain, Engine, HostChain, HostOptions, TensorSpec
+from purify_edge.engines.tensorrt.build import build_engine
+from purify_edge.engines.tensorrt.cudart import Cuda, open_cuda
+from purify_edge.engines.tensorrt.execution import CLOSED, Executor, Stage
+from purify_edge.engines.tensorrt.library import Builder, Library, is_installed, load_library
+from purify_edge.engines.tensorrt.log import Log, logger_for
+from purify_edge.engines.tensorrt.options import BuildOptions
+from purify_edge.engines.tensorrt.store import EngineFiles
+from purify_edge.errors import BuildError, DeviceError, MissingError
+
+if TYPE_CHECKING:
+    import tensorrt
+
+Array = NDArray[np.float32]
+
+
+def require_builder(builder: Builder) -> tuple[Library, Cuda]:
+    """A builder's library, and the GPU to run its engines on.
+
+    Raises:
+        MissingError: one of the two is not here, or the library has nothing for this GPU.
+    """
+    try:
+        cuda = open_cuda()
+    except MissingError:
+        if not is_installed(builder):
+            load_library(builder)  # which tells how to get it
+        raise  # without a GPU it is not loaded: that would take 100 MiB
+    library = load_library(builder)
+    known, here = library.compute_capabilities(), cuda.device
+    if known and here.compute_capability not in known:
+        raise MissingError(
+            f"{library.title} runs on compute capability {', '.join(known)}; the {here.name} has "
+            f"{here.compute_capability}: use --engine tensorrt or onnxruntime"
+        )
+    return library, cuda
+
+
+class TrtEngine:
+    """An engine from the bundle where one fits, else built from the graph. A context manager; see `Engine`.
+
+    Args:
+        graph: an ONNX model, verified.
+        source: what messages call it.
+        files: the bundle's engine files; None to build in memory, as float32.
+        host: of no use to a GPU.
+
+    Raises:
+        MissingError: the library or a GPU is not here or does not start, or the engine must be built and may not be.
+        BuildError: the graph cannot be built, or what was built cannot be loaded.
+        BundleError: the graph has more than one input or output.
+    """
+
+    name: str
+    builder: ClassVar[Builder]
+
+    def __init__(
+        self, graph: bytes, *, source: str, files: EngineFiles | None = None, host: HostOptions | None = None
+    ) -> None:
+        self._library, self._cuda = require_builder(self.builder)
+        self._log = Log()
+        self._logger = logger_for(self._library.trt, self._log)  # the runtime does not keep it alive
+        self._runtime = self._new_runtime()
+        stage = Stage.of(self._library, self._load(graph, source, files), source)
+        self._stages = [stage]
+        self._executor = Executor(self._library, self._cuda, self._stages)
+        self.version = self._library.version
+        self.device = f"cuda:0 ({self._cuda.device.name})"
+        self.input_spec = TensorSpec(stage.input_name, "float32", (None, *stage.input_shape))
+        self.output_spec = TensorSpec(stage.output_name, "float32", (None, *stage.output_shape))
+        try:  # what cannot run shows now, while `auto` can still take another engine
+            self.run(np.zeros((1, *stage.input_shape), np.float32))
+        except BaseException:
+            self.close()
+            raise
+
+    def _new_runtime(self) -> "tensorrt.Runtime":
+        try:
+            runtime: tensorrt.Runtime = self._library.trt.Runtime(self._logger)
+        except Exception as error:  # pybind raises TypeError where CUDA cannot be initialised
+            raise MissingError(
+                f"{self._library.title} does not start here: {'; '.join(self._log.errors) or error}; "
+                "purify-doctor tells whether driver, CUDA and TensorRT fit"
+            ) from error
+        return runtime
+
+    def _load(self, graph: bytes, source: str, files: EngineFiles | None) -> "tensorrt.ICudaEngine":
+        if files is None:
+            built = build_engine(
+                graph,
+                library=self._library,
+                options=BuildOptions(),
+                precision="fp32",
+                source=source,
+                device=self._cuda.device,
+            )
+            return self._built(built.content, source)
+        found = files.find(graph, self._library, self._cuda.device)
+        engine = self._deserialize(found.content, found.host_code) if found.content else None
+        if engine is not None:
+            return engine
+        reason = found.reason or f"{self._library.title} cannot load the engine: {self._log.reason()}"
+        built = files.build(graph, self._library, self._cuda.device, reason=reason, refused=found.entry)
+        return self._built(built.content, source)
+
+    def _built(self, content: bytes, source: str) -> "tensorrt.ICudaEngine":
+        engine = self._deserialize(content, host_code=True)
+        if engine is None:
+            raise BuildError(
+                f"{self._library.title} cannot load the engine that it built of {source}: {self._log.reason()}"
+            )
+        return engine
+
+    def _deserialize(self, content: bytes, host_code: bool) -> "tensorrt.ICudaEngine | None":
+        """The engine; None where TensorRT refuses it. Only what is trusted comes here: it is executable code."""
+        self._log.errors.clear()
+        if host_code and self._library.features.compatible:
+            self._runtime.engine_host_code_allowed = True
+        engine: tensorrt.ICudaEngine | None = self._runtime.deserialize_cuda_engine(content)
+        return engine
+
+    def run(self, x: Array) -> Array:
+        """See `Engine.run`.
+
+        Raises:
+            DeviceError: the GPU fails, or the engine is closed.
+        """
+        return self._executor.run(x)[0]
+
+    def then(self, other: Engine) -> Chain:
+        """See `Engine.then`: what goes from one engine to the other stays on the GPU.
+
+        Raises:
+            DeviceError: one of the two is closed.
+        """
+        if isinstance(other, TrtEngine) and other.builder == self.builder:
+            if not (self._stages and other._stages):
+                raise DeviceError(CLOSED)
+            return DeviceChain(Executor(self._library, self._cuda, [*self._stages, *other._stages]))
+        return HostChain(self, other)
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._executor.close()
+        self._stages.clear()  # the weights on the GPU go with the engine, and the engine with its last user
+
+    def __enter__(self) -> "TrtEngine":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class DeviceChain:
+    """Two engines in a row on the GPU: one upload, and a download for each output that is asked for."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    def run(self, x: Array) -> tuple[Array, Array]:
+        """See `Chain.run`."""
+        first, last = self._executor.run(x, outputs=(0, 1))
+        return first, last
+
+    def last(self, x: Array) -> Array:
+        """See `Chain.last`."""
+        return self._executor.run(x)[0]
+
+    def close(self) -> None:
+        """See `Chain.close`."""
+        self._executor.close()

@@ -1,0 +1,183 @@
+"""Videos, cameras and streams, by OpenCV; an extra, imported when there is one to read or write."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from purify_edge.bundle.manifest import InputContract
+from purify_edge.errors import InputError, MissingError
+from purify_edge.images.decoding import MAX_PIXELS, fitted
+from purify_edge.images.items import Item, broken
+
+STREAM_TIMEOUT_MS = 10_000
+DEFAULT_FPS = 25.0
+
+
+def require() -> Any:
+    """OpenCV, imported, silent.
+
+    Raises:
+        MissingError: it is not installed.
+    """
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what FFmpeg says of damaged videos we say ourselves
+    try:
+        import cv2
+    except ImportError as error:
+        raise MissingError(f"needs 'video': pip install 'purify-edge[video]' ({error})") from error
+    return cv2
+
+
+class Video:
+    """The frames of a video file. `fps` is known once its first frame is."""
+
+    live = False
+
+    def __init__(self, path: Path, *, pictures: bool = False) -> None:
+        self.path, self._pictures, self.fps = path, pictures, DEFAULT_FPS
+
+    def items(self) -> Iterator[Item]:
+        """The frames; a last item that is broken if the video ends before its time."""
+        cv2 = require()
+        capture = cv2.VideoCapture(str(self.path))
+        try:
+            if not capture.isOpened():
+                yield broken(str(self.path), _unreadable(self.path))
+                return
+            self.fps = _fps(cv2, capture)
+            number, expected = 0, _count(cv2, capture)
+            while True:
+                good, frame = capture.read()
+                if not good:
+                    break
+                time_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                yield _item(str(self.path), self.path.name, number, time_s, frame, pictures=self._pictures)
+                number += 1
+            if number < 0.9 * expected:  # what containers say is not exact
+                error = InputError(f"{self.path} is damaged: it ended after {number} of about {expected} frames")
+                yield broken(str(self.path), error)
+        finally:
+            capture.release()
+
+    def count(self) -> int | None:
+        """About how many; None if the file does not say."""
+        cv2 = require()
+        capture = cv2.VideoCapture(str(self.path))
+        try:
+            return _count(cv2, capture) or None
+        finally:
+            capture.release()
+
+
+def _unreadable(path: Path) -> InputError:
+    try:
+        with path.open("rb") as file:
+            reason = "it is no video that OpenCV knows, or damaged" if file.read(1) else "it is empty"
+    except OSError as error:
+        reason = str(error.strerror)
+    return InputError(f"{path} cannot be read as a video ({reason})")
+
+
+def _count(cv2: Any, capture: Any) -> int:
+    return max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+
+
+def _fps(cv2: Any, capture: Any) -> float:
+    rate = float(capture.get(cv2.CAP_PROP_FPS))
+    return rate if 0 < rate < 1000 else DEFAULT_FPS
+
+
+def _item(file: str, folder: str, number: int, time_s: float, frame: NDArray[np.uint8], *, pictures: bool) -> Item:
+    """A frame, BGR as OpenCV gives it."""
+    return Item(
+        file,
+        f"{folder}/{number:06d}",
+        partial(_read_frame, frame, f"{file}, frame {number}"),
+        frame=number,
+        time_s=round(time_s, 3),
+        picture=frame if pictures else None,
+    )
+
+
+def _read_frame(frame: NDArray[np.uint8], source: str, contract: InputContract) -> NDArray[np.uint8]:
+    if frame.shape[0] * frame.shape[1] > MAX_PIXELS:
+        raise InputError(f"{source} has more than {MAX_PIXELS:,} pixels; scale it down")
+    if contract.channels not in (1, 3):
+        raise InputError(f"videos have 3 channels, the bundle takes {contract.channels}; pass arrays instead")
+    return fitted(Image.fromarray(np.ascontiguousarray(frame[:, :, ::-1])), contract)
+
+
+class Camera:
+    """A camera by its number, or a stream by its URL. Frames that come while the last is still waiting are left out."""
+
+    live = True
+
+    def __init__(self, name: str, *, pictures: bool = False) -> None:
+        self.name, self._pictures = name, pictures
+        self.fps, self.dropped = DEFAULT_FPS, 0
+        self._newest: tuple[float, NDArray[np.uint8]] | None = None
+        self._changed = threading.Condition()
+        self._ended = False
+
+    def items(self) -> Iterator[Item]:
+        """The newest frame, each time one is asked for, until the stream ends.
+
+        Raises:
+            MissingError: there is no such camera, or nothing answers.
+        """
+        capture = self._open()
+        self.fps = _fps(require(), capture)
+        self._ended = False
+        reader = threading.Thread(target=self._read, args=(capture,), name="camera", daemon=True)
+        reader.start()
+        folder = f"camera-{self.name}" if self.name.isdigit() else "stream"
+        number = 0
+        try:
+            while (newest := self._next()) is not None:
+                yield _item(self.name, folder, number, *newest, pictures=self._pictures)
+                number += 1
+        finally:
+            self._ended = True
+            reader.join(STREAM_TIMEOUT_MS / 1000)
+
+    def count(self) -> None:
+        """Unknown."""
+
+    def _open(self) -> Any:
+        cv2 = require()
+        if self.name.isdigit():
+            capture = cv2.VideoCapture(int(self.name))
+        else:
+            limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, STREAM_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC]
+            capture = cv2.VideoCapture(self.name, cv2.CAP_FFMPEG, [*limits, STREAM_TIMEOUT_MS])
+        if not capture.isOpened():
+            capture.release()
+            what = f"camera {self.name}" if self.name.isdigit() else self.name
+            advice = "see /dev/video*" if self.name.isdigit() else "does it play elsewhere?"
+            raise MissingError(f"{what} cannot be opened; {advice}")
+        return capture
+
+    def _read(self, capture: Any) -> None:
+        while not self._ended:
+            good, frame = capture.read()
+            with self._changed:
+                self._ended = self._ended or not good
+                if good:
+                    self.dropped += self._newest is not None
+                    self._newest = time.time(), frame
+                self._changed.notify()
+        capture.release()
+
+    def _next(self) -> tuple[float, NDArray[np.uint8]] | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._newest is not None or self._ended)
+            newest, self._newest = self._newest, None
+        return newest

@@ -1,0 +1,1 @@
+"""The pipeline: purifier, then classifier, as run on a device."""

@@ -1,0 +1,104 @@
+"""The suspicion score: how far purification moves the classifier's answer, and what that says of an attack.
+
+Purification takes adversarial noise away, so it turns the answer of an attacked image and hardly that of a clean one.
+An attacker who knows the score can keep it low: it is a smoke detector, not a lock.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purify_edge.bundle.manifest import SuspicionEntry
+from purify_edge.bundle.report import SuspicionReport, SuspicionSplit
+
+Array = NDArray[np.float32]
+Scores = NDArray[np.floating[Any]]
+FALSE_POSITIVE_RATE = 0.01
+CLEAN = "clean"
+BINS = 30
+
+
+def suspicion_of(unpurified: Scores, purified: Scores) -> Array:
+    """The score of N images, float32 `[N]`: the standard deviation over the classes of the logits' change.
+
+    With z(x) the classifier's K logits and P the purifier, `std_k(z_k(x) - z_k(P(x)))`. A number added to all logits,
+    which no probability shows, leaves it as it is. It is in the logits' own unit, so it has a threshold a bundle.
+
+    >>> suspicion_of(np.array([[1.0, 5.0]]), np.array([[3.0, 1.0]])).tolist()
+    [3.0]
+
+    Args:
+        unpurified: logits `[N, K]` of the images as they came.
+        purified: logits `[N, K]` of the purified images.
+    """
+    result: Array = (unpurified - purified).std(axis=1)
+    return result
+
+
+def is_suspicious(scores: Array, threshold: float) -> NDArray[np.bool_]:
+    """Which scores `[N]` lie above the threshold; a score that is not a number counts as such."""
+    return ~(scores <= threshold)
+
+
+def calibrate(scores: Array, *, rate: float = FALSE_POSITIVE_RATE, source: str) -> SuspicionEntry | None:
+    """The threshold that a new clean image exceeds with a chance of `rate` at most; None where there are too few.
+
+    Of n scores it is the one in place `ceil((n + 1) (1 - rate))`, the smallest first: so the bound holds for every
+    distribution and every n, over the draw of images of the same kind as these (split conformal prediction, Lei et al.
+    2018, doi:10.1080/01621459.2017.1307116). It takes 99 images for a rate of 1%.
+
+    Args:
+        scores: `[N]`, of clean images that nothing else was fitted to.
+        rate: of false positives.
+        source: where the images came from.
+    """
+    place = math.ceil((len(scores) + 1) * (1 - rate) - 1e-9)
+    if place > len(scores) or not np.isfinite(scores).all():
+        return None
+    return SuspicionEntry(
+        threshold=float(np.sort(scores)[place - 1]), false_positive_rate=rate, n=len(scores), images=source
+    )
+
+
+def auroc(clean: Scores, other: Scores) -> float:
+    """The area under the ROC curve: the chance that one of `other` scores higher than one of `clean`; a tie is half.
+
+    >>> auroc(np.array([1, 2, 3, 4]), np.array([4, 5]))
+    0.9375
+    """
+    order = np.sort(clean)
+    below = np.searchsorted(order, other, "left") + np.searchsorted(order, other, "right")
+    return float(below.mean() / (2 * len(order)))
+
+
+def report_of(entry: SuspicionEntry, scores: Mapping[str, Array]) -> SuspicionReport:
+    """The scores `[N]` of each split as fractions above the threshold, AUROC, and histograms over common edges.
+
+    Edges grow by equal factors, and scores below the first count in the first bin; the threshold lies between them. A
+    score that is not a number counts as the highest.
+    """
+    everything = np.concatenate(list(scores.values())).astype(np.float64)
+    top = float(np.max(everything, where=np.isfinite(everything), initial=max(entry.threshold, 1e-6)))
+    finite = {name: np.nan_to_num(found.astype(np.float64), nan=top, posinf=top) for name, found in scores.items()}
+    lowest = min(float(found.min()) for found in finite.values())
+    first = min(max(lowest, 1e-3 * top), 0.5 * top, entry.threshold if entry.threshold > 0 else top)
+    edges = np.geomspace(first, 1.001 * top, BINS + 1)
+    return SuspicionReport(
+        threshold=entry.threshold,
+        false_positive_rate=entry.false_positive_rate,
+        n_calibration=entry.n,
+        edges=tuple(edges.tolist()),
+        splits=tuple(
+            SuspicionSplit(
+                split=name,
+                n=len(found),
+                flagged=float(is_suspicious(scores[name], entry.threshold).mean()),
+                auroc=auroc(finite[CLEAN], found) if CLEAN in finite and name != CLEAN else None,
+                counts=tuple(np.histogram(found.clip(edges[0], edges[-1]), edges)[0].tolist()),
+            )
+            for name, found in finite.items()
+        ),
+    )

@@ -1,0 +1,1 @@
+"""purify-run: purify and classify images, videos and cameras."""

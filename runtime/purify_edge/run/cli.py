@@ -1,0 +1,78 @@
+"""purify-run: purify and classify images, videos and cameras."""
+
+from pathlib import Path
+
+import click
+
+from purify_edge.engines.options import engine_options, policy_from
+from purify_edge.shell.command import Command
+
+
+@click.command(cls=Command)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("--engine", default="auto", show_default=True, help="auto, or one by name: see purify-doctor.")
+@engine_options
+@click.option("--precision", default="fp32", show_default=True, help="Of the models; fp32 is the fastest on a CPU.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="File of results, .jsonl or .csv. The same command goes on with what is not in it.",
+)
+@click.option("--save", type=click.Path(path_type=Path), help="Folder for the purified images, as PNG.")
+@click.option(
+    "--save-grid", type=click.Path(path_type=Path), help="PNG with each image, its purified form and the difference."
+)
+@click.option("--annotate", type=click.Path(path_type=Path), help="Video with the class of each frame written on it.")
+@click.option("--force", is_flag=True, help="Overwrite outputs that exist, and begin anew.")
+@click.option("--alert", is_flag=True, help="Tell of each suspicious image; the exit code is then 1.")
+@click.option("--metrics", metavar="PORT|FILE", help="Prometheus metrics, at [HOST:]PORT, or in a file.")
+@click.option("--allow-failed", is_flag=True, help="Take even a bundle that is marked as failed at its export.")
+@click.option("--json", "lines", flag_value="json", help="Print a JSON object an image instead of the table.")
+@click.option("--csv", "lines", flag_value="csv", help="Print comma-separated values instead of the table.")
+@click.version_option(package_name="purify-edge")
+def main(
+    bundle: Path,
+    inputs: tuple[str, ...],
+    engine: str,
+    no_build: bool,
+    trust_engines: bool,
+    verify: Path | None,
+    precision: str,
+    out: Path | None,
+    save: Path | None,
+    save_grid: Path | None,
+    annotate: Path | None,
+    force: bool,
+    alert: bool,
+    metrics: str | None,
+    allow_failed: bool,
+    lines: str | None,
+) -> None:
+    """Purify and classify each INPUT with BUNDLE.
+
+    An INPUT is an image, a folder (with all below it), a zip, a video, a quoted glob, the number of a camera, the URL
+    of a stream, or - for such names on standard input, one a line.
+
+    An image that cannot be read is reported and left out; the exit code is then 1, or 2 where none could be read.
+    """
+    from purify_edge.run.job import Job
+    from purify_edge.run.output import run
+
+    job = Job(
+        bundle=bundle,
+        inputs=inputs,
+        engine=engine,
+        precision=precision,
+        verify=verify,
+        policy=policy_from(no_build=no_build, trust_engines=trust_engines),
+        out=out,
+        save=save,
+        save_grid=save_grid,
+        annotate=annotate,
+        force=force,
+        alert=alert,
+        metrics=metrics,
+        allow_failed=allow_failed,
+    )
+    raise click.exceptions.Exit(run(job, lines=lines))

@@ -1,0 +1,62 @@
+"""What purify-run is asked to do."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from purify_edge.bundle.reader import MANIFEST, Bundle
+from purify_edge.engines.tensorrt.store import EnginePolicy
+from purify_edge.errors import InputError
+from purify_edge.images.grid import is_grid
+from purify_edge.run.results import format_of, holds_results, tells_of
+from purify_edge.run.saving import is_unfinished
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to run and where to put it."""
+
+    bundle: Path
+    inputs: tuple[str, ...]
+    engine: str
+    precision: str
+    verify: Path | None
+    policy: EnginePolicy
+    allow_failed: bool = False
+    save: Path | None = None
+    save_grid: Path | None = None
+    annotate: Path | None = None
+    out: Path | None = None
+    force: bool = False
+    alert: bool = False
+    metrics: str | None = None
+
+    def check_outputs(self) -> None:
+        """See that nothing is overwritten which was not asked for.
+
+        Raises:
+            InputError: `out` has a name that is no results file's; or an output exists, `force` is off, and it is not
+                that of a run which can be gone on with.
+        """
+        if self.out:
+            format_of(self.out)
+        for path in () if self.force else (self.save, self.save_grid, self.annotate):
+            taken = path and (path.is_file() or (path.is_dir() and any(path.iterdir())))
+            if path and taken and not self._can_go_on(path):
+                raise InputError(f"{path} exists; --force writes into it, or name another")
+
+    def _can_go_on(self, path: Path) -> bool:
+        """Whether a run into this folder was killed, or the file of results tells of images in it; or of a picture:
+        whether there are results to go on with, and it is a grid, which is drawn again.
+        """
+        if not (self.out and self.out.exists()):
+            return False
+        if path == self.save:
+            return is_unfinished(path) or tells_of(self.out, path)
+        return path == self.save_grid and is_grid(path) and holds_results(self.out)
+
+    def model(self) -> str:
+        """What results call the models."""
+        name = Bundle.open(self.bundle, allow_failed=self.allow_failed).manifest.name
+        digest = hashlib.sha256((self.bundle / MANIFEST).read_bytes()).hexdigest()
+        return f"{name}/{self.precision}@{digest[:12]}"

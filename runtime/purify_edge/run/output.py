@@ -1,0 +1,113 @@
+"""What purify-run prints: lines as images are done, or a table and a summary at the end."""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from purify_edge.run.job import Job
+from purify_edge.run.results import Csv, Format, JsonLines, Result
+from purify_edge.run.runner import Run
+from purify_edge.shell.progress import Tracker, images, tracker
+
+TABLE_ROWS = 100
+LINES: dict[str, type[JsonLines] | type[Csv]] = {"json": JsonLines, "csv": Csv}
+"""Option -> how results are printed; without either a table is."""
+
+
+@dataclass
+class Tally:
+    """What came of the images."""
+
+    good: int = 0
+    errors: int = 0
+    changed: int = 0
+    suspicious: int = 0
+    first: list[Result] = field(default_factory=list)
+
+    def add(self, results: Sequence[Result]) -> None:
+        """Count; keep the first good ones for the table."""
+        for result in results:
+            self.errors += result.error is not None
+            if result.error is None:
+                self.good += 1
+                self.changed += result.class_name != result.unpurified_class
+                self.suspicious += bool(result.suspicious)
+                if len(self.first) < TABLE_ROWS:
+                    self.first.append(result)
+
+
+def run(job: Job, *, lines: str | None) -> int:
+    """Run the job and print its results; the command's exit code.
+
+    Args:
+        job: what to do.
+        lines: a key of LINES; None for the table.
+    """
+    tally, begin_s = Tally(), time.monotonic()
+    with Run(job) as work, tracker() as progress:
+        form = LINES[lines]() if lines else None
+        if form:
+            _print_lines(form.header)
+        progress.expect(work.count)
+        skipped = 0
+        for results in work.results():
+            tally.add(results)
+            _print(results, form, progress, alert=job.alert)
+            progress.advance(len(results) + work.skipped - skipped)
+            skipped = work.skipped
+    if form is None and tally.good:
+        _print_table(tally)
+    _print_summary(tally, work.skipped, time.monotonic() - begin_s)
+    if tally.errors and not tally.good and not work.skipped:
+        return 2
+    return 1 if tally.errors or (job.alert and tally.suspicious) else 0
+
+
+def _print(results: Sequence[Result], form: Format | None, progress: Tracker, *, alert: bool) -> None:
+    if form:
+        _print_lines(b"".join(map(form.encode, results)))
+    for result in results:
+        if result.error is not None and not form:
+            progress.print(f"Error: {result.error}")
+        if alert and result.suspicious:
+            progress.print(f"ALERT: {result.name} is suspicious: {result.suspicion:.3g}", style="bold red")
+
+
+def _print_lines(lines: bytes) -> None:
+    sys.stdout.write(lines.decode("utf-8", "surrogateescape"))
+    sys.stdout.flush()
+
+
+def _print_table(tally: Tally) -> None:
+    table = Table("image", "purified", "", "as it came", "", header_style="bold")
+    suspicion = any(result.suspicion is not None for result in tally.first)
+    if suspicion:
+        table.add_column("suspicion")
+    for result in tally.first:
+        cells = [escape(result.name.rpartition("/")[2]), *_words(result.class_name, result.probability)]
+        cells += _words(result.unpurified_class, result.unpurified_probability)
+        if suspicion and result.suspicion is not None:
+            cells.append(f"{result.suspicion:.3g}{' (!)' if result.suspicious else ''}")
+        changed = result.class_name != result.unpurified_class
+        table.add_row(*cells, style="red" if result.suspicious else "yellow" if changed else "")
+    Console().print(table)
+    if tally.good > len(tally.first):
+        click.echo(f"and {tally.good - len(tally.first):,} more; --json, --csv or --out tells of all")
+
+
+def _words(name: str | None, probability: float | None) -> tuple[str, str]:
+    return escape(name or ""), f"{100 * (probability or 0):.1f}%"
+
+
+def _print_summary(tally: Tally, skipped: int, seconds: float) -> None:
+    parts = [f"{images(tally.good)} in {seconds:.1f} s", f"purification changed the class of {tally.changed:,}"]
+    parts += [f"{tally.suspicious:,} suspicious"] if tally.suspicious else []
+    parts += [f"{tally.errors:,} could not be read"] if tally.errors else []
+    parts += [f"{skipped:,} {'was' if skipped == 1 else 'were'} done before"] if skipped else []
+    click.echo(f"  {'; '.join(parts)}", err=True)

@@ -1,0 +1,273 @@
+"""Results of single images, and the file that holds them: what is in it is done, so that a run can be gone on with."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from purify_edge.errors import InputError
+from purify_edge.files import try_lock
+from purify_edge.images.items import Key
+
+PNG_END = b"IEND\xaeB`\x82"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One image: the pipeline's word for it, and the classifier's alone; or why it could not be read.
+
+    Attributes:
+        file: as it was named, or found below what was named.
+        frame: of a video, from 0.
+        time_s: of a frame, see `purify_edge.images.items.Item`.
+        label, class_name, probability: what the pipeline says.
+        unpurified_class, unpurified_probability: what the classifier says of the image as it came.
+        suspicion, suspicious: see `Prediction`; None where the bundle has no threshold.
+        saved: the purified image's file.
+        error: why there is nothing else.
+        model: name and precision of the models, and the first digits of the manifest's SHA-256.
+    """
+
+    file: str
+    frame: int | None = None
+    time_s: float | None = None
+    label: int | None = None
+    class_name: str | None = None
+    probability: float | None = None
+    unpurified_class: str | None = None
+    unpurified_probability: float | None = None
+    suspicion: float | None = None
+    suspicious: bool | None = None
+    saved: str | None = None
+    error: str | None = None
+    model: str
+
+    @property
+    def key(self) -> Key:
+        """That of its `purify_edge.images.items.Item`."""
+        return self.file, self.frame, self.time_s
+
+    @property
+    def name(self) -> str:
+        """For users."""
+        return self.file if self.frame is None else f"{self.file}, frame {self.frame}"
+
+
+NAMES = {field.name: {"class_name": "class"}.get(field.name, field.name) for field in fields(Result)}
+_FIELDS = {shown: name for name, shown in NAMES.items()}
+_NUMBERS = {"frame": int, "time_s": float, "label": int} | dict.fromkeys(
+    ("probability", "unpurified_probability", "suspicion"), float
+)
+
+
+class JsonLines:
+    """A JSON object a line, without what there is not."""
+
+    header = b""
+    begins = b'{"file": '
+
+    def encode(self, result: Result) -> bytes:
+        """A line."""
+        record = {NAMES[name]: value for name, value in asdict(result).items() if value is not None}
+        return json.dumps(record).encode() + b"\n"
+
+    def decode(self, file: BinaryIO) -> Iterator[Result | None]:
+        """The results in a file; None for each line that is none."""
+        for line in file:
+            yield self._result(line)
+
+    def _result(self, line: bytes) -> Result | None:
+        try:
+            record: Any = json.loads(line) if line.endswith(b"\n") else None
+            return msgspec.convert({_FIELDS[shown]: value for shown, value in record.items()}, Result)
+        except (ValueError, KeyError, AttributeError, RecursionError):  # ValidationError is a ValueError
+            return None
+
+
+class Csv:
+    """Comma-separated values after a line of names; empty where there is nothing."""
+
+    header = (",".join(NAMES.values()) + "\r\n").encode()
+    begins = header
+
+    def encode(self, result: Result) -> bytes:
+        """A row."""
+        text = io.StringIO(newline="")
+        csv.writer(text).writerow(asdict(result).values())
+        return text.getvalue().encode("utf-8", "surrogateescape")  # names of files need not be UTF-8
+
+    def decode(self, file: BinaryIO) -> Iterator[Result | None]:
+        """The results in a file; None for each row that is none."""
+        file.readline()
+        torn: list[bytes] = []
+        reader = csv.reader(self._whole_lines(file, torn), strict=True)
+        while True:
+            try:
+                row = next(reader)
+            except StopIteration:
+                break
+            except csv.Error:  # a row that ends within quotes, say
+                yield None
+                continue
+            yield self._result(row)
+        yield from (None for _ in torn)
+
+    def _whole_lines(self, file: BinaryIO, torn: list[bytes]) -> Iterator[str]:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield line.decode("utf-8", "surrogateescape")
+            else:
+                torn.append(line)
+
+    def _result(self, row: Sequence[str]) -> Result | None:
+        try:
+            values: dict[str, Any] = dict(zip(_FIELDS.values(), (cell or None for cell in row), strict=True))
+            for name, number in _NUMBERS.items():
+                values[name] = None if values[name] is None else number(values[name])
+            values["suspicious"] = {"True": True, "False": False}.get(values["suspicious"])
+            return Result(**values)
+        except ValueError:
+            return None
+
+
+Format = JsonLines | Csv
+FORMATS: dict[str, type[JsonLines] | type[Csv]] = {".jsonl": JsonLines, ".csv": Csv}
+"""Suffix of a results file -> how it is written."""
+
+
+def format_of(path: Path) -> Format:
+    """How a results file of this name is written.
+
+    Raises:
+        InputError: its suffix is no format.
+    """
+    if path.suffix not in FORMATS:
+        raise InputError(f"{path}: expected a name that ends with {' or '.join(FORMATS)}")
+    return FORMATS[path.suffix]()
+
+
+class ResultsFile:
+    """A file of results that only grows; an image is done when its result is in it, and its purified image is whole.
+
+    A line is written after the image that it tells of. So a run that was killed, even by a power cut, is gone on with
+    by the same command: a last line that is not whole, and results whose purified image is not, are dropped, and their
+    images done again, as are those that could not be read. One process at a time writes to the file.
+
+    Attributes:
+        done: the images that are done.
+        saved: the files that hold purified images.
+        resumed: whether the file was there before.
+
+    Raises:
+        InputError: the file is another's: not of this kind, of other models, or in use.
+    """
+
+    def __init__(self, path: Path, *, model: str, save: Path | None = None, fresh: bool = False) -> None:
+        self.path, self._model, self._save = path, model, save
+        self._format = format_of(path)
+        self.done: set[Key] = set()
+        self.saved: list[str] = []
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.resumed = path.exists() and not fresh
+        self._file = path.open("a+b")
+        self._replaced: BinaryIO | None = None
+        try:
+            if not try_lock(self._file):
+                raise InputError(f"{path} is being written by another purify-run; wait for its end, or name another")
+            if fresh:
+                self._file.truncate(0)
+            self._take_up()
+        except BaseException:
+            self.close()
+            raise
+
+    def _take_up(self) -> None:
+        """Read what is there, and drop what is not whole."""
+        self._file.seek(0)
+        begin = self._file.read(len(self._format.begins))
+        if not (begin.startswith(self._format.begins) or self._format.begins.startswith(begin)):
+            raise InputError(f"{self.path} exists and holds no results of purify-run; name another, or use --force")
+        if len(begin) < len(self._format.begins):
+            self._file.truncate(0)
+            self._file.write(self._format.header)
+            self._file.flush()
+            return
+        dropped = {number for number, result in self._numbered() if result is None or not self._keep(result)}
+        if dropped:
+            self._replace(result for number, result in self._numbered() if number not in dropped)
+
+    def _numbered(self) -> Iterator[tuple[int, Result | None]]:
+        self._file.seek(0)
+        return enumerate(self._format.decode(self._file))
+
+    def _keep(self, result: Result) -> bool:
+        if result.model != self._model:
+            raise InputError(
+                f"{self.path} was written with {result.model}, this is {self._model}; name another, or use --force"
+            )
+        if result.error is not None or result.key in self.done:
+            return False
+        if self._save and not (result.saved and _is_whole(Path(result.saved), self._save)):
+            return False
+        self.done.add(result.key)
+        if result.saved:
+            self.saved.append(result.saved)
+        return True
+
+    def _replace(self, results: Iterable[Result | None]) -> None:
+        """Put other content in the file's place; the old one stays locked, for whoever has it open already."""
+        temporary = self.path.with_name(f".{self.path.name}.part")
+        with temporary.open("wb") as file:
+            file.write(self._format.header)
+            file.writelines(self._format.encode(result) for result in results if result)
+            file.flush()
+            os.fsync(file.fileno())
+        replacement = temporary.open("a+b")
+        try_lock(replacement)
+        temporary.replace(self.path)
+        self._file, self._replaced = replacement, self._file
+
+    def append(self, results: Sequence[Result]) -> None:
+        """Add results, whose purified images are on their way to the disk."""
+        self._file.write(b"".join(map(self._format.encode, results)))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close, with everything on the disk."""
+        if not self._file.closed:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        for file in (self._file, self._replaced):
+            if file is not None:
+                file.close()
+
+
+def tells_of(path: Path, folder: Path) -> bool:
+    """Whether a file holds results of purify-run with purified images in the folder."""
+    with path.open("rb") as file:
+        found = format_of(path).decode(file)
+        return any(result and result.saved and Path(result.saved).is_relative_to(folder) for result in found)
+
+
+def holds_results(path: Path) -> bool:
+    """Whether a file is there and holds results of purify-run."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return any(format_of(path).decode(file))
+
+
+def _is_whole(png: Path, folder: Path) -> bool:
+    """Whether a PNG lies in the folder, with its end."""
+    try:
+        with png.open("rb") as file:
+            file.seek(-len(PNG_END), os.SEEK_END)
+            return file.read() == PNG_END and png.is_relative_to(folder)
+    except OSError:
+        return False

@@ -1,0 +1,255 @@
+"""What purify-run does: read ahead, purify, classify, and save behind; print, and keep count."""
+
+import os
+import time
+import warnings
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purify_edge.errors import InputError
+from purify_edge.files import atomic
+from purify_edge.images.ahead import ahead
+from purify_edge.images.grid import GRID_IMAGES, Tile, save_grid
+from purify_edge.images.items import Item, broken
+from purify_edge.images.sources import Source, open_source
+from purify_edge.images.video import DEFAULT_FPS
+from purify_edge.pipeline.pipeline import BATCH, Pipeline
+from purify_edge.pipeline.prediction import Prediction
+from purify_edge.run.job import Job
+from purify_edge.run.metrics import Metrics, open_metrics
+from purify_edge.run.results import Result, ResultsFile
+from purify_edge.run.saving import Annotator, SaveFolder
+
+CORES = os.cpu_count() or 1
+READERS = max(1, min(4, CORES // 2))  # beside the engine's own threads
+BATCHES = 3  # under way at once: what one leaves idle, at its end or being written, another uses
+PICTURES = 8  # frames a batch, where they are kept as they came
+DIGITS = 6
+
+
+@dataclass(slots=True)
+class _Image:
+    """One image on its way: read, uint8 `[H, W, C]`, or why not; then purified, float32 `[C, H, W]`, with a result."""
+
+    file: str
+    frame: int | None
+    time_s: float | None
+    picture: NDArray[np.uint8] | None
+    saved: Path | None = None
+    pixels: NDArray[np.uint8] | None = None
+    purified: NDArray[np.float32] | None = None
+    result: Result | None = None
+
+
+class Run:
+    """A job at work. A context manager.
+
+    Attributes:
+        skipped: images that were done before.
+        live: whether a source comes at a pace of its own.
+
+    Raises:
+        InputError: an output that exists or cannot be; see also `ResultsFile`, `Annotator`, `open_metrics`.
+        BundleError, MissingError: see `Pipeline.load`.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.skipped = job, 0
+        job.check_outputs()
+        self._sources = self._open_sources()
+        self.live = any(getattr(source, "live", False) for _, source in self._sources)
+        self._tiles: list[Tile] = []
+        self._batch_images = PICTURES if job.annotate else BATCH
+        with ExitStack() as stack:
+            self._pipeline = stack.enter_context(
+                Pipeline.load(
+                    job.bundle,
+                    engine=job.engine,
+                    precision=job.precision,
+                    verify=job.verify,
+                    policy=job.policy,
+                    allow_failed=job.allow_failed,
+                )
+            )
+            self._prepare(stack)
+            self._stack = stack.pop_all()
+
+    def _open_sources(self) -> "list[tuple[str, Source | InputError]]":
+        """The sources, each with the argument that names it; an argument that names nothing stays an error."""
+        sources: list[tuple[str, Source | InputError]] = []
+        for argument in self.job.inputs:
+            try:
+                opened = open_source(argument, pictures=self.job.annotate is not None)
+                sources += [(argument, source) for source in opened]
+            except InputError as error:
+                sources.append((argument, error))
+        if self.job.annotate and (len(sources) != 1 or not hasattr(sources[0][1], "fps")):
+            given = ", ".join(self.job.inputs)
+            raise InputError(f"--annotate: expected one video, camera or stream as the only input, got {given}")
+        return sources
+
+    def _prepare(self, stack: ExitStack) -> None:
+        job, model = self.job, self.job.model()
+        if job.alert and self._pipeline.suspicion is None:
+            raise InputError(f"--alert: {job.bundle} has no threshold for the suspicion score; export it again")
+        self._model = model
+        engine = f"{self._pipeline.engine} on {self._pipeline.device}"
+        self._metrics: Metrics = stack.enter_context(closing(open_metrics(job.metrics, model=model, engine=engine)))
+        self._out = job.out and stack.enter_context(
+            closing(ResultsFile(job.out, model=model, save=job.save, fresh=job.force))
+        )
+        if job.annotate and self._out and self._out.done:
+            raise InputError(f"--annotate: {job.out} holds results, and a video cannot be gone on with; use --force")
+        for path in (job.save_grid, job.annotate):
+            if path:
+                path.parent.mkdir(parents=True, exist_ok=True)
+        taken = self._out.saved if self._out else ()
+        self._folder = job.save and stack.enter_context(closing(SaveFolder(job.save, taken=taken)))
+        self._annotator = job.annotate and stack.enter_context(Annotator(job.annotate))
+
+    def count(self) -> int | None:
+        """How many images there are; None where that cannot be known."""
+        total = 0
+        for _, source in self._sources:
+            images = 1 if isinstance(source, InputError) else source.count()
+            if images is None:
+                return None
+            total += images
+        return total
+
+    def results(self) -> Iterator[list[Result]]:
+        """Go through the images, a batch at a time; one result each, in order."""
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters of them are errors of our own
+        reading = ahead(self._read, self._items(), batch=self._batch_images, threads=READERS, eager=self.live)
+        waiting: deque[Future[Sequence[_Image]]] = deque()
+        with ThreadPoolExecutor(BATCHES, "batch") as pool, closing(reading) as batches:
+            try:
+                for batch in batches:
+                    waiting.append(pool.submit(self._process, batch))
+                    while len(waiting) > (0 if self.live else BATCHES - 1):
+                        yield self._finish(waiting.popleft().result())
+                while waiting:
+                    yield self._finish(waiting.popleft().result())
+            finally:
+                pool.shutdown(cancel_futures=True)
+        if self.job.save_grid and self._tiles:
+            with atomic(self.job.save_grid) as temporary:
+                save_grid(self._tiles, temporary)
+
+    def _items(self) -> Iterator[tuple[Item, Path | None]]:
+        """What is to be done, with the file for its purified image."""
+        for argument, source in self._sources:
+            items = iter([broken(argument, source)]) if isinstance(source, InputError) else source.items()
+            for item in items:
+                if self._out and item.key in self._out.done:
+                    self.skipped += 1
+                else:
+                    yield item, self._folder.reserve(item.place) if self._folder and item.place else None
+
+    def _read(self, entry: tuple[Item, Path | None]) -> _Image:
+        item, saved = entry
+        image = _Image(item.file, item.frame, item.time_s, item.picture, saved)
+        begin = time.perf_counter()
+        try:
+            pixels = item.read(self._pipeline.input)
+        except InputError as error:
+            image.result = self._result(image, error=str(error))
+            return image
+        self._metrics.time("read", time.perf_counter() - begin)
+        image.pixels = pixels
+        return image
+
+    def _result(self, image: _Image, **answer: Any) -> Result:
+        return Result(file=image.file, frame=image.frame, time_s=image.time_s, model=self._model, **answer)
+
+    def _process(self, batch: Sequence[_Image]) -> Sequence[_Image]:
+        """Purify and classify a batch's images, but for broken ones, and write what comes of them."""
+        pixels = [image.pixels for image in batch if image.pixels is not None]
+        if not pixels:
+            return batch
+        begin = time.perf_counter()
+        images = np.stack(pixels)
+        prediction = self._pipeline.predict(images)
+        alone = self._pipeline.classify(images) if prediction.unpurified is None else prediction.unpurified
+        self._metrics.time("predict", time.perf_counter() - begin)
+        self._metrics.batch(len(pixels))
+        self._write(batch, prediction, alone)
+        return batch
+
+    def _write(self, batch: Sequence[_Image], prediction: Prediction, alone: NDArray[np.float32]) -> None:
+        """Save the purified images, and put the answers in words."""
+        begin = time.perf_counter()
+        good = [image for image in batch if image.pixels is not None]
+        for image, purified, answer in zip(good, prediction.purified, self._answers(prediction, alone), strict=True):
+            image.purified = purified
+            if self._folder and image.saved:
+                self._folder.save(image.saved, purified)
+                answer["saved"] = str(image.saved)
+            image.result = self._result(image, **answer)
+        self._metrics.time("write", time.perf_counter() - begin)
+
+    def _answers(self, prediction: Prediction, alone: NDArray[np.float32]) -> Iterator[dict[str, Any]]:
+        """The fields of a result for each image of a prediction."""
+        names = self._pipeline.class_names
+        columns: dict[str, Sequence[Any]] = {
+            "label": prediction.labels.tolist(),
+            "class_name": [names[label] for label in prediction.labels],
+            "probability": _rounded(prediction.probabilities.max(axis=1)),
+            "unpurified_class": [names[label] for label in alone.argmax(axis=1)],
+            "unpurified_probability": _rounded(alone.max(axis=1)),
+        }
+        if prediction.suspicion is not None and prediction.suspicious is not None:
+            columns["suspicion"] = _rounded(prediction.suspicion)
+            columns["suspicious"] = prediction.suspicious.tolist()
+        for row in zip(*columns.values(), strict=True):
+            yield dict(zip(columns, row, strict=True))
+
+    def _finish(self, images: Sequence[_Image]) -> list[Result]:
+        """What is done in order: a line in the file of results, a tile of the grid, a frame of the video."""
+        results = [image.result for image in images if image.result is not None]
+        if self._out:
+            self._out.append(results)
+        for image in images:
+            self._show(image)
+        self._metrics.count(results)
+        return results
+
+    def _show(self, image: _Image) -> None:
+        result = image.result
+        if result is None or image.pixels is None or image.purified is None:
+            return
+        if self.job.save_grid and len(self._tiles) < GRID_IMAGES:
+            words = (str(result.unpurified_class), str(result.class_name))
+            self._tiles.append(Tile(Path(result.name).name, image.pixels, image.purified, *words))
+        if self._annotator and image.picture is not None:
+            text = f"{result.class_name} {100 * (result.probability or 0):.1f}%"
+            ((_, source),) = self._sources
+            self._annotator.write(
+                image.picture,
+                f"{text}, suspicious" if result.suspicious else text,
+                time_s=image.time_s or 0.0,
+                fps=getattr(source, "fps", DEFAULT_FPS),
+                warn=bool(result.suspicious),
+            )
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+
+def _rounded(values: NDArray[np.float32]) -> list[float]:
+    rounded: list[float] = values.astype(np.float64).round(DIGITS).tolist()
+    return rounded

@@ -1,0 +1,1 @@
+"""The edge of the command line, which every command shares."""

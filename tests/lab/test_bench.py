@@ -1,0 +1,276 @@
+import json
+import time
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from lab.speed import contestants, rounds
+from lab.speed.bars import BEST_BY_HAND, bars_of
+from lab.speed.cli import main
+from lab.speed.contestants import (
+    BARE_LABELS,
+    BARE_PREDICT,
+    COMPILED,
+    EAGER,
+    HAND,
+    LABELS,
+    PREDICT,
+    SGEMM,
+    SGEMM_SIZE,
+    gather,
+)
+from lab.speed.rounds import measure
+from lab.speed.rows import Bar, Bench, Process, Row
+from lab.speed.run import bench
+from lab.speed.table import print_bench
+from purify_edge.bundle.golden import GoldenSplit, load_golden
+from purify_edge.bundle.reader import Bundle
+from purify_edge.engines import ON_CPU, is_here
+
+IMAGES = np.zeros((2, 4, 4, 1), np.uint8)
+
+
+@pytest.fixture
+def split(bundle_path: Path) -> GoldenSplit:
+    return load_golden(Bundle.open(bundle_path))["adversarial"]
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "SETTLE_S", 0.0)
+    monkeypatch.setattr(rounds, "ROUND_S", 0.0)
+    monkeypatch.setattr(rounds, "AWAKE_S", 0.0)
+
+
+def test_contestants_take_turns_and_ratios_are_of_the_same_round() -> None:
+    turns: list[str] = []
+    slower = iter([0.02] * (2 * rounds.WARMUP) + [0.02, 0.02, 0.06, 0.06, 0.02, 0.02])
+
+    def call(name: str, seconds: Callable[[], float]) -> Callable[[Any], None]:
+        def run(images: Any) -> None:
+            turns.append(name)
+            time.sleep(seconds())
+
+        return run
+
+    drift = {"now": 0.0}
+
+    def first() -> float:
+        drift["now"] = next(slower)
+        return drift["now"]
+
+    calls = {"a": call("a", first), "b": call("b", lambda: 3 * drift["now"])}
+    one, other = measure(calls, IMAGES, rounds=3, budget_s=60, reference="a")
+    assert "".join(turns[3 * rounds.WARMUP :]) == "aabb" * 3  # one that is not timed, one that is
+    assert (one.ratio, one.n, one.calls) == (1.0, 3, 1)
+    assert other.ratio == pytest.approx(3, rel=0.4)  # although the machine was three times slower in between
+    assert one.ms_per_image == one.p50_ms / 2
+
+
+def test_nobody_always_follows_the_same_other_one() -> None:
+    turns: list[str] = []
+
+    def call(name: str) -> Callable[[Any], None]:
+        def run(images: Any) -> None:
+            turns.append(name)
+            time.sleep(0.011)  # longer than IN_A_ROW_MS: one call that is timed
+
+        return run
+
+    measure({name: call(name) for name in "abcd"}, IMAGES, rounds=8, budget_s=60, reference="a")
+    drawn = "".join(turns[(4 + 1) * rounds.WARMUP :: 2])
+    orders = [drawn[start : start + 4] for start in range(0, len(drawn), 4)]
+    assert len(orders) == 8
+    assert {"".join(sorted(order)) for order in orders} == {"abcd"}
+    assert {order[3] for order in orders} == {"d"}
+    assert len({order[:3] for order in orders}) > 2
+
+
+def test_quick_calls_are_made_in_a_row() -> None:
+    turns: list[str] = []
+    rows = measure(
+        {name: lambda _, name=name: turns.append(name) for name in "ab"}, IMAGES, rounds=3, budget_s=9, reference="a"
+    )
+    assert [row.calls for row in rows] == [rounds.MAX_IN_A_ROW] * 2
+    assert "".join(turns[-22:]) == "a" * 11 + "b" * 11
+
+
+def test_rounds_end_with_the_time_but_there_are_three() -> None:
+    (row,) = measure({"a": lambda _: time.sleep(0.01)}, IMAGES, rounds=1000, budget_s=0.0, reference="a")
+    assert row.n == 3
+
+
+def test_every_contestant_gives_the_references_labels(bundle_path: Path, split: GoldenSplit) -> None:
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        found = gather(bundle_path, "fp32", "onnxruntime", None, stack)
+        labels = split.defended[:70].argmax(axis=1)
+        for name, call in found.calls.items():
+            if name.startswith(HAND) or name == LABELS:
+                given: Any = call(split.images[:70])
+                assert (given == labels).mean() > 0.98, name
+        assert found.calls.keys() >= {LABELS, PREDICT, BARE_LABELS, BARE_PREDICT, SGEMM}
+        here = [library for library in ON_CPU if is_here(library)]
+        for library in here:
+            assert {f"{HAND}{library}, composed", f"{HAND}{library}, chained"} <= found.calls.keys()
+        assert found.settings == "onnxruntime, chained"
+    assert set(found.not_run) == {EAGER, COMPILED} | {f"{HAND}{name}" for name in ON_CPU if name not in here}
+
+
+def test_pytorch_runs_the_same_networks(bundle_path: Path, split: GoldenSplit) -> None:
+    pytest.importorskip("torch")
+    from lab.speed.pytorch import contestants as added
+
+    calls = added("fashion-mnist")
+    assert set(calls) == {EAGER, COMPILED}
+    given: Any = calls[EAGER](split.images)
+    assert (given == split.defended.argmax(axis=1)).mean() > 0.99
+
+
+def test_a_run_without_a_package_that_could_run_it_is_refused(
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contestants, "entry_points", lambda group: [])
+    result = CliRunner().invoke(main, [str(bundle_path), "--run", "fashion-mnist", "--engine", "onnxruntime"])
+    assert result.exit_code == 3
+    assert "--run needs 'train': pip install 'purify-edge[train]'" in result.output
+
+
+def row(contestant: str, batch: int, *times_ms: float) -> Row:
+    (made,) = [rounds._row(contestant, batch, 1, list(times_ms), list(times_ms))]
+    return made
+
+
+def by_name(bars: Any) -> dict[str, Bar]:
+    return {bar.name: bar for bar in bars}
+
+
+def test_each_bar_is_the_median_of_the_rounds_ratios() -> None:
+    rows = [
+        row(LABELS, 1, 1.0, 2.0, 1.0),
+        row(BARE_LABELS, 1, 0.9, 1.9, 1.0),
+        row(f"{HAND}onnxruntime, composed", 1, 2.0, 2.0, 1.0),
+        row(f"{HAND}openvino, composed", 1, 3.0, 3.0, 3.0),
+        row(f"{HAND}openvino in bf16, composed", 1, 0.1, 0.1, 0.1),
+        row(EAGER, 1, 10.0, 8.0, 4.0),
+        row(SGEMM, 1, 2.0, 2.0, 2.0),
+        row(LABELS, 64, 80.0, 80.0, 80.0),
+    ]
+    bars = by_name(bars_of(rows, SGEMM_SIZE**3, None, {COMPILED: "no --run"}))
+    assert bars["labels, batch 1, against PyTorch"].value == pytest.approx(0.25)
+    assert not bars["labels, batch 1, against PyTorch"].passed
+    best = bars[f"labels, batch 1, against {BEST_BY_HAND} (onnxruntime, composed)"]  # another precision does not count
+    assert (best.value, best.passed) == (1.0, True)
+    compiled = bars["labels, batch 1, against torch.compile"]
+    assert (compiled.value, compiled.passed, compiled.reason) == (None, None, "no --run")
+    assert bars["labels, batch 1, against its engine alone"].value == pytest.approx(2.0 / 1.9)
+    assert bars["labels, batch 1, against the roofline"].value == pytest.approx(1.0)  # half a product, in half its time
+    rise = bars["labels, cost an image: largest rise from one batch to the next"]
+    assert (rise.value, rise.passed) == (pytest.approx(1.25), False)
+
+
+def test_what_processes_take_is_held_against_its_bars() -> None:
+    process = Process(cold_start_s=(0.5, 0.7, 9.0), resident_mib=250.0, soak_calls=10, growth_mib=0.5)
+    bars = by_name(bars_of([], None, process, {}))
+    assert [bars[name].passed for name in list(bars)[-3:]] == [True, False, True]
+    without = by_name(bars_of([], None, None, {}))
+    assert [without[name].reason for name in list(without)[-3:]] == ["--no-process"] * 3
+
+
+def test_a_benchmark_from_end_to_end(bundle_path: Path) -> None:
+    told: list[str] = []
+    found = bench(
+        bundle_path, engine="onnxruntime", batches=(1, 3), rounds=3, budget_s=0, soak=50, busy=True, tell=told.append
+    )
+    assert found.busy
+    assert {(row.contestant, row.batch) for row in found.rows} >= {(LABELS, 1), (LABELS, 3), (SGEMM, 1)}
+    assert found.process is not None
+    assert all(0.05 < seconds < 60 for seconds in found.process.cold_start_s)
+    assert 30 < found.process.resident_mib < 2000
+    assert found.process.soak_calls == 50
+    assert found.flop == Bundle.open(bundle_path).model("defended", "fp32").flop
+    out = StringIO()
+    print_bench(found, Console(file=out, width=160))
+    for word in ("labels, batch 1, against the best by hand", "sgemm", "one core kept busy", "no --run", "quartiles"):
+        assert word in out.getvalue()
+
+
+def test_the_command_prints_json_and_fails_where_a_bar_does(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["--engine", "onnxruntime", "--batch", "1", "--rounds", "3", "--budget", "0", "--no-process", "--json"]
+    result = CliRunner().invoke(main, [str(bundle_path), *options])
+    found = json.loads(result.stdout)
+    assert result.exit_code == int(any(bar["passed"] is False for bar in found["bars"]))
+    assert found["environment"]["cores"] > 0
+    assert {row["batch"] for row in found["rows"]} == {1}
+    monkeypatch.setattr("lab.speed.bars.AGAINST", ((1, BEST_BY_HAND, 0.0),))
+    assert CliRunner().invoke(main, [str(bundle_path), *options]).exit_code == 1
+
+
+@pytest.mark.parametrize("arguments", [["nowhere"], ["BUNDLE", "--engine", "abacus"], ["BUNDLE", "--precision", "fp7"]])
+def test_bad_input_is_told_in_a_line(arguments: list[str], bundle_path: Path) -> None:
+    result = CliRunner().invoke(main, [argument.replace("BUNDLE", str(bundle_path)) for argument in arguments])
+    assert result.exit_code == 2
+    assert "Error: " in result.output
+    assert "Traceback" not in result.output
+
+
+def printed(bench: Bench, width: int) -> str:
+    out = StringIO()
+    print_bench(bench, Console(file=out, width=width))
+    return out.getvalue()
+
+
+def told(**values: Any) -> Bench:
+    """A benchmark in which nothing was measured, but for `values`."""
+    nothing: dict[str, Any] = {
+        "environment": {"processor": "p", "cores": 1, "python": "3", "versions": {}},
+        "bundle": "b",
+        "precision": "fp32",
+        "settings": "s",
+        "flop": None,
+        "busy": False,
+        "rows": (),
+        "process": None,
+        "bars": (),
+        "not_run": {},
+    }
+    return Bench(**nothing | values)
+
+
+def test_the_table_says_what_was_not_measured() -> None:
+    out = printed(told(bars=tuple(bars_of([], None, None, {})), not_run={"x": "it is [not] here"}), 160)
+    assert "not run: x: it is [not] here" in out
+    assert "batch 64 was not run" in out
+
+
+def test_the_table_is_whole_in_eighty_columns() -> None:
+    rows = [
+        Row(
+            contestant=name,
+            batch=batch,
+            n=17,
+            calls=3,
+            p50_ms=1234.567,
+            p90_ms=2345.678,
+            ratio=12.34,
+            ratio_quartiles=(11.22, 13.44),
+            ms_per_image=123.456,
+            rounds_ms=(),
+        )
+        for batch in (1, 256)
+        for name in ("labels", "by hand: openvino in bf16, composed")
+    ]
+    lines = printed(told(rows=tuple(rows)), 80).splitlines()
+    figures = ["1234.567", "2345.678", "123.456", "12.34", "11.22-13.44"]
+    measured = [line.split() for line in lines if line.rstrip().endswith(figures[-1])]
+    assert measured == [["labels", *figures], ["by", "hand:", "openvino", "in", "bf16,", *figures]] * 2
+    assert [line.strip() for line in lines].count("composed") == 2  # the rest of that name, on a line of its own
+    headings = [line.strip() for line in lines if line.startswith(" batch")]
+    assert headings == ["batch 1, 17 rounds", "batch 256, 17 rounds"]

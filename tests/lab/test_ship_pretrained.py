@@ -1,0 +1,53 @@
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lab import ship_pretrained
+from purify_edge.files import file_sha256
+from purify_toolkit.runs.datasets import load_data_of
+from purify_toolkit.runs.folder import RunFolder
+
+Ship = Callable[..., RunFolder]
+
+
+@pytest.fixture
+def ship(trained: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ship:
+    """Ship the small training to a folder of the test's, with options."""
+
+    def run(*options: object) -> RunFolder:
+        monkeypatch.setattr(ship_pretrained, "FOLDER", tmp_path)
+        monkeypatch.setattr(sys, "argv", ["ship_pretrained.py", str(trained.path), "small", *map(str, options)])
+        ship_pretrained.main()
+        return RunFolder(tmp_path / "small")
+
+    return run
+
+
+def test_the_run_ships_as_it_is(ship: Ship, trained: RunFolder) -> None:
+    shipped = ship()
+    for name in ("run.json", "recipe.toml", "metrics.json", "samples.npz", "student.safetensors"):
+        assert (shipped.path / name).read_bytes() == (trained.path / name).read_bytes()
+    assert not (shipped.path / "adversarial_teacher.safetensors").exists()
+    assert len(list((shipped.path / "images").glob("*-adversarial.png"))) == len(trained.info["class_names"])
+
+
+def test_half_the_bytes_and_the_figures_of_what_they_became(ship: Ship, trained: RunFolder, small_data: Path) -> None:
+    shipped = ship("--half", "--without-images", "--data", small_data)
+    assert not shipped.has_samples
+    assert not (shipped.path / "images").exists()
+    values = [value for value in load_file(shipped.weights_path("student")).values() if value.is_floating_point()]
+    assert {(value.ndim > 1, value.dtype) for value in values} == {(True, torch.float16), (False, torch.float32)}
+    metrics = json.loads((shipped.path / "metrics.json").read_text())
+    assert metrics["weights_sha256"]["student"] == file_sha256(shipped.weights_path("student"))
+    assert metrics["weights_sha256"]["student"] != file_sha256(trained.weights_path("student"))
+    test = load_data_of(trained, small_data).test
+    x = test.images[:32].float() / 255
+    with torch.no_grad():
+        whole, half = (run.load_student()(x) for run in (trained, shipped))
+    assert half.dtype == torch.float32
+    assert 0 < (whole - half).abs().max() < 0.01

@@ -1,0 +1,1 @@
+"""Training data: datasets, image folders, batches and augmentation."""

@@ -1,0 +1,129 @@
+"""The datasets a recipe can name: found in a folder, in torchvision's cache, or downloaded by torchvision."""
+
+import contextlib
+import sys
+from dataclasses import replace
+from http.client import HTTPException
+from pathlib import Path
+
+from purify_edge.errors import InputError, MissingError, reason
+from purify_toolkit.data.cifar import CIFAR10, CIFAR100
+from purify_toolkit.data.gtsrb import FOLDERS, GTSRB, Gtsrb
+from purify_toolkit.data.idx import FASHION_MNIST, MNIST
+from purify_toolkit.data.image_folder import LAYOUT, is_image_folder, load_image_folder
+from purify_toolkit.data.source import Source
+from purify_toolkit.data.splits import ImageData, cache_folder
+from purify_toolkit.data.svhn import SVHN
+
+IMAGE_FOLDER = "image-folder"
+
+DATASETS: dict[str, Source] = {
+    "mnist": MNIST,
+    "fashion-mnist": FASHION_MNIST,
+    "cifar10": CIFAR10,
+    "cifar100": CIFAR100,
+    "svhn": SVHN,
+    "gtsrb": GTSRB,
+}
+
+# Folders that hold a dataset's own files, and how a user comes by one.
+PACKAGES = {"fashion-mnist": (Path("/usr/share/datasets/fashion-mnist"), "apt-get install dataset-fashion-mnist")}
+
+
+def load_data(
+    name: str,
+    folder: Path | None,
+    *,
+    validation_size: int,
+    channels: int | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> ImageData:
+    """The dataset called `name`: one of `DATASETS`, or `image-folder` for the user's own images.
+
+    The files of a known dataset are taken from `folder`, else from torchvision's cache (`cache_folder()`), else
+    downloaded into it by torchvision, else from Debian's package. In `folder` they may also lie as images
+    `SPLIT/CLASS/FILE`, see `load_image_folder`; a class's folder has the class's name, `/` written as `_` (GTSRB:
+    or the class's number, 00000 to 00042). No file is read that fails its check: SHA-256 for MNIST and Fashion-MNIST,
+    torchvision's MD5 for CIFAR and SVHN; GTSRB's sums are checked by torchvision when it downloads the archives.
+
+    Args:
+        name: of the dataset.
+        folder: holds the files; also a zip of images.
+        validation_size: images of the training part to hold out, always the same; none is ever of the test part.
+        channels: for an image folder; a known dataset has its own.
+        image_size: for an image folder and GTSRB (32 x 32 without it), height and width to resize every image to.
+
+    Raises:
+        InputError: no such dataset; `folder` does not hold it, or a file in it is damaged; `channels` or
+            `image_size` is not the dataset's.
+        MissingError: no source has the data.
+    """
+    if name == IMAGE_FOLDER:
+        if folder is None:
+            raise InputError("the recipe is for your own images: --data names their folder or zip, SPLIT/CLASS/FILE")
+        return load_image_folder(folder, validation_size=validation_size, channels=channels, image_size=image_size)
+    source = _source(name, channels, image_size)
+    found = _anywhere(name, source) if folder is None else source.find(folder)
+    if found is not None:
+        return ImageData(name, source.classes, *source.read(found, validation_size=validation_size))
+    assert folder is not None
+    data = _as_images(source, folder, validation_size)
+    return replace(data, name=name, class_names=source.classes)
+
+
+def _source(name: str, channels: int | None, image_size: tuple[int, int] | None) -> Source:
+    if name not in DATASETS:
+        raise InputError(f"no dataset {name!r}; known are {', '.join([*DATASETS, IMAGE_FOLDER])}")
+    source = DATASETS[name]
+    if isinstance(source, Gtsrb) and image_size:
+        source = replace(source, shape=(source.shape[0], *image_size))
+    for key, asked, own in (("channels", channels, source.shape[0]), ("image_size", image_size, source.shape[1:])):
+        if asked not in (None, own):
+            raise InputError(f"the {key} of {source.title} is {own}, got {asked}; leave it out of the recipe")
+    return source
+
+
+def _anywhere(name: str, source: Source) -> Path:
+    """The cache, filled by torchvision where it is empty, or a package's folder."""
+    cache = cache_folder()
+    if found := source.find(cache):
+        return found
+    problem = "it is incomplete"
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # some versions of torchvision print
+            source.fetch(cache)
+    except (OSError, RuntimeError, HTTPException) as error:
+        problem = [reason(error), *str(error).strip().splitlines()][-1]
+    package, command = PACKAGES.get(name, (None, ""))
+    if found := source.find(cache) or (source.find(package) if package else None):
+        return found
+    ways = [
+        f"--data DIR with {source.files} in DIR;",
+        "--data DIR with the images SPLIT/CLASS/FILE in DIR, the splits being train and test, or in zips;",
+        f"a network on which torchvision can download into {cache};",
+        *([f"on Debian or Ubuntu: {command};"] if command else []),
+    ]
+    lines = "".join(f"\n  {number}. {way}" for number, way in enumerate(ways, 1))
+    raise MissingError(f"{source.title} cannot be had: the download failed ({problem}). Do one of these:{lines}")
+
+
+def _as_images(source: Source, folder: Path, validation_size: int) -> ImageData:
+    """The dataset from images `SPLIT/CLASS/FILE`."""
+    if not is_image_folder(folder):
+        raise InputError(f"{folder} does not hold {source.title}: expected {source.files}; or images, {LAYOUT}")
+    channels, *size = source.shape
+    resized = isinstance(source, Gtsrb)
+    labels = {name.replace("/", "_"): label for label, name in enumerate(source.classes)}
+    data = load_image_folder(
+        folder,
+        validation_size=validation_size,
+        channels=channels,
+        image_size=(size[0], size[1]) if resized else None,
+        labels=labels | ({name: label for label, name in enumerate(FOLDERS)} if resized else {}),
+    )
+    found = list(data.train.images.shape[2:])
+    if found != size:
+        raise InputError(
+            f"{folder}: the images are {found[0]} x {found[1]}, those of {source.title} are {size[0]} x {size[1]}"
+        )
+    return data

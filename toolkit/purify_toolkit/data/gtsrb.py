@@ -1,0 +1,104 @@
+"""GTSRB, German traffic signs: a folder of .ppm files a class, read by torchvision, resized to one size."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchvision.datasets
+from torch import Tensor
+
+from purify_edge.errors import InputError, reason
+from purify_toolkit.data import class_names
+from purify_toolkit.data.image_folder import resize
+from purify_toolkit.data.source import Parts
+from purify_toolkit.data.splits import Split, check_validation_size
+
+ORDER_SEED = 0
+FOLDERS = tuple(f"{label:05}" for label in range(len(class_names.GTSRB)))
+AGAIN = "remove the folder and fetch it again"
+
+
+@dataclass(frozen=True)
+class Gtsrb:
+    """The German Traffic Sign Recognition Benchmark (Stallkamp et al. 2012, doi:10.1016/j.neunet.2012.02.016).
+
+    A sign was photographed about 30 times while a car passed it, and its photographs are much alike. The validation
+    part therefore takes whole signs from the shuffled training signs, then each part is shuffled by itself.
+    torchvision checks the MD5 sums of the archives that it downloads, nobody those of the files unpacked from them.
+    """
+
+    title: str = "GTSRB"
+    classes: tuple[str, ...] = class_names.GTSRB
+    shape: tuple[int, int, int] = (3, 32, 32)
+    files: str = "torchvision's folder gtsrb (GTSRB/Training, GTSRB/Final_Test/Images and GT-final_test.csv in it)"
+
+    def find(self, folder: Path) -> Path | None:
+        """The folder gtsrb, in `folder` or `folder` itself."""
+        places = [folder / "gtsrb"] + ([folder] if folder.absolute().name == "gtsrb" else [])
+        return next((place for place in places if _complete(place)), None)
+
+    def fetch(self, folder: Path) -> None:
+        """Into `folder`/gtsrb, as the makers' archives and unpacked from them."""
+        for part in ("train", "test"):
+            torchvision.datasets.GTSRB(str(folder), split=part, download=True)
+
+    def read(self, found: Path, *, validation_size: int) -> Parts:
+        """The images at the size that `shape` says; InputError where one is missing or damaged."""
+        folders = sorted(path.name for path in (found / "GTSRB" / "Training").iterdir() if path.is_dir())
+        if folders != list(FOLDERS):
+            raise InputError(f"{found}: expected the folders 00000 to 00042 in GTSRB/Training, got {folders}; {AGAIN}")
+        train, paths = self._split(found, "train")
+        test, _ = self._split(found, "test")
+        check_validation_size(validation_size, len(train))
+        for_training, held_out = by_sign(paths, validation_size)
+        return train[for_training], train[held_out], test
+
+    def _split(self, found: Path, part: str) -> tuple[Split, list[Path]]:
+        path = found
+        try:
+            data = torchvision.datasets.GTSRB(str(found.absolute().parent), split=part)
+            images = np.empty((len(data), *self.shape), np.uint8)
+            for index, (name, _) in enumerate(data._samples):
+                path = Path(name)
+                images[index] = np.asarray(resize(data[index][0], self.shape[1:])).transpose(2, 0, 1)
+        except Exception as error:  # a file is missing, or damaged in one of many ways
+            raise InputError(f"{path} cannot be read ({reason(error)}); {AGAIN}") from error
+        names, labels = zip(*data._samples, strict=True)
+        return Split(torch.from_numpy(images), torch.tensor(labels)), [Path(name) for name in names]
+
+
+GTSRB = Gtsrb()
+
+
+def _complete(folder: Path) -> bool:
+    folders = (folder / "GTSRB" / "Training", folder / "GTSRB" / "Final_Test" / "Images")
+    return all(path.is_dir() for path in folders) and (folder / "GT-final_test.csv").is_file()
+
+
+def by_sign(paths: list[Path], validation_size: int) -> tuple[Tensor, Tensor]:
+    """Positions of the training and of the validation images, so that no sign is in both.
+
+    The last sign that is taken for validation may have more photographs than are still needed; those are in neither.
+
+    Args:
+        paths: the photographs, `CLASS/SIGN_NUMBER.ppm`.
+        validation_size: how many to hold out.
+
+    Raises:
+        InputError: no sign would be left to train on.
+    """
+    signs: dict[tuple[str, str], list[int]] = {}
+    for position, path in enumerate(paths):
+        signs.setdefault((path.parent.name, path.stem.partition("_")[0]), []).append(position)
+    generator = torch.Generator().manual_seed(ORDER_SEED)
+    groups = list(signs.values())
+    shuffled = [groups[place] for place in torch.randperm(len(groups), generator=generator).tolist()]
+    held_out: list[int] = []
+    while len(held_out) < validation_size:
+        held_out += shuffled.pop()
+    if not shuffled:
+        raise InputError(f"validation_size {validation_size} leaves none of the {len(signs)} signs to train on")
+    parts = torch.tensor([place for group in shuffled for place in group]), torch.tensor(held_out[:validation_size])
+    train, validation = (part[torch.randperm(len(part), generator=generator)] for part in parts)
+    return train, validation

@@ -1,0 +1,242 @@
+"""A user's own images as tensors: `split/class/file`, in a folder or in zips."""
+
+import io
+import os
+import zipfile
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path, PurePosixPath
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from purify_edge.errors import InputError, reason
+from purify_toolkit.data.splits import ImageData, Split, hold_out
+
+VALIDATION_NAMES = ("validation", "valid", "val")
+ORDER_SEED = 0
+LAYOUT = "expected SPLIT/CLASS/FILE, the splits being train, test and perhaps validation, in a folder or in zips"
+
+Pixels: TypeAlias = NDArray[np.uint8]
+
+
+def is_image_folder(source: Path) -> bool:
+    """Whether `source` is a zip, a folder of zips, or a folder with a folder `train`."""
+    if source.is_dir():
+        return (source / "train").is_dir() or any(source.glob("*.zip"))
+    return source.suffix == ".zip" and source.is_file()
+
+
+def load_image_folder(
+    source: Path,
+    *,
+    validation_size: int,
+    channels: int | None = None,
+    image_size: tuple[int, int] | None = None,
+    labels: Mapping[str, int] | None = None,
+) -> ImageData:
+    """Images `SPLIT/CLASS/FILE` of a folder, a zip, or a folder of zips.
+
+    The tensors are `[N, channels, H, W]`. As on the device, transparency is laid over black and the camera's
+    orientation applied. Each split is in a random order, always the same, so that its first images are a fair
+    sample. Without a split `validation`, that part is taken from `train`. Zips are read where they lie; nothing
+    is unpacked.
+
+    Args:
+        source: the folder or zip.
+        validation_size: images to take from `train` where there is no split `validation`; a fifth of them in a folder
+            so small that it would be more than half.
+        channels: 1 for grey, 3 for colour; None for 1 where every image is grey, else 3.
+        image_size: height and width to resize every image to, bilinear; without it all must have one size.
+        labels: the label of each folder that may be in `train`, where every label must occur, some perhaps under
+            one of several names; without it the classes are the sorted names of the folders.
+
+    Raises:
+        InputError: not such a folder; classes other than in `labels`; a class that `train` lacks; an image that
+            cannot be read or is of another size; too few images for the validation part.
+    """
+    with ExitStack() as stack:
+        files = _Folder(source) if (source / "train").is_dir() else _Zips(source, stack)
+        reader = _Reader(files, channels, image_size, labels)
+        train, test = reader.split("train"), reader.split("test")
+        own = next((name for name in VALIDATION_NAMES if files.has(name)), None)
+        validation = reader.split(own) if own else None
+    if validation is None:
+        is_small = labels is None and 2 * validation_size > len(train)
+        train, validation = hold_out(train, len(train) // 5 if is_small else validation_size)
+    parts = (train, validation, test)
+    if not reader.coloured:
+        train, validation, test = (Split(part.images[:, :1].contiguous(), part.labels) for part in parts)
+    name = source.resolve().stem.encode(errors="backslashreplace").decode()
+    return ImageData(name, reader.classes, train, validation, test)
+
+
+class _Folder:
+    """The files of a folder by their path in it, `SPLIT/CLASS/.../FILE`; folders end with a slash."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def has(self, split: str) -> bool:
+        return (self._folder / split).is_dir()
+
+    def names(self, split: str) -> list[str]:
+        found = []
+        for folder, folders, files in os.walk(self._folder / split, followlinks=True):
+            inside = Path(folder).relative_to(self._folder).as_posix()
+            found += [f"{inside}/{name}/" for name in folders] + [f"{inside}/{name}" for name in files]
+        return found
+
+    def read(self, name: str) -> bytes:
+        return (self._folder / name).read_bytes()
+
+
+class _Zips:
+    """The files of a zip or of a folder of zips, by the paths inside; where two zips have one, the later is taken."""
+
+    def __init__(self, source: Path, stack: ExitStack) -> None:
+        archives = [source] if source.is_file() else sorted(source.glob("*.zip"))
+        if not archives:
+            raise InputError(f"{source} holds neither a folder 'train' nor a zip; {LAYOUT}")
+        self._files: dict[str, tuple[zipfile.ZipFile, zipfile.ZipInfo]] = {}
+        for path in archives:
+            try:
+                archive = stack.enter_context(zipfile.ZipFile(path))
+            except zipfile.BadZipFile as error:
+                raise InputError(f"{path} cannot be unpacked ({reason(error)}); {LAYOUT}") from error
+            self._files |= {_inner(info): (archive, info) for info in archive.infolist()}
+
+    def has(self, split: str) -> bool:
+        return any(name.startswith(f"{split}/") for name in self._files)
+
+    def names(self, split: str) -> list[str]:
+        return [name for name in self._files if name.startswith(f"{split}/")]
+
+    def read(self, name: str) -> bytes:
+        archive, info = self._files[name]
+        try:
+            return archive.read(info)
+        except Exception as error:  # damaged in one of many ways, encrypted, packed by an odd method
+            raise InputError(f"{name} cannot be unpacked from {archive.filename} ({reason(error)})") from error
+
+
+def _inner(info: zipfile.ZipInfo) -> str:
+    parts = [part for part in PurePosixPath(info.filename).parts if part not in ("/", "..")]
+    return "/".join(parts) + ("/" if info.is_dir() else "")
+
+
+class _Reader:
+    """Reads splits one after another, `train` first; they must fit each other."""
+
+    def __init__(
+        self,
+        files: _Folder | _Zips,
+        channels: int | None,
+        image_size: tuple[int, int] | None,
+        labels: Mapping[str, int] | None,
+    ) -> None:
+        self._files, self._size, self._resize = files, image_size, image_size is not None
+        self._labels, self._prescribed = dict(labels or {}), labels is not None
+        self._channels, self.coloured = channels, channels == 3
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The first folder name of each label."""
+        names = {label: name for name, label in reversed(self._labels.items())}
+        return tuple(names[label] for label in sorted(names))
+
+    def split(self, name: str) -> Split:
+        """The images of a split as RGB; the three channels of grey images are the same."""
+        found = self._listed(name)
+        if name == "train":
+            self._settle_labels(sorted(found))
+        unknown = sorted(set(found) - set(self._labels))
+        if unknown:
+            raise InputError(f"the split {name!r}: the class {unknown[0]!r} is not in 'train'; {LAYOUT}")
+        files = [(file, self._labels[folder]) for folder in sorted(found) for file in found[folder]]
+        order = torch.randperm(len(files), generator=torch.Generator().manual_seed(ORDER_SEED))
+        images: Pixels | None = None
+        for place, (file, _) in zip(order.argsort().tolist(), files, strict=True):
+            pixels = self._load(file)
+            if images is None:
+                images = np.empty((len(files), 3, *pixels.shape[:2]), np.uint8)
+            images[place] = pixels.transpose(2, 0, 1)
+        assert images is not None
+        return Split(torch.from_numpy(images), torch.tensor([label for _, label in files])[order])
+
+    def _listed(self, name: str) -> dict[str, list[str]]:
+        """The images of each class's folder, in the order of their folders and names."""
+        found: dict[str, list[str]] = {}
+        for path in sorted(self._files.names(name), key=lambda path: path.rpartition("/")[::2]):
+            folder, slash, file = path.removeprefix(f"{name}/").partition("/")
+            if slash:
+                found.setdefault(folder, [])
+                if file.lower().endswith(IMG_EXTENSIONS):
+                    found[folder].append(path)
+        empty = sorted(folder for folder, images in found.items() if not images)
+        if empty or not found:
+            problem = f"no image ({', '.join(IMG_EXTENSIONS)}) of the class {empty[0]!r}" if empty else "no class"
+            raise InputError(f"the split {name!r}: there is {problem}; {LAYOUT}")
+        return found
+
+    def _settle_labels(self, folders: list[str]) -> None:
+        """Number the folders in `train`, or check them where their labels are prescribed."""
+        for folder in folders:
+            try:
+                folder.encode()
+            except UnicodeEncodeError as error:
+                raise InputError(
+                    f"the split 'train': the folder {folder!r} is not named in UTF-8; rename it"
+                ) from error
+        if not self._prescribed:
+            self._labels = {folder: label for label, folder in enumerate(folders)}
+        there = {self._labels[folder] for folder in folders if folder in self._labels}
+        unknown = [folder for folder in folders if folder not in self._labels]
+        missing = [name for label, name in enumerate(self.classes) if label not in there]
+        if unknown or missing:
+            raise InputError(
+                f"the split 'train' has other classes than {_few(self.classes)}: "
+                f"missing are {_few(missing)}; not expected are {_few(unknown)}"
+            )
+        if len(self.classes) < 2:
+            raise InputError(f"the split 'train': there is one class only; {LAYOUT}")
+
+    def _load(self, name: str) -> Pixels:
+        content = self._files.read(name)
+        try:
+            with Image.open(io.BytesIO(content)) as file:
+                image = ImageOps.exif_transpose(file)
+                if image.mode.startswith(("I", "F")):
+                    raise InputError(f"{name} has more than 8 bits a channel; convert it to 8 bits first")
+                self.coloured |= self._channels is None and image.mode not in ("1", "L", "LA")
+                if image.has_transparency_data:
+                    image = image.convert("RGBA")
+                    image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+                pixels = (image.convert("L") if self._channels == 1 else image).convert("RGB")
+        except InputError:
+            raise
+        except Exception as error:  # decoders raise almost anything at a damaged file
+            raise InputError(f"{name} cannot be read as an image ({reason(error)}); remove it") from error
+        self._size = self._size or (pixels.height, pixels.width)
+        if (pixels.height, pixels.width) != self._size:
+            if not self._resize:
+                raise InputError(
+                    f"{name} is {pixels.height} x {pixels.width}, others are {self._size[0]} x {self._size[1]}; "
+                    "--size HEIGHTxWIDTH, or image_size = [HEIGHT, WIDTH] in an image folder's recipe, resizes them all"
+                )
+            pixels = resize(pixels, self._size)
+        return np.asarray(pixels)
+
+
+def _few(names: Iterable[str]) -> str:
+    quoted = [repr(name) for name in names]
+    return ", ".join(quoted[:5]) + (f" and {len(quoted) - 5} more" if len(quoted) > 5 else "") or "none"
+
+
+def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The image at another height and width, bilinear (over the whole area where it shrinks)."""
+    return image.resize((size[1], size[0]), Image.Resampling.BILINEAR)

@@ -1,0 +1,27 @@
+"""The device that a training or an evaluation runs on."""
+
+import torch
+
+from purify_edge.errors import InputError, MissingError, reason
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; `auto` is a CUDA GPU, else Apple's, else the CPU.
+
+    Raises:
+        InputError: no such kind of device.
+        MissingError: this machine does not have it.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        kind = name.partition(":")[0]
+        if kind in ("cpu", "cuda", "mps"):
+            raise MissingError(
+                f"device {name!r} cannot be used here: {reason(error)}; --device auto takes what there is"
+            ) from error
+        raise InputError(f"no device {name!r}: expected auto, cpu, cuda, cuda:N or mps") from error
+    return device

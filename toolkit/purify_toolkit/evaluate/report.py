@@ -1,0 +1,143 @@
+"""The report: headlines per threat model, the purifier's tax, gates, and what made them."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from purify_toolkit.evaluate.gates import Gate, Results
+from purify_toolkit.evaluate.measure import Measurement
+from purify_toolkit.evaluate.methods import Settings, Size
+from purify_toolkit.evaluate.stats import Correct, Counted, mcnemar
+from purify_toolkit.evaluate.threats import THREATS
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Headline(Counted):
+    """One threat model's accuracy: an image counts as right if it is under every attack of the threat and size.
+
+    Attributes:
+        threat, defended: as in a row.
+        norm, size: of the ball; None where nothing bounds the change.
+        attacks: the rows that it sums up.
+        n: images that all of them were shown.
+        correct: of these, right under all.
+    """
+
+    threat: str
+    defended: bool
+    norm: str | None
+    size: float | None
+    attacks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Tax:
+    """What the purifier costs on clean images: both accuracies and McNemar's two-sided p."""
+
+    n: int
+    undefended: float
+    defended: float
+    p: float
+
+    @property
+    def points(self) -> float:
+        """Of percent, lost by the purifier."""
+        return 100 * (self.undefended - self.defended)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"points": self.points}
+
+
+@dataclass(frozen=True)
+class Report:
+    """All of an evaluation. `about` says what made it."""
+
+    results: Results
+    headlines: list[Headline]
+    tax: Tax
+    gates: list[Gate]
+    about: dict[str, Any]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no gate failed."""
+        return all(gate.passed is not False for gate in self.gates)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What libraries said against their own results."""
+        return [f"{name}: {warning}" for name, row in self.results.rows.items() for warning in row.warnings]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of evaluation.json."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "passed": self.passed,
+            "headlines": [headline.as_dict() for headline in self.headlines],
+            "tax": self.tax.as_dict(),
+            "gates": [gate.as_dict() for gate in self.gates],
+            "warnings": self.warnings,
+            "rows": [entry for row in self.results.rows.values() for entry in _entries(row)],
+            "curves": [
+                {"size": size} | entry
+                for curve in self.results.curves.values()
+                for size, point in curve.items()
+                for entry in _entries(point)
+            ],
+            "threats": {threat: THREATS[threat].about for threat in dict.fromkeys(map(_threat, self.headlines))},
+            **self.about,
+        }
+
+
+def summarise(results: Results, gates: list[Gate], settings: Settings, about: dict[str, Any]) -> Report:
+    """The report on what was measured; `clean:none` must be among it."""
+    return Report(results, headlines(results), tax(results), gates, {"settings": asdict(settings)} | about)
+
+
+def headlines(results: Results) -> list[Headline]:
+    """Per threat, size and model, the per-example worst case over the attacks.
+
+    Costly attacks are shown fewer images than others. Then one headline is of the attacks that were shown all images,
+    another of all attacks on the images that each of them was shown.
+    """
+    groups: dict[tuple[str, Size | None, bool], dict[str, Correct]] = {}
+    for name, row in results.rows.items():
+        for is_defended, correct in ((False, row.undefended), (True, row.defended)):
+            if correct is not None:
+                groups.setdefault((row.threat, row.plan.size, is_defended), {})[name] = correct
+    return [
+        _headline(threat, size, is_defended, n, {name: correct for name, correct in rows.items() if len(correct) >= n})
+        for (threat, size, is_defended), rows in groups.items()
+        for n in sorted(set(map(len, rows.values())), reverse=True)
+    ]
+
+
+def _headline(threat: str, size: Size | None, is_defended: bool, n: int, rows: dict[str, Correct]) -> Headline:
+    norm, radius = size if size is not None else (None, None)
+    right = np.all([correct[:n] for correct in rows.values()], axis=0)
+    return Headline(threat, is_defended, norm, radius, tuple(rows), n=n, correct=int(right.sum()))
+
+
+def tax(results: Results) -> Tax:
+    """The purifier's, on clean images."""
+    clean = results.rows["clean:none"]
+    assert clean.undefended is not None
+    return Tax(
+        len(clean.defended),
+        float(clean.undefended.mean()),
+        float(clean.defended.mean()),
+        mcnemar(clean.undefended, clean.defended),
+    )
+
+
+def _entries(measurement: Measurement) -> list[dict[str, Any]]:
+    more = {"name": measurement.plan.name, "seconds": measurement.seconds}
+    return [row.as_dict() | more for row in measurement.rows()]
+
+
+def _threat(headline: Headline) -> str:
+    return headline.threat

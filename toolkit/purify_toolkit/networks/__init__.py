@@ -1,0 +1,1 @@
+"""Networks: purifiers, classifiers, and a user's own classifier."""

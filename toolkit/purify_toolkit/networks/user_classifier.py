@@ -1,0 +1,201 @@
+"""The user's own classifier: built by a callable or by name, filled with weights, checked, never changed."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from scipy.stats import binomtest
+from torch import Tensor, nn
+
+from purify_edge.errors import InputError, MissingError, reason
+from purify_toolkit.data.splits import Split, batches
+from purify_toolkit.networks.answers import count_correct
+
+HOW = "expected PACKAGE.MODULE:CALLABLE, torchvision:NAME or timm:NAME"
+NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts keep it within a checkpoint
+PARALLEL = "module."  # what torch's DataParallel puts before every name
+
+
+@dataclass(frozen=True)
+class ClassifierSource:
+    """How a user's classifier is built.
+
+    Attributes:
+        factory: `package.module:callable`, called without arguments; or `torchvision:name` or `timm:name`.
+        mean: of the normalisation it was trained with, a value a channel; empty where it takes pixels in [0, 1].
+        std: likewise.
+    """
+
+    factory: str
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """For run.json."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "ClassifierSource":
+        """What `as_dict` gave."""
+        return cls(content["factory"], tuple(content["mean"]), tuple(content["std"]))
+
+
+class PixelClassifier(nn.Module):
+    """A user's network with its normalisation before it: pixels `[N, C, H, W]` in [0, 1] -> logits `[N, K]`."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, *, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean.view(1, -1, 1, 1))
+        self.register_buffer("std", std.view(1, -1, 1, 1))
+        self.network = network
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """`[N, C, H, W]` pixels in [0, 1] -> `[N, K]` logits."""
+        # Contiguous, for images may come channels-last, and many a network flattens its features by view().
+        logits: Tensor = self.network(((x_NCHW - self.mean) / self.std).contiguous())
+        return logits
+
+
+def build_classifier(source: ClassifierSource, *, channels: int, classes: int) -> PixelClassifier:
+    """The user's network, its weights not yet read.
+
+    Raises:
+        InputError: there is no such callable or name; it fails, or gives no module; mean or std do not fit.
+        MissingError: timm is asked for and not installed.
+    """
+    for name in ("mean", "std"):
+        if len(getattr(source, name)) not in (0, channels):
+            raise InputError(
+                f"--{name} has {len(getattr(source, name))} values, the images have {channels} channels; "
+                "channels in the recipe says how many they are given"
+            )
+    if bool(source.mean) != bool(source.std) or any(value <= 0 for value in source.std):
+        raise InputError("--mean and --std belong together, and std must be above 0")
+    library, _, name = source.factory.partition(":")
+    try:
+        network = _factory(library, name)(channels, classes)
+    except (InputError, MissingError):
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        raise InputError(f"--classifier {source.factory} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(network, nn.Module):
+        raise InputError(f"--classifier {source.factory} gave a {type(network).__name__}, expected a torch.nn.Module")
+    mean, std = (torch.tensor(values or fill) for values, fill in ((source.mean, [0.0]), (source.std, [1.0])))
+    return PixelClassifier(network, mean=mean, std=std)
+
+
+def read_weights(network: nn.Module, path: Path) -> None:
+    """Fill a network from a safetensors file or a torch state dict.
+
+    Raises:
+        InputError: not such a file, or one of another network.
+    """
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+    except Exception as error:  # torch's reader raises almost anything at a file that is not its own
+        raise InputError(
+            f"{path} holds no weights ({reason(error)}); expected safetensors or a torch state dict"
+        ) from error
+    for key in NESTED:
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{path} holds no state dict; save it by torch.save(network.state_dict(), FILE)")
+    try:
+        network.load_state_dict(_without_prefix(state, network))
+    except RuntimeError as error:
+        reasons = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
+        raise InputError(f"{path} does not fit the classifier: {reasons}") from error
+
+
+def _without_prefix(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """A state dict without DataParallel's prefix, where every key has it and it is not the network's own."""
+    if all(key.startswith(PARALLEL) for key in state) and not state.keys() <= network.state_dict().keys():
+        return {key.removeprefix(PARALLEL): value for key, value in state.items()}
+    return state
+
+
+def check_classifier(
+    network: nn.Module, validation: Split, class_names: tuple[str, ...], device: torch.device
+) -> float:
+    """See that a network classifies the data: its accuracy on the validation images, a fraction.
+
+    Raises:
+        InputError: it cannot take the images; gives something else than finite logits, a value a class; has no
+            gradient towards the image; or is hardly better than guessing.
+    """
+    network = network.eval().to(device)
+    images, _ = next(batches(validation[:2], device))
+    expected = (len(images), len(class_names))
+    try:
+        logits = network(images.requires_grad_())
+        found = tuple(logits.shape)
+    except Exception as error:  # the user's own code may raise anything
+        shape = " x ".join(map(str, images.shape))
+        raise InputError(
+            f"the classifier cannot take images of {shape}: {reason(error)}; the recipe's image_size and channels "
+            "say what it is given"
+        ) from error
+    if found != expected:
+        raise InputError(
+            f"the classifier gives {list(found)}, expected logits {list(expected)} for the classes "
+            f"{', '.join(class_names)}"
+        )
+    values = logits.detach()
+    if not values.isfinite().all():
+        raise InputError("the classifier gives values that are not finite")
+    if (values >= 0).all() and torch.allclose(values.sum(1), torch.ones(len(images), device=device), atol=1e-4):
+        raise InputError("the classifier gives probabilities, expected logits: leave out its last softmax")
+    tracked = logits.requires_grad
+    gradient = torch.autograd.grad(logits[:, 0].sum(), images, allow_unused=True)[0] if tracked else None
+    if gradient is None or not gradient.abs().sum() > 0:
+        raise InputError("the classifier has no gradient towards the image; the purifier cannot be trained without")
+    right = sum(count_correct(network, x, y) for x, y in batches(validation, device))
+    accuracy, chance = right / len(validation), 1 / len(class_names)
+    if binomtest(right, len(validation), chance, alternative="greater").pvalue > 0.05:
+        raise InputError(
+            f"the classifier is right on {100 * accuracy:.1f}% of {len(validation)} validation images, no better than "
+            f"guessing, {100 * chance:.1f}%: check its weights, --mean and --std, and the order of the classes: "
+            f"{', '.join(class_names)}"
+        )
+    return accuracy
+
+
+def _factory(library: str, name: str) -> Callable[[int, int], Any]:
+    """Channels and classes -> the network."""
+    if not library or not name:
+        raise InputError(f"--classifier {library or name!r}: {HOW}")
+    if library == "torchvision":
+        from torchvision.models import get_model
+
+        return lambda channels, classes: get_model(name, weights=None, num_classes=classes)
+    if library == "timm":
+        try:
+            timm = importlib.import_module("timm")
+        except ModuleNotFoundError as error:
+            raise MissingError(f"--classifier timm:{name} needs timm: pip install timm") from error
+        return lambda channels, classes: timm.create_model(name, in_chans=channels, num_classes=classes)
+    return _user_callable(library, name)
+
+
+def _user_callable(module: str, name: str) -> Callable[[int, int], Any]:
+    here = str(Path.cwd())
+    if here not in sys.path:  # as with python -m: the user's module may lie where the command is called
+        sys.path.insert(0, here)
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise InputError(f"--classifier {module}:{name}: no module {error.name!r} here or installed; {HOW}") from error
+    except AttributeError as error:
+        raise InputError(f"--classifier {module}:{name}: {module} has no {name!r}; {HOW}") from error
+    return lambda channels, classes: found()

@@ -1,0 +1,37 @@
+"""The dataset of a recipe and of a run."""
+
+from pathlib import Path
+
+from purify_edge.errors import InputError
+from purify_toolkit.data import datasets
+from purify_toolkit.data.splits import ImageData
+from purify_toolkit.recipe import Recipe
+from purify_toolkit.runs.folder import RunFolder
+
+
+def load_data(recipe: Recipe, folder: Path | None) -> ImageData:
+    """The recipe's dataset.
+
+    Raises:
+        InputError, MissingError: see `datasets.load_data`.
+    """
+    return datasets.load_data(
+        recipe.dataset,
+        folder,
+        validation_size=recipe.validation_size,
+        channels=recipe.channels,
+        image_size=recipe.image_size,
+    )
+
+
+def load_data_of(run: RunFolder, folder: Path | None) -> ImageData:
+    """The dataset that a run was made with, or another of the same classes and image shape.
+
+    Raises:
+        InputError, MissingError: see `load_data`; or the data do not fit the run.
+    """
+    data = load_data(run.recipe, folder)
+    for key, found in (("class_names", list(data.class_names)), ("image_shape", list(data.test.images.shape[1:]))):
+        if found != run.info[key]:
+            raise InputError(f"the data do not fit {run.path}: {key} {found}, the run has {run.info[key]}")
+    return data

@@ -1,0 +1,217 @@
+"""The run folder: everything one training leaves behind, each file whole or absent."""
+
+import io
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from purify_edge.errors import InputError, reason
+from purify_edge.files import atomic
+from purify_toolkit.networks.architectures import Classifier, Purifier
+from purify_toolkit.networks.user_classifier import ClassifierSource, PixelClassifier, build_classifier
+from purify_toolkit.recipe import PurifierTable, Recipe, parse_recipe, read_recipe
+
+Network = TypeVar("Network", bound=nn.Module)
+
+KEYS = {"recipe", "recipe_sha256", "seed", "limit", "dataset", "commit", "class_names", "image_shape", "mean", "std"}
+"""What run.json says at least."""
+
+
+def save_state(state: object, path: Path) -> None:
+    """Write tensors and what goes with them as `torch.load(weights_only=True)` reads them, whole or not at all."""
+    path.parent.mkdir(exist_ok=True)
+    buffer = io.BytesIO()  # writing to a path, torch.save reports a full disk as a RuntimeError
+    torch.save(state, buffer)
+    with atomic(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Test images that travel with a run: uint8 `[N, C, H, W]`, labels `[N]`, their indices in the test set."""
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A finished or interrupted training.
+
+    ```
+    run.json                recipe's name, seed, versions, classes, image shape: what identifies the run
+    recipe.toml             the recipe as run
+    metrics.jsonl           losses and validation figures, a line an epoch
+    metrics.json            the final evaluation on the test images
+    {classifier,adversarial_teacher,normal_teacher,student}.safetensors
+    samples.npz             test images for golden sets and demonstrations
+    losses.png  grid.png
+    tensorboard/            the lines of metrics.jsonl as event files, a folder a stage
+    checkpoints/            of stages under way, and the adversarial examples; removed at the end
+    ```
+    """
+
+    path: Path
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """The content of run.json.
+
+        Raises:
+            InputError: this is not a run folder.
+        """
+        try:
+            info: dict[str, Any] = json.loads((self.path / "run.json").read_text())
+            missing = KEYS - info.keys() if isinstance(info, dict) else KEYS
+            if missing:
+                raise ValueError(f"{', '.join(sorted(missing))} missing")
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{self.path} is not a run folder ({error}); expected one that purify-train wrote"
+            ) from error
+        return info
+
+    def provenance(self) -> dict[str, Any]:
+        """Where this run came from and how it did: run.json, and metrics.json where the run is evaluated."""
+        path = self.path / "metrics.json"
+        try:
+            return {"run": self.info, "metrics": json.loads(path.read_text()) if path.is_file() else None}
+        except ValueError as error:
+            raise InputError(f"{path} is damaged ({error}); purify-train --resume writes it again") from error
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe as run."""
+        path = self.path / "recipe.toml"
+        if not path.is_file():
+            raise InputError(
+                f"{self.path} is not a run folder: it has no recipe.toml; expected one that purify-train wrote"
+            )
+        return parse_recipe(read_recipe(path), source=str(path))
+
+    def weights_path(self, name: str) -> Path:
+        """The file of one network's weights."""
+        return self.path / f"{name}.safetensors"
+
+    def checkpoint_path(self, name: str) -> Path:
+        """The file of one stage's checkpoint."""
+        return self.path / "checkpoints" / f"{name}.pt"
+
+    def has(self, name: str) -> bool:
+        """Whether this network is trained."""
+        return self.weights_path(name).is_file()
+
+    def new_classifier(self) -> Classifier | PixelClassifier:
+        """An untrained classifier of the recipe's size, or the user's own without its weights."""
+        info, table = self.info, self.recipe.classifier
+        if info.get("classifier"):
+            source = ClassifierSource.from_dict(info["classifier"])
+            return build_classifier(source, channels=info["image_shape"][0], classes=len(info["class_names"]))
+        return Classifier(
+            info["image_shape"][0],
+            len(info["class_names"]),
+            mean=info["mean"],
+            std=info["std"],
+            width=table.width,
+            blocks=table.blocks,
+            architecture=table.architecture,
+        )
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The networks that the recipe trains, in order."""
+        return ("classifier", *self.recipe.teachers, "student")
+
+    def new_purifier(self, table: PurifierTable) -> Purifier:
+        """An untrained purifier of a table's size."""
+        channels = self.info["image_shape"][0]
+        return Purifier(channels, width=table.width, depth=table.depth, blocks=table.blocks)
+
+    def load_classifier(self) -> Classifier | PixelClassifier:
+        """The trained classifier, the recipe's or the user's own, frozen, in evaluation mode, on the CPU."""
+        return self._load("classifier", self.new_classifier)
+
+    def load_student(self) -> Purifier:
+        """The trained purifier, frozen, in evaluation mode, on the CPU."""
+        return self._load("student", lambda: self.new_purifier(self.recipe.student))
+
+    def load_teacher(self, name: str) -> Purifier:
+        """A trained teacher, `adversarial_teacher` or `normal_teacher`, frozen, in evaluation mode."""
+        return self._load(name, lambda: self.new_purifier(self.recipe.teacher))
+
+    def _load(self, name: str, make: Callable[[], Network]) -> Network:
+        network, path = make(), self.weights_path(name)
+        if not path.is_file():
+            raise InputError(
+                f"{self.path} has no {path.name}; finish the training with purify-train --resume, or give another run"
+            )
+        try:
+            network.load_state_dict(load_file(path))
+        except (SafetensorError, RuntimeError) as error:
+            raise InputError(f"{path} does not hold the recipe's {name}: {reason(error)}") from error
+        return network.eval().requires_grad_(False)
+
+    def save_weights(self, name: str, network: nn.Module) -> None:
+        """Write a network's weights."""
+        tensors = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
+        with atomic(self.weights_path(name)) as temporary:
+            temporary.write_bytes(save(tensors))  # save_file reports a full disk by an exception of its own
+
+    def save_examples(self, examples: Tensor) -> None:
+        """Write the adversarial training examples that a stage ended with, for the next one."""
+        save_state(examples, self.checkpoint_path("examples"))
+
+    def load_examples(self) -> Tensor | None:
+        """Those of an earlier stage, uint8 `[N, C, H, W]`; None where no stage has made any.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        path = self.checkpoint_path("examples")
+        if not path.is_file():
+            return None
+        try:
+            examples: Tensor = torch.load(path, weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise InputError(f"{path} cannot be read ({reason(error)}); remove it to make them again") from error
+        return examples
+
+    def save_samples(self, samples: Samples) -> None:
+        """Write the travelling test images."""
+        with atomic(self.path / "samples.npz") as temporary, temporary.open("wb") as file:
+            np.savez_compressed(
+                file,
+                images=samples.images.numpy(),
+                labels=samples.labels.numpy(),
+                indices=samples.indices.numpy(),
+            )
+
+    @property
+    def has_samples(self) -> bool:
+        """Whether test images travel with this run; a pair whose images may not be passed on ships without."""
+        return (self.path / "samples.npz").is_file()
+
+    def load_samples(self) -> Samples:
+        """Read the travelling test images.
+
+        Raises:
+            InputError: the file is missing or damaged.
+        """
+        path = self.path / "samples.npz"
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                images, labels, indices = (torch.from_numpy(arrays[key]) for key in ("images", "labels", "indices"))
+        except Exception as error:  # a damaged zip raises almost anything
+            raise InputError(f"{path} cannot be read ({error}); expected the file that purify-train wrote") from error
+        return Samples(images, labels, indices)

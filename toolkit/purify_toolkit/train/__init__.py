@@ -1,0 +1,1 @@
+"""purify-train: classifier, teachers and student."""

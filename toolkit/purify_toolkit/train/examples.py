@@ -1,0 +1,97 @@
+"""The adversarial training examples: made once, kept as 8-bit images, each renewed every few epochs."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from purify_toolkit.attacks.gradient import fgsm, pgd
+from purify_toolkit.attacks.norms import LINF
+from purify_toolkit.data.pixels import batch_size, to_8bit, to_float
+from purify_toolkit.device.processes import Processes
+from purify_toolkit.recipe import AttackTable
+
+
+class AdversarialPool:
+    """PGD examples of the training images against the frozen classifier.
+
+    A fresh attack on each image in each epoch would cost several times the training itself. Since the
+    classifier never changes, examples may be reused: each image is attacked in the first epoch, then
+    image `i` again whenever `(i + epoch) % refresh_epochs == 0`, each time with a new random start and a
+    radius drawn evenly from `[epsilon_min, epsilon_max]`. The cost is so spread evenly over the epochs. A later stage
+    that is given an earlier one's examples goes on from them, without attacking all at once again.
+
+    Of all examples a random share, `single_step`, is made by one step as long as the radius (FGSM): those of many
+    steps lie elsewhere, and a purifier that has seen no others lets many of one step through.
+
+    Attributes:
+        examples: uint8 `[N, C, H, W]`; without those of an earlier stage the clean images until the first refresh.
+        versions: int64 `[N]`, how often each has been made anew.
+
+    Args:
+        images: clean training images, uint8 `[N, C, H, W]`.
+        labels: `[N]`.
+        classifier: frozen, pixels -> logits.
+        attack: the recipe's table.
+        processes: that share the attacks; they run on the device of each.
+        examples: those that an earlier stage ended with.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        classifier: Callable[[Tensor], Tensor],
+        attack: AttackTable,
+        *,
+        processes: Processes,
+        examples: Tensor | None = None,
+    ) -> None:
+        self.examples = images.clone() if examples is None else examples
+        self.versions = torch.zeros(len(images), dtype=torch.int64)
+        self._new = examples is None
+        self._images, self._labels = images, labels
+        self._classifier, self._attack, self._processes = classifier, attack, processes
+
+    def due(self, epoch: int) -> Tensor:
+        """The indices of the images that are attacked anew in this epoch."""
+        indices = torch.arange(len(self._images))
+        return indices if self._new and epoch == 0 else indices[(indices + epoch) % self._attack.refresh_epochs == 0]
+
+    def refresh(self, epoch: int, generator: torch.Generator) -> Iterator[int]:
+        """Attack the images that are due, a batch a turn and process; yields how many images are done, batch by batch.
+
+        Each process draws for all batches, so that the examples do not depend on the number of processes.
+        """
+        chunks, count = self.due(epoch).split(batch_size(self._images, self._processes.device)), self._processes.count
+        for turn in (chunks[first : first + count] for first in range(0, len(chunks), count)):
+            found = [self._attacked(indices, generator, owner) for owner, indices in enumerate(turn)]
+            for owner, indices in enumerate(turn):
+                self.examples[indices] = self._processes.from_owner(found[owner], owner)
+                self.versions[indices] += 1
+                yield len(indices)
+
+    def _attacked(self, indices: Tensor, generator: torch.Generator, owner: int) -> Tensor:
+        """The examples, uint8; those that fall to another process unchanged."""
+        attack, images = self._attack, self._images[indices]
+        device = self._processes.device
+        draw = torch.rand(len(indices), 1, 1, 1, generator=generator, device=device)
+        epsilon = attack.epsilon_min + draw * (attack.epsilon_max - attack.epsilon_min)
+        single = torch.rand(len(indices), generator=generator, device=device) < attack.single_step
+        start = LINF.start(draw.expand(images.shape), epsilon, generator)
+        if owner != self._processes.index:
+            return images
+        x, labels, many = to_float(images, device), self._labels[indices].to(device), ~single
+        examples = x.clone()
+        examples[single] = fgsm(self._classifier, x[single], labels[single], epsilon=epsilon[single])
+        examples[many] = pgd(
+            self._classifier,
+            x[many],
+            labels[many],
+            epsilon=epsilon[many],
+            steps=attack.steps,
+            relative_step=attack.relative_step,
+            generator=generator,
+            start=start[many],
+        )
+        return to_8bit(examples).cpu()

@@ -1,0 +1,201 @@
+"""The stages of a training: classifier, teachers, student. Each is a network and its losses."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from purify_edge.errors import InputError
+from purify_toolkit.data.augmentation import augment
+from purify_toolkit.data.batch import Batch
+from purify_toolkit.data.pixels import to_8bit, to_float
+from purify_toolkit.data.splits import ImageData, Split, batches
+from purify_toolkit.device.generators import device_generator
+from purify_toolkit.device.processes import Processes
+from purify_toolkit.evaluate import attack
+from purify_toolkit.networks.answers import count_correct
+from purify_toolkit.networks.architectures import Classifier, whiten
+from purify_toolkit.recipe import EvaluationTable, OptimizerTable, Recipe
+from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.train.examples import AdversarialPool
+from purify_toolkit.train.losses import guidance_loss, reconstruction_loss
+from purify_toolkit.train.student import Losses, StudentLosses
+from purify_toolkit.train.teacher_cache import Remembered
+
+VALIDATION_IMAGES = 2000  # of the validation part, looked at after each epoch
+WHITENING_IMAGES = 5000  # of the training part, for the classifier's first layer
+WHITE_BOX_IMAGES = 500  # of those, attacked through purifier and classifier
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One network to train."""
+
+    name: str
+    network: nn.Module
+    optimizer: OptimizerTable
+    losses: Callable[[Batch], Losses]
+    validate: Callable[[], dict[str, float]]
+    pool: AdversarialPool | None = None
+    prepare: Callable[[], None] | None = None  # the network, once it has its first weights
+
+
+@dataclass
+class Validation:
+    """Validation images, clean and adversarial, and what a purifier makes of them."""
+
+    classifier: nn.Module
+    split: Split
+    attack: EvaluationTable
+    device: torch.device
+    _adversarial: Split | None = field(default=None, init=False)
+
+    def purification(self, purifier: nn.Module) -> dict[str, float]:
+        """Accuracy of the classifier on purified clean and adversarial images, and the L1 to the clean ones."""
+        pipeline = nn.Sequential(purifier, self.classifier)
+        with torch.no_grad():
+            l1 = sum(float((purifier(x) - x).abs().mean()) * len(x) for x, _ in batches(self.split, self.device))
+        return {
+            "accuracy_clean": self.accuracy(pipeline),
+            "accuracy_adversarial": self.accuracy(pipeline, adversarial=True),
+            "l1_clean": l1 / len(self.split),
+        }
+
+    def white_box(self, purifier: nn.Module) -> dict[str, float]:
+        """Accuracy under the recipe's attack through purifier and classifier, on the first images."""
+        pipeline, split = nn.Sequential(purifier, self.classifier), self.split[:WHITE_BOX_IMAGES]
+        generator = device_generator(0, self.device)
+        right = sum(
+            count_correct(pipeline, attack(pipeline, x, y, self.attack, generator), y)
+            for x, y in batches(split, self.device)
+        )
+        return {"accuracy_white_box": right / len(split)}
+
+    def accuracy(self, model: nn.Module, *, adversarial: bool = False) -> float:
+        """Fraction of the validation images, or of their adversarial examples, classified right."""
+        split = self._attacked() if adversarial else self.split
+        return sum(count_correct(model, x, y) for x, y in batches(split, self.device)) / len(split)
+
+    def _attacked(self) -> Split:
+        if self._adversarial is None:
+            generator = device_generator(0, self.device)
+            examples = [
+                attack(self.classifier, images, labels, self.attack, generator)
+                for images, labels in batches(self.split, self.device)
+            ]
+            self._adversarial = Split(to_8bit(torch.cat(examples)).cpu(), self.split.labels)
+        return self._adversarial
+
+
+class Stages:
+    """Builds the stages of a recipe, in order; each after the first needs those before it to be trained."""
+
+    def __init__(self, run: RunFolder, data: ImageData, *, processes: Processes) -> None:
+        self._run, self._data = run, data
+        self._processes, self._device = processes, processes.device
+        self._recipe: Recipe = run.recipe
+        self._validation: Validation | None = None
+
+    def build(self, name: str) -> Stage:
+        """The stage called `name`, one of `RunFolder.stages`."""
+        builders: dict[str, Callable[[], Stage]] = {
+            "classifier": self._classifier,
+            "adversarial_teacher": partial(self._teacher, adversarial=True),
+            "normal_teacher": partial(self._teacher, adversarial=False),
+            "student": self._student,
+        }
+        return builders[name]()
+
+    def _clean(self, indices: Tensor) -> Tensor:
+        return to_float(self._data.train.images[indices], self._device)
+
+    def _frozen_classifier(self) -> nn.Module:
+        return self._run.load_classifier().to(self._device)
+
+    def _new_pool(self, classifier: nn.Module) -> AdversarialPool:
+        train = self._data.train
+        examples = self._run.load_examples()
+        return AdversarialPool(
+            train.images,
+            train.labels,
+            classifier,
+            self._recipe.attack,
+            processes=self._processes,
+            examples=examples,
+        )
+
+    def _validate_with(self, classifier: nn.Module) -> Validation:
+        if self._validation is None:
+            split = self._data.validation[:VALIDATION_IMAGES]
+            self._validation = Validation(classifier, split, self._recipe.evaluation, self._device)
+        return self._validation
+
+    def _classifier(self) -> Stage:
+        network, table = self._run.new_classifier().to(self._device), self._recipe.classifier
+        side = min(self._data.train.images.shape[2:])
+        if max(table.shift, table.cutout) >= side:
+            raise InputError(
+                f"[classifier] shift {table.shift} or cutout {table.cutout} leaves nothing of images of {side} pixels; "
+                "expected less"
+            )
+        validation = Validation(network, self._data.validation, self._recipe.evaluation, self._device)
+
+        def losses(batch: Batch) -> Losses:
+            split = self._data.train[batch.mine]
+            images = augment(split.images.to(self._device), batch, shift=table.shift, cutout=table.cutout)
+            logits, labels = network(to_float(images, self._device)), split.labels.to(self._device)
+            return {"cross_entropy": F.cross_entropy(logits, labels, label_smoothing=table.label_smoothing)}
+
+        def prepare() -> None:
+            first = network.features[0] if isinstance(network, Classifier) else None
+            if isinstance(first, nn.Conv2d):
+                images = to_float(self._data.train.images[:WHITENING_IMAGES], self._device)
+                whiten(first, (images - network.mean) / network.std)
+
+        return Stage(
+            "classifier",
+            network,
+            table,
+            losses,
+            lambda: {"accuracy_clean": validation.accuracy(network)},
+            prepare=prepare,
+        )
+
+    def _teacher(self, *, adversarial: bool) -> Stage:
+        network = self._run.new_purifier(self._recipe.teacher).to(self._device)
+        classifier = self._frozen_classifier()
+        remembered = Remembered(classifier, len(self._data.train))
+        pool = self._new_pool(classifier) if adversarial else None
+        weights = self._recipe.distillation
+
+        def losses(batch: Batch) -> Losses:
+            clean = self._clean(batch.mine)
+            if pool is None:
+                return {"reconstruction": reconstruction_loss(network(clean), clean)}
+            output = network(to_float(pool.examples[batch.mine], self._device))
+            target = remembered(clean, batch.mine)
+            return {
+                "reconstruction": reconstruction_loss(output, clean),
+                "guidance": weights.classifier_guidance * guidance_loss(classifier(output), target),
+            }
+
+        validation = self._validate_with(classifier)
+        name = "adversarial_teacher" if adversarial else "normal_teacher"
+        return Stage(name, network, self._recipe.teacher, losses, lambda: validation.purification(network), pool)
+
+    def _student(self) -> Stage:
+        network = self._run.new_purifier(self._recipe.student).to(self._device)
+        classifier = self._frozen_classifier()
+        adaptive = self._recipe.adaptive is not None
+        pool = None if adaptive else self._new_pool(classifier)
+        teachers = {name: self._run.load_teacher(name).to(self._device) for name in self._recipe.teachers}
+        losses = StudentLosses(network, classifier, teachers, pool, self._data.train, self._recipe, self._device)
+        validation = self._validate_with(classifier)
+
+        def validate() -> dict[str, float]:
+            return validation.purification(network) | (validation.white_box(network) if adaptive else {})
+
+        return Stage("student", network, self._recipe.student, losses, validate, pool)
