@@ -12,7 +12,7 @@ from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.manifest import Precision
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import SIMULATION, Check, Divergence, NotChecked, ParityRow, Report
-from purify_edge.check.check import EngineSet, compare
+from purify_edge.check.comparison import EngineSet, compare
 from purify_edge.check.limits import Limits, checks_of
 from purify_edge.engines import HostChain
 from purify_edge.engines.onnxruntime import OnnxRuntimeEngine

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
-from purify_edge.check.check import relative_error
+from purify_edge.stats import relative_error
 from purify_edge.check.limits import MAX_ERROR
 from purify_edge.engines.onnxruntime import OnnxRuntimeEngine
 from purify_edge.images.arrays import as_batch

@@ -25,7 +25,8 @@ from lab.studies.common import guarded, markdown, positive, write_text
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.manifest import Precision
 from purify_edge.bundle.reader import Bundle
-from purify_edge.bundle.report import Check, LatencyRow, ParityRow, environment
+from purify_edge.bundle.report import Check, LatencyRow, ParityRow
+from purify_edge.machine import environment
 from purify_edge.check.check import EngineSet, compare, some_images
 from purify_edge.check.limits import Limits, checks_of
 from purify_edge.engines import ENGINES

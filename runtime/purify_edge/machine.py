@@ -1,7 +1,57 @@
-"""Memory: what the C library keeps of freed memory goes back to the system."""
+"""The machine: what it is, what this process may use of it, and where its user's files go."""
 
 import ctypes
+import errno
+import os
+import platform
 import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def environment(versions: dict[str, str]) -> dict[str, Any]:
+    """Describe the machine for a report; `versions` are added to numpy's and Python's."""
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()}",
+        "machine": platform.machine(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "versions": {"numpy": np.__version__} | versions,
+    }
+
+
+def processor() -> str:
+    """Return the processor's model, where Linux tells it; on a Jetson the board's."""
+    for path, key in (("/proc/device-tree/model", ""), ("/proc/cpuinfo", "model name")):
+        try:
+            text = Path(path).read_text(errors="replace")
+        except OSError:
+            continue
+        for line in text.splitlines():
+            if line.startswith(key):
+                return line.rpartition(":")[2].strip(" \0")
+    return platform.processor() or "unknown"
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def user_folder(variable: str, default: str) -> Path:
+    """Return the user's folder for state or cached files, by the XDG base directory specification.
+
+    Raises:
+        FileNotFoundError: the user has no home.
+    """
+    given = Path(os.environ.get(variable, ""))
+    try:
+        return (given if given.is_absolute() else Path.home() / default) / "purify-edge"
+    except RuntimeError as error:
+        raise FileNotFoundError(errno.ENOENT, f"no home folder: set {variable}", str(error)) from error
 
 
 def return_memory() -> None:

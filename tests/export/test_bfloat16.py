@@ -17,7 +17,8 @@ from purify_edge import Pipeline
 from purify_edge.bundle.golden import GoldenSplit, load_golden
 from purify_edge.bundle.manifest import FileEntry, ModelEntry, encode_manifest
 from purify_edge.bundle.reader import Bundle
-from purify_edge.check.check import check_bundle, relative_error
+from purify_edge.check.check import check_bundle
+from purify_edge.stats import relative_error
 from purify_edge.engines import open_engine
 from purify_edge.engines import openvino as module
 from purify_edge.errors import MissingError

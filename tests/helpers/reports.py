@@ -6,21 +6,7 @@ import msgspec
 import numpy as np
 
 from purify_edge.bundle.manifest import FileEntry, GoldenEntry, InputContract, Manifest, ModelEntry
-from purify_edge.bundle.report import (
-    SIMULATION,
-    AccuracyRow,
-    Attempt,
-    Check,
-    CurvePoint,
-    Divergence,
-    KeptLayer,
-    LatencyRow,
-    NotChecked,
-    ParityRow,
-    Report,
-    SuspicionReport,
-    SuspicionSplit,
-)
+from purify_edge.bundle.report import SIMULATION, AccuracyRow, Attempt, Check, CurvePoint, Divergence, KeptLayer, LatencyRow, NotChecked, ParityRow, Report, SuspicionReport, SuspicionSplit
 from purify_edge.check.page.subject import Example, Picture, Subject
 from purify_edge.stats import wilson
 

@@ -3,18 +3,8 @@ from io import StringIO
 import msgspec
 from rich.console import Console
 
-from purify_edge.bundle.report import (
-    SIMULATION,
-    Attempt,
-    Check,
-    Divergence,
-    KeptLayer,
-    LatencyRow,
-    NotChecked,
-    ParityRow,
-    Report,
-    environment,
-)
+from purify_edge.bundle.report import SIMULATION, Attempt, Check, Divergence, KeptLayer, LatencyRow, NotChecked, ParityRow, Report
+from purify_edge.machine import environment
 from purify_edge.check.tables import print_report
 
 ROW = ParityRow(engine="e", precision="int8", role="purifier", split="clean", n=9, max_abs_diff=0.5, mean_abs_diff=0.1)

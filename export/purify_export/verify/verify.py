@@ -15,8 +15,10 @@ from torch import Tensor
 
 from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.reader import Bundle
-from purify_edge.bundle.report import Divergence, NotChecked, ParityRow, environment
-from purify_edge.check.check import EngineSet, answers_of, compare, open_sets, parity_row
+from purify_edge.bundle.report import Divergence, NotChecked, ParityRow
+from purify_edge.machine import environment
+from purify_edge.check.check import open_sets
+from purify_edge.check.comparison import EngineSet, answers_of, compare, parity_row
 from purify_edge.check.limits import Limits, checks_of
 from purify_edge.engines.tensorrt.store import EnginePolicy
 from purify_edge.errors import InputError

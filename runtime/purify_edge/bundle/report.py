@@ -1,15 +1,18 @@
 """The report: what parity, accuracy and latency were, and whether the limits hold."""
 
-import os
-import platform
-from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 SIMULATION = "simulation"
 """The engine of rows that tell what 16 bits do by float32, each weight and each tensor rounded; the exporter's."""
+
+
+LOSSLESS = "fp32"
+MAX_ERROR = 1e-4
+"""How far logits may differ, by `relative_error`, between engines that may take turns."""
+LEAST_ANSWERS, ONE_IN = 200, 200
+"""A lossy precision needs so many golden answers, of which at most one in so many may differ from PyTorch's."""
 
 
 class ParityRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,11 +160,64 @@ class SuspicionReport(msgspec.Struct, frozen=True, kw_only=True):
     splits: tuple[SuspicionSplit, ...]
 
 
+class Agreement(msgspec.Struct, frozen=True):
+    """How n golden answers, clean and attacked, compare with PyTorch's.
+
+    Attributes:
+        n: answers that there was time for.
+        same: answers that name PyTorch's class.
+        error: the relative error of the logits.
+    """
+
+    n: int
+    same: int
+    error: float
+
+    def admits(self, precision: str) -> bool:
+        """Return whether a pipeline may run in this precision by itself, without being told to."""
+        if precision == LOSSLESS:
+            return self.error <= MAX_ERROR
+        return self.n >= LEAST_ANSWERS and (self.n - self.same) * ONE_IN <= self.n
+
+    def __str__(self) -> str:
+        return f"{self.same} of {self.n} golden answers are as PyTorch's"
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What runs a bundle, for people, reports and programs.
+
+    Attributes:
+        engine: the engine that runs a single image now.
+        device: what it runs on.
+        precision: in which everything is computed, for the pipeline's life.
+        ways: what may take turns, in words; the first is what a pipeline begins with.
+        running: what runs each kind of call now, by kind and size of batch, in words.
+        gain: how many times as fast as in float32, where the precision was chosen by itself and is lossy.
+        agreement: how the golden answers compare with PyTorch's, where that was looked at.
+        left_out: other engines and precisions, and why they do not run.
+    """
+
+    engine: str
+    device: str
+    precision: str
+    ways: tuple[str, ...]
+    running: dict[str, str] = {}
+    gain: float | None = None
+    agreement: Agreement | None = None
+    left_out: dict[str, str] = {}
+
+    def __str__(self) -> str:
+        gain = f", {self.gain:.1f} times as fast as float32 here" if self.gain else ""
+        agreement = f"; {self.agreement}" if self.agreement else ""
+        return f"{' or '.join(self.ways)} on {self.device}{gain}{agreement}"
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What `purify-check --json` prints and report.json holds.
 
     `kept`, `attempts` and `diverging` tell of the conversions, `accuracy` and `curve` of the run's evaluation; all of
-    them are the exporter's. What is `not_checked` has no part in `passed`.
+    them are the exporter's. What is `not_checked` has no part in `passed`. `plan` is what `purify-run` runs here, where
+    the check was of that.
     """
 
     environment: dict[str, Any]
@@ -176,6 +232,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     accuracy: tuple[AccuracyRow, ...] = ()
     curve: tuple[CurvePoint, ...] = ()
     suspicion: SuspicionReport | None = None
+    plan: Plan | None = None
 
     def with_checks(self, *more: Check) -> "Report":
         """The report with further limits, which must hold too."""
@@ -187,28 +244,3 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 def encode_report(report: Report) -> bytes:
     """The report as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
-
-
-def environment(versions: dict[str, str]) -> dict[str, Any]:
-    """The machine, for a report; `versions` are added to numpy's and Python's."""
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.release()}",
-        "machine": platform.machine(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "versions": {"numpy": np.__version__} | versions,
-    }
-
-
-def _processor() -> str:
-    """The processor's model, where Linux tells it; on a Jetson the board's."""
-    for path, key in (("/proc/device-tree/model", ""), ("/proc/cpuinfo", "model name")):
-        try:
-            text = Path(path).read_text(errors="replace")
-        except OSError:
-            continue
-        for line in text.splitlines():
-            if line.startswith(key):
-                return line.rpartition(":")[2].strip(" \0")
-    return platform.processor() or "unknown"

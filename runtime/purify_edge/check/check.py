@@ -1,37 +1,35 @@
-"""The check: a bundle's files, run by an engine, against the golden set's PyTorch reference."""
+"""The check: a bundle's files, run as they will be run here, against the golden set's PyTorch reference."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from importlib.metadata import version
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from purify_edge.bundle.golden import GoldenSplit, load_golden
 from purify_edge.bundle.reader import Bundle
-from purify_edge.bundle.report import LatencyRow, NotChecked, ParityRow, Report, environment
+from purify_edge.bundle.report import LatencyRow, NotChecked, Plan, Report
+from purify_edge.check.comparison import Comparison, EngineSet, Run, compare
 from purify_edge.check.limits import Limits, checks_of, suspicion_checks
-from purify_edge.engines import ENGINES, Chain, Engine
 from purify_edge.engines.latency import ROUNDS, Contestant, measure
+from purify_edge.engines.models import Models, Setup
+from purify_edge.engines.plan import AUTO, open_plan
+from purify_edge.engines.registry import ENGINES
 from purify_edge.engines.tensorrt.store import EnginePolicy
-from purify_edge.errors import BuildError, BundleError, InputError, MissingError, PurifyError
+from purify_edge.errors import BuildError, InputError, MissingError
 from purify_edge.images.arrays import as_batch
-from purify_edge.pipeline.pipeline import in_batches, open_models
-from purify_edge.pipeline.suspicion import report_of, suspicion_of
-from purify_edge.stats import wilson
+from purify_edge.machine import environment
+from purify_edge.pipeline.suspicion import report_of
 
-Array = NDArray[np.float32]
-Run = Callable[[Array], Array]
 BATCHES = (1, 32)
-ALL, AUTO = "all", "auto"
+ALL = "all"
 
 
 def check_bundle(
     bundle: Bundle,
     *,
-    engine: str = "auto",
+    engine: str = AUTO,
     precisions: Sequence[str] = (),
     limits: Limits | None = None,
     rounds: int = ROUNDS,
@@ -39,210 +37,160 @@ def check_bundle(
     also_timed: Mapping[Contestant, Callable[[], object]] | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Report:
-    """Compare every model of the bundle with the golden set, and time it.
+    """Compare the models that run here with the golden set, and time them; see `check_and_compare`."""
+    return check_and_compare(
+        bundle,
+        engine=engine,
+        precisions=precisions,
+        limits=limits,
+        rounds=rounds,
+        policy=policy,
+        also_timed=also_timed,
+        tell=tell,
+    )[0]
+
+
+def check_and_compare(
+    bundle: Bundle,
+    *,
+    engine: str = AUTO,
+    precisions: Sequence[str] = (),
+    limits: Limits | None = None,
+    rounds: int = ROUNDS,
+    policy: EnginePolicy | None = None,
+    also_timed: Mapping[Contestant, Callable[[], object]] | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> tuple[Report, Comparison]:
+    """Compare the models that run here with the golden set, and time them.
+
+    Each file is read once and each model opened once.
 
     Args:
         bundle: the bundle.
-        engine: `auto`, a key of ENGINES, or `all` for every engine that works here.
-        precisions: those to check; empty for all that the bundle has.
+        engine: `auto`, a key of ENGINES, or `all` for every engine that works here beside what `auto` takes.
+        precisions: those to check; empty for the one that `purify-run` takes, `all` for all that the bundle has.
         limits: what must hold; None for the defaults.
         rounds: timed calls of each contestant, 0 for no timing.
         policy: what may be done about engine files; None for the defaults.
-        also_timed: further contestants in the same rounds, the PyTorch reference, say.
+        also_timed: further contestants in the same rounds, such as the PyTorch reference.
         tell: told what is being done.
 
+    Returns:
+        The report, and what the first engine of it made of the golden set.
+
     Raises:
-        BundleError, InputError, MissingError: see `open_model` and `load_golden`.
+        BundleError, InputError, MissingError: see `open_plan` and `load_golden`.
     """
     limits = limits or Limits()
     if limits.max_latency_ms is not None and not rounds:
         raise InputError("a latency limit needs at least one timed round")
-    bundle.verify()
     golden = load_golden(bundle)
-    asked = bool(precisions)
-    precisions = precisions or bundle.precisions("defended")
-    unknown = [name for name in precisions if name not in bundle.precisions("defended")]
-    if unknown:
-        raise InputError(f"{bundle.path} has no {', '.join(unknown)}, only {', '.join(bundle.precisions('defended'))}")
     with ExitStack() as stack:
-        sets, not_checked = open_sets(bundle, precisions, engine, stack, policy, asked=asked)
+        opened = open_sets(bundle, engine, precisions, stack, policy, golden)
         compared: list[Comparison] = []
-        for engines in sets:
+        for engines in opened.sets:
             tell(f"parity: {engines.engine}, {engines.precision}")
             compared.append(compare(engines, golden, bundle))
         tell("latency" if rounds else "no latency: no rounds asked for")
-        latency = _latency(sets, golden, bundle, rounds, also_timed or {})
+        latency = _latency(opened.sets, golden, bundle, rounds, also_timed or {})
+    bundle.verify()
     parity = [row for found in compared for row in found.rows]
     checks = list(checks_of(parity, latency, limits))
     suspicion = bundle.manifest.suspicion
     if suspicion:
-        for engines, found in zip(sets, compared, strict=True):
+        for engines, found in zip(opened.sets, compared, strict=True):
             where = f"{engines.engine} {engines.precision}"
             checks += suspicion_checks(suspicion, golden, found.scores, limits, where=where)
-    used = {engines.engine: engines.purifier.version for engines in sets}
-    return Report(
+    used = {engines.engine: engines.version for engines in opened.sets}
+    report = Report(
         environment=environment({"purify-edge": version("purify-edge")} | used)
-        | {"devices": {engines.engine: engines.purifier.device for engines in sets}},
+        | {"devices": {engines.engine: engines.device for engines in opened.sets}},
         parity=tuple(parity),
         latency=tuple(latency),
         checks=tuple(checks),
         passed=bool(checks) and all(check.passed for check in checks),
-        not_checked=tuple(not_checked),
+        not_checked=tuple(opened.not_checked),
         suspicion=report_of(suspicion, compared[0].scores) if suspicion else None,
+        plan=opened.plan,
     )
+    return report, compared[0]
+
+
+class OpenedSets:
+    """The engines to check, what this machine cannot run, and the plan where what `purify-run` takes is checked."""
+
+    def __init__(self) -> None:
+        self.sets: list[EngineSet] = []
+        self.not_checked: list[NotChecked] = []
+        self.plan: Plan | None = None
+
+    def add(self, models: Models) -> None:
+        """Add models to check, once for an engine and a precision."""
+        if not any(
+            models.setup.engine == other.engine and models.setup.precision == other.precision for other in self.sets
+        ):
+            self.sets.append(EngineSet.of(models))
 
 
 def open_sets(
     bundle: Bundle,
-    precisions: Sequence[str],
     engine: str,
+    precisions: Sequence[str],
     stack: ExitStack,
     policy: EnginePolicy | None,
-    *,
-    asked: bool,
-) -> tuple[list["EngineSet"], list[NotChecked]]:
-    """The engines of each precision, and what this machine cannot run.
+    golden: Mapping[str, GoldenSplit],
+) -> OpenedSets:
+    """Open what is to be checked; see `check_and_compare` for the arguments; `stack` closes them.
 
-    Of several engines those that do not work here are left out. Of precisions that is only ever bfloat16, and only
-    where nobody asked for it: ONNX Runtime runs all the others everywhere, and OpenVINO bfloat16 where the CPU has it.
+    Of `all` engines or precisions those that do not work here are left out, and named.
+
+    Raises:
+        BundleError, InputError, MissingError, BuildError: see `open_plan`.
     """
-    names = tuple(ENGINES) if engine == ALL else (engine,)
-    sets, not_checked = [], []
-    for name in names:
-        for precision in precisions:
-            try:
-                sets.append(EngineSet.open(bundle, precision, name, stack, policy))
-            except (MissingError, BuildError) as error:
-                if len(names) == 1 and (asked or precision != "bf16"):
-                    raise
-                engine_left_out = "" if engine == AUTO else name
-                not_checked.append(NotChecked(engine=engine_left_out, precision=precision, reason=str(error)))
-    if not sets:
-        raise MissingError(f"no engine works here: {'; '.join(f'{left.engine} {left.reason}' for left in not_checked)}")
-    return sets, not_checked
+    known = bundle.precisions("defended")
+    unknown = [name for name in precisions if name not in (*known, ALL, AUTO) and not _is_computed(name)]
+    if unknown:
+        raise InputError(f"{bundle.path} has no {', '.join(unknown)}, only {', '.join(known)}")
+    opened = OpenedSets()
+    everything = ALL in (engine, *precisions)
+    wanted = known if ALL in precisions else precisions or [AUTO]
+    for precision in wanted:
+        try:
+            named = AUTO if engine == ALL else engine
+            planned = open_plan(bundle, engine=named, precision=precision, policy=policy, golden=lambda: golden)
+        except (MissingError, BuildError) as error:
+            if not everything:
+                raise
+            opened.not_checked.append(NotChecked(engine="", precision=precision, reason=str(error)))
+            continue
+        stack.enter_context(planned)
+        opened.plan = opened.plan or planned.plan
+        for models in planned.ways:
+            opened.add(models)
+    for setup in _other_setups(known, precisions) if engine == ALL else ():
+        models = stack.enter_context(Models(bundle, setup, policy))
+        try:
+            opened.add(models)
+        except (MissingError, BuildError) as error:
+            opened.not_checked.append(NotChecked(engine=setup.engine, precision=setup.precision, reason=str(error)))
+    if not opened.sets:
+        reasons = "; ".join(f"{left.engine} {left.reason}".strip() for left in opened.not_checked)
+        raise MissingError(f"no engine works here: {reasons}")
+    return opened
 
 
-@dataclass(frozen=True)
-class EngineSet:
-    """The three models of one precision, opened."""
-
-    precision: str
-    purifier: Engine
-    classifier: Engine
-    defended: Engine
-    pipeline: Chain
-
-    @classmethod
-    def open(
-        cls, bundle: Bundle, precision: str, engine: str, stack: ExitStack, policy: EnginePolicy | None = None
-    ) -> "EngineSet":
-        """Open the models of a precision; `stack` closes them."""
-        opened = open_models(bundle, ("purifier", "classifier", "defended"), precision, engine, policy)
-        purifier, classifier, defended = map(stack.enter_context, opened)
-        pipeline = purifier.then(classifier)
-        stack.callback(pipeline.close)
-        return cls(precision, purifier, classifier, defended, pipeline)
-
-    @property
-    def engine(self) -> str:
-        """The engine's name."""
-        return self.purifier.name
-
-    def stages(self) -> dict[str, Run]:
-        """What can be run: the three models, and purifier and classifier chained."""
-        return {
-            "purifier": self.purifier.run,
-            "classifier": self.classifier.run,
-            "pipeline": self.pipeline.last,
-            "defended": self.defended.run,
-        }
+def _is_computed(precision: str) -> bool:
+    """Return whether some engine can compute float32 graphs in this precision."""
+    return any(precision in row.computes for row in ENGINES.values())
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """What an engine set made of the golden set.
-
-    Attributes:
-        rows: one for each split and each of the models, alone and chained.
-        answers: by role and split the classes `[N]` that were named; -1 where an output is not a number.
-        scores: the suspicion scores `[N]` of each split, of the chained models.
-    """
-
-    rows: list[ParityRow] = field(default_factory=list)
-    answers: dict[tuple[str, str], NDArray[np.int64]] = field(default_factory=dict)
-    scores: dict[str, Array] = field(default_factory=dict)
-
-
-def compare(engines: EngineSet, golden: Mapping[str, GoldenSplit], bundle: Bundle) -> Comparison:
-    """Run the golden set, split by split, and compare it with the reference."""
-    found = Comparison()
-    for name, split in golden.items():
-        images = as_batch(split.images, bundle.manifest.input)
-        outputs = {role: _output(run, images, f"{engines.precision} {role}") for role, run in engines.stages().items()}
-        references = {"purifier": split.purified, "classifier": split.classifier}
-        for role, output in outputs.items():
-            reference = references.get(role, split.defended)
-            found.rows.append(parity_row(engines, role, name, output, reference, split.labels))
-            if role != "purifier":
-                found.answers[role, name] = answers_of(output)
-        found.scores[name] = suspicion_of(outputs["classifier"], outputs["pipeline"])
-    return found
-
-
-def _output(run: Run, images: Array, what: str) -> Array:
-    try:
-        return in_batches(run, images)
-    except (PurifyError, MemoryError):
-        raise
-    except Exception as error:  # engines' exceptions share no base but Exception
-        raise BundleError(f"the {what} cannot run the golden set: {error}; export the bundle again") from error
-
-
-def answers_of(logits: Array) -> NDArray[np.int64]:
-    """The classes `[N]` that logits `[N, K]` name; -1, which agrees with nobody, where one is not a number."""
-    return np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), -1)
-
-
-def parity_row(
-    engines: EngineSet, role: str, split: str, output: Array, reference: Array, labels: NDArray[np.int64]
-) -> ParityRow:
-    """An output of one of the models against the reference's."""
-    difference = np.abs(output - reference)
-    n = len(labels)
-    row = ParityRow(
-        engine=engines.engine,
-        precision=engines.precision,
-        role=role,
-        split=split,
-        n=n,
-        max_abs_diff=float(difference.max()),
-        mean_abs_diff=float(difference.mean()),
-        relative_error=relative_error(output, reference),
-        device=engines.purifier.device,
-    )
-    if role == "purifier":
-        return row
-    said, expected = answers_of(output), reference.argmax(axis=1)
-    same = int((said == expected).sum())
-    return msgspec.structs.replace(
-        row,
-        accuracy_reference=float((expected == labels).mean()),
-        accuracy_engine=float((said == labels).mean()),
-        agreement=same / n,
-        agreement_ci95=wilson(same, n),
-    )
-
-
-def relative_error(output: Array, reference: Array) -> float:
-    """Of outputs `[N, ...]`: root mean square of the difference, as a fraction of that of what differs between images.
-
-    Against the outputs' size a small error could be all that tells one image from another. Where no image differs,
-    of the output's size.
-    """
-    spread = reference - reference.mean(axis=0) if len(reference) > 1 else reference
-    size = np.sqrt(np.square(spread, dtype=np.float64).mean())
-    error = np.sqrt(np.square(output - reference, dtype=np.float64).mean())
-    return float(error / size) if size else float(error > 0)
+def _other_setups(known: Sequence[str], precisions: Sequence[str]) -> Iterator[Setup]:
+    """Yield every engine in every precision that was asked for, or that the bundle has."""
+    wanted = [name for name in precisions if name not in (ALL, AUTO)] or known
+    for name in ENGINES:
+        for precision in wanted:
+            if precision in known:
+                yield Setup(name, precision, precision)
 
 
 def _latency(
@@ -259,15 +207,15 @@ def _latency(
         Contestant(engines.engine, engines.precision, stage, batch): _call(run, images[:batch])
         for batch in BATCHES
         for engines in sets
-        for stage, run in engines.stages().items()
+        for stage, run in engines.stages.items()
     }
     return measure(contestants | dict(also_timed), rounds=rounds)
 
 
 def some_images(split: GoldenSplit, count: int) -> NDArray[np.uint8]:
-    """So many images of a split, uint8 `[N, H, W, C]`; they repeat where it has fewer."""
+    """Return so many images of a split, uint8 `[N, H, W, C]`; they repeat where it has fewer."""
     return np.resize(split.images, (count, *split.images.shape[1:]))
 
 
-def _call(run: Run, x: Array) -> Callable[[], object]:
+def _call(run: Run, x: NDArray[np.float32]) -> Callable[[], object]:
     return lambda: run(x)

@@ -1,14 +1,9 @@
 """ONNX Runtime on the CPU."""
 
 import os
-from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from purify_edge.engines import ByHand, Chain, Engine, HostChain, HostOptions, TensorSpec
+from purify_edge.engines.base import Array, CpuSettings, Engine, TensorSpec
 from purify_edge.engines.tensorrt.store import EngineFiles
 from purify_edge.errors import BundleError, MissingError
 
@@ -24,7 +19,7 @@ before the import."""
 
 
 def require() -> Any:
-    """ONNX Runtime, imported.
+    """Return ONNX Runtime, imported.
 
     Raises:
         MissingError: it is not installed.
@@ -33,7 +28,7 @@ def require() -> Any:
 
 
 def require_module(extra: str) -> Any:
-    """The module, which the extras `cpu` and `gpu` both bring.
+    """Return the module, which the extras `cpu` and `gpu` both bring.
 
     Raises:
         MissingError: it is not installed.
@@ -46,8 +41,8 @@ def require_module(extra: str) -> Any:
     return onnxruntime
 
 
-class OnnxRuntimeEngine:
-    """A session on the CPU execution provider. It has no use for engine files.
+class OnnxRuntimeEngine(Engine):
+    """Run a graph in a session on the CPU execution provider; it needs no engine files.
 
     Two sessions in a row hand over by numpy: ONNX Runtime reads a contiguous array where it lies, and binding
     the first's output to the second's input saved nothing that could be measured (docs/results/runtime.md).
@@ -61,77 +56,47 @@ class OnnxRuntimeEngine:
     device: str = "cpu"
 
     def __init__(
-        self, graph: bytes, *, source: str, files: EngineFiles | None = None, host: HostOptions | None = None
+        self, graph: bytes, *, source: str, files: EngineFiles | None = None, settings: CpuSettings | None = None
     ) -> None:
         onnxruntime = require()
         self.version: str = onnxruntime.__version__
-        options = session_options(onnxruntime, host or HostOptions())
+        options = session_options(onnxruntime, settings or CpuSettings())
         self._session: Any = open_session(onnxruntime, graph, options, ["CPUExecutionProvider"], source)
         self.input_spec = spec(self._session.get_inputs()[0])
         self.output_spec = spec(self._session.get_outputs()[0])
         self._outputs = [self.output_spec.name]
 
-    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, x: Array) -> Array:
         """See `Engine.run`."""
         (output,) = self._session.run(self._outputs, {self.input_spec.name: x})
-        result: NDArray[np.float32] = output
+        result: Array = output
         return result
 
-    def then(self, other: Engine) -> Chain:
-        """See `Engine.then`."""
-        return HostChain(self, other)
-
     def close(self) -> None:
-        """See `Engine.close`."""
+        """See `Closing.close`."""
         self._session = None
 
-    def __enter__(self) -> "OnnxRuntimeEngine":
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+def lossy_precisions() -> frozenset[str]:
+    """Return the lossy precisions that may be faster than float32 here."""
+    return frozenset({"int8"})
 
 
-def by_hand(graphs: Sequence[bytes]) -> dict[str, ByHand]:
-    """See `purify_edge.engines.by_hand`."""
-    onnxruntime = require()
-    try:
-        sessions = [onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"]) for graph in graphs]
-    except _no_kernels(onnxruntime) as error:
-        raise MissingError(f"{NO_KERNELS} it ({error})") from error
-    inputs = [session.get_inputs()[0].name for session in sessions]
-
-    def run(images: NDArray[np.uint8]) -> NDArray[np.int64]:
-        x = np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32) / 255
-        for session, name in zip(sessions, inputs, strict=True):
-            x = session.run(None, {name: x})[0]
-        labels: NDArray[np.int64] = x.argmax(axis=1)
-        return labels
-
-    return {"onnxruntime": run}
-
-
-def session_options(onnxruntime: Any, host: HostOptions) -> Any:
-    """Options that every session of ours has, and what the host options say."""
+def session_options(onnxruntime: Any, settings: CpuSettings) -> Any:
+    """Return the options that every session of ours has, and what the settings say."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = QUIET
-    # Left to spin between runs, a session's threads take the cores from other sessions and programs: 21 ms instead of
-    # 12 for a batch of 32 by purifier and classifier on two cores.
-    if host.spinning == "call":
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-    if host.spinning == "never":
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if host.threads is not None:
-        options.intra_op_num_threads = host.threads
+    # Threads that spin take the cores from other sessions and programs, and wait for cores that others have taken.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if settings.threads is not None:
+        options.intra_op_num_threads = settings.threads
     # A graph may name other files for its weights; only what the manifest lists is verified.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", NOWHERE)
     return options
 
 
 def open_session(onnxruntime: Any, graph: bytes, options: Any, providers: list[Any], source: str) -> Any:
-    """A session of a graph with one input and one output.
+    """Open a session of a graph with one input and one output.
 
     Raises:
         MissingError: ONNX Runtime has no kernels for it.
@@ -149,12 +114,12 @@ def open_session(onnxruntime: Any, graph: bytes, options: Any, providers: list[A
 
 
 def _no_kernels(onnxruntime: Any) -> type[Exception]:
-    """What ONNX Runtime raises where the graph is sound and an operator's kernel for a type is not there."""
+    """Return what ONNX Runtime raises where the graph is sound and it has no kernel for an operator and a type."""
     raised: type[Exception] = onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented
     return raised
 
 
 def spec(node: Any) -> TensorSpec:
-    """Name, dtype and shape of a session's input or output."""
+    """Return name, dtype and shape of a session's input or output."""
     shape = tuple(size if isinstance(size, int) else None for size in node.shape)
     return TensorSpec(node.name, DTYPES.get(node.type, node.type), shape)

@@ -7,14 +7,12 @@ from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from purify_edge.engines import Chain, Engine, HostChain, HostOptions
+from purify_edge.engines.base import Array, CpuSettings, Engine, Pair
 from purify_edge.engines.onnxruntime import OnnxRuntimeEngine, open_session, require_module, session_options, spec
 from purify_edge.engines.tensorrt.store import EngineFiles
 from purify_edge.errors import BuildError, BundleError, DeviceError, MissingError
 
-Array = NDArray[np.float32]
 T = TypeVar("T")
 PROVIDER = "CUDAExecutionProvider"
 GPU_ID = 0
@@ -29,7 +27,7 @@ WITHOUT_CUDA = (
 
 
 def require() -> Any:
-    """ONNX Runtime with its CUDA provider, imported, and CUDA's libraries loaded.
+    """Return ONNX Runtime with its CUDA provider, imported, and CUDA's libraries loaded.
 
     Raises:
         MissingError: it is not installed, or is the build without CUDA.
@@ -44,8 +42,13 @@ def require() -> Any:
     return onnxruntime
 
 
+def lossy_precisions() -> frozenset[str]:
+    """Return the lossy precisions that may be faster than float32 here."""
+    return frozenset({"fp16", "bf16", "int8"})
+
+
 def _has_no_provider() -> bool:
-    """Whether the package that is installed has the library of shared providers, and not CUDA's beside it."""
+    """Return whether the package that is installed has the library of shared providers, and not CUDA's beside it."""
     package = find_spec("onnxruntime")
     places = (package.submodule_search_locations if package else None) or ()
     names = [file.name for place in places for file in Path(place, "capi").glob("*onnxruntime_providers_*")]
@@ -53,7 +56,7 @@ def _has_no_provider() -> bool:
 
 
 class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
-    """A session on the CUDA execution provider, with no fall-back to the CPU.
+    """Run a graph in a session on the CUDA execution provider, with no fall-back to the CPU.
 
     Input and output stay at fixed addresses on the GPU, by I/O binding, so that a CUDA graph replays what was
     captured for a size of batch. It has no use for engine files.
@@ -69,12 +72,12 @@ class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
     memory = "cuda"
 
     def __init__(
-        self, graph: bytes, *, source: str, files: EngineFiles | None = None, host: HostOptions | None = None
+        self, graph: bytes, *, source: str, files: EngineFiles | None = None, settings: CpuSettings | None = None
     ) -> None:
         onnxruntime = self._require()
         self.version = onnxruntime.__version__
         self.device = f"{self.memory}:{GPU_ID}"
-        options = session_options(onnxruntime, host or HostOptions())
+        options = session_options(onnxruntime, settings or CpuSettings())
         for key, value in self.settings:
             options.add_session_config_entry(key, value)
         try:
@@ -94,7 +97,7 @@ class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
         return require()
 
     def bind(self, batch: int, *, source: Any = None, captured: int = NO_GRAPH) -> "Bound":
-        """The session with buffers for so many images; `source` is a buffer on the GPU to read from.
+        """Return the session with buffers for so many images; `source` is a buffer on the GPU to read from.
 
         Raises:
             DeviceError: the engine is closed.
@@ -115,18 +118,18 @@ class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
             bound.run()
             return bound.result()
 
-    def then(self, other: Engine) -> Chain:
-        """See `Engine.then`: what goes from one to the other stays on the GPU."""
-        return BoundChain(self, other) if isinstance(other, OnnxRuntimeCudaEngine) else HostChain(self, other)
+    def pair(self, classifier: Engine) -> Pair:
+        """See `Engine.pair`: what goes from one to the other stays on the GPU."""
+        return BoundPair(self, classifier) if isinstance(classifier, OnnxRuntimeCudaEngine) else Pair(self, classifier)
 
     def close(self) -> None:
-        """See `Engine.close`."""
+        """See `Closing.close`."""
         self._kept.clear()
         self._session = None
 
 
 class Bound:
-    """A session whose input and output lie at fixed addresses, for one size of batch.
+    """Hold a session whose input and output lie at fixed addresses, for one size of batch.
 
     Attributes:
         output: the buffer that it writes, which another session may read.
@@ -160,27 +163,30 @@ class Bound:
             raise DeviceError(f"ONNX Runtime: {error}") from error
 
     def result(self) -> Array:
-        """What the session wrote, copied to the host."""
+        """Return what the session wrote, copied to the host."""
         array: Array = self.output.numpy().copy()  # of a buffer in the host's memory, numpy() is only a view
         return array
 
 
-class BoundChain:
-    """Two sessions in a row on the GPU: the second reads where the first wrote."""
+class BoundPair(Pair):
+    """Run two sessions in a row on the GPU: the classifier reads where the purifier wrote."""
 
-    def __init__(self, first: OnnxRuntimeCudaEngine, second: OnnxRuntimeCudaEngine) -> None:
-        self._first, self._second = first, second
+    purifier: OnnxRuntimeCudaEngine
+    classifier: OnnxRuntimeCudaEngine
+
+    def __init__(self, purifier: OnnxRuntimeCudaEngine, classifier: OnnxRuntimeCudaEngine) -> None:
+        super().__init__(purifier, classifier)
         self._kept: dict[int, tuple[Bound, Bound]] = {}
 
-    def run(self, x: Array) -> tuple[Array, Array]:
-        """See `Chain.run`."""
-        with self._first.lock, self._second.lock:
+    def both(self, x: Array) -> tuple[Array, Array]:
+        """See `Pair.both`."""
+        with self.purifier.lock, self.classifier.lock:
             one, two = self._forward(x)
             return one.result(), two.result()
 
-    def last(self, x: Array) -> Array:
-        """See `Chain.last`."""
-        with self._first.lock, self._second.lock:
+    def logits(self, x: Array) -> Array:
+        """See `Pair.logits`."""
+        with self.purifier.lock, self.classifier.lock:
             return self._forward(x)[1].result()
 
     def _forward(self, x: Array) -> tuple[Bound, Bound]:
@@ -192,16 +198,17 @@ class BoundChain:
 
     def _bind(self, batch: int, graph: int) -> tuple[Bound, Bound]:
         captured = graph if graph == NO_GRAPH else graph + CAPTURED_BATCHES  # the engines' own are below
-        one = self._first.bind(batch, captured=captured)
-        return one, self._second.bind(batch, source=one.output, captured=captured)
+        one = self.purifier.bind(batch, captured=captured)
+        return one, self.classifier.bind(batch, source=one.output, captured=captured)
 
     def close(self) -> None:
-        """Free the buffers."""
+        """See `Closing.close`."""
         self._kept.clear()
+        super().close()
 
 
 def keep(kept: dict[int, T], batch: int, make: Callable[[int], T]) -> T:
-    """What is kept for a size of batch; made with the number of a CUDA graph while there are any, then without."""
+    """Return what is kept for a size of batch; new ones get a CUDA graph's number while there are any left."""
     found = kept.get(batch)
     if found is not None:
         return found

@@ -3,30 +3,25 @@
 import functools
 import re
 import threading
-from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from purify_edge.engines import ByHand, Chain, Engine, HostChain, HostOptions, TensorSpec
+from purify_edge.engines.base import Array, CpuSettings, Engine, Pair, TensorSpec
 from purify_edge.engines.tensorrt.store import EngineFiles
 from purify_edge.errors import BundleError, MissingError, PurifyError
 
-Array = NDArray[np.float32]
 DEVICE = "CPU"
-FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
-"""Precision is the graph's alone: where the CPU has it, OpenVINO would compute in bfloat16. What the graph has in
-bfloat16 is computed in it all the same, and with the hint `bf16` what it has in float32 would be too."""
-BFLOAT16 = "BF16"
+HINTS = {"fp32": "f32", "bf16": "bf16"}
+"""How OpenVINO is told to compute what the graph holds in float32: without a hint it takes bfloat16 where the CPU has
+it, unasked. What the graph holds in bfloat16 is computed in it all the same."""
+LOSSY = {"BF16": "bf16", "FP16": "fp16", "INT8": "int8"}
+"""OpenVINO's capability -> precision."""
 _making = threading.Lock()
 # How an ONNX graph names another file for its weights: the key `location` (protobuf's field 1, length 8).
 EXTERNAL_WEIGHTS = re.compile(rb"\x0a(?:\x08|\x88\x80*\x00)location")
 
 
 def require() -> Any:
-    """OpenVINO, imported.
+    """Return OpenVINO, imported.
 
     Raises:
         MissingError: it is not installed.
@@ -39,7 +34,7 @@ def require() -> Any:
 
 
 def core() -> Any:
-    """The process's only `openvino.Core`, kept until the process ends.
+    """Return the process's only `openvino.Core`, kept until the process ends.
 
     Each loads the CPU plugin anew at its first use; the plugin gives that thread a stack for signals, and takes it away
     when it is freed. Freed in another order than made, several leave the thread with a stack that is not there any
@@ -58,8 +53,8 @@ def _core(openvino: Any) -> Any:
     return openvino.Core()
 
 
-class OpenVinoEngine:
-    """A model compiled for the CPU, with the hint for low latency. It has no use for engine files, and writes none.
+class OpenVinoEngine(Engine):
+    """Run a model compiled for the CPU, with the hint for low latency; it needs no engine files and writes none.
 
     Raises:
         MissingError: openvino is not installed, or the graph is in bfloat16 and the CPU has none.
@@ -70,8 +65,9 @@ class OpenVinoEngine:
     device = "cpu"
 
     def __init__(
-        self, graph: bytes, *, source: str, files: EngineFiles | None = None, host: HostOptions | None = None
+        self, graph: bytes, *, source: str, files: EngineFiles | None = None, settings: CpuSettings | None = None
     ) -> None:
+        settings = settings or CpuSettings()
         openvino = require()
         self.version: str = openvino.__version__.partition("-")[0]
         self._tensor: Any = openvino.Tensor
@@ -81,8 +77,8 @@ class OpenVinoEngine:
             model = core().read_model(graph)
             if len(model.inputs) != 1 or len(model.outputs) != 1:
                 raise BundleError(f"{source} must have one input and one output; export the bundle again")
-            _refuse_bfloat16(model, source)
-            self._model: Any = core().compile_model(model, DEVICE, properties(host or HostOptions()))
+            _refuse_bfloat16(model, source, settings)
+            self._model: Any = core().compile_model(model, DEVICE, properties(settings))
         except PurifyError:
             raise
         except RuntimeError as error:
@@ -92,18 +88,18 @@ class OpenVinoEngine:
         self._idle: list[Any] = []  # requests that no thread uses; append and pop are atomic
 
     def borrow(self) -> Any:
-        """An infer request for the calling thread alone, until it is given back."""
+        """Lend an infer request to the calling thread, until it is given back."""
         try:
             return self._idle.pop()
         except IndexError:
             return self._model.create_infer_request()
 
     def give_back(self, request: Any) -> None:
-        """Let others have the request."""
+        """Take the request back, for others."""
         self._idle.append(request)
 
     def as_tensor(self, x: Array) -> Any:
-        """A tensor that shares the array's memory."""
+        """Return a tensor that shares the array's memory."""
         return self._tensor(x, shared_memory=True)
 
     def run(self, x: Array) -> Array:
@@ -115,103 +111,81 @@ class OpenVinoEngine:
         finally:
             self.give_back(request)
 
-    def then(self, other: Engine) -> Chain:
-        """See `Engine.then`: the second reads the first's output where it lies."""
-        return SharedChain(self, other) if isinstance(other, OpenVinoEngine) else HostChain(self, other)
+    def pair(self, classifier: Engine) -> Pair:
+        """See `Engine.pair`: the classifier reads the purifier's output where it lies."""
+        return SharedPair(self, classifier) if isinstance(classifier, OpenVinoEngine) else Pair(self, classifier)
 
     def close(self) -> None:
-        """See `Engine.close`."""
+        """See `Closing.close`."""
         self._idle.clear()
         self._model = None
 
-    def __enter__(self) -> "OpenVinoEngine":
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+class SharedPair(Pair):
+    """Run two models in a row, by way of one tensor."""
 
+    purifier: OpenVinoEngine
+    classifier: OpenVinoEngine
 
-class SharedChain:
-    """Two models in a row, by way of one tensor."""
-
-    def __init__(self, first: OpenVinoEngine, second: OpenVinoEngine) -> None:
-        self._first, self._second = first, second
-
-    def run(self, x: Array) -> tuple[Array, Array]:
-        """See `Chain.run`."""
-        one, two = self._first.borrow(), self._second.borrow()
+    def both(self, x: Array) -> tuple[Array, Array]:
+        """See `Pair.both`."""
+        one, two = self.purifier.borrow(), self.classifier.borrow()
         try:
-            between = infer(one, self._first.as_tensor(x))
-            last = infer(two, between).data.copy()
-            return between.data.copy(), last
+            purified = infer(one, self.purifier.as_tensor(x))
+            logits = infer(two, purified).data.copy()
+            return purified.data.copy(), logits
         finally:
-            self._first.give_back(one)
-            self._second.give_back(two)
+            self.purifier.give_back(one)
+            self.classifier.give_back(two)
 
-    def last(self, x: Array) -> Array:
-        """See `Chain.last`."""
-        one, two = self._first.borrow(), self._second.borrow()
+    def logits(self, x: Array) -> Array:
+        """See `Pair.logits`."""
+        one, two = self.purifier.borrow(), self.classifier.borrow()
         try:
-            last: Array = infer(two, infer(one, self._first.as_tensor(x))).data.copy()
-            return last
+            logits: Array = infer(two, infer(one, self.purifier.as_tensor(x))).data.copy()
+            return logits
         finally:
-            self._first.give_back(one)
-            self._second.give_back(two)
-
-    def close(self) -> None:
-        """Nothing to free."""
+            self.purifier.give_back(one)
+            self.classifier.give_back(two)
 
 
-def by_hand(graphs: Sequence[bytes]) -> dict[str, ByHand]:
-    """See `purify_edge.engines.by_hand`: in float32, and in what OpenVINO takes where it is not told."""
-    plain = [core().compile_model(core().read_model(graph), DEVICE) for graph in graphs]
-    taken = plain[0].get_property("INFERENCE_PRECISION_HINT").get_type_name()
-    if taken == "f32":
-        return {"openvino": _labels_by(plain)}
-    told = [core().compile_model(core().read_model(graph), DEVICE, FLOAT32) for graph in graphs]
-    return {"openvino": _labels_by(told), f"openvino in {taken}": _labels_by(plain)}
+def lossy_precisions() -> frozenset[str]:
+    """Return the lossy precisions that may be faster than float32 here: those that the CPU has instructions for."""
+    return frozenset(LOSSY[name] for name in core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES") if name in LOSSY)
 
 
-def _refuse_bfloat16(model: Any, source: str) -> None:
-    """Refuse a graph that has bfloat16 in it where the CPU has not: OpenVINO would compute in float32."""
-    if BFLOAT16 in core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"):
+def _refuse_bfloat16(model: Any, source: str, settings: CpuSettings) -> None:
+    """Refuse bfloat16, in the graph or asked for, where the CPU has none: OpenVINO would compute in float32."""
+    if "bf16" in lossy_precisions():
         return
-    if any(output.get_element_type().get_type_name() == "bf16" for op in model.get_ops() for output in op.outputs()):
+    types = {output.get_element_type().get_type_name() for op in model.get_ops() for output in op.outputs()}
+    if "bf16" in {settings.compute, *types}:
         cpu = core().get_property(DEVICE, "FULL_DEVICE_NAME")
-        raise MissingError(f"{source} is in bfloat16, which this CPU ({cpu}) has not; take --precision fp32")
-
-
-def _labels_by(models: Sequence[Any]) -> ByHand:
-    def run(images: NDArray[np.uint8]) -> NDArray[np.int64]:
-        x = np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32) / 255
-        for model in models:
-            x = model(x)[0]
-        labels: NDArray[np.int64] = x.argmax(axis=1)
-        return labels
-
-    return run
+        raise MissingError(
+            f"{source} is to run in bfloat16, which this CPU ({cpu}) does not have; take --precision fp32"
+        )
 
 
 def infer(request: Any, tensor: Any) -> Any:
-    """The output tensor, valid until the request runs again."""
+    """Run a request; return its output tensor, valid until the request runs again."""
     request.set_input_tensor(tensor)
     request.infer()
     return request.get_output_tensor()
 
 
-def properties(host: HostOptions) -> dict[str, Any]:
-    """OpenVINO's properties for the host options."""
+def properties(settings: CpuSettings) -> dict[str, Any]:
+    """Return OpenVINO's properties for the settings.
+
+    Its threads are not pinned: a pinned one waits for whoever else uses its core, which took 3 to 20 times as long at
+    batch 1 while one or two other processes were busy.
+    """
     chosen: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
-        **FLOAT32,
-        "ENABLE_CPU_PINNING": host.pinned,
+        "INFERENCE_PRECISION_HINT": HINTS[settings.compute],
+        "ENABLE_CPU_PINNING": False,
     }
-    if host.threads is not None:
-        chosen["INFERENCE_NUM_THREADS"] = host.threads * host.side_by_side
-    if host.side_by_side > 1:
-        chosen["NUM_STREAMS"] = host.side_by_side
+    if settings.threads is not None:
+        chosen["INFERENCE_NUM_THREADS"] = settings.threads
     return chosen
 
 

@@ -28,3 +28,10 @@ class Prediction:
     unpurified: NDArray[np.float32] | None = None
     suspicion: NDArray[np.float32] | None = None
     suspicious: NDArray[np.bool_] | None = None
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return probabilities `[N, K]` from logits `[N, K]`."""
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    result: NDArray[np.float32] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return result

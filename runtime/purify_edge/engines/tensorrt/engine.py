@@ -1,12 +1,10 @@
 """An opened engine: one graph in TensorRT or TensorRT for RTX, on this machine's GPU."""
 
-from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from purify_edge.engines import Chain, Engine, HostChain, HostOptions, TensorSpec
+from purify_edge.engines.base import Array, CpuSettings, Engine, Pair, TensorSpec
 from purify_edge.engines.tensorrt.build import build_engine
 from purify_edge.engines.tensorrt.cudart import Cuda, open_cuda
 from purify_edge.engines.tensorrt.execution import CLOSED, Executor, Stage
@@ -19,11 +17,9 @@ from purify_edge.errors import BuildError, DeviceError, MissingError
 if TYPE_CHECKING:
     import tensorrt
 
-Array = NDArray[np.float32]
-
 
 def require_builder(builder: Builder) -> tuple[Library, Cuda]:
-    """A builder's library, and the GPU to run its engines on.
+    """Return a builder's library, and the GPU to run its engines on.
 
     Raises:
         MissingError: one of the two is not here, or the library has nothing for this GPU.
@@ -44,14 +40,20 @@ def require_builder(builder: Builder) -> tuple[Library, Cuda]:
     return library, cuda
 
 
-class TrtEngine:
-    """An engine from the bundle where one fits, else built from the graph. A context manager; see `Engine`.
+def is_engine_there(builder: Builder, files: EngineFiles) -> bool:
+    """Return whether the model has an engine file that fits this GPU and may be loaded."""
+    library, cuda = require_builder(builder)
+    return files.find(files.bundle.read(files.model.file), library, cuda.device).content is not None
+
+
+class TrtEngine(Engine):
+    """Run an engine from the bundle where one fits, else one built from the graph; see `Engine`.
 
     Args:
         graph: an ONNX model, verified.
         source: what messages call it.
         files: the bundle's engine files; None to build in memory, as float32.
-        host: of no use to a GPU.
+        settings: not used on a GPU.
 
     Raises:
         MissingError: the library or a GPU is not here or does not start, or the engine must be built and may not be.
@@ -59,11 +61,10 @@ class TrtEngine:
         BundleError: the graph has more than one input or output.
     """
 
-    name: str
     builder: ClassVar[Builder]
 
     def __init__(
-        self, graph: bytes, *, source: str, files: EngineFiles | None = None, host: HostOptions | None = None
+        self, graph: bytes, *, source: str, files: EngineFiles | None = None, settings: CpuSettings | None = None
     ) -> None:
         self._library, self._cuda = require_builder(self.builder)
         self._log = Log()
@@ -120,7 +121,7 @@ class TrtEngine:
         return engine
 
     def _deserialize(self, content: bytes, host_code: bool) -> "tensorrt.ICudaEngine | None":
-        """The engine; None where TensorRT refuses it. Only what is trusted comes here: it is executable code."""
+        """Return the engine; None where TensorRT refuses it. Only what is trusted comes here: it is executable code."""
         self._log.errors.clear()
         if host_code and self._library.features.compatible:
             self._runtime.engine_host_code_allowed = True
@@ -135,47 +136,41 @@ class TrtEngine:
         """
         return self._executor.run(x)[0]
 
-    def then(self, other: Engine) -> Chain:
-        """See `Engine.then`: what goes from one engine to the other stays on the GPU.
+    def pair(self, classifier: Engine) -> Pair:
+        """See `Engine.pair`: what goes from one engine to the other stays on the GPU.
 
         Raises:
             DeviceError: one of the two is closed.
         """
-        if isinstance(other, TrtEngine) and other.builder == self.builder:
-            if not (self._stages and other._stages):
-                raise DeviceError(CLOSED)
-            return DeviceChain(Executor(self._library, self._cuda, [*self._stages, *other._stages]))
-        return HostChain(self, other)
+        if not (isinstance(classifier, TrtEngine) and classifier.builder == self.builder):
+            return Pair(self, classifier)
+        if not (self._stages and classifier._stages):
+            raise DeviceError(CLOSED)
+        return DevicePair(self, classifier, Executor(self._library, self._cuda, [*self._stages, *classifier._stages]))
 
     def close(self) -> None:
-        """See `Engine.close`."""
+        """See `Closing.close`."""
         self._executor.close()
         self._stages.clear()  # the weights on the GPU go with the engine, and the engine with its last user
 
-    def __enter__(self) -> "TrtEngine":
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+class DevicePair(Pair):
+    """Run two engines in a row on the GPU: one upload, and a download for each output that is asked for."""
 
-
-class DeviceChain:
-    """Two engines in a row on the GPU: one upload, and a download for each output that is asked for."""
-
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, purifier: TrtEngine, classifier: TrtEngine, executor: Executor) -> None:
+        super().__init__(purifier, classifier)
         self._executor = executor
 
-    def run(self, x: Array) -> tuple[Array, Array]:
-        """See `Chain.run`."""
-        first, last = self._executor.run(x, outputs=(0, 1))
-        return first, last
+    def both(self, x: Array) -> tuple[Array, Array]:
+        """See `Pair.both`."""
+        purified, logits = self._executor.run(x, outputs=(0, 1))
+        return purified, logits
 
-    def last(self, x: Array) -> Array:
-        """See `Chain.last`."""
+    def logits(self, x: Array) -> Array:
+        """See `Pair.logits`."""
         return self._executor.run(x)[0]
 
     def close(self) -> None:
-        """See `Chain.close`."""
+        """See `Closing.close`."""
         self._executor.close()
+        super().close()

@@ -18,9 +18,10 @@ import msgspec
 from purify_edge.bundle.manifest import EngineEntry, FileEntry, Manifest, ModelEntry, encode_manifest
 from purify_edge.bundle.reader import MANIFEST, Bundle
 from purify_edge.bundle.signing import SIGNATURE
-from purify_edge.engines.tensorrt.trust import is_trusted, trust, user_folder
+from purify_edge.engines.tensorrt.trust import is_trusted, trust
 from purify_edge.errors import BundleError, MissingError
 from purify_edge.files import atomic, locked
+from purify_edge.machine import user_folder
 
 if TYPE_CHECKING:
     from purify_edge.engines.tensorrt.build import BuiltEngine

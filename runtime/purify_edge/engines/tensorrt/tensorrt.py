@@ -1,11 +1,12 @@
 """TensorRT, for NVIDIA's Jetsons and data centre GPUs."""
 
-from purify_edge.engines.tensorrt.engine import TrtEngine, require_builder
+from purify_edge.engines.tensorrt.engine import TrtEngine, is_engine_there, require_builder
 from purify_edge.engines.tensorrt.library import Library
+from purify_edge.engines.tensorrt.store import EngineFiles
 
 
 def require() -> Library:
-    """TensorRT, imported, with a GPU that it runs on.
+    """Return TensorRT, imported, with a GPU that it runs on.
 
     Raises:
         MissingError: one of the two is not here.
@@ -13,8 +14,18 @@ def require() -> Library:
     return require_builder("tensorrt")[0]
 
 
+def is_built(files: EngineFiles) -> bool:
+    """Return whether a model can be opened without building an engine."""
+    return is_engine_there("tensorrt", files)
+
+
+def lossy_precisions() -> frozenset[str]:
+    """Return the lossy precisions that may be faster than float32 here."""
+    return frozenset({"fp16", "bf16", "int8"})
+
+
 class TensorRTEngine(TrtEngine):
-    """An engine of TensorRT."""
+    """Run a graph in TensorRT."""
 
     name = "tensorrt"
     builder = "tensorrt"

@@ -4,25 +4,12 @@ A TensorRT engine is executable code: one that came from elsewhere is not deseri
 proves nothing, for whoever made the engine wrote the manifest too.
 """
 
-import errno
 import logging
-import os
 from pathlib import Path
 
+from purify_edge.machine import user_folder
+
 logger = logging.getLogger("purify_edge")
-
-
-def user_folder(variable: str, default: str) -> Path:
-    """The user's folder for state or cached files, by the XDG base directory specification.
-
-    Raises:
-        FileNotFoundError: the user has no home.
-    """
-    given = Path(os.environ.get(variable, ""))
-    try:
-        return (given if given.is_absolute() else Path.home() / default) / "purify-edge"
-    except RuntimeError as error:
-        raise FileNotFoundError(errno.ENOENT, f"no home folder: set {variable}", str(error)) from error
 
 
 def _folder() -> Path:

@@ -1,0 +1,130 @@
+"""Comparison: what an engine makes of the golden set, beside what PyTorch made of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from purify_edge.bundle.golden import GoldenSplit
+from purify_edge.bundle.reader import Bundle
+from purify_edge.bundle.report import ParityRow
+from purify_edge.engines.base import Array, in_batches
+from purify_edge.engines.models import Models
+from purify_edge.errors import BundleError, PurifyError
+from purify_edge.images.arrays import as_batch
+from purify_edge.pipeline.suspicion import suspicion_of
+from purify_edge.stats import relative_error, wilson
+
+Run = Callable[[Array], Array]
+
+
+@dataclass(frozen=True)
+class EngineSet:
+    """The models of one precision in one engine, by what is called.
+
+    Attributes:
+        engine, version, device, precision: what runs them.
+        stages: `purifier`, `classifier` and `defended`, the three models, and `pipeline`, purifier and classifier chained.
+    """
+
+    engine: str
+    version: str
+    device: str
+    precision: str
+    stages: Mapping[str, Run]
+
+    @classmethod
+    def of(cls, models: Models) -> "EngineSet":
+        """Return the set of models that are run one way.
+
+        Raises:
+            BundleError, MissingError, BuildError: see `open_model`.
+        """
+        pair, defended = models.pair, models.engine("defended")
+        stages = {
+            "purifier": pair.purify,
+            "classifier": pair.classify,
+            "pipeline": pair.logits,
+            "defended": defended.run,
+        }
+        return cls(models.setup.engine, defended.version, defended.device, models.setup.precision, stages)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What an engine set made of the golden set.
+
+    Attributes:
+        rows: one for each split and each of the models, alone and chained.
+        answers: by role and split the classes `[N]` that were named; -1 where an output is not a number.
+        scores: the suspicion scores `[N]` of each split, of the chained models.
+        outputs: what the models gave, by role and split.
+    """
+
+    rows: list[ParityRow] = field(default_factory=list)
+    answers: dict[tuple[str, str], NDArray[np.int64]] = field(default_factory=dict)
+    scores: dict[str, Array] = field(default_factory=dict)
+    outputs: dict[tuple[str, str], Array] = field(default_factory=dict)
+
+
+def compare(engines: EngineSet, golden: Mapping[str, GoldenSplit], bundle: Bundle) -> Comparison:
+    """Run the golden set, split by split, and compare it with the reference."""
+    found = Comparison()
+    for name, split in golden.items():
+        images = as_batch(split.images, bundle.manifest.input)
+        outputs = {role: _output(run, images, f"{engines.precision} {role}") for role, run in engines.stages.items()}
+        references = {"purifier": split.purified, "classifier": split.classifier}
+        for role, output in outputs.items():
+            found.outputs[role, name] = output
+            reference = references.get(role, split.defended)
+            found.rows.append(parity_row(engines, role, name, output, reference, split.labels))
+            if role != "purifier":
+                found.answers[role, name] = answers_of(output)
+        found.scores[name] = suspicion_of(outputs["classifier"], outputs["pipeline"])
+    return found
+
+
+def _output(run: Run, images: Array, what: str) -> Array:
+    try:
+        return in_batches(run, images)
+    except (PurifyError, MemoryError):
+        raise
+    except Exception as error:  # engines' exceptions share no base but Exception
+        raise BundleError(f"the {what} cannot run the golden set: {error}; export the bundle again") from error
+
+
+def answers_of(logits: Array) -> NDArray[np.int64]:
+    """Return the classes `[N]` that logits `[N, K]` name; -1, which agrees with nobody, where one is not a number."""
+    return np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), -1)
+
+
+def parity_row(
+    engines: EngineSet, role: str, split: str, output: Array, reference: Array, labels: NDArray[np.int64]
+) -> ParityRow:
+    """Compare an output of one of the models with the reference's."""
+    difference = np.abs(output - reference)
+    n = len(labels)
+    row = ParityRow(
+        engine=engines.engine,
+        precision=engines.precision,
+        role=role,
+        split=split,
+        n=n,
+        max_abs_diff=float(difference.max()),
+        mean_abs_diff=float(difference.mean()),
+        relative_error=relative_error(output, reference),
+        device=engines.device,
+    )
+    if role == "purifier":
+        return row
+    said, expected = answers_of(output), reference.argmax(axis=1)
+    same = int((said == expected).sum())
+    return msgspec.structs.replace(
+        row,
+        accuracy_reference=float((expected == labels).mean()),
+        accuracy_engine=float((said == labels).mean()),
+        agreement=same / n,
+        agreement_ci95=wilson(same, n),
+    )

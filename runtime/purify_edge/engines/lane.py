@@ -1,0 +1,138 @@
+"""Lanes: which of several ways to do one kind of call is the fastest here and now, measured while they are used.
+
+A choice that is made once, at a calm or a busy moment, is wrong at the next one. So a lane begins with the way that
+stays good under load, lets the others take some of the first calls, and goes on to give each of them a call now and
+then: so rarely that what they are slower costs a few per mille of the time. It changes over when another one has been
+faster for a while. Every call is answered by whichever way takes it, so nothing is computed twice.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from statistics import median
+from threading import Lock
+from typing import NamedTuple
+
+RACE_CALLS = 4
+"""Calls that each way takes in a race; the first is not counted, for it may open engines."""
+RACE_S = 1.0
+"""Seconds after which a race ends."""
+HOPELESS = 3.0
+"""In a race, a way that took so many times as long as the best gets no more calls."""
+KEPT, NEEDED = 9, 3
+"""Times that are kept of each way, and that a way needs to be chosen."""
+FASTER = 0.95
+"""The ratio of medians from which on another way counts as faster."""
+SHARE = 0.004
+"""What part of the time the trials of other ways may cost."""
+LEAST_COST = 0.1
+"""A trial is counted as at least so many calls' time, however fast the other way has been."""
+DRIFT = 1.3
+"""By so much the way that is taken must have become slower or faster for a new race to begin."""
+REST_S = 1.0
+"""Seconds of calls from the end of one race to the beginning of the next, at least."""
+
+
+class Turn(NamedTuple):
+    """A way that takes a call, and whether its time is to be counted."""
+
+    way: int
+    counted: bool
+
+
+class Lane:
+    """The ways to do one kind of call, on batches of about one size.
+
+    Attributes:
+        best: the way that takes most calls.
+
+    Args:
+        ways: how many there are; way 0 is the one to begin with.
+    """
+
+    def __init__(self, ways: int) -> None:
+        self.best = 0
+        self._times: list[deque[float]] = [deque(maxlen=KEPT) for _ in range(ways)]
+        self._credit = [0.0] * ways
+        self._turns: deque[Turn] = deque()
+        self._lock = Lock()
+        self._racing = False
+        self._race_s = self._calls_s = self._level = 0.0
+        if ways > 1:
+            self._begin_race(range(ways))
+
+    def turn(self) -> Turn:
+        """Return which way takes the next call."""
+        if len(self._times) == 1:
+            return Turn(0, True)
+        with self._lock:
+            return self._turns.popleft() if self._turns else Turn(self.best, True)
+
+    def took(self, turn: Turn, seconds: float) -> None:
+        """Note how long a call took, per image or all in all, but always in the same unit."""
+        if len(self._times) == 1:
+            return
+        with self._lock:
+            if turn.counted:
+                self._times[turn.way].append(seconds)
+            if self._racing:
+                self._go_on_with_race(turn, seconds)
+            else:
+                self._watch(turn, seconds)
+
+    def _begin_race(self, ways: Sequence[int]) -> None:
+        self._racing, self._race_s = True, 0.0
+        for way in ways:
+            self._times[way].clear()
+        self._turns = deque(Turn(way, turn > 0) for turn in range(RACE_CALLS) for way in ways)
+
+    def _go_on_with_race(self, turn: Turn, seconds: float) -> None:
+        self._race_s += seconds * turn.counted
+        fastest = min((min(times) for times in self._times if times), default=seconds)
+        if turn.counted and seconds > HOPELESS * fastest:
+            self._turns = deque(other for other in self._turns if other.way != turn.way)
+        if not self._turns or self._race_s > RACE_S:
+            self._turns.clear()
+            timed = [way for way, times in enumerate(self._times) if times]
+            self.best = min(timed, key=lambda way: median(self._times[way]), default=self.best)
+            self._settle()
+
+    def _settle(self) -> None:
+        """Take the present speed as the level to which later calls are compared."""
+        times = self._times[self.best]
+        self._racing, self._level, self._calls_s = False, median(times) if times else 0.0, 0.0
+
+    def _watch(self, turn: Turn, seconds: float) -> None:
+        self._calls_s += seconds
+        if turn.way != self.best:
+            self._consider(turn)
+            return
+        now = median(self._times[self.best])
+        if self._has_drifted(now):
+            self._begin_race(self._contenders(now))
+            return
+        for way, times in enumerate(self._times):
+            if way == self.best:
+                continue
+            self._credit[way] += SHARE * seconds / (len(self._times) - 1)
+            slower = median(times) - now if times else now
+            if not self._turns and self._credit[way] >= 2 * max(slower, LEAST_COST * now):
+                self._credit[way] = 0.0
+                self._turns.extend((Turn(way, False), Turn(way, True)))  # the first finds cold caches
+
+    def _consider(self, turn: Turn) -> None:
+        times = self._times[turn.way]
+        if turn.counted and len(times) >= NEEDED:
+            recent = list(times)[-NEEDED:]
+            if median(recent) < FASTER * median(self._times[self.best]):
+                self.best = turn.way
+                self._settle()
+
+    def _has_drifted(self, now: float) -> bool:
+        rested = len(self._times[self.best]) == KEPT and self._calls_s > REST_S
+        return rested and not self._level / DRIFT < now < self._level * DRIFT
+
+    def _contenders(self, now: float) -> list[int]:
+        """Return the ways that were not hopeless when they were last tried, the present one first."""
+        others = [way for way, times in enumerate(self._times) if way != self.best]
+        near = [way for way in others if not self._times[way] or median(self._times[way]) < HOPELESS * now]
+        return [self.best, *(near or others)]

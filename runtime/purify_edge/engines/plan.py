@@ -1,0 +1,285 @@
+"""The plan: which engine, precision and use of the cores a bundle gets on this device. Everything that runs one asks here.
+
+The precision is chosen once, when a bundle is opened, and stays, so that no answer depends on the moment it was asked
+for. A lossy one is chosen by itself only where it answers the golden set as PyTorch does and is clearly faster. The
+engine may change while the pipeline runs, among ways of the same precision that agree with each other.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from statistics import geometric_mean, median
+from threading import Lock
+from typing import TypeVar
+
+import numpy as np
+
+from purify_edge.bundle.golden import load_golden
+from purify_edge.bundle.reader import Bundle
+from purify_edge.bundle.report import LOSSLESS, Agreement, Plan
+from purify_edge.engines.agreement import Golden, agreement_of
+from purify_edge.engines.base import Array, Closing
+from purify_edge.engines.lane import Lane
+from purify_edge.engines.models import Models, Setup, engine_files
+from purify_edge.engines.registry import ENGINES, engine_module, engines_on
+from purify_edge.engines.tensorrt.store import EnginePolicy
+from purify_edge.errors import BuildError, BundleError, MissingError
+from purify_edge.machine import cores
+
+logger = logging.getLogger("purify_edge")
+
+T = TypeVar("T")
+AUTO = "auto"
+RACE_BATCHES = (1, 16)
+"""Sizes of batch at which precisions are compared."""
+RACE_S = 0.1
+"""Seconds for each of them."""
+LEAST_GAIN = 1.1
+"""A lossy precision must be so many times as fast as float32."""
+
+
+class PlannedPair(Closing):
+    """A bundle's purifier and classifier, run as planned. Any thread may call it.
+
+    Attributes:
+        ways: the models, opened one way each; they take turns where there are several.
+    """
+
+    def __init__(
+        self, ways: Sequence[Models], *, gain: float | None, agreement: Agreement | None, left_out: dict[str, str]
+    ) -> None:
+        self.ways = list(ways)
+        self._gain, self._agreement, self._left_out = gain, agreement, left_out
+        self._lanes: dict[tuple[str, int], Lane] = {}
+        self._lock = Lock()
+
+    @property
+    def plan(self) -> Plan:
+        """Return the plan as it is now."""
+        with self._lock:
+            lanes = sorted(self._lanes.items())
+        first = self._lanes.get(("both", 1)) or self._lanes.get(("logits", 1))
+        models = self.ways[first.best if first else 0]
+        return Plan(
+            engine=models.setup.engine,
+            device=models.engine("classifier").device,
+            precision=models.setup.precision,
+            ways=tuple(str(way.setup) for way in self.ways),
+            running={f"{kind}, batch {1 << size - 1}": str(self.ways[lane.best].setup) for (kind, size), lane in lanes},
+            gain=self._gain,
+            agreement=self._agreement,
+            left_out=self._left_out,
+        )
+
+    def purify(self, x: Array) -> Array:
+        """Return the purified images `[N, C, H, W]`."""
+        return self._run("purify", Models.purify, x)
+
+    def classify(self, x: Array) -> Array:
+        """Return the logits `[N, K]` of images that are not purified."""
+        return self._run("classify", Models.classify, x)
+
+    def both(self, x: Array) -> tuple[Array, Array]:
+        """Return the purified images `[N, C, H, W]` and their logits `[N, K]`."""
+        return self._run("both", Models.both, x)
+
+    def logits(self, x: Array) -> Array:
+        """Return the logits `[N, K]` of the purified images."""
+        return self._run("logits", Models.logits, x)
+
+    def _run(self, kind: str, call: Callable[[Models, Array], T], x: Array) -> T:
+        size = len(x).bit_length()
+        lane = self._lanes.get((kind, size))
+        if lane is None:
+            with self._lock:
+                lane = self._lanes.setdefault((kind, size), Lane(len(self.ways)))
+        turn = lane.turn()
+        begin = time.perf_counter()
+        answer = call(self.ways[turn.way], x)
+        lane.took(turn, (time.perf_counter() - begin) / len(x))
+        return answer
+
+    def close(self) -> None:
+        """Close every engine."""
+        for models in self.ways:
+            models.close()
+
+
+def open_plan(
+    bundle: Bundle,
+    *,
+    engine: str = AUTO,
+    precision: str = AUTO,
+    policy: EnginePolicy | None = None,
+    golden: Golden | None = None,
+) -> PlannedPair:
+    """Open a bundle as it is to be run on this device: the one function that decides.
+
+    Args:
+        bundle: the bundle.
+        engine: `auto`, or a key of ENGINES, which then runs everything.
+        precision: `auto`, or one of the bundle's; also `bf16` where an engine can compute float32 graphs so.
+        policy: what may be done about engine files.
+        golden: loads the golden set, where it is loaded already; None to load it where it is needed.
+
+    Raises:
+        BundleError: a file is damaged, or there is no such precision.
+        InputError: there is no such engine.
+        MissingError: the engine cannot be had here, or none can.
+        BuildError: the engine cannot be built of the bundle's graphs.
+    """
+    chooser = _Chooser(bundle, policy, golden or partial(load_golden, bundle), pinned=engine != AUTO)
+    planned = chooser.open_first(precision) if engine == AUTO else chooser.open([engine], precision)
+    logger.info("%s: %s", bundle.manifest.name, planned.plan)
+    return planned
+
+
+class _Chooser:
+    """Opens candidates and keeps what will run."""
+
+    def __init__(self, bundle: Bundle, policy: EnginePolicy | None, golden: Golden, *, pinned: bool) -> None:
+        self._bundle, self._policy, self._golden, self._pinned = bundle, policy, golden, pinned
+        self._left_out: dict[str, str] = {}
+        self._opened: list[Models] = []
+
+    def open_first(self, precision: str) -> PlannedPair:
+        """Open the first GPU engine that works here, else what runs on the CPU."""
+        for name in engines_on("gpu"):
+            try:
+                return self.open([name], precision)
+            except (MissingError, BuildError) as error:
+                self._left_out[name] = str(error)
+        try:
+            return self.open(engines_on("cpu"), precision)
+        except MissingError as error:
+            reasons = "; ".join(f"{name} {why}" for name, why in self._left_out.items())
+            raise MissingError(f"no engine works here: {reasons}") from error
+
+    def open(self, engines: Sequence[str], precision: str) -> PlannedPair:
+        """Open engines of one device, in a precision or in the one that is best; close what will not run."""
+        chosen: list[Models] = []
+        try:
+            gain = agreement = None
+            chosen = self._ways(engines, LOSSLESS if precision == AUTO else precision)
+            if precision == AUTO:
+                for rival, found in self._rivals(engines):
+                    faster = _gain(chosen[0], rival, self._bundle)
+                    if faster >= max(LEAST_GAIN, gain or 0.0):
+                        lossy, gain, agreement = rival, faster, found
+                    else:
+                        self._left_out[str(rival.setup)] = f"is {faster:.2f} times as fast as {chosen[0].setup}"
+                if gain:
+                    chosen = [lossy, *self._with_one_thread([lossy])]
+            return PlannedPair(chosen, gain=gain, agreement=agreement, left_out=self._left_out)
+        except BaseException:
+            chosen = []
+            raise
+        finally:
+            for models in self._opened:
+                if models not in chosen:
+                    models.close()
+            self._opened.clear()
+
+    def _ways(self, engines: Sequence[str], precision: str) -> list[Models]:
+        """Return what may take turns in a precision: of a lossy one, one engine only.
+
+        Raises:
+            MissingError, BuildError: no engine takes it; the error of the only one, or of all.
+            BundleError: the bundle has no such precision.
+        """
+        works: list[Models] = []
+        for name in engines:
+            if works and precision != LOSSLESS:
+                break
+            try:
+                works.append(self._open(self._setup(name, precision)))
+            except (MissingError, BuildError) as error:
+                if len(engines) == 1:
+                    raise
+                self._left_out[name] = str(error)
+        if not works:
+            raise MissingError(f"no engine works here in {precision}")
+        if len(works) > 1:
+            works = [models for models in works if self._agrees(models)] or works[:1]
+        return [*works, *self._with_one_thread(works)]
+
+    def _with_one_thread(self, works: Sequence[Models]) -> list[Models]:
+        """Return the same ways on one thread, which is faster where the other cores are taken; opened when tried."""
+        if self._pinned or cores() == 1 or ENGINES[works[0].setup.engine].device == "gpu":
+            return []
+        return [Models(self._bundle, replace(models.setup, threads=1), self._policy) for models in works]
+
+    def _rivals(self, engines: Sequence[str]) -> Iterator[tuple[Models, Agreement]]:
+        """Yield the lossy precisions that run here and answer the golden set as PyTorch does."""
+        for name in engines:
+            for setup in self._lossy(name):
+                try:
+                    models = self._open(setup)
+                    agreement = agreement_of(models, self._bundle, self._golden)
+                except (MissingError, BuildError, BundleError) as error:
+                    self._left_out[str(setup)] = str(error)
+                    continue
+                if agreement.admits(setup.precision):
+                    yield models, agreement
+                else:
+                    self._left_out[str(setup)] = f"{agreement}: too few for a lossy precision"
+
+    def _lossy(self, name: str) -> Iterator[Setup]:
+        there = [*self._bundle.precisions("defended"), *ENGINES[name].computes]
+        for precision in dict.fromkeys(there):
+            if precision not in engine_module(name).lossy_precisions():
+                continue
+            setup = self._setup(name, precision)
+            if ENGINES[name].builds and not self._is_built(setup):
+                self._left_out[str(setup)] = "no engine of it is built yet; purify-build builds it"
+            else:
+                yield setup
+
+    def _is_built(self, setup: Setup) -> bool:
+        """Return whether opening these models builds no engine."""
+        files = [engine_files(self._bundle, role, setup, self._policy) for role in ("purifier", "classifier")]
+        return all(map(engine_module(setup.engine).is_built, files))
+
+    def _setup(self, name: str, precision: str) -> Setup:
+        """Return the setup of an engine in a precision: that of the graphs, or else one that it can compute.
+
+        Raises:
+            BundleError: the bundle has no such precision.
+        """
+        if precision in ENGINES[name].computes and precision not in self._bundle.precisions("defended"):
+            return Setup(name, precision, LOSSLESS)
+        self._bundle.model("defended", precision)
+        return Setup(name, precision, precision)
+
+    def _open(self, setup: Setup) -> Models:
+        models = Models(self._bundle, setup, self._policy)
+        self._opened.append(models)
+        models.pair  # noqa: B018  # opens it, and so tells whether it works
+        return models
+
+    def _agrees(self, models: Models) -> bool:
+        agreement = agreement_of(models, self._bundle, self._golden)
+        if not agreement.admits(models.setup.precision):
+            self._left_out[str(models.setup)] = f"its logits are off by {agreement.error:.1g}"
+            return False
+        return True
+
+
+def _gain(base: Models, rival: Models, bundle: Bundle) -> float:
+    """Return how many times as fast a rival is, over all of RACE_BATCHES; they take turns."""
+    contract, ratios = bundle.manifest.input, []
+    for batch in RACE_BATCHES:
+        x = np.zeros((batch, contract.channels, contract.height, contract.width), np.float32)
+        times: dict[Models, list[float]] = {base: [], rival: []}
+        for models in times:
+            models.pair.logits(x)
+        deadline = time.monotonic() + RACE_S
+        while time.monotonic() < deadline:
+            for models, found in times.items():
+                begin = time.perf_counter()
+                models.pair.logits(x)
+                found.append(time.perf_counter() - begin)
+        ratios.append(median(times[base]) / median(times[rival]))
+    return geometric_mean(ratios)
