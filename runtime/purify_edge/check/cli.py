@@ -39,8 +39,9 @@ from purify_edge.shell.options import Number
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write the report to FILE.html, .md or .json too, over an earlier one; may be repeated.",
+    help="Write the report to FILE.html, .md or .json too; may be repeated.",
 )
+@click.option("--force", is_flag=True, help="Overwrite the files of --report where they exist.")
 @click.version_option(package_name="purify-edge")
 def main(
     bundle: Path,
@@ -58,6 +59,7 @@ def main(
     allow_failed: bool,
     as_json: bool,
     reports: tuple[Path, ...],
+    force: bool,
 ) -> None:
     """Compare BUNDLE's models on this device with the PyTorch reference in its golden set, and time them.
 
@@ -68,12 +70,14 @@ def main(
     from purify_edge.bundle.report import encode_report
     from purify_edge.check.check import check_bundle
     from purify_edge.check.limits import Limits
-    from purify_edge.check.page import require_writable, write_report
-    from purify_edge.check.page.subject import subject_of
-    from purify_edge.check.tables import print_report
+    from purify_edge.check.page.checked_bundle import CheckedBundle
+    from purify_edge.check.page.content import document_of
+    from purify_edge.check.page.files import require_writable, write_report
+    from purify_edge.check.subject import subject_of
+    from purify_edge.document.terminal import print_document
 
     for path in reports:
-        require_writable(path)
+        require_writable(path, force=force)
     opened = Bundle.open(bundle, verify=verify, allow_failed=allow_failed)
     policy = policy_from(no_build=no_build, trust_engines=trust_engines)
     limits = Limits(
@@ -93,13 +97,14 @@ def main(
         tell=lambda text: click.echo(f"  {text}", err=True),
     )
     report = with_export(report, exported(opened))
+    subject = CheckedBundle(opened.manifest, verified=opened.verified)
     if reports:
         subject = subject_of(opened, report, policy=policy)
         for path in reports:
-            write_report(path, report, subject)
+            write_report(path, report, subject, force=force)
     if as_json:
         click.echo(encode_report(report), nl=False)
     else:
-        print_report(report)
+        print_document(document_of(report, subject))
     if not report.passed:
         raise click.exceptions.Exit(1)
