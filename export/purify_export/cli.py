@@ -68,7 +68,9 @@ def main(
     click.echo("importing PyTorch and ONNX", err=True)
     from purify_edge.bundle.manifest import Precision
     from purify_edge.bundle.report import encode_report
-    from purify_edge.check.tables import print_report
+    from purify_edge.check.page.checked_bundle import CheckedBundle
+    from purify_edge.check.page.content import document_of
+    from purify_edge.document.terminal import print_document
     from purify_export.export import export_run
     from purify_toolkit.runs.pretrained import open_run
 
@@ -90,7 +92,7 @@ def main(
     if as_json:
         click.echo(encode_report(report), nl=False)
     else:
-        print_report(report)
+        print_document(document_of(report, CheckedBundle(bundle.manifest)))
     click.echo(f"bundle: {bundle.path}, report: {bundle.path / 'report.html'}", err=True)
     if not report.passed:
         raise click.exceptions.Exit(1)

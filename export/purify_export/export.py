@@ -31,8 +31,8 @@ from purify_edge.bundle.signing import require_key
 from purify_edge.bundle.writer import BundleWriter
 from purify_edge.check.check import BATCHES, check_bundle, some_images
 from purify_edge.check.limits import Limits
-from purify_edge.check.page import FORMATS
-from purify_edge.check.page.subject import subject_of
+from purify_edge.check.page.files import FORMATS
+from purify_edge.check.subject import subject_of
 from purify_edge.engines import require_engine
 from purify_edge.engines.latency import Contestant
 from purify_edge.engines.tensorrt.options import BuildOptions

@@ -53,9 +53,10 @@ def main(
     All take turns in one process, round by round; ratios are medians of the rounds' ratios. Exit code 1 when a bar that
     was measured does not hold.
     """
+    from lab.speed.document import document_of
     from lab.speed.rows import encode_bench
     from lab.speed.run import BATCHES, bench
-    from lab.speed.table import print_bench
+    from purify_edge.document.terminal import print_document
 
     found = bench(
         bundle,
@@ -73,6 +74,6 @@ def main(
     if as_json:
         click.echo(encode_bench(found), nl=False)
     else:
-        print_bench(found)
+        print_document(document_of(found))
     if any(bar.passed is False for bar in found.bars):
         raise click.exceptions.Exit(1)

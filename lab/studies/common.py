@@ -11,6 +11,8 @@ from pathlib import Path
 import msgspec
 import torch
 
+from purify_edge.document.markdown import markdown_table
+from purify_edge.document.model import table
 from purify_edge.errors import InputError, reason
 from purify_edge.files import atomic
 from purify_edge.shell.stages import StageProgress
@@ -33,8 +35,8 @@ def changed(recipe: Recipe, changes: Changes) -> str:
         InputError: there are no such keys, or the values do not fit.
     """
     tables = msgspec.to_builtins(recipe)
-    for table, keys in changes.items():
-        tables[table] |= keys
+    for name, keys in changes.items():
+        tables[name] |= keys
     text = toml(tables)
     parse_recipe(text, source="the changed recipe")
     return text
@@ -91,15 +93,14 @@ def train_stage(
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table.
+    """Return a table as Markdown.
 
     >>> print(markdown(["a", "b"], [[1, 2]]), end="")
     | a | b |
     | --- | --- |
     | 1 | 2 |
     """
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+    return f"{markdown_table(table('', header, [map(str, row) for row in rows], text_columns=len(header)))}\n"
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,13 +14,14 @@ import torch
 from torch import nn
 from torchvision.models import mobilenet_v3_small
 
+from lab.speed.document import document_of
 from lab.speed.pytorch import calls_of
 from lab.speed.rows import encode_bench
 from lab.speed.run import bench
-from lab.speed.table import print_bench
 from purify_edge.bundle.golden import GoldenSplit, encode_golden
 from purify_edge.bundle.manifest import SCHEMA_VERSION, GoldenEntry, InputContract, Manifest, ModelEntry, Role
 from purify_edge.bundle.writer import BundleWriter
+from purify_edge.document.terminal import print_document
 from purify_export.convert.flop import flop
 from purify_export.convert.graphs import composed
 from purify_export.convert.onnx_from_torch import onnx_from_torch
@@ -98,7 +99,7 @@ def main(size: int, batches: tuple[int, ...], rounds: int, budget_s: float, as_j
     if as_json:
         click.echo(encode_bench(found), nl=False)
     else:
-        print_bench(found)
+        print_document(document_of(found))
 
 
 if __name__ == "__main__":

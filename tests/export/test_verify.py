@@ -77,9 +77,9 @@ def test_a_changed_weight_breaks_limits_and_its_layer_is_named(bundle_copy: Path
     done = CliRunner().invoke(main, [str(bundle_copy), "fashion-mnist", *options])
     assert done.exit_code == 1, done.stderr
     said = " ".join(done.stdout.split())
-    assert "broken limit: relative error, onnxruntime fp32 classifier clean" in said
+    assert "✗ relative error, onnxruntime fp32 classifier clean" in said
     assert re.search(
-        rf"first diverging layer in fp32: classifier/\S+ \(Conv of classifier/{re.escape(layer)}\), error", said
+        rf"first diverging layer in fp32, clean: classifier/\S+ \(Conv of classifier/{re.escape(layer)}\), error", said
     )
     assert "FAILED" in said
 
@@ -95,7 +95,7 @@ def test_json_has_it_all_and_the_table_is_not_cut(bundle_path: Path) -> None:
     done = CliRunner().invoke(main, [str(bundle_path), "fashion-mnist", *options, "--precision", "fp16"])
     assert "Purifier and classifier, onnxruntime against live PyTorch" in done.stdout
     assert "…" not in done.stdout
-    assert "no layer diverges" in done.stdout
+    assert "layer by layer: no layer diverges" in done.stdout
 
 
 def test_one_run_for_another_is_refused_where_it_cannot_be_compared(bundle_path: Path, tmp_path: Path) -> None:

@@ -6,8 +6,23 @@ import msgspec
 import numpy as np
 
 from purify_edge.bundle.manifest import FileEntry, GoldenEntry, InputContract, Manifest, ModelEntry
-from purify_edge.bundle.report import SIMULATION, AccuracyRow, Attempt, Check, CurvePoint, Divergence, KeptLayer, LatencyRow, NotChecked, ParityRow, Report, SuspicionReport, SuspicionSplit
-from purify_edge.check.page.subject import Example, Picture, Subject
+from purify_edge.bundle.report import (
+    SIMULATION,
+    AccuracyRow,
+    Attempt,
+    Check,
+    CurvePoint,
+    Divergence,
+    KeptLayer,
+    LatencyRow,
+    NotChecked,
+    ParityRow,
+    Report,
+    SuspicionReport,
+    SuspicionSplit,
+)
+from purify_edge.check.page.checked_bundle import CheckedBundle
+from purify_edge.document.model import Example, Picture
 from purify_edge.stats import wilson
 
 N = 200
@@ -149,7 +164,7 @@ def passing_report(**changes: Any) -> Report:
     return full_report(checks=checks, passed=True, diverging=(), **changes)
 
 
-def subject(name: str = "plain", *, channels: int = 1, engines: tuple[Any, ...] = ()) -> Subject:
+def subject(name: str = "plain", *, channels: int = 1, engines: tuple[Any, ...] = ()) -> CheckedBundle:
     """A bundle and two examples; `name` is its own, that of a class, and part of its producer and attack."""
     file = FileEntry(path="models/x.onnx", size_bytes=1, sha256="0" * 64)
     manifest = Manifest(
@@ -173,4 +188,4 @@ def subject(name: str = "plain", *, channels: int = 1, engines: tuple[Any, ...] 
         Picture("adversarial", image, "shoe", 1.0, right=False),
         Picture("purified", image, name, 0.75, right=True),
     )
-    return Subject(manifest, (Example(1, name, pictures), Example(2, name, pictures)))
+    return CheckedBundle(manifest, (Example(1, name, pictures), Example(2, name, pictures)))

@@ -25,12 +25,13 @@ from lab.speed.contestants import (
     SGEMM_SIZE,
     gather,
 )
+from lab.speed.document import document_of
 from lab.speed.rounds import measure
 from lab.speed.rows import Bar, Bench, Process, Row
 from lab.speed.run import bench
-from lab.speed.table import print_bench
 from purify_edge.bundle.golden import GoldenSplit, load_golden
 from purify_edge.bundle.reader import Bundle
+from purify_edge.document.terminal import print_document
 from purify_edge.engines import ON_CPU, is_here
 
 IMAGES = np.zeros((2, 4, 4, 1), np.uint8)
@@ -197,7 +198,7 @@ def test_a_benchmark_from_end_to_end(bundle_path: Path) -> None:
     assert found.process.soak_calls == 50
     assert found.flop == Bundle.open(bundle_path).model("defended", "fp32").flop
     out = StringIO()
-    print_bench(found, Console(file=out, width=160))
+    print_document(document_of(found), Console(file=out, width=160))
     for word in ("labels, batch 1, against the best by hand", "sgemm", "one core kept busy", "no --run", "quartiles"):
         assert word in out.getvalue()
 
@@ -223,7 +224,7 @@ def test_bad_input_is_told_in_a_line(arguments: list[str], bundle_path: Path) ->
 
 def printed(bench: Bench, width: int) -> str:
     out = StringIO()
-    print_bench(bench, Console(file=out, width=width))
+    print_document(document_of(bench), Console(file=out, width=width))
     return out.getvalue()
 
 
@@ -272,5 +273,5 @@ def test_the_table_is_whole_in_eighty_columns() -> None:
     measured = [line.split() for line in lines if line.rstrip().endswith(figures[-1])]
     assert measured == [["labels", *figures], ["by", "hand:", "openvino", "in", "bf16,", *figures]] * 2
     assert [line.strip() for line in lines].count("composed") == 2  # the rest of that name, on a line of its own
-    headings = [line.strip() for line in lines if line.startswith(" batch")]
+    headings = [line.strip() for line in lines if line.startswith("batch")]
     assert headings == ["batch 1, 17 rounds", "batch 256, 17 rounds"]

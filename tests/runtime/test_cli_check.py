@@ -6,19 +6,17 @@ from typing import Any
 
 import pytest
 
-from purify_edge.check.page import require_writable
-
 Run = Callable[..., tuple[int, str, str]]
 
 
 def test_a_good_bundle_passes_and_shows_its_tables(run: Run, bundle_path: Path) -> None:
     code, out, err = run("purify-check", bundle_path, "--rounds", 3)
     assert code == 0, err
-    assert "Parity with the PyTorch reference, 256 images a row" in out
-    assert "Latency, 3 interleaved calls" in out
-    assert "passed: 60 of 60 limits hold" in out
-    assert "suspicious: 0.8% of 256 clean, 100.0% of 256 adversarial (AUROC" in " ".join(out.split())
-    assert "…" not in out  # nothing is cut off on a terminal of 80 columns
+    assert "Parity with PyTorch" in out
+    assert "Percentiles in ms a batch, 3 interleaved calls" in out
+    assert out.splitlines()[-1].startswith("passed: All 60 limits hold")
+    assert "adversarial 256 100.0 (98.5–100.0) 1.000" in " ".join(out.split())  # noqa: RUF001
+    assert "…" not in out  # nothing is cut off
 
 
 def test_json_goes_to_standard_output_alone(run: Run, bundle_path: Path) -> None:
@@ -54,7 +52,7 @@ def test_a_broken_limit_is_named_and_ends_with_1(
     assert code == (1 if broken else 0)
     assert ("FAILED" in out) == bool(broken)
     if broken:
-        assert f"broken limit: {broken}" in " ".join(out.split())
+        assert f"✗ {broken}" in " ".join(out.split())
 
 
 def test_a_model_under_the_name_of_another_precision_shows(run: Run, edit_manifest: Any) -> None:
@@ -112,18 +110,17 @@ def test_a_report_that_cannot_be_written_is_refused_at_once(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_is_no_report_is_kept_and_the_bundle_s_own_reports_are_ours(
-    run: Run, bundle_copy: Path, tmp_path: Path
-) -> None:
-    notes = tmp_path / "mine.html"
-    notes.write_text("<p>my notes</p>")
-    code, out, err = run("purify-check", bundle_copy, "--report", notes)
+def test_a_file_that_exists_is_overwritten_by_force_only(run: Run, bundle_path: Path, tmp_path: Path) -> None:
+    notes = tmp_path / "mine.md"
+    notes.write_text("my notes")
+    code, out, err = run("purify-check", bundle_path, "--report", notes)
     assert (code, out) == (2, "")
     assert "parity:" not in err
-    assert f"Error: {notes} exists and is not a report of purify-check" in err
-    assert notes.read_text() == "<p>my notes</p>"
-    for suffix in (".html", ".md", ".json"):
-        require_writable(bundle_copy / f"report{suffix}")
+    assert f"Error: {notes} exists; --force overwrites it" in err
+    assert notes.read_text() == "my notes"
+    options = ("--rounds", 0, "--precision", "fp32", "--report", notes, "--force")
+    assert run("purify-check", bundle_path, *options)[0] == 0
+    assert notes.read_text().startswith("# fashion")
 
 
 def test_what_only_the_exporter_knows_is_checked_before_it_is_read(run: Run, edit_manifest: Any) -> None:

@@ -94,7 +94,7 @@ def test_an_evaluation_from_the_command_line(small_data: Path, shipped: Path, tm
     table = CliRunner().invoke(evaluate, arguments)
     assert table.exit_code == 0
     assert "evaluation: attack 5/23  grey-box:pgd, measured before" in table.stderr
-    assert table.stdout.index("worst case of each threat") < table.stdout.index("every attack")
+    assert table.stdout.index("Worst case of each threat") < table.stdout.index("Every attack")
     tax = content["tax"]
     assert f"The purifier costs {tax['points']:.2f} points on 40 clean images" in table.stdout
     assert "not checked" in table.stdout

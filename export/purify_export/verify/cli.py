@@ -61,7 +61,8 @@ def main(
     click.echo("importing PyTorch and ONNX", err=True)
     from purify_edge.bundle.reader import Bundle
     from purify_edge.check.limits import Limits
-    from purify_export.verify.report import encode, print_verification
+    from purify_edge.document.terminal import print_document
+    from purify_export.verify.report import document_of, encode
     from purify_export.verify.verify import Question
     from purify_export.verify.verify import verify as verify_bundle
     from purify_toolkit.runs.pretrained import open_run
@@ -80,6 +81,6 @@ def main(
     if as_json:
         click.echo(encode(report), nl=False)
     else:
-        print_verification(report)
+        print_document(document_of(report))
     if not report.passed:
         raise click.exceptions.Exit(1)

@@ -1,14 +1,15 @@
-"""What a verification found, and how it is printed."""
+"""What a verification found, and the document that says so."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from purify_edge.bundle.report import Check, Divergence, NotChecked, ParityRow
+from purify_edge.check.page.content import CHECK_COLUMNS, check_row
+from purify_edge.check.page.conversions import divergences
+from purify_edge.document.model import Block, Bullets, Document, Section, Table, TableRow, Verdict, table
+from purify_edge.document.wording import in_words, percent, plural, with_interval
 
 
 class VerifyRow(ParityRow, frozen=True, kw_only=True):
@@ -38,63 +39,50 @@ class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def encode(report: VerifyReport) -> bytes:
-    """The report as indented JSON."""
+    """Return the report as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
 
 
-def print_verification(report: VerifyReport, console: Console | None = None) -> None:
-    """Print what the pipeline did by threat, where layers diverge, and the verdict; the broken limits by name."""
-    console = console or Console()
-    console.print(_table(report))
-    for line in _lines(report):
-        console.print(line, highlight=False, markup=False)
-    broken = [check for check in report.checks if not check.passed]
-    verdict = "[green]passed[/green]" if report.passed else "[red]FAILED[/red]"
-    console.print(f"{verdict}: {len(report.checks) - len(broken)} of {len(report.checks)} limits hold", highlight=False)
+def document_of(report: VerifyReport) -> Document:
+    """Return what the pipeline did by threat, where layers diverge, and the broken limits by name."""
+    engines = in_words(dict.fromkeys(row.engine for row in report.rows))
+    broken = [check_row(check) for check in report.checks if not check.passed]
+    sections = [Section(f"Purifier and classifier, {engines} against live PyTorch", tuple(_blocks(report)))]
+    if broken:
+        sections.append(Section("Broken limits", (table("Limits that do not hold", CHECK_COLUMNS, broken),)))
+    summary = f"{len(report.checks) - len(broken)} of {plural(len(report.checks), 'limit')} hold"
+    return Document(title=report.bundle, sections=tuple(sections), verdict=Verdict(report.passed, summary))
 
 
-def _table(report: VerifyReport) -> Table:
-    engines = dict.fromkeys(row.engine for row in report.rows)
-    table = Table(
-        title=f"Purifier and classifier, {' and '.join(engines)} against live PyTorch; shares in %",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
-    for column in ("images", "model"):
-        table.add_column(column, no_wrap=True)
-    for column in ("n", "PyTorch\nright", "engine\nright", "same\nclass", "95%\ninterval", "McNemar\np", "error"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in report.rows:
-        if row.role != "pipeline" or row.agreement_ci95 is None:
-            continue
-        low, high = row.agreement_ci95
-        table.add_row(
+def _blocks(report: VerifyReport) -> Iterator[Block]:
+    yield _parity(report)
+    attacks = {row.split: row.attack for row in report.rows if row.attack != "none"}
+    if attacks:
+        yield Bullets(tuple(attacks.items()))
+    yield divergences(report.diverging) if report.diverging else Bullets((("layer by layer", "no layer diverges"),))
+    if report.not_checked:
+        items = ((f"not checked here: {left.engine} {left.precision}", left.reason) for left in report.not_checked)
+        yield Bullets(tuple(items))
+
+
+def _parity(report: VerifyReport) -> Table:
+    one_engine = len({row.engine for row in report.rows}) == 1
+    columns = ("images", "model", "n", "right, PyTorch", "right, engine", "same class", "McNemar p", "error")
+    rows = [_row(row, one_engine=one_engine) for row in report.rows if row.role == "pipeline"]
+    return table("Shares in %, with 95% intervals (Wilson)", columns, rows, text_columns=2)
+
+
+def _row(row: VerifyRow, *, one_engine: bool) -> TableRow:
+    agreement = with_interval(row.agreement or 0.0, row.agreement_ci95 or (0.0, 1.0))
+    return TableRow(
+        (
             row.split,
-            row.precision if len(engines) == 1 else f"{row.engine} {row.precision}",
+            row.precision if one_engine else f"{row.engine} {row.precision}",
             str(row.n),
-            *(f"{100 * (share or 0):.1f}" for share in (row.accuracy_reference, row.accuracy_engine, row.agreement)),
-            f"{100 * low:.1f}-{100 * high:.1f}",
+            percent(row.accuracy_reference),
+            percent(row.accuracy_engine),
+            agreement,
             f"{row.mcnemar_p:.2f}",
             f"{row.relative_error:.0e}",
         )
-    return table
-
-
-def _lines(report: VerifyReport) -> Iterator[str]:
-    for threat, attack in {row.split: row.attack for row in report.rows if row.attack != "none"}.items():
-        yield f"{threat}: {attack}"
-    for found in report.diverging:
-        of = f" of {found.weight}" if found.weight else ""
-        yield (
-            f"first diverging layer in {found.precision}: {found.node} ({found.operator}{of}), error "
-            f"{found.error:.2g}, tolerance {found.tolerance:g}"
-        )
-    if not report.diverging:
-        yield "no layer diverges"
-    for left_out in report.not_checked:
-        yield f"not checked here: {left_out.engine} {left_out.precision}: {left_out.reason}"
-    for check in report.checks:
-        if not check.passed:
-            yield f"broken limit: {check.name}: {check.value:.4g}, limit {check.limit:g}"
+    )

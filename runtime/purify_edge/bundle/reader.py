@@ -1,7 +1,7 @@
 """The bundle's reader: nothing is parsed or deserialised before its size and SHA-256 are found right."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from purify_edge.bundle import signing
@@ -20,11 +20,14 @@ class Bundle:
         path: of the folder.
         manifest: what it holds.
         verified: whether its signature was found to be that of a key which the user trusts.
+        sha256: the SHA-256 of the manifest's file.
     """
 
     path: Path
     manifest: Manifest
     verified: bool = False
+    sha256: str = ""
+    _read: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @classmethod
     def open(cls, path: str | Path, *, verify: Path | None = None, allow_failed: bool = False) -> "Bundle":
@@ -61,10 +64,11 @@ class Bundle:
                 f"{path} failed its export and is marked so: {parsed.failed[0]}{more}, see {path}/report.json; "
                 "export it again, or use it all the same with --allow-failed (in Python, allow_failed=True)"
             )
-        return cls(path, parsed, verified=verify is not None)
+        digest = hashlib.sha256(content).hexdigest()
+        return cls(path, parsed, verified=verify is not None, sha256=digest)
 
     def read(self, entry: FileEntry) -> bytes:
-        """The content of a file, verified. What is returned is what was hashed: the file is read once.
+        """Return the content of a file, verified. What is returned is what was hashed: the file is read once.
 
         Raises:
             BundleError: missing, outside the bundle (by a symbolic link), of another size or hash.
@@ -83,10 +87,13 @@ class Bundle:
         digest = hashlib.sha256(content).hexdigest()
         if digest != entry.sha256:
             raise BundleError(f"{path} is damaged: expected SHA-256 {entry.sha256}, found {digest}; {advice}")
+        self._read.add(entry.path)
         return content
 
     def verify(self) -> None:
-        """Read every file that the manifest lists, but engines: one that is damaged is built again from its graph.
+        """Read every file that the manifest lists and that was not read yet.
+
+        Engines are left out: one that is damaged is built again from its graph.
 
         Raises:
             BundleError: see `read`.
@@ -94,10 +101,11 @@ class Bundle:
         manifest = self.manifest
         entries = [model.file for model in manifest.models]
         for entry in (*entries, manifest.golden.file, *([manifest.report] if manifest.report else []), *manifest.pages):
-            self.read(entry)
+            if entry.path not in self._read:
+                self.read(entry)
 
     def model(self, role: str, precision: str) -> ModelEntry:
-        """The entry of a model.
+        """Return the entry of a model.
 
         Raises:
             BundleError: the bundle does not have it.
@@ -110,5 +118,5 @@ class Bundle:
         )
 
     def precisions(self, role: str) -> list[str]:
-        """The precisions in which the bundle has a model."""
+        """Return the precisions in which the bundle has a model."""
         return [model.precision for model in self.manifest.models if model.role == role]

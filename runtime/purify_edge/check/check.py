@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import LatencyRow, NotChecked, Plan, Report
 from purify_edge.check.comparison import Comparison, EngineSet, Run, compare
 from purify_edge.check.limits import Limits, checks_of, suspicion_checks
+from purify_edge.check.page.checked_bundle import CheckedBundle
+from purify_edge.check.subject import subject_of
 from purify_edge.engines.latency import ROUNDS, Contestant, measure
 from purify_edge.engines.models import Models, Setup
 from purify_edge.engines.plan import AUTO, open_plan
@@ -26,7 +29,12 @@ BATCHES = (1, 32)
 ALL = "all"
 
 
-def check_bundle(
+def check_bundle(bundle: Bundle, **options: Any) -> Report:
+    """Return the report of `check_with_examples`, which has the same arguments."""
+    return check_with_examples(bundle, **options)[0]
+
+
+def check_with_examples(
     bundle: Bundle,
     *,
     engine: str = AUTO,
@@ -36,31 +44,7 @@ def check_bundle(
     policy: EnginePolicy | None = None,
     also_timed: Mapping[Contestant, Callable[[], object]] | None = None,
     tell: Callable[[str], None] = lambda text: None,
-) -> Report:
-    """Compare the models that run here with the golden set, and time them; see `check_and_compare`."""
-    return check_and_compare(
-        bundle,
-        engine=engine,
-        precisions=precisions,
-        limits=limits,
-        rounds=rounds,
-        policy=policy,
-        also_timed=also_timed,
-        tell=tell,
-    )[0]
-
-
-def check_and_compare(
-    bundle: Bundle,
-    *,
-    engine: str = AUTO,
-    precisions: Sequence[str] = (),
-    limits: Limits | None = None,
-    rounds: int = ROUNDS,
-    policy: EnginePolicy | None = None,
-    also_timed: Mapping[Contestant, Callable[[], object]] | None = None,
-    tell: Callable[[str], None] = lambda text: None,
-) -> tuple[Report, Comparison]:
+) -> tuple[Report, CheckedBundle]:
     """Compare the models that run here with the golden set, and time them.
 
     Each file is read once and each model opened once.
@@ -76,7 +60,7 @@ def check_and_compare(
         tell: told what is being done.
 
     Returns:
-        The report, and what the first engine of it made of the golden set.
+        The report, and for its page the bundle with what the report's first engine made of a few golden images.
 
     Raises:
         BundleError, InputError, MissingError: see `open_plan` and `load_golden`.
@@ -113,7 +97,7 @@ def check_and_compare(
         suspicion=report_of(suspicion, compared[0].scores) if suspicion else None,
         plan=opened.plan,
     )
-    return report, compared[0]
+    return report, subject_of(bundle, golden, compared[0])
 
 
 class OpenedSets:
@@ -140,7 +124,7 @@ def open_sets(
     policy: EnginePolicy | None,
     golden: Mapping[str, GoldenSplit],
 ) -> OpenedSets:
-    """Open what is to be checked; see `check_and_compare` for the arguments; `stack` closes them.
+    """Open what is to be checked; see `check_with_examples` for the arguments; `stack` closes them.
 
     Of `all` engines or precisions those that do not work here are left out, and named.
 

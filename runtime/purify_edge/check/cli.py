@@ -12,9 +12,16 @@ from purify_edge.shell.options import Number
 
 @click.command(cls=Command)
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--engine", default="auto", show_default=True, help="auto, all that work here, or one by name.")
+@click.option(
+    "--engine", default="auto", show_default=True, help="auto, what purify-run takes; all that work here; or a name."
+)
 @engine_options
-@click.option("--precision", "precisions", multiple=True, help="Check only this precision; may be repeated.")
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    help="Check this precision, or all; may be repeated; default as purify-run.",
+)
 @limit_options
 @click.option(
     "--max-flagged-change",
@@ -39,8 +46,9 @@ from purify_edge.shell.options import Number
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write the report to FILE.html, .md or .json too, over an earlier one; may be repeated.",
+    help="Write the report to FILE.html, .md or .json too; may be repeated.",
 )
+@click.option("--force", is_flag=True, help="Overwrite the files of --report where they exist.")
 @click.version_option(package_name="purify-edge")
 def main(
     bundle: Path,
@@ -58,6 +66,7 @@ def main(
     allow_failed: bool,
     as_json: bool,
     reports: tuple[Path, ...],
+    force: bool,
 ) -> None:
     """Compare BUNDLE's models on this device with the PyTorch reference in its golden set, and time them.
 
@@ -66,14 +75,14 @@ def main(
     from purify_edge.bundle.export_report import exported, with_export
     from purify_edge.bundle.reader import Bundle
     from purify_edge.bundle.report import encode_report
-    from purify_edge.check.check import check_bundle
+    from purify_edge.check.check import check_with_examples
     from purify_edge.check.limits import Limits
-    from purify_edge.check.page import require_writable, write_report
-    from purify_edge.check.page.subject import subject_of
-    from purify_edge.check.tables import print_report
+    from purify_edge.check.page.content import document_of
+    from purify_edge.check.page.files import require_writable, write_report
+    from purify_edge.document.terminal import print_document
 
     for path in reports:
-        require_writable(path)
+        require_writable(path, force=force)
     opened = Bundle.open(bundle, verify=verify, allow_failed=allow_failed)
     policy = policy_from(no_build=no_build, trust_engines=trust_engines)
     limits = Limits(
@@ -83,7 +92,7 @@ def main(
         max_flagged_change=max_flagged_change,
         max_latency_ms=max_latency_ms,
     )
-    report = check_bundle(
+    report, about = check_with_examples(
         opened,
         engine=engine,
         precisions=precisions,
@@ -93,13 +102,11 @@ def main(
         tell=lambda text: click.echo(f"  {text}", err=True),
     )
     report = with_export(report, exported(opened))
-    if reports:
-        subject = subject_of(opened, report, policy=policy)
-        for path in reports:
-            write_report(path, report, subject)
+    for path in reports:
+        write_report(path, report, about, force=force)
     if as_json:
         click.echo(encode_report(report), nl=False)
     else:
-        print_report(report)
+        print_document(document_of(report, about))
     if not report.passed:
         raise click.exceptions.Exit(1)

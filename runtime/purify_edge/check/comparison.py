@@ -26,7 +26,7 @@ class EngineSet:
 
     Attributes:
         engine, version, device, precision: what runs them.
-        stages: `purifier`, `classifier` and `defended`, the three models, and `pipeline`, purifier and classifier chained.
+        stages: the models `purifier`, `classifier` and `defended`, and `pipeline`, purifier and classifier chained.
     """
 
     engine: str

@@ -109,7 +109,7 @@ def openvino_devices() -> dict[str, Any]:
 
 def engine_names() -> dict[str, Any]:
     """What `--engine` takes, fastest first."""
-    from purify_edge.engines import ENGINES
+    from purify_edge.engines.registry import ENGINES
 
     return {"names": list(ENGINES)}
 
@@ -123,7 +123,7 @@ def engine(name: str) -> dict[str, Any]:
     """
     import numpy as np
 
-    from purify_edge.engines import open_engine
+    from purify_edge.engines.registry import open_engine
 
     with open_engine(name, PROBE_GRAPH, source="the doctor's probe graph") as opened:
         _check(opened.run(np.ones((1, 1, 8, 8), np.float32)))

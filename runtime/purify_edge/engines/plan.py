@@ -1,4 +1,4 @@
-"""The plan: which engine, precision and use of the cores a bundle gets on this device. Everything that runs one asks here.
+"""The plan: which engine, precision and use of the cores a bundle gets here; all that runs a bundle asks this module.
 
 The precision is chosen once, when a bundle is opened, and stays, so that no answer depends on the moment it was asked
 for. A lossy one is chosen by itself only where it answers the golden set as PyTorch does and is clearly faster. The

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purify_edge.bundle.reader import Bundle
+from purify_edge.bundle.report import Plan
 from purify_edge.engines.base import BATCH, Closing, in_batches
-from purify_edge.engines.plan import AUTO, Plan, PlannedPair, open_plan
+from purify_edge.engines.plan import AUTO, PlannedPair, open_plan
 from purify_edge.engines.tensorrt.store import EnginePolicy
 from purify_edge.errors import InputError
 from purify_edge.images.arrays import as_batch

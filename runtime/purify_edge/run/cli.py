@@ -13,7 +13,9 @@ from purify_edge.shell.command import Command
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("--engine", default="auto", show_default=True, help="auto, or one by name: see purify-doctor.")
 @engine_options
-@click.option("--precision", default="fp32", show_default=True, help="Of the models; fp32 is the fastest on a CPU.")
+@click.option(
+    "--precision", default="auto", show_default=True, help="auto, the fastest that answers as PyTorch does; or a name."
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

@@ -1,10 +1,9 @@
 """What purify-run is asked to do."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from purify_edge.bundle.reader import MANIFEST, Bundle
+from purify_edge.bundle.reader import Bundle
 from purify_edge.engines.tensorrt.store import EnginePolicy
 from purify_edge.errors import InputError
 from purify_edge.images.grid import is_grid
@@ -55,8 +54,6 @@ class Job:
             return is_unfinished(path) or tells_of(self.out, path)
         return path == self.save_grid and is_grid(path) and holds_results(self.out)
 
-    def model(self) -> str:
-        """What results call the models."""
-        name = Bundle.open(self.bundle, allow_failed=self.allow_failed).manifest.name
-        digest = hashlib.sha256((self.bundle / MANIFEST).read_bytes()).hexdigest()
-        return f"{name}/{self.precision}@{digest[:12]}"
+    def model(self, bundle: Bundle, precision: str) -> str:
+        """Return what results call the models."""
+        return f"{bundle.manifest.name}/{precision}@{bundle.sha256[:12]}"

@@ -263,6 +263,15 @@ def holds_results(path: Path) -> bool:
         return any(format_of(path).decode(file))
 
 
+def precision_of(path: Path) -> str | None:
+    """Return the precision that a file's first result was computed in; None where there is no such file or result."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        first = next((result for result in format_of(path).decode(file) if result and result.model), None)
+    return first.model.rpartition("@")[0].rpartition("/")[2] if first and first.model else None
+
+
 def _is_whole(png: Path, folder: Path) -> bool:
     """Whether a PNG lies in the folder, with its end."""
     try:

@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from purify_edge.bundle.reader import Bundle
+from purify_edge.engines.base import BATCH
+from purify_edge.engines.plan import AUTO
 from purify_edge.errors import InputError
 from purify_edge.files import atomic
 from purify_edge.images.ahead import ahead
@@ -22,11 +25,11 @@ from purify_edge.images.grid import GRID_IMAGES, Tile, save_grid
 from purify_edge.images.items import Item, broken
 from purify_edge.images.sources import Source, open_source
 from purify_edge.images.video import DEFAULT_FPS
-from purify_edge.pipeline.pipeline import BATCH, Pipeline
+from purify_edge.pipeline.pipeline import Pipeline
 from purify_edge.pipeline.prediction import Prediction
 from purify_edge.run.job import Job
 from purify_edge.run.metrics import Metrics, open_metrics
-from purify_edge.run.results import Result, ResultsFile
+from purify_edge.run.results import Result, ResultsFile, precision_of
 from purify_edge.run.saving import Annotator, SaveFolder
 
 CORES = os.cpu_count() or 1
@@ -65,22 +68,16 @@ class Run:
     def __init__(self, job: Job) -> None:
         self.job, self.skipped = job, 0
         job.check_outputs()
+        bundle = Bundle.open(job.bundle, verify=job.verify, allow_failed=job.allow_failed)
         self._sources = self._open_sources()
         self.live = any(getattr(source, "live", False) for _, source in self._sources)
         self._tiles: list[Tile] = []
         self._batch_images = PICTURES if job.annotate else BATCH
         with ExitStack() as stack:
             self._pipeline = stack.enter_context(
-                Pipeline.load(
-                    job.bundle,
-                    engine=job.engine,
-                    precision=job.precision,
-                    verify=job.verify,
-                    policy=job.policy,
-                    allow_failed=job.allow_failed,
-                )
+                Pipeline.load(bundle, engine=job.engine, precision=self._precision(), policy=job.policy)
             )
-            self._prepare(stack)
+            self._prepare(bundle, stack)
             self._stack = stack.pop_all()
 
     def _open_sources(self) -> "list[tuple[str, Source | InputError]]":
@@ -97,12 +94,19 @@ class Run:
             raise InputError(f"--annotate: expected one video, camera or stream as the only input, got {given}")
         return sources
 
-    def _prepare(self, stack: ExitStack) -> None:
-        job, model = self.job, self.job.model()
+    def _precision(self) -> str:
+        """Return the precision to open the bundle in: results that are gone on with have one already."""
+        job = self.job
+        before = precision_of(job.out) if job.out and not job.force and job.precision == AUTO else None
+        return before or job.precision
+
+    def _prepare(self, bundle: Bundle, stack: ExitStack) -> None:
+        job, plan = self.job, self._pipeline.plan
+        model = job.model(bundle, plan.precision)
         if job.alert and self._pipeline.suspicion is None:
             raise InputError(f"--alert: {job.bundle} has no threshold for the suspicion score; export it again")
         self._model = model
-        engine = f"{self._pipeline.engine} on {self._pipeline.device}"
+        engine = f"{plan.engine} on {plan.device}"
         self._metrics: Metrics = stack.enter_context(closing(open_metrics(job.metrics, model=model, engine=engine)))
         self._out = job.out and stack.enter_context(
             closing(ResultsFile(job.out, model=model, save=job.save, fresh=job.force))

@@ -1,91 +1,111 @@
-"""The evaluation's rows, as a table or as JSON, on standard output."""
+"""An evaluation as tables, made from what evaluation.json holds: for a terminal and for the documents."""
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
+from purify_edge.document.model import Document, Paragraph, Section, Table, TableRow, Verdict, table
+from purify_edge.document.terminal import print_document
+from purify_edge.document.wording import plural
 from purify_toolkit.evaluate import Row
-from purify_toolkit.evaluate.gates import Gate
-from purify_toolkit.evaluate.report import Headline, Report
+from purify_toolkit.evaluate.report import Report
 
-WIDTH = 150
-"""Of what goes to a file."""
+Entry = dict[str, Any]
+"""A row, a headline or a gate, as evaluation.json has it."""
+BOTH = ("classifier alone", "purifier and classifier")
+VERDICTS = {True: "passed", False: "failed", None: "not checked"}
 
 
 def print_rows(rows: Sequence[Row], *, as_json: bool) -> None:
-    """Print accuracies with n and 95% intervals."""
+    """Print accuracies with n and 95% intervals, as a table or as JSON."""
+    entries = [row.as_dict() for row in rows]
     if as_json:
-        click.echo(json.dumps([row.as_dict() for row in rows], indent=2))
-        return
-    table = Table("threat", "attack", "purifier", "n", "accuracy", "95% interval")
-    for row in rows:
-        table.add_row(row.threat, row.attack, *_figures(row))
-    _console().print(table)
+        click.echo(json.dumps(entries, indent=2))
+    else:
+        print_document(Document(title="", sections=(Section("", (row_table(entries),)),)))
 
 
 def print_report(report: Report, *, as_json: bool) -> None:
     """Print headlines, the purifier's tax, all rows and the gates; or what evaluation.json holds."""
+    content = report.as_dict()
     if as_json:
-        click.echo(json.dumps(report.as_dict(), indent=2))
-        return
-    tax, console = report.tax, _console()
-    console.print(_headlines(report.headlines))
-    console.print(
-        f"The purifier costs {tax.points:.2f} points on {tax.n} clean images "
-        f"({100 * tax.undefended:.2f}% to {100 * tax.defended:.2f}%, McNemar's p = {tax.p:.2g}).",
-        highlight=False,
+        click.echo(json.dumps(content, indent=2))
+    else:
+        print_document(document_of(content))
+
+
+def document_of(content: Entry) -> Document:
+    """Return what evaluation.json holds as a document."""
+    tax, failed = content["tax"], sum(gate["passed"] is False for gate in content["gates"])
+    costs = (
+        f"The purifier costs {tax['points']:.2f} points on {tax['n']} clean images "
+        f"({100 * tax['undefended']:.2f}% to {100 * tax['defended']:.2f}%, McNemar's p = {tax['p']:.2g})."
     )
-    console.print(_rows(report))
-    console.print(_gates(report.gates))
-
-
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDTH)
-
-
-def _headlines(headlines: Sequence[Headline]) -> Table:
-    table = Table(
-        "threat",
-        "size",
-        "purifier",
-        "n",
-        "accuracy",
-        "95% interval",
-        "attacks",
-        title="worst case of each threat, image by image",
-    )
-    for headline in headlines:
-        size = "" if headline.norm is None else f"{headline.norm} {headline.size:g}"
-        names = ", ".join(name.partition(":")[2] for name in headline.attacks)
-        table.add_row(headline.threat, size, *_figures(headline), names)
-    return table
-
-
-def _figures(row: Row | Headline) -> tuple[str, ...]:
-    low, high = row.interval
-    return (
-        "yes" if row.defended else "no",
-        str(row.n),
-        f"{100 * row.accuracy:.2f}%",
-        f"{100 * low:.2f} to {100 * high:.2f}%",
+    summary = f"{plural(failed, 'sanity gate')} failed: do not trust the figures" if failed else "no sanity gate failed"
+    return Document(
+        title="Accuracy of the classifier alone and behind the purifier, with 95% intervals",
+        sections=(
+            Section("Worst case of each threat, image by image", (headline_table(content["headlines"]),)),
+            Section("What the purifier costs", (Paragraph(costs),)),
+            Section("Every attack", (row_table(content["rows"]),)),
+            Section("Is this evaluation sound?", (gate_table(content["gates"]),)),
+        ),
+        verdict=Verdict(content["passed"], summary),
     )
 
 
-def _rows(report: Report) -> Table:
-    table = Table("threat", "attack", "purifier", "n", "accuracy", "95% interval", "seconds", title="every attack")
-    for measurement in report.results.rows.values():
-        for row in measurement.rows():
-            table.add_row(row.threat, row.attack, *_figures(row), f"{measurement.seconds:.0f}")
-    return table
+def headline_table(headlines: Sequence[Entry]) -> Table:
+    """Return a row for each threat and size: the worst case over its attacks."""
+
+    def key(entry: Entry) -> tuple[object, ...]:
+        return tuple(entry[name] for name in ("threat", "norm", "size", "n"))
+
+    alone = {key(entry): _accuracy(entry) for entry in headlines if not entry["defended"]}
+    rows = [
+        (
+            entry["threat"],
+            f"{entry['norm']} {entry['size']:.4g}" if entry["norm"] else "",
+            ", ".join(name.partition(":")[2] for name in entry["attacks"]),
+            f"{entry['n']:,}",
+            alone.get(key(entry), ""),
+            _accuracy(entry),
+        )
+        for entry in headlines
+        if entry["defended"]
+    ]
+    return _text_table("right under all attacks together", ("threat", "size", "attacks", "n", *BOTH), rows)
 
 
-def _gates(gates: Sequence[Gate]) -> Table:
-    words = {True: "passed", False: "[bold red]FAILED[/]", None: "not checked"}
-    table = Table("gate", "", "why", title="is this evaluation sound?")
-    for gate in gates:
-        table.add_row(gate.name, words[gate.passed], gate.explanation)
-    return table
+def row_table(entries: Sequence[Entry]) -> Table:
+    """Return a row for each attack."""
+
+    def key(entry: Entry) -> tuple[str, str]:
+        return entry["threat"], str(entry.get("name", entry["attack"]))
+
+    alone = {key(entry): _accuracy(entry) for entry in entries if not entry["defended"]}
+    rows = [
+        (entry["threat"], entry["attack"], f"{entry['n']:,}", alone.get(key(entry), ""), _accuracy(entry))
+        for entry in entries
+        if entry["defended"]
+    ]
+    return _text_table("right under each attack", ("threat", "attack", "n", *BOTH), rows)
+
+
+def gate_table(gates: Sequence[Entry]) -> Table:
+    """Return a row for each sanity gate."""
+    rows = [
+        TableRow((gate["name"], VERDICTS[gate["passed"]], gate["explanation"]), broken=gate["passed"] is False)
+        for gate in gates
+    ]
+    return _text_table("sanity gates", ("sanity gate", "verdict", "why"), rows)
+
+
+def _text_table(caption: str, columns: tuple[str, ...], rows: Sequence[TableRow | tuple[str, ...]]) -> Table:
+    return table(caption, columns, rows, text_columns=len(columns))
+
+
+def _accuracy(entry: Entry) -> str:
+    low, high = entry["ci95"]
+    return f"{100 * entry['accuracy']:.2f}% ({100 * low:.2f} to {100 * high:.2f})"

@@ -6,7 +6,7 @@ from itertools import groupby
 from xml.etree.ElementTree import Element
 
 from purify_edge.bundle.report import CurvePoint, LatencyRow
-from purify_edge.check.page.element import element
+from purify_edge.document.element import element
 
 WIDTH = 340
 LEFT, RIGHT, TOP = 38, 328, 12  # of the plotting area
@@ -17,7 +17,7 @@ CUT = 2.0  # the latency axis ends at so many times the largest p90: a lone p99 
 
 
 def ticks(high: float, count: int = 4) -> list[float]:
-    """About so many round numbers from 0 up to `high`.
+    """Return about `count` round numbers from 0 up to `high`.
 
     >>> ticks(0.93), ticks(45)
     ([0.0, 0.25, 0.5, 0.75], [0.0, 10.0, 20.0, 30.0, 40.0])
@@ -31,7 +31,7 @@ def ticks(high: float, count: int = 4) -> list[float]:
 
 
 def decades(low: float, high: float) -> list[float]:
-    """The powers of ten between two numbers above 0; where there are fewer than two, their doubles and fives too.
+    """Return the powers of ten between two numbers above 0; where they are fewer than two, doubles and fives too.
 
     >>> decades(0.02, 30), decades(3, 30)
     ([0.1, 1.0, 10.0], [5.0, 10.0, 20.0])
@@ -45,7 +45,7 @@ def decades(low: float, high: float) -> list[float]:
 
 
 def latency_plot(rows: Sequence[LatencyRow]) -> Element:
-    """Median, 90th and 99th percentile of every stage, of one batch size; rows of an engine stand together."""
+    """Draw the median, 90th and 99th percentile of every stage; rows of an engine stand together."""
     high = min(max(row.p99_ms for row in rows), CUT * max(row.p90_ms for row in rows)) or 1.0
     y, parts = TOP, list[Element]()
     for (engine, precision), stages in groupby(rows, key=lambda row: (row.engine, row.precision)):
@@ -83,9 +83,11 @@ def _latency_row(row: LatencyRow, y: float, high: float) -> list[Element]:
 
 
 def curve_plot(lines: Mapping[str, Sequence[CurvePoint]], *, largest: float) -> Element:
-    """Accuracy against the attack's size, both to scale, with 95% intervals; a name -> its points.
+    """Draw accuracy against the attack's size, both to scale, with 95% intervals.
 
-    `largest` size, of all plots side by side.
+    Args:
+        lines: the points of each line, by its name.
+        largest: the largest size of all plots that stand side by side.
     """
     high = largest or 1.0
     parts = _percent_axis(1.0)
@@ -109,16 +111,21 @@ def _curve(points: Sequence[CurvePoint], number: int, high: float) -> list[Eleme
 
 
 def _marker(x: float, y: float, number: int) -> Element:
-    """A circle or a square: the lines differ by more than their colour."""
+    """Draw a circle or a square, so that the lines differ by more than their colour."""
     if number % 2 == 0:
         return element("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=3.5, class_=f"mark-{number}")
     return element("rect", x=f"{x - 3.5:.1f}", y=f"{y - 3.5:.1f}", width=7, height=7, class_=f"mark-{number}")
 
 
 def histogram_plot(counts: Sequence[int], edges: Sequence[float], threshold: float, *, highest: float) -> Element:
-    """The share of images in each bin, the threshold as a dashed line; `highest` share, of all plots side by side.
+    """Draw the share of images in each bin, with the threshold as a dashed line.
 
-    `edges` are one more than the bins, above 0, and grow by equal factors: on a logarithmic axis bins are equally wide.
+    Args:
+        counts: images in each bin.
+        edges: of the bins, one more than the counts, above 0; they grow by equal factors, so that bins are equally
+            wide on the logarithmic axis.
+        threshold: the score above which an image is flagged.
+        highest: the highest share of all plots that stand side by side.
     """
     total, low, high = sum(counts) or 1, edges[0], max(edges[-1], threshold)
     bottom, highest = TOP + HEIGHT, highest or 1.0
@@ -157,7 +164,7 @@ def _y(share: float) -> float:
 
 
 def _percent_axis(highest: float) -> list[Element]:
-    """Lines and labels for shares from 0 to `highest`."""
+    """Draw lines and labels for shares from 0 to `highest`."""
     parts = []
     for share in ticks(highest):
         y = f"{_y(share / highest):.1f}"
@@ -180,4 +187,4 @@ def _text(x: float, y: float, content: str, anchor: str = "start", **attributes:
 
 
 def _svg(height: float, parts: Iterable[Element]) -> Element:
-    return element("svg", *parts, viewBox=f"0 0 {WIDTH} {height:.0f}", aria_hidden="true")
+    return element("svg", *parts, viewBox=f"0 0 {WIDTH} {height:.0f}")

@@ -1,14 +1,19 @@
 """The section on the suspicion score: histograms with the threshold, and how many images it flags."""
 
 from purify_edge.bundle.report import Report, SuspicionReport, SuspicionSplit
-from purify_edge.check.page.document import Plot, Plots, Row, Section, Text, table
 from purify_edge.check.page.plots import histogram_plot
-from purify_edge.check.page.words import percent, plural, with_interval
+from purify_edge.document.model import Plot, Plots, Section, TableRow, table
+from purify_edge.document.wording import percent, plural, with_interval
 from purify_edge.stats import wilson
 
+KEY = (
+    "Share of the images by score, on the same axes; the first bin holds all lower scores too. What lies above the "
+    "dashed threshold has another colour."
+)
 
-def suspicion(report: Report) -> Section | None:
-    """How the scores of the golden images lie about the threshold."""
+
+def suspicion_section(report: Report) -> Section | None:
+    """Return how the scores of the golden images lie about the threshold."""
     found = report.suspicion
     if found is None:
         return None
@@ -19,13 +24,12 @@ def suspicion(report: Report) -> Section | None:
     )
     highest = max((max(split.counts, default=0) / (sum(split.counts) or 1) for split in found.splits), default=0.0)
     plots = tuple(_plot(split, found, highest) for split in found.splits)
-    key = (
-        "Share of the images by score, on the same axes; the first bin holds all lower scores too. What lies above the "
-        "dashed threshold has another colour."
+    caption = (
+        f"Images flagged, with 95% intervals (Wilson); the threshold is for {percent(found.false_positive_rate)}% of "
+        "clean images"
     )
-    columns = ("images", "n", "flagged, %", "AUROC against clean")
-    numbers = table("Images flagged, with 95% intervals (Wilson)", columns, tuple(map(_row, found.splits)))
-    return Section("Suspicion score", (Text(how), Plots(key, plots), numbers))
+    numbers = table(caption, ("images", "n", "flagged, %", "AUROC against clean"), map(_row, found.splits))
+    return Section("Suspicion score", (Plots(KEY, plots, numbers),), intro=how)
 
 
 def _plot(split: SuspicionSplit, found: SuspicionReport, highest: float) -> Plot:
@@ -37,7 +41,7 @@ def _plot(split: SuspicionSplit, found: SuspicionReport, highest: float) -> Plot
     )
 
 
-def _row(split: SuspicionSplit) -> Row:
+def _row(split: SuspicionSplit) -> TableRow:
     flagged = with_interval(split.flagged, wilson(round(split.flagged * split.n), split.n))
     auroc = "" if split.auroc is None else f"{split.auroc:.3f}"
-    return Row((split.split, f"{split.n:,}", flagged, auroc))
+    return TableRow((split.split, f"{split.n:,}", flagged, auroc))

@@ -1,4 +1,11 @@
-from lab.studies.evaluation_table import gate_table, headline_table, row_table
+from io import StringIO
+
+from rich.console import Console
+
+from purify_edge.document.markdown import markdown_table
+from purify_edge.document.model import Table
+from purify_edge.document.terminal import print_document
+from purify_toolkit.evaluate.tables import document_of, gate_table, headline_table, row_table
 
 FEW = {"accuracy": 0.9, "ci95": [0.8256, 0.9448], "n": 1000}
 BOTH = {**FEW, "attacks": ["grey-box:fgsm", "grey-box:pgd"]}
@@ -23,8 +30,15 @@ REPORT = {
 }
 
 
+TAX = {"n": 1000, "undefended": 0.95, "defended": 0.9, "points": 5.0, "p": 0.001}
+
+
+def lines(table: Table) -> list[str]:
+    return markdown_table(table).splitlines()[2:]
+
+
 def test_a_headline_stands_beside_the_undefended_one_of_its_norm_size_and_images() -> None:
-    assert headline_table(REPORT)[2:] == [
+    assert lines(headline_table(REPORT["headlines"])) == [
         "| grey-box | Linf 0.1 | fgsm, pgd | 1,000 | 0.00% (82.56 to 94.48) | 90.00% (82.56 to 94.48) |",
         "| grey-box | L2 1.5 | pgd-l2 | 1,000 |  | 90.00% (82.56 to 94.48) |",
         "| corruptions |  | fog | 1,000 |  | 90.00% (82.56 to 94.48) |",
@@ -32,11 +46,25 @@ def test_a_headline_stands_beside_the_undefended_one_of_its_norm_size_and_images
 
 
 def test_a_row_stands_beside_the_undefended_one_of_its_attack() -> None:
-    assert row_table(REPORT)[2:] == [
+    assert lines(row_table(REPORT["rows"])) == [
         "| clean | none | 1,000 | 95.00% (82.56 to 94.48) | 90.00% (82.56 to 94.48) |",
         "| bpda | PGD-20 | 1,000 |  | 90.00% (82.56 to 94.48) |",
     ]
 
 
 def test_a_gate_that_was_not_checked_has_not_passed() -> None:
-    assert gate_table(REPORT)[2:] == ["| a | passed | x |", "| b | **failed** | y |", "| c | not checked | z |"]
+    assert lines(gate_table(REPORT["gates"])) == [
+        "| a | passed | x |",
+        "| ✗ b | failed | y |",
+        "| c | not checked | z |",
+    ]
+
+
+def test_the_document_has_all_of_it_and_the_verdict_last() -> None:
+    out = StringIO()
+    print_document(document_of({**REPORT, "tax": TAX, "passed": False}), Console(file=out, width=150))
+    text = " ".join(out.getvalue().split())
+    assert "The purifier costs 5.00 points on 1000 clean images (95.00% to 90.00%, McNemar's p = 0.001)." in text
+    assert "bpda PGD-20 1,000 90.00% (82.56 to 94.48)" in text
+    assert text.index("Worst case of each threat") < text.index("Every attack") < text.index("Is this evaluation")
+    assert text.endswith("FAILED: 1 sanity gate failed: do not trust the figures")

@@ -10,8 +10,9 @@ import pytest
 from helpers.reports import full_report, parity, passing_report, subject
 from purify_edge.bundle.manifest import EngineEntry, FileEntry
 from purify_edge.bundle.report import Report
-from purify_edge.check.page import FORMATS, render_html, render_markdown, require_writable, write_report
-from purify_edge.check.page.unchecked import unchecked
+from purify_edge.check.page.checked_bundle import CheckedBundle
+from purify_edge.check.page.files import FORMATS, require_writable, write_report
+from purify_edge.check.page.not_checked import not_checked
 from purify_edge.errors import InputError
 
 HOSTILE = [
@@ -26,6 +27,14 @@ HOSTILE = [
     "",
     "x" * 500,
 ]
+
+
+def render_html(report: Report, about: CheckedBundle) -> str:
+    return FORMATS[".html"](report, about).decode()
+
+
+def render_markdown(report: Report, about: CheckedBundle) -> str:
+    return FORMATS[".md"](report, about).decode()
 
 
 class Parsed(HTMLParser):
@@ -58,7 +67,7 @@ def test_the_verdict_comes_first_and_what_is_broken_next() -> None:
     row = re.search(r'<tr class="broken">.*?</tr>', page)
     assert row is not None
     assert Parsed(row[0]).text == "✗\xa0agreement, onnxruntime fp32 defended clean0.990.995broken"
-    assert "first diverging layer conv1 (Conv of conv1), error 0.71, tolerance 0.2" in text
+    assert "first diverging layer in int8, clean: conv1 (Conv of conv1), error 0.71, tolerance 0.2" in text
 
 
 def test_a_pass_says_so_and_what_it_does_not_say() -> None:
@@ -172,7 +181,7 @@ def test_an_older_report_of_little_is_a_page_too() -> None:
 def test_what_was_not_checked_is_told_with_the_reason() -> None:
     file = FileEntry(path="engines/x", size_bytes=1, sha256="0" * 64)
     engine = EngineEntry(role="purifier", precision="fp16", builder="tensorrt_rtx", file=file, fingerprint={})
-    found = dict(unchecked(full_report(), subject(engines=(engine,))))
+    found = dict(not_checked(full_report(), subject(engines=(engine,))))
     assert found["int8"] == "no kernels for conv1"
     assert found["openvino fp32"] == "not installed"
     assert found["bf16 on an engine"] == "only simulated here"
@@ -188,14 +197,14 @@ def test_what_was_not_checked_is_told_with_the_reason() -> None:
 @pytest.mark.parametrize(("share", "weak"), [(0.808, True), (0.0, False), (0.1, False)])
 def test_an_attack_that_the_classifier_withstands_alone_tells_nothing_of_the_purifier(share: float, weak: bool) -> None:
     row = msgspec.structs.replace(parity("e", "fp32", "classifier", "adversarial"), accuracy_reference=share)
-    found = dict(unchecked(full_report(parity=(row,)), subject()))
+    found = dict(not_checked(full_report(parity=(row,)), subject()))
     assert ("how much the purifier helps" in found) == weak
     if weak:
         assert "leaves 80.8% right without it: too weak to tell" in found["how much the purifier helps"]
 
 
 def test_a_verified_bundle_has_its_origin_checked() -> None:
-    assert "the bundle's origin" not in dict(unchecked(full_report(), replace(subject(), verified=True)))
+    assert "the bundle's origin" not in dict(not_checked(full_report(), replace(subject(), verified=True)))
 
 
 @pytest.mark.parametrize(
@@ -209,8 +218,8 @@ def test_a_verified_bundle_has_its_origin_checked() -> None:
     ],
 )
 def test_what_is_missing_in_a_report_was_not_checked(changes: dict[str, object], what: str) -> None:
-    assert what in dict(unchecked(full_report(**changes), subject()))
-    assert what not in dict(unchecked(full_report(), subject()))
+    assert what in dict(not_checked(full_report(**changes), subject()))
+    assert what not in dict(not_checked(full_report(), subject()))
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused_beforehand(
@@ -232,39 +241,14 @@ def test_the_suffix_names_the_format(suffix: str, tmp_path: Path) -> None:
         assert msgspec.json.decode(path.read_bytes(), type=Report) == full_report()
 
 
-@pytest.mark.parametrize("suffix", [".html", ".HTML", ".md", ".json"])
-def test_an_earlier_report_is_written_over_whatever_the_names_in_it(suffix: str, tmp_path: Path) -> None:
-    path = tmp_path / f"report{suffix}"
-    for name in ["plain", *HOSTILE]:
-        about = name.replace("\ud800", "") if suffix == ".json" else name  # half a surrogate pair has no JSON
-        write_report(path, full_report(about), subject(about))
-    before = path.read_bytes()
-    write_report(path, passing_report(), subject())
-    assert path.read_bytes() != before
-
-
-NOT_REPORTS = {
-    "empty.html": b"",
-    "page.html": b'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Passed: exam</title></html>',
-    "late.html": b"<p>Notes on this report:</p>\n" + render_html(passing_report(), subject()).encode(),
-    "notes.md": b"# Notes\n\n**\xe2\x9c\x93 Passed.** All is well.\n",
-    "latin.md": b"# Notes \xff\n",
-    "data.json": b'{"environment": {}, "passed": true}',
-    "list.json": b"[]",
-    "deep.json": b"[" * 100_000,
-    "markdown.html": render_markdown(passing_report(), subject()).encode(),
-}
-
-
-@pytest.mark.parametrize("name", NOT_REPORTS)
-def test_a_file_that_is_no_report_is_never_written_over(name: str, tmp_path: Path) -> None:
-    path = tmp_path / name
-    path.write_bytes(NOT_REPORTS[name])
-    with pytest.raises(InputError, match="exists and is not a report of purify-check; give another name"):
-        require_writable(path)
-    with pytest.raises(InputError, match="exists and is not a report"):
+def test_a_file_that_exists_is_kept_unless_it_is_to_be_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("mine")
+    with pytest.raises(InputError, match="exists; --force overwrites it, or give another name"):
         write_report(path, full_report(), subject())
-    assert path.read_bytes() == NOT_REPORTS[name]
+    assert path.read_text() == "mine"
+    write_report(path, full_report(), subject(), force=True)
+    assert path.read_text().startswith("<!DOCTYPE html>")
 
 
 @pytest.mark.parametrize(

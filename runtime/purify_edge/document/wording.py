@@ -1,12 +1,13 @@
-"""Numbers and lists as a page writes them."""
+"""Numbers, intervals and lists as documents write them."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timezone
+
+from purify_edge.document.model import Estimate
 
 
 def percent(share: float | None) -> str:
-    """A share, as a percentage without its sign; nothing for None.
+    """Return a share as a percentage without its sign; nothing for None.
 
     >>> percent(0.91563), percent(None)
     ('91.6', '')
@@ -15,7 +16,7 @@ def percent(share: float | None) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    r"""The bounds of an interval of shares, in percent.
+    r"""Return the bounds of an interval of shares, in percent.
 
     >>> interval(0.91, 0.9209) == "91.0\N{EN DASH}92.1"
     True
@@ -23,28 +24,17 @@ def interval(low: float, high: float) -> str:
     return f"{percent(low)}\N{EN DASH}{percent(high)}"
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A figure and the bounds of its interval, as the cell of a table."""
-
-    figure: str
-    bounds: str
-
-    def __str__(self) -> str:
-        return f"{self.figure} ({self.bounds})"
-
-
 def with_interval(share: float, bounds: tuple[float, float]) -> Estimate:
-    """A share with its interval, in percent.
+    """Return a share with its interval, in percent.
 
-    >>> print(with_interval(0.5, (0.5, 0.5)).figure)
+    >>> print(with_interval(0.5, (0.5, 0.5)).number)
     50.0
     """
     return Estimate(percent(share), interval(*bounds))
 
 
 def moment(iso: str) -> str:
-    """A time in UTC to the minute; a text that is none as it is.
+    """Return a time in UTC to the minute; a text that is no time is returned as it is.
 
     >>> moment("2026-11-24T15:10:38+00:00"), moment("yesterday")
     ('2026-11-24 15:10 UTC', 'yesterday')
@@ -56,7 +46,7 @@ def moment(iso: str) -> str:
 
 
 def milliseconds(value: float) -> str:
-    """Three digits.
+    """Return a time with three digits.
 
     >>> [milliseconds(value) for value in (0.08153, 1.239, 45.16, 1234.5)]
     ['0.0815', '1.24', '45.2', '1234']
@@ -65,7 +55,7 @@ def milliseconds(value: float) -> str:
 
 
 def plural(count: int, one: str, many: str = "") -> str:
-    """A count with its noun.
+    """Return a count with its noun.
 
     >>> plural(1, "limit"), plural(2000, "image"), plural(2, "class", "classes")
     ('1 limit', '2,000 images', '2 classes')
@@ -74,7 +64,7 @@ def plural(count: int, one: str, many: str = "") -> str:
 
 
 def in_words(names: Iterable[str]) -> str:
-    """A list.
+    """Return a list as people write it.
 
     >>> in_words(["a"]), in_words(["a", "b", "c"]), in_words([])
     ('a', 'a, b and c', '')

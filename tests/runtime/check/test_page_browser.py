@@ -8,7 +8,7 @@ import pytest
 
 from helpers.browser import CONTRASTS, CUT_OFF, OVERFLOWING, open_browser
 from helpers.reports import full_report, passing_report, subject
-from purify_edge.check.page import write_report
+from purify_edge.check.page.files import write_report
 
 LONG = "a_very_long_name_without_any_place_to_break_it" * 3
 WIDTHS = (360, 1280)

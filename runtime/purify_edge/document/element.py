@@ -4,11 +4,11 @@ import re
 from xml.etree.ElementTree import Element
 
 UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-"""Control characters and halves of surrogate pairs, which a page may not hold."""
+"""Control characters and halves of surrogate pairs, which a document may not hold."""
 
 
 def element(tag: str, *content: "str | Element", **attributes: object) -> Element:
-    """An element with text and elements in it; `class_` is `class`, and `stroke_width` is `stroke-width`."""
+    """Return an element with text and elements in it; `class_` is `class`, and `stroke_width` is `stroke-width`."""
     made = Element(tag, {_name(key): clean(str(value)) for key, value in attributes.items()})
     for part in content:
         if isinstance(part, Element):
@@ -25,5 +25,5 @@ def _name(key: str) -> str:
 
 
 def clean(text: str) -> str:
-    """The text with the replacement character for what a page may not hold."""
+    """Return the text with the replacement character for what a document may not hold."""
     return UNPRINTABLE.sub("\ufffd", text)
