@@ -5,10 +5,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from purify_export.export import Networks
+    from purify_toolkit.runs.folder import RunFolder
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -26,6 +31,71 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _, report = export_run(open_run(None), out, precisions=("fp32", "fp16"), force=False, tell=print)
     assert report.passed
     return out
+
+
+@pytest.fixture(scope="session")
+def shipped() -> "RunFolder":
+    """The pair that ships; not to be changed."""
+    from purify_toolkit.runs.pretrained import open_run
+
+    return open_run(None)
+
+
+@pytest.fixture(scope="session")
+def networks(shipped: "RunFolder") -> "Networks":
+    """The shipped pair's networks; not to be changed."""
+    from purify_export.export import Networks
+
+    return Networks.load(shipped)
+
+
+@pytest.fixture(scope="session")
+def idx_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fashion-MNIST in small."""
+    from helpers.small_data import write_idx
+
+    folder = tmp_path_factory.mktemp("idx")
+    write_idx(folder)
+    return folder
+
+
+@contextmanager
+def _accepted(folder: Path) -> Iterator[Path]:
+    """A folder that the loader takes for Fashion-MNIST meanwhile."""
+    from helpers.small_data import accept
+    from purify_toolkit.data import idx
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(idx.SHA256, "FashionMNIST", accept(folder))
+        yield folder
+
+
+@pytest.fixture
+def small_data(idx_folder: Path) -> Iterator[Path]:
+    """Fashion-MNIST in small, which the loader accepts during a test."""
+    with _accepted(idx_folder) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def accepted(idx_folder: Path) -> Iterator[Path]:
+    """Fashion-MNIST in small, which the loader accepts during a module."""
+    with _accepted(idx_folder) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def trained(idx_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> "RunFolder":
+    """A whole small training, seed 0; not to be changed."""
+    from helpers.silent import Silent
+    from helpers.small_data import RECIPE
+    from purify_toolkit.runs.folder import RunFolder
+    from purify_toolkit.train.train import Request, train
+
+    out = tmp_path_factory.mktemp("runs") / "small"
+    with _accepted(idx_folder) as folder:
+        train(Request(recipe_name="small", recipe_text=RECIPE, out=out, data=folder), Silent())
+    return RunFolder(out)
 
 
 @pytest.fixture

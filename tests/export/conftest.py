@@ -9,8 +9,6 @@ from purify_export import export
 from purify_export.convert.int8_search import Pair
 from purify_export.convert.onnx_from_torch import onnx_from_torch
 from purify_export.export import Networks
-from purify_toolkit.runs.folder import RunFolder
-from purify_toolkit.runs.pretrained import open_run
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -19,17 +17,6 @@ def _short_timings() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "ROUNDS", 3)
         yield
-
-
-@pytest.fixture(scope="session")
-def shipped() -> RunFolder:
-    """The pair that ships; not to be changed."""
-    return open_run(None)
-
-
-@pytest.fixture(scope="session")
-def networks(shipped: RunFolder) -> Networks:
-    return Networks.load(shipped)
 
 
 @pytest.fixture(scope="session")

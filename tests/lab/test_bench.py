@@ -1,5 +1,4 @@
 import json
-import time
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from helpers.clock import Clock
 from lab.speed import contestants, rounds
 from lab.speed.bars import BEST_BY_HAND, bars_of
 from lab.speed.cli import main
@@ -49,38 +49,42 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rounds, "AWAKE_S", 0.0)
 
 
-def test_contestants_take_turns_and_ratios_are_of_the_same_round() -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(rounds, "time", clock)
+    return clock
+
+
+def test_contestants_take_turns_and_ratios_are_of_the_same_round(clock: Clock) -> None:
     turns: list[str] = []
-    slower = iter([0.02] * (2 * rounds.WARMUP) + [0.02, 0.02, 0.06, 0.06, 0.02, 0.02])
+    drift = iter([0.02] * (2 * rounds.WARMUP) + [0.02, 0.02, 0.06, 0.06, 0.02, 0.02])
+    now = 0.0
 
-    def call(name: str, seconds: Callable[[], float]) -> Callable[[Any], None]:
-        def run(images: Any) -> None:
-            turns.append(name)
-            time.sleep(seconds())
+    def first(images: Any) -> None:
+        nonlocal now
+        now = next(drift)
+        turns.append("a")
+        clock.sleep(now)
 
-        return run
+    def second(images: Any) -> None:
+        turns.append("b")
+        clock.sleep(3 * now)
 
-    drift = {"now": 0.0}
-
-    def first() -> float:
-        drift["now"] = next(slower)
-        return drift["now"]
-
-    calls = {"a": call("a", first), "b": call("b", lambda: 3 * drift["now"])}
-    one, other = measure(calls, IMAGES, rounds=3, budget_s=60, reference="a")
+    one, other = measure({"a": first, "b": second}, IMAGES, rounds=3, budget_s=60, reference="a")
     assert "".join(turns[3 * rounds.WARMUP :]) == "aabb" * 3  # one that is not timed, one that is
     assert (one.ratio, one.n, one.calls) == (1.0, 3, 1)
-    assert other.ratio == pytest.approx(3, rel=0.4)  # although the machine was three times slower in between
+    assert other.ratio == pytest.approx(3)  # although the machine was three times slower in between
     assert one.ms_per_image == one.p50_ms / 2
 
 
-def test_nobody_always_follows_the_same_other_one() -> None:
+def test_nobody_always_follows_the_same_other_one(clock: Clock) -> None:
     turns: list[str] = []
 
     def call(name: str) -> Callable[[Any], None]:
         def run(images: Any) -> None:
             turns.append(name)
-            time.sleep(0.011)  # longer than IN_A_ROW_MS: one call that is timed
+            clock.sleep(0.011)  # longer than IN_A_ROW_MS: one call that is timed
 
         return run
 
@@ -102,8 +106,8 @@ def test_quick_calls_are_made_in_a_row() -> None:
     assert "".join(turns[-22:]) == "a" * 11 + "b" * 11
 
 
-def test_rounds_end_with_the_time_but_there_are_three() -> None:
-    (row,) = measure({"a": lambda _: time.sleep(0.01)}, IMAGES, rounds=1000, budget_s=0.0, reference="a")
+def test_rounds_end_with_the_time_but_there_are_three(clock: Clock) -> None:
+    (row,) = measure({"a": lambda _: clock.sleep(0.01)}, IMAGES, rounds=1000, budget_s=0.0, reference="a")
     assert row.n == 3
 
 
@@ -193,7 +197,7 @@ def test_a_benchmark_from_end_to_end(bundle_path: Path) -> None:
     assert found.busy
     assert {(row.contestant, row.batch) for row in found.rows} >= {(LABELS, 1), (LABELS, 3), (SGEMM, 1)}
     assert found.process is not None
-    assert all(0.05 < seconds < 60 for seconds in found.process.cold_start_s)
+    assert all(seconds > 0 for seconds in found.process.cold_start_s)
     assert 30 < found.process.resident_mib < 2000
     assert found.process.soak_calls == 50
     assert found.flop == Bundle.open(bundle_path).model("defended", "fp32").flop

@@ -1,29 +1,16 @@
-"""A short soak; `python -m lab.speed.soak` in runtime/ is the long one."""
+"""A short soak; `python -m lab.speed.soak` is the long one."""
 
-import importlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
+from lab.speed import soak
 from purify_edge import Pipeline, Prediction
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
-
-REPOSITORY = Path(__file__).parent.parent.parent
-
-
-@pytest.fixture(scope="module")
-def soak() -> ModuleType:
-    sys.path.insert(0, str(REPOSITORY / "runtime"))
-    try:
-        return importlib.import_module("lab.speed.soak")
-    finally:
-        sys.path.pop(0)
 
 
 @pytest.fixture
@@ -32,17 +19,15 @@ def pipeline(bundle_path: Path) -> Iterator[Pipeline]:
         yield opened
 
 
-def run(soak: ModuleType, pipeline: Any, bundle_path: Path, predictions: int) -> Any:
+def run(pipeline: Any, bundle_path: Path, predictions: int) -> Any:
     images = load_golden(Bundle.open(bundle_path))["adversarial"].images[:64]
     work = soak.Soak(pipeline, images, predictions=predictions, batch=8)
     work.run(threads=4)
     return work
 
 
-def test_four_threads_answer_as_one_does_and_nothing_grows(
-    soak: ModuleType, pipeline: Pipeline, bundle_path: Path
-) -> None:
-    work = run(soak, pipeline, bundle_path, 1500)
+def test_four_threads_answer_as_one_does_and_nothing_grows(pipeline: Pipeline, bundle_path: Path) -> None:
+    work = run(pipeline, bundle_path, 1500)
     assert work.problems() == []
     assert sum(work.done.values()) == 1500
     assert 3 <= work.done["refused"] <= 40
@@ -72,7 +57,7 @@ class Wrong:
 @pytest.mark.parametrize(
     ("fault", "problem"), [("crash", "RuntimeError: boom"), ("order", "another answer"), ("growth", "memory grew by")]
 )
-def test_a_fault_is_found(soak: ModuleType, pipeline: Pipeline, bundle_path: Path, fault: str, problem: str) -> None:
-    found = run(soak, Wrong(pipeline, fault), bundle_path, 400).problems()
+def test_a_fault_is_found(pipeline: Pipeline, bundle_path: Path, fault: str, problem: str) -> None:
+    found = run(Wrong(pipeline, fault), bundle_path, 400).problems()
     assert len(found) == 1
     assert problem in found[0]

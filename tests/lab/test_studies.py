@@ -56,8 +56,8 @@ def recipe_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def arguments(accepted: Path, base: RunFolder, recipe_path: Path) -> list[str]:
-    return [str(recipe_path), "--data", str(accepted), "--base", str(base.path), *SHORT]
+def arguments(accepted: Path, trained: RunFolder, recipe_path: Path) -> list[str]:
+    return [str(recipe_path), "--data", str(accepted), "--base", str(trained.path), *SHORT]
 
 
 @pytest.fixture(scope="module")
@@ -108,13 +108,13 @@ def test_arms_differ_in_nothing_else(study: Path) -> None:
         assert arm(study, name, 1).info["seed"] == 1
 
 
-def test_arms_of_a_seed_share_classifier_and_teachers(study: Path, base: RunFolder) -> None:
+def test_arms_of_a_seed_share_classifier_and_teachers(study: Path, trained: RunFolder) -> None:
     for seed in SEEDS:
         teachers = arm(study, "teachers", seed)
         assert not teachers.has("student")
         for name, networks in NETWORKS.items():
             for network in networks - {"student"}:
-                shared = base if network == "classifier" else teachers
+                shared = trained if network == "classifier" else teachers
                 assert arm(study, name, seed).weights_path(network).read_bytes() == (
                     shared.weights_path(network).read_bytes()
                 )

@@ -14,35 +14,35 @@ from purify_toolkit.runs.history import read_metrics
 
 
 @pytest.fixture(scope="module")
-def across(accepted: Path, base: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+def across(accepted: Path, trained: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """A study of two other classifiers, and its arguments; not to be changed."""
     out = tmp_path_factory.mktemp("study") / "across"
-    command = [str(base.path), "--data", str(accepted), "--classifiers", "pooled:8:1,separable:8:1", "--epochs", "5"]
+    command = [str(trained.path), "--data", str(accepted), "--classifiers", "pooled:8:1,separable:8:1", "--epochs", "5"]
     across_classifiers.main([*command, "--seed", "0", "--out", str(out)])
     return out, command
 
 
-def test_its_own_classifier_has_the_figures_of_the_run(across: tuple[Path, list[str]], base: RunFolder) -> None:
+def test_its_own_classifier_has_the_figures_of_the_run(across: tuple[Path, list[str]], trained: RunFolder) -> None:
     """All 200 test images are one batch, so that the random starts are the same."""
     results = json.loads((across[0] / "across.json").read_text())
     own = results["classifiers"][0]
-    expected = json.loads((base.path / "metrics.json").read_text())["rows"]
+    expected = json.loads((trained.path / "metrics.json").read_text())["rows"]
     assert own["rows"] == [row for row in expected if row["threat"] != "white-box"]
     assert own["name"] == "its own"
 
 
 def test_other_classifiers_are_of_the_architecture_asked_for_and_judge_themselves(
-    across: tuple[Path, list[str]], base: RunFolder, accepted: Path
+    across: tuple[Path, list[str]], trained: RunFolder, accepted: Path
 ) -> None:
     results = json.loads((across[0] / "across.json").read_text())["classifiers"]
     assert [found["name"] for found in results] == ["its own", "pooled-8-1", "separable-8-1"]
-    test, student = load_data(base.recipe, accepted).test, base.load_student()
+    test, student = load_data(trained.recipe, accepted).test, trained.load_student()
     for found in results[1:]:
         run = RunFolder(across[0] / found["name"])
         table = run.recipe.classifier
         assert found["name"] == f"{table.architecture}-{table.width}-{table.blocks}"
         assert table.epochs == len(read_metrics(run)) == 5
-        assert run.recipe.student == base.recipe.student
+        assert run.recipe.student == trained.recipe.student
         assert [path.stem for path in run.path.glob("*.safetensors")] == ["classifier"]
         classifier = run.load_classifier()
         rows = {(row["threat"], row["defended"]): row["correct"] for row in found["rows"]}

@@ -33,14 +33,14 @@ class Recording:
         pass
 
 
-def bench_of(base: RunFolder, accepted: Path, folder: Path, progress: Recording) -> training_speed.Bench:
-    data = load_data(base.recipe, accepted).limited(IMAGES)
-    run = training_speed._workplace(folder, base, data, 0)
+def bench_of(trained: RunFolder, accepted: Path, folder: Path, progress: Recording) -> training_speed.Bench:
+    data = load_data(trained.recipe, accepted).limited(IMAGES)
+    run = training_speed._workplace(folder, trained, data, 0)
     return training_speed.Bench(run, data, 0, torch.device("cpu"), progress)
 
 
 def test_a_round_alternates_and_has_the_products_share_of_attacks_in_it(
-    base: RunFolder, accepted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: RunFolder, accepted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attacked: list[int] = []
     pgd = plain_loop.pgd
@@ -51,7 +51,7 @@ def test_a_round_alternates_and_has_the_products_share_of_attacks_in_it(
 
     monkeypatch.setattr(plain_loop, "pgd", counting)
     progress = Recording()
-    bench = bench_of(base, accepted, tmp_path / "run", progress)
+    bench = bench_of(trained, accepted, tmp_path / "run", progress)
     for _ in range(2):
         progress.epochs.clear()
         attacked.clear()
@@ -72,9 +72,9 @@ def test_a_round_alternates_and_has_the_products_share_of_attacks_in_it(
 
 
 @pytest.mark.parametrize("stage", training_speed.STAGES)
-def test_the_plain_loop_trains(base: RunFolder, accepted: Path, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plain_loop_trains(trained: RunFolder, accepted: Path, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    loop = plain_loop.PlainLoop(base, stage, device=torch.device("cpu"), seed=0)
+    loop = plain_loop.PlainLoop(trained, stage, device=torch.device("cpu"), seed=0)
     losses: list[float] = []
     loss = loop._loss
 
@@ -85,7 +85,7 @@ def test_the_plain_loop_trains(base: RunFolder, accepted: Path, stage: str, monk
 
     monkeypatch.setattr(loop, "_loss", noting)
     seen: list[int] = []
-    train = load_data(base.recipe, accepted).train
+    train = load_data(trained.recipe, accepted).train
     batches = loop.loader(train)
     for _ in range(2):
         loop.epoch(batches, seen.append)
@@ -94,11 +94,11 @@ def test_the_plain_loop_trains(base: RunFolder, accepted: Path, stage: str, monk
 
 
 def test_the_plain_loop_attacks_as_the_recipe_says(
-    base: RunFolder, accepted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: RunFolder, accepted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = RunFolder(Path(shutil.copytree(base.path, tmp_path / "run")))
+    run = RunFolder(Path(shutil.copytree(trained.path, tmp_path / "run")))
     changes = {"attack": {"single_step": 0.4, "epsilon_min": 0.05, "epsilon_max": 0.05}}
-    (run.path / "recipe.toml").write_text(changed(base.recipe, changes))
+    (run.path / "recipe.toml").write_text(changed(trained.recipe, changes))
     made: dict[str, int] = {}
     for name in ("pgd", "fgsm"):
 
@@ -109,7 +109,7 @@ def test_the_plain_loop_attacks_as_the_recipe_says(
             return getattr(gradient, of)(model, images, labels, **settings)
 
         monkeypatch.setattr(plain_loop, name, counting)
-    train = load_data(base.recipe, accepted).train[:100]
+    train = load_data(trained.recipe, accepted).train[:100]
     loop = plain_loop.PlainLoop(run, "adversarial_teacher", device=torch.device("cpu"), seed=0)
     images = train.images / 255
     distance = (loop._attacked(images, train.labels) - images).abs().amax((1, 2, 3))
@@ -118,8 +118,8 @@ def test_the_plain_loop_attacks_as_the_recipe_says(
     torch.testing.assert_close(distance, torch.full((100,), 0.05), rtol=0, atol=1e-6)
 
 
-def test_items_of_the_plain_loop_are_the_images(base: RunFolder, accepted: Path) -> None:
-    train = load_data(base.recipe, accepted).train[:5]
+def test_items_of_the_plain_loop_are_the_images(trained: RunFolder, accepted: Path) -> None:
+    train = load_data(trained.recipe, accepted).train[:5]
     items = plain_loop.EightBit(train)
     assert len(items) == 5
     for index in range(5):
@@ -129,11 +129,11 @@ def test_items_of_the_plain_loop_are_the_images(base: RunFolder, accepted: Path)
 
 
 def test_the_speeds_are_those_of_the_rounds(
-    base: RunFolder, accepted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: RunFolder, accepted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "speed.json"
     training_speed.main(
-        [str(base.path), "--data", str(accepted), "--images", "200", "--rounds", "2", "--out", str(out)]
+        [str(trained.path), "--data", str(accepted), "--images", "200", "--rounds", "2", "--out", str(out)]
     )
     results = json.loads(out.read_text())
     assert results["images"] == dict.fromkeys(training_speed.STAGES, IMAGES)
@@ -169,9 +169,9 @@ def check_rates(found: dict[str, float], seconds: dict[str, list[float]], images
     [("imitation = 0.0", "has no two teachers"), (None, "less than a batch")],
 )
 def test_what_cannot_be_timed_is_refused(
-    base: RunFolder, accepted: Path, tmp_path: Path, change: str | None, message: str
+    trained: RunFolder, accepted: Path, tmp_path: Path, change: str | None, message: str
 ) -> None:
-    run = Path(shutil.copytree(base.path, tmp_path / "run"))
+    run = Path(shutil.copytree(trained.path, tmp_path / "run"))
     (run / "recipe.toml").write_text(RECIPE.replace("imitation = 1.0", change or "imitation = 1.0"))
     with pytest.raises(InputError, match=message):
         training_speed.main([str(run), "--data", str(accepted), "--images", "32"])

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-import time
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 HEAVY = ("torch", "torchvision", "onnx", "onnxscript", "scipy", "matplotlib", "purify_toolkit", "purify_export")
@@ -31,20 +31,11 @@ def test_a_fresh_process_that_runs_and_checks_has_loaded_neither_torch_nor_onnx(
     assert not [name for name in result["loaded"] if name.partition(".")[0] in HEAVY]
 
 
-def test_importing_takes_less_than_three_tenths_of_a_second() -> None:
-    program = """
-import time
-start = time.perf_counter()
-import purify_edge
-purify_edge.Pipeline
-print(time.perf_counter() - start)
-"""
-    seconds = []
-    for _ in range(5):
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-        seconds.append(float(done.stdout))
-        time.sleep(0.05)
-    assert min(seconds) <= 0.3, seconds
+def test_importing_loads_nothing_that_takes_time() -> None:
+    program = "import purify_edge, sys; purify_edge.Pipeline; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert loaded & set(packages_distributions()) <= {"numpy", "msgspec", "PIL", "typing_extensions", "_distutils_hack"}
 
 
 def test_the_public_names_are_there() -> None:

@@ -31,13 +31,6 @@ TOLERANCE = 1e-5
 """Of weights and curves: another process may round sums differently, 1.2e-6 was seen; a lost batch makes 3e-3."""
 
 
-@pytest.fixture(scope="module")
-def idx_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("idx")
-    small_data.write_idx(folder)
-    return folder
-
-
 @pytest.fixture
 def start_training(idx_folder: Path, tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
     """Start purify-train on the small data; its standard error goes to `log` in the temporary folder."""

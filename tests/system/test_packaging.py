@@ -9,7 +9,6 @@ from pathlib import Path
 import click
 import pytest
 
-from lab.speed.cli import main as purify_bench
 from purify_edge.build.cli import main as purify_build
 from purify_edge.check.cli import main as purify_check
 from purify_edge.doctor.cli import main as purify_doctor
@@ -28,7 +27,6 @@ else:
 REPOSITORY = Path(__file__).parent.parent.parent
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 COMMANDS: dict[str, click.Command] = {
-    "purify-bench": purify_bench,
     "purify-build": purify_build,
     "purify-check": purify_check,
     "purify-doctor": purify_doctor,
