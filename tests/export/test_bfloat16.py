@@ -18,12 +18,12 @@ from purify_edge.bundle.golden import GoldenSplit, load_golden
 from purify_edge.bundle.manifest import FileEntry, ModelEntry, encode_manifest
 from purify_edge.bundle.reader import Bundle
 from purify_edge.check.check import check_bundle
-from purify_edge.stats import relative_error
 from purify_edge.engines import open_engine
 from purify_edge.engines import openvino as module
 from purify_edge.errors import MissingError
 from purify_edge.images.arrays import as_batch
 from purify_edge.run.cli import main as run_main
+from purify_edge.stats import relative_error
 from purify_export.convert.half_from_fp32 import half_from_fp32, rounding_from_half
 from purify_export.convert.int8_search import Pair
 from purify_export.export import Networks

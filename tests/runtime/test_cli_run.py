@@ -28,7 +28,7 @@ def lines(out: str) -> list[dict[str, Any]]:
 
 def test_what_is_printed_is_what_the_pipeline_says(run: Run, bundle_path: Path, images: list[Path]) -> None:
     split = load_golden(Bundle.open(bundle_path))["adversarial"]
-    with Pipeline.load(bundle_path) as pipeline:
+    with Pipeline.load(bundle_path, engine="onnxruntime", precision="fp32") as pipeline:
         prediction, alone = pipeline.predict(split.images[:5]), pipeline.classify(split.images[:5])
         names = pipeline.class_names
     code, out, _ = run("purify-run", bundle_path, *images, "--json")
@@ -154,8 +154,9 @@ def test_a_reader_that_goes_away_is_no_defect(start: Callable[..., Any], bundle_
 def test_the_engine_that_was_taken_is_named_with_the_reason(run: Run, bundle_path: Path, images: list[Path]) -> None:
     code, _, err = run("purify-run", bundle_path, images[0])
     assert code == 0
-    assert "no engine works on a GPU here: tensorrt needs " in err
-    assert "tuned" in err
+    assert "fashion-mnist: " in err
+    assert " on cpu" in err
+    assert "not tensorrt: needs " in err
 
 
 def test_a_name_that_is_no_utf_8_is_shown_all_the_same(

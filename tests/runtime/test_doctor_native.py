@@ -13,7 +13,7 @@ from helpers.packages import HANG, SEGFAULT, host, install
 from purify_edge.doctor.child import call_native
 from purify_edge.doctor.graph import INPUT, OUTPUT, PROBE_GRAPH, right_answer
 from purify_edge.doctor.packages import probe_rtx
-from purify_edge.engines import open_engine
+from purify_edge.engines.registry import open_engine
 
 
 def test_a_module_that_is_fine(package: Path) -> None:

@@ -14,9 +14,9 @@ import numpy as np
 import purify_edge
 from purify_edge.bundle.reader import Bundle
 from purify_edge.check.check import check_bundle
-with purify_edge.Pipeline.load(sys.argv[1]) as pipeline:
+with purify_edge.Pipeline.load(sys.argv[1], engine='onnxruntime', precision='fp32') as pipeline:
     labels = pipeline.predict(np.zeros((2, 28, 28, 1), np.uint8)).labels
-report = check_bundle(Bundle.open(sys.argv[1]), rounds=1)
+report = check_bundle(Bundle.open(sys.argv[1]), engine='onnxruntime', precisions=('fp32',), rounds=1)
 print(json.dumps({"labels": labels.tolist(), "passed": report.passed, "loaded": sorted(sys.modules)}))
 """
 

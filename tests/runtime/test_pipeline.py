@@ -8,7 +8,8 @@ import pytest
 from purify_edge import BundleError, InputError, Pipeline
 from purify_edge.bundle.golden import GoldenSplit, load_golden
 from purify_edge.bundle.reader import Bundle
-from purify_edge.pipeline.pipeline import BATCH, softmax
+from purify_edge.engines.base import BATCH
+from purify_edge.pipeline.prediction import softmax
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +33,13 @@ def test_predictions_are_those_of_the_reference(bundle_path: Path, adversarial: 
 
 def test_8bit_and_float_images_give_the_same(bundle_path: Path, adversarial: GoldenSplit) -> None:
     floats = adversarial.images.transpose(0, 3, 1, 2) / np.float32(255)
-    with Pipeline.load(bundle_path) as pipeline:
+    with Pipeline.load(bundle_path, engine="onnxruntime", precision="fp32") as pipeline:
         np.testing.assert_array_equal(pipeline.purify(floats[:8]), pipeline.purify(adversarial.images[:8]))
 
 
 def test_more_images_than_a_batch_come_back_in_order(bundle_path: Path, adversarial: GoldenSplit) -> None:
     count = 2 * BATCH + 3
-    with Pipeline.load(bundle_path) as pipeline:
+    with Pipeline.load(bundle_path, engine="onnxruntime", precision="fp32") as pipeline:
         together = pipeline.predict(adversarial.images[:count]).probabilities
         alone = [pipeline.predict(adversarial.images[i : i + 1]).probabilities[0] for i in (0, BATCH, count - 1)]
     assert len(together) == count
@@ -47,7 +48,7 @@ def test_more_images_than_a_batch_come_back_in_order(bundle_path: Path, adversar
 
 def test_threads_share_a_pipeline(bundle_path: Path, adversarial: GoldenSplit) -> None:
     found: dict[int, Any] = {}
-    with Pipeline.load(bundle_path) as pipeline:
+    with Pipeline.load(bundle_path, engine="onnxruntime", precision="fp32") as pipeline:
 
         def work(index: int) -> None:
             found[index] = [pipeline.predict(adversarial.images[index : index + 5]).labels for _ in range(20)]
@@ -62,7 +63,7 @@ def test_threads_share_a_pipeline(bundle_path: Path, adversarial: GoldenSplit) -
 
 
 def test_bad_input_leaves_the_pipeline_usable(bundle_path: Path, adversarial: GoldenSplit) -> None:
-    with Pipeline.load(bundle_path) as pipeline:
+    with Pipeline.load(bundle_path, engine="onnxruntime", precision="fp32") as pipeline:
         for bad in (np.zeros((1, 1, 5, 5), np.float32), np.full((1, 1, 28, 28), np.nan), np.zeros(3)):
             with pytest.raises(InputError):
                 pipeline.predict(bad)
@@ -91,7 +92,7 @@ def test_large_logits_do_not_overflow() -> None:
 
 def test_probabilities_alone_are_those_of_the_prediction(bundle_path: Path) -> None:
     images = load_golden(Bundle.open(bundle_path))["adversarial"].images[:70]  # more than one batch
-    with Pipeline.load(bundle_path, engine="onnxruntime") as pipeline:
+    with Pipeline.load(bundle_path, engine="onnxruntime", precision="fp32") as pipeline:
         prediction = pipeline.predict(images)
         np.testing.assert_array_equal(pipeline.probabilities(images), prediction.probabilities)
         np.testing.assert_array_equal(pipeline.purify(images), prediction.purified)

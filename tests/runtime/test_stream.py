@@ -19,7 +19,7 @@ def images(bundle_path: Path) -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def pipeline(bundle_path: Path) -> Iterator[Pipeline]:
-    with Pipeline.load(bundle_path) as opened:
+    with Pipeline.load(bundle_path, engine="onnxruntime", precision="fp32") as opened:
         yield opened
 
 
@@ -116,7 +116,7 @@ def test_a_live_stream_answers_before_the_next_image_comes(pipeline: Pipeline, i
 
 
 def test_a_closed_pipeline_says_so(bundle_path: Path, images: NDArray[np.uint8]) -> None:
-    with Pipeline.load(bundle_path) as pipeline:
+    with Pipeline.load(bundle_path, engine="onnxruntime", precision="fp32") as pipeline:
         pass
     pipeline.close()  # again does no harm
     for call in (pipeline.predict, pipeline.purify, pipeline.classify, pipeline.probabilities):

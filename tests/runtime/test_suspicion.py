@@ -25,7 +25,7 @@ def golden(bundle_path: Path) -> dict[str, GoldenSplit]:
 
 @pytest.fixture(scope="module")
 def report(bundle_path: Path) -> Report:
-    return check_bundle(Bundle.open(bundle_path), rounds=0)
+    return check_bundle(Bundle.open(bundle_path), engine="onnxruntime", precisions=("all",), rounds=0)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_every_prediction_is_scored_by_the_change_of_the_reference_logits(
         np.concatenate([getattr(golden[name], field)[:40] for name in ("clean", "adversarial")])
         for field in ("classifier", "defended")
     )
-    with Pipeline.load(bundle_path) as pipeline:
+    with Pipeline.load(bundle_path, engine="onnxruntime", precision="fp32") as pipeline:
         prediction = pipeline.predict(images)
         assert pipeline.suspicion is not None
         threshold = pipeline.suspicion.threshold
@@ -94,7 +94,7 @@ def test_an_alert_is_called_once_for_a_batch_with_what_is_suspicious(
     bundle_path: Path, golden: dict[str, GoldenSplit]
 ) -> None:
     alerts: list[Prediction] = []
-    with Pipeline.load(bundle_path, on_alert=alerts.append) as pipeline:
+    with Pipeline.load(bundle_path, engine="onnxruntime", precision="fp32", on_alert=alerts.append) as pipeline:
         clean = pipeline.predict(golden["clean"].images[:40])
         assert clean.suspicious is not None
         quiet = ~clean.suspicious

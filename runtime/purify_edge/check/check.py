@@ -18,7 +18,7 @@ from purify_edge.check.subject import subject_of
 from purify_edge.engines.latency import ROUNDS, Contestant, measure
 from purify_edge.engines.models import Models, Setup
 from purify_edge.engines.plan import AUTO, open_plan
-from purify_edge.engines.registry import ENGINES
+from purify_edge.engines.registry import ENGINES, computed_precisions
 from purify_edge.engines.tensorrt.store import EnginePolicy
 from purify_edge.errors import BuildError, InputError, MissingError
 from purify_edge.images.arrays import as_batch
@@ -132,7 +132,7 @@ def open_sets(
         BundleError, InputError, MissingError, BuildError: see `open_plan`.
     """
     known = bundle.precisions("defended")
-    unknown = [name for name in precisions if name not in (*known, ALL, AUTO) and not _is_computed(name)]
+    unknown = [name for name in precisions if name not in (*known, ALL, AUTO) and name not in computed_precisions()]
     if unknown:
         raise InputError(f"{bundle.path} has no {', '.join(unknown)}, only {', '.join(known)}")
     opened = OpenedSets()
@@ -161,11 +161,6 @@ def open_sets(
         reasons = "; ".join(f"{left.engine} {left.reason}".strip() for left in opened.not_checked)
         raise MissingError(f"no engine works here: {reasons}")
     return opened
-
-
-def _is_computed(precision: str) -> bool:
-    """Return whether some engine can compute float32 graphs in this precision."""
-    return any(precision in row.computes for row in ENGINES.values())
 
 
 def _other_setups(known: Sequence[str], precisions: Sequence[str]) -> Iterator[Setup]:

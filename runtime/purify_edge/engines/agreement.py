@@ -23,7 +23,7 @@ from purify_edge.machine import cores, processor, user_folder
 from purify_edge.stats import relative_error
 
 SPLITS = ("clean", "adversarial")
-PART = 16
+PART = 64
 LIMIT_S = {LOSSLESS: 0.2}
 LOSSY_LIMIT_S = 1.0
 

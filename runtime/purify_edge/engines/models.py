@@ -5,7 +5,7 @@ from threading import RLock
 
 from purify_edge.bundle.reader import Bundle
 from purify_edge.engines.base import Array, Closing, CpuSettings, Engine, Pair
-from purify_edge.engines.registry import ENGINES, open_engine
+from purify_edge.engines.registry import engine_row, open_engine
 from purify_edge.engines.tensorrt.store import EngineFiles, EnginePolicy
 from purify_edge.errors import BundleError
 from purify_edge.machine import return_memory
@@ -36,7 +36,7 @@ class Setup:
     @property
     def is_composed(self) -> bool:
         """Return whether logits alone come from one graph of both networks; on a GPU a chain is as fast."""
-        return ENGINES[self.engine].device == "cpu"
+        return engine_row(self.engine).device == "cpu"
 
     def __str__(self) -> str:
         threads = f", {self.threads} thread{'s' if self.threads > 1 else ''}" if self.threads else ""

@@ -23,7 +23,7 @@ from purify_edge.engines.agreement import Golden, agreement_of
 from purify_edge.engines.base import Array, Closing
 from purify_edge.engines.lane import Lane
 from purify_edge.engines.models import Models, Setup, engine_files
-from purify_edge.engines.registry import ENGINES, engine_module, engines_on
+from purify_edge.engines.registry import computed_precisions, engine_module, engine_row, engines_on
 from purify_edge.engines.tensorrt.store import EnginePolicy
 from purify_edge.errors import BuildError, BundleError, MissingError
 from purify_edge.machine import cores
@@ -132,7 +132,9 @@ def open_plan(
     """
     chooser = _Chooser(bundle, policy, golden or partial(load_golden, bundle), pinned=engine != AUTO)
     planned = chooser.open_first(precision) if engine == AUTO else chooser.open([engine], precision)
-    logger.info("%s: %s", bundle.manifest.name, planned.plan)
+    plan = planned.plan
+    left_out = "".join(f"; not {name}: {why}" for name, why in plan.left_out.items())
+    logger.info("%s: %s%s", bundle.manifest.name, plan, left_out)
     return planned
 
 
@@ -171,7 +173,8 @@ class _Chooser:
                     else:
                         self._left_out[str(rival.setup)] = f"is {faster:.2f} times as fast as {chosen[0].setup}"
                 if gain:
-                    chosen = [lossy, *self._with_one_thread([lossy])]
+                    chosen = [lossy]
+            chosen = [*chosen, *self._with_one_thread(chosen)]
             return PlannedPair(chosen, gain=gain, agreement=agreement, left_out=self._left_out)
         except BaseException:
             chosen = []
@@ -196,18 +199,18 @@ class _Chooser:
             try:
                 works.append(self._open(self._setup(name, precision)))
             except (MissingError, BuildError) as error:
+                self._left_out[name] = str(error)
                 if len(engines) == 1:
                     raise
-                self._left_out[name] = str(error)
         if not works:
             raise MissingError(f"no engine works here in {precision}")
         if len(works) > 1:
             works = [models for models in works if self._agrees(models)] or works[:1]
-        return [*works, *self._with_one_thread(works)]
+        return works
 
     def _with_one_thread(self, works: Sequence[Models]) -> list[Models]:
         """Return the same ways on one thread, which is faster where the other cores are taken; opened when tried."""
-        if self._pinned or cores() == 1 or ENGINES[works[0].setup.engine].device == "gpu":
+        if self._pinned or cores() == 1 or engine_row(works[0].setup.engine).device == "gpu":
             return []
         return [Models(self._bundle, replace(models.setup, threads=1), self._policy) for models in works]
 
@@ -227,12 +230,12 @@ class _Chooser:
                     self._left_out[str(setup)] = f"{agreement}: too few for a lossy precision"
 
     def _lossy(self, name: str) -> Iterator[Setup]:
-        there = [*self._bundle.precisions("defended"), *ENGINES[name].computes]
+        there = [*self._bundle.precisions("defended"), *engine_row(name).computes]
         for precision in dict.fromkeys(there):
             if precision not in engine_module(name).lossy_precisions():
                 continue
             setup = self._setup(name, precision)
-            if ENGINES[name].builds and not self._is_built(setup):
+            if engine_row(name).builds and not self._is_built(setup):
                 self._left_out[str(setup)] = "no engine of it is built yet; purify-build builds it"
             else:
                 yield setup
@@ -246,12 +249,18 @@ class _Chooser:
         """Return the setup of an engine in a precision: that of the graphs, or else one that it can compute.
 
         Raises:
-            BundleError: the bundle has no such precision.
+            BundleError: the bundle has no such precision, and no engine computes it.
+            MissingError: another engine computes it.
         """
-        if precision in ENGINES[name].computes and precision not in self._bundle.precisions("defended"):
+        if precision in self._bundle.precisions("defended"):
+            return Setup(name, precision, precision)
+        if precision in engine_row(name).computes:
             return Setup(name, precision, LOSSLESS)
-        self._bundle.model("defended", precision)
-        return Setup(name, precision, precision)
+        if precision in computed_precisions():
+            raise MissingError(f"computes no float32 graphs in {precision}, and {self._bundle.path} has no others")
+        raise BundleError(
+            f"{self._bundle.path} has no models in {precision}, only in {', '.join(self._bundle.precisions('defended'))}"
+        )
 
     def _open(self, setup: Setup) -> Models:
         models = Models(self._bundle, setup, self._policy)

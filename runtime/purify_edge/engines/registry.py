@@ -54,6 +54,11 @@ def engines_on(device: str) -> list[str]:
     return [name for name, row in ENGINES.items() if row.device == device]
 
 
+def computed_precisions() -> set[str]:
+    """Return the lossy precisions in which some engine can compute float32 graphs."""
+    return {precision for row in ENGINES.values() for precision in row.computes}
+
+
 def open_engine(
     name: str, graph: bytes, *, source: str, files: EngineFiles | None = None, settings: CpuSettings | None = None
 ) -> Engine:

@@ -14,12 +14,14 @@ from purify_edge import Pipeline
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
 from purify_edge.check.check import check_bundle
-from purify_edge.engines import Engine, open_engine
+from purify_edge.engines.base import Engine
+from purify_edge.engines.models import Setup, open_model
+from purify_edge.engines.plan import open_plan
+from purify_edge.engines.registry import open_engine
 from purify_edge.engines.tensorrt import execution
 from purify_edge.engines.tensorrt.engine import require_builder
 from purify_edge.errors import BuildError, BundleError, DeviceError, MissingError
 from purify_edge.images.arrays import as_batch
-from purify_edge.pipeline.pipeline import open_model
 
 VERSIONS = [
     ("rtx", "tensorrt_rtx", "1.7.1.116"),
@@ -59,7 +61,7 @@ def golden(bundle: Bundle) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def purifier(gpu: Any, bundle: Bundle) -> Iterator[Engine]:
-    with open_model(bundle, "purifier", "fp32", gpu.engine) as engine:
+    with open_model(bundle, "purifier", Setup(gpu.engine, "fp32", "fp32")) as engine:
         yield engine
 
 
@@ -135,7 +137,7 @@ def test_a_capture_that_stops_half_way_leaves_no_graph(
     """TensorRT may refuse to enqueue without spoiling the capture."""
     world = imitate()
     x, purified, _ = golden
-    with open_model(bundle, "purifier", "fp32", "rtx") as engine:
+    with open_model(bundle, "purifier", Setup("rtx", "fp32", "fp32")) as engine:
         world.refuse_enqueue_in_capture = True
         for _ in range(3):
             np.testing.assert_allclose(engine.run(x[:5]), purified[:5], atol=1e-4)
@@ -171,7 +173,7 @@ def test_after_close_an_engine_refuses_and_holds_nothing(gpu: Any, purifier: Eng
     purifier.close()
     purifier.close()
     assert freed(gpu)
-    for use in (lambda: purifier.run(np.zeros((1, 1, 28, 28), np.float32)), lambda: purifier.then(purifier)):
+    for use in (lambda: purifier.run(np.zeros((1, 1, 28, 28), np.float32)), lambda: purifier.pair(purifier)):
         with pytest.raises(DeviceError, match="the engine is closed"):
             use()
 
@@ -179,7 +181,7 @@ def test_after_close_an_engine_refuses_and_holds_nothing(gpu: Any, purifier: Eng
 def test_close_waits_for_the_run_under_way(imitate: Callable[..., Any], bundle: Bundle, golden: Any) -> None:
     world = imitate()
     x, purified, _ = golden
-    engine = open_model(bundle, "purifier", "fp32", "rtx")
+    engine = open_model(bundle, "purifier", Setup("rtx", "fp32", "fp32"))
     begun, go_on = threading.Event(), threading.Event()
     outputs: list[np.ndarray] = []
 
@@ -231,7 +233,7 @@ def test_a_gpu_without_memory_is_told_of_and_nothing_is_kept(
 
     world.cuda.fail[function] = code
     with pytest.raises(DeviceError, match=r"out of memory|memory is used up.*--batch"):
-        open_model(bundle, "purifier", "fp32", "rtx")
+        open_model(bundle, "purifier", Setup("rtx", "fp32", "fp32"))
     assert world.cuda.live() == {}
     assert not world.contexts
 
@@ -241,7 +243,7 @@ def test_a_failing_gpu_is_an_error_in_cudas_words_and_the_next_run_starts_anew(
 ) -> None:
     world = imitate()
     x, purified, _ = golden
-    with open_model(bundle, "purifier", "fp32", "rtx") as engine:
+    with open_model(bundle, "purifier", Setup("rtx", "fp32", "fp32")) as engine:
         world.cuda.fail["cudaStreamSynchronize"] = 700
         with pytest.raises(DeviceError, match=r"cudaStreamSynchronize failed: an illegal memory access .* \(700\)"):
             engine.run(x[:2])
@@ -277,7 +279,7 @@ def test_engines_without_a_batch_in_common_are_refused(imitate: Callable[..., An
 def test_a_gpu_that_rtx_has_nothing_for_is_told_what_to_use(imitate: Callable[..., Any], bundle: Bundle) -> None:
     imitate(name="Orin", capability=(8, 7))
     with pytest.raises(MissingError, match=r"the Orin has 8\.7: use --engine tensorrt or onnxruntime"):
-        open_model(bundle, "purifier", "fp32", "rtx")
+        open_model(bundle, "purifier", Setup("rtx", "fp32", "fp32"))
 
 
 def test_a_library_for_another_cuda_than_the_drivers_is_told_of_and_auto_goes_on(
@@ -286,9 +288,10 @@ def test_a_library_for_another_cuda_than_the_drivers_is_told_of_and_auto_goes_on
     """An older libcudart finds the GPU, but TensorRT, made for a newer CUDA, does not start."""
     imitate().refuse_runtime = True
     with pytest.raises(MissingError, match=r"does not start here: CUDA initialization failure.*purify-doctor tells"):
-        open_model(bundle, "purifier", "fp32", "rtx")
-    with open_model(bundle, "purifier", "fp32", "auto") as engine:
-        assert engine.name == "onnxruntime"
+        open_model(bundle, "purifier", Setup("rtx", "fp32", "fp32"))
+    with open_plan(bundle) as planned:
+        assert planned.plan.device == "cpu"
+        assert "does not start here" in planned.plan.left_out["rtx"]
 
 
 def test_auto_takes_an_engine_only_where_it_takes_all_of_the_models(
@@ -298,22 +301,22 @@ def test_auto_takes_an_engine_only_where_it_takes_all_of_the_models(
     imitate(capability=(7, 5))
     with caplog.at_level(logging.INFO), Pipeline.load(bundle.path) as pipeline:
         assert pipeline.predict(np.zeros((1, 28, 28, 1), np.uint8)).labels.shape == (1,)
-    assert "engine rtx does not take all of the models: TensorRT for RTX" in caplog.text
+    assert "not rtx: TensorRT for RTX" in caplog.text
     report = check_bundle(bundle, precisions=["fp32"], rounds=0)
-    assert {row.engine for row in report.parity} == {"onnxruntime"}
+    assert "rtx" not in {row.engine for row in report.parity}
     with pytest.raises(BuildError, match="FP32 GEMM is not supported"):
         Pipeline.load(bundle.path, engine="rtx")
     with Pipeline.load(bundle.path, precision="fp16") as pipeline:
-        assert pipeline.settings.startswith("rtx")
+        assert pipeline.plan.engine == "rtx"
 
 
 def test_auto_takes_the_gpu_where_it_works_and_the_cpu_where_it_does_not(
     imitate: Callable[..., Any], bundle: Bundle
 ) -> None:
     world = imitate()
-    with open_model(bundle, "purifier", "fp32", "auto") as engine:
-        assert engine.name == "rtx"
+    with open_plan(bundle, precision="fp32") as planned:
+        assert planned.plan.engine == "rtx"
     world.cuda.capacity_bytes = 1000
-    with open_model(bundle, "purifier", "fp32", "auto") as engine:
-        assert engine.name == "onnxruntime"
+    with open_plan(bundle, precision="fp32") as planned:
+        assert planned.plan.device == "cpu"
     assert world.cuda.live() == {}

@@ -15,12 +15,14 @@ import pytest
 from purify_edge.bundle.manifest import EngineEntry, encode_manifest
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.signing import SIGNATURE
+from purify_edge.engines.models import Setup, open_model
 from purify_edge.engines.tensorrt.engine import require_builder
 from purify_edge.engines.tensorrt.options import BuildOptions
 from purify_edge.engines.tensorrt.store import LIST, EngineFiles, EnginePolicy, Place
 from purify_edge.engines.tensorrt.trust import is_trusted
 from purify_edge.errors import BuildError, BundleError, MissingError
-from purify_edge.pipeline.pipeline import open_model
+
+RTX = Setup("rtx", "fp32", "fp32")
 
 
 def entries(bundle: Path) -> tuple[EngineEntry, ...]:
@@ -29,7 +31,7 @@ def entries(bundle: Path) -> tuple[EngineEntry, ...]:
 
 def open_purifier(bundle: Path, **policy: bool) -> None:
     """Open and close the purifier's engine; it must give what the manifest says."""
-    open_model(Bundle.open(bundle), "purifier", "fp32", "rtx", EnginePolicy(**policy)).close()
+    open_model(Bundle.open(bundle), "purifier", RTX, EnginePolicy(**policy)).close()
 
 
 def change_entry(bundle: Path, **changes: Any) -> None:
@@ -150,7 +152,7 @@ def test_an_engine_of_a_verified_bundle_is_trusted(built: Any, unbuilt_bundle: P
     shutil.rmtree(own_folders)
     opened = Bundle.open(unbuilt_bundle)
     verified = Bundle(opened.path, opened.manifest, verified=True)
-    open_model(verified, "purifier", "fp32", "rtx", EnginePolicy(build=False)).close()
+    open_model(verified, "purifier", RTX, EnginePolicy(build=False)).close()
     assert len(built.builds) == 1
 
 
@@ -169,7 +171,12 @@ def test_a_signature_vouches_for_nothing_that_came_after_it(
             shutil.copytree(unbuilt_bundle / "engines", cache.path / "engines")
             (cache.path / LIST).write_bytes(msgspec.json.encode(opened.manifest.engines))
         with pytest.raises(MissingError, match="--no-build"):
-            open_model(Bundle(opened.path, before, verified=True), "purifier", "fp32", "rtx", EnginePolicy(build=False))
+            open_model(
+                Bundle(opened.path, before, verified=True),
+                "purifier",
+                RTX,
+                EnginePolicy(build=False),
+            )
     assert built.deserialised == loaded
 
 
@@ -195,7 +202,7 @@ def test_the_new_engine_is_built_with_the_options_of_the_old_one(
 
 
 def test_one_engine_a_model_is_kept_and_the_others_stay(built: Any, unbuilt_bundle: Path) -> None:
-    open_model(Bundle.open(unbuilt_bundle), "classifier", "fp32", "rtx").close()
+    open_model(Bundle.open(unbuilt_bundle), "classifier", RTX).close()
     change_entry_of = entries(unbuilt_bundle)[0]
     (unbuilt_bundle / change_entry_of.file.path).unlink()
     open_purifier(unbuilt_bundle)
@@ -233,10 +240,12 @@ def test_a_version_compatible_engine_is_loaded_by_a_later_version(
     files = model_files()
     files.ensure(files.bundle.read(files.model.file), library, cuda.device, BuildOptions(version_compatible=True))
     later = imitate("tensorrt", "10.7.0")
-    open_model(Bundle.open(unbuilt_bundle), "purifier", "fp32", "tensorrt", EnginePolicy(build=False)).close()
+    open_model(
+        Bundle.open(unbuilt_bundle), "purifier", Setup("tensorrt", "fp32", "fp32"), EnginePolicy(build=False)
+    ).close()
     assert later.builds == []
     earlier = imitate("tensorrt", "10.1.0")
-    open_model(Bundle.open(unbuilt_bundle), "purifier", "fp32", "tensorrt").close()
+    open_model(Bundle.open(unbuilt_bundle), "purifier", Setup("tensorrt", "fp32", "fp32")).close()
     assert len(earlier.builds) == 1
 
 
@@ -346,7 +355,7 @@ def test_options_that_a_later_version_has_not_any_more_are_left_out(
     files.ensure(graph, library, cuda.device, BuildOptions(dla_core=0, batch=(1, 1, 1)))
     imitate("tensorrt", "10.13.3")
     with caplog.at_level(logging.INFO):
-        open_model(Bundle.open(unbuilt_bundle), "purifier", "fp16", "tensorrt").close()
+        open_model(Bundle.open(unbuilt_bundle), "purifier", Setup("tensorrt", "fp16", "fp16")).close()
     assert "building with the default options: TensorRT 10.13.3 has no DLA" in caplog.text
     assert entries(unbuilt_bundle)[0].fingerprint["flags"] == {}
 
@@ -355,4 +364,4 @@ def test_a_manifest_that_is_gone_after_the_build_is_told(built: Any, unbuilt_bun
     bundle = Bundle.open(unbuilt_bundle)
     (unbuilt_bundle / "manifest.json").write_text("{")
     with pytest.raises(BundleError, match="is not a purify-edge manifest"):
-        open_model(bundle, "purifier", "fp32", "rtx")
+        open_model(bundle, "purifier", RTX)

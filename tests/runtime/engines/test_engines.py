@@ -1,4 +1,3 @@
-import logging
 import os
 import subprocess
 import sys
@@ -12,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from purify_edge import engines
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
-from purify_edge.engines import ENGINES, ON_CPU, Engine, HostOptions, TensorSpec, open_engine, require_engine
+from purify_edge.engines.base import CpuSettings, Engine, TensorSpec
+from purify_edge.engines.registry import ENGINES, engines_on, open_engine, require_engine
 from purify_edge.errors import BuildError, BundleError, InputError, MissingError
 from purify_edge.images.arrays import as_batch
 
@@ -65,7 +64,7 @@ def test_an_engine_gives_the_references_numbers_at_any_batch(engine: Engine, bun
 
 def test_an_unknown_engine_is_refused_with_the_known_ones() -> None:
     with pytest.raises(
-        InputError, match="no engine 'tensorflow'; known: auto, tensorrt, rtx, onnxruntime-cuda, onnxruntime, openvino"
+        InputError, match="no engine 'tensorflow'; known: auto, tensorrt, rtx, onnxruntime-cuda, openvino, onnxruntime"
     ):
         open_engine("tensorflow", b"", source="m")
 
@@ -74,35 +73,6 @@ def test_an_unknown_engine_is_refused_with_the_known_ones() -> None:
 def test_what_is_no_graph_is_refused(works: str, graph: bytes) -> None:
     with pytest.raises((BundleError, BuildError), match=r"cannot (load|parse) the purifier"):
         open_engine(works, graph, source="the purifier")
-    with pytest.raises(BundleError, match=r"cannot load the purifier"):  # no other engine takes it either
-        open_engine("auto", graph, source="the purifier")
-
-
-@pytest.fixture
-def a_missing_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ENGINES with one that cannot be had, before the others."""
-
-    def cannot(graph: bytes, **options: object) -> Engine:
-        raise MissingError("needs 'quantum': pip install 'purify-edge[quantum]'")
-
-    monkeypatch.setattr(engines, "cannot", cannot, raising=False)
-    monkeypatch.setattr(engines, "ENGINES", {"quantum": "purify_edge.engines:cannot"} | ENGINES)
-
-
-@pytest.mark.usefixtures("a_missing_engine")
-def test_auto_takes_the_first_that_works_and_says_why(bundle_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    bundle = Bundle.open(bundle_path)
-    graph = bundle.read(bundle.model("purifier", "fp32").file)
-    with caplog.at_level(logging.INFO), open_engine("auto", graph, source="purifier") as engine:
-        assert engine.name == "onnxruntime"
-    assert "engine onnxruntime on cpu" in caplog.text
-    assert "not quantum needs 'quantum'" in caplog.text
-
-
-@pytest.mark.usefixtures("a_missing_engine")
-def test_a_requested_engine_that_is_missing_is_an_error() -> None:
-    with pytest.raises(MissingError, match=r"purify-edge\[quantum\]"):
-        open_engine("quantum", b"", source="purifier")
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -113,7 +83,7 @@ def test_an_engine_whose_library_is_missing_names_its_extra(name: str, monkeypat
         open_engine(name, b"", source="m")
     with pytest.raises(
         MissingError,
-        match=r"no engine works here: tensorrt needs .*; rtx needs .*; onnxruntime needs .*; openvino needs",
+        match=r"no engine works here: tensorrt needs .*; rtx needs .*; openvino needs .*; onnxruntime needs",
     ):
         require_engine()
 
@@ -124,33 +94,23 @@ def test_two_engines_in_a_row_give_what_one_after_the_other_gives(
     bundle = Bundle.open(bundle_path)
     graphs = {role: bundle.read(bundle.model(role, "fp32").file) for role in ("purifier", "classifier")}
     x = as_batch(load_golden(bundle)["clean"].images[:3], bundle.manifest.input)
-    with open_engine(works, graphs["purifier"], source="p") as first:
-        for name in dict.fromkeys((works, "onnxruntime")):  # on one device, and from one to another
-            with open_engine(name, graphs["classifier"], source="c") as second:
-                chain = first.then(second)
-                between, logits = chain.run(x)
-                np.testing.assert_allclose(between, first.run(x), atol=1e-6)
-                np.testing.assert_allclose(logits, second.run(between), atol=1e-5)
-                np.testing.assert_allclose(chain.last(x), logits, atol=1e-6)
-                chain.close()
-
-
-def test_auto_takes_another_engine_where_one_cannot_be_built(
-    imitate: Callable[..., Any], bundle_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    imitate().refuse_build = True
-    bundle = Bundle.open(bundle_path)
-    graph = bundle.read(bundle.model("purifier", "fp32").file)
-    with caplog.at_level(logging.INFO), open_engine("auto", graph, source="purifier") as engine:
-        assert engine.name == "onnxruntime"
-    assert "Could not find any implementation" in caplog.text
+    for name in dict.fromkeys((works, "onnxruntime")):  # on one device, and from one to another
+        first, second = (open_engine(n, graphs[r], source=r) for n, r in ((works, "purifier"), (name, "classifier")))
+        with first, second:
+            pair = first.pair(second)
+            purified, logits = pair.both(x)
+            np.testing.assert_allclose(purified, first.run(x), atol=1e-6)
+            np.testing.assert_allclose(pair.purify(x), purified, atol=1e-6)
+            np.testing.assert_allclose(logits, second.run(purified), atol=1e-5)
+            np.testing.assert_allclose(pair.logits(x), logits, atol=1e-6)
+            np.testing.assert_allclose(pair.classify(x), second.run(x), atol=1e-6)
 
 
 def test_with_an_engine_there_is_nothing_to_complain_of() -> None:
     require_engine()
 
 
-@pytest.fixture(params=ON_CPU)
+@pytest.fixture(params=engines_on("cpu"))
 def on_cpu(request: pytest.FixtureRequest) -> str:
     """Every engine on the CPU."""
     pytest.importorskip(request.param)
@@ -191,21 +151,13 @@ def test_a_graph_of_no_input_is_refused(on_cpu: str) -> None:
         open_engine(on_cpu, model.SerializeToString(), source="m")
 
 
-@pytest.mark.parametrize(
-    "host",
-    [
-        HostOptions(threads=1),
-        HostOptions(spinning="never"),
-        HostOptions(threads=1, spinning="never", side_by_side=2),
-        HostOptions(pinned=True),
-    ],
-)
-def test_how_the_cores_are_spent_changes_no_number(on_cpu: str, host: HostOptions, bundle_path: Path) -> None:
+@pytest.mark.parametrize("threads", [None, 1, 2])
+def test_the_number_of_threads_changes_no_answer(on_cpu: str, threads: int | None, bundle_path: Path) -> None:
     bundle = Bundle.open(bundle_path)
     graph = bundle.read(bundle.model("defended", "fp32").file)
     split = load_golden(bundle)["adversarial"]
     x = as_batch(split.images[:9], bundle.manifest.input)
-    with open_engine(on_cpu, graph, source="m", host=host) as engine:
+    with open_engine(on_cpu, graph, source="m", settings=CpuSettings(threads)) as engine:
         np.testing.assert_allclose(engine.run(x), split.defended[:9], atol=1e-4)
 
 
@@ -215,7 +167,7 @@ def test_an_engine_computes_with_as_many_threads_as_it_is_told(on_cpu: str, bund
     x = np.zeros((64, 1, 28, 28), np.float32)
 
     def processor_seconds_per_second(threads: int) -> float:
-        with open_engine(on_cpu, graph, source="m", host=HostOptions(threads=threads, spinning="never")) as engine:
+        with open_engine(on_cpu, graph, source="m", settings=CpuSettings(threads=threads)) as engine:
             engine.run(x)
             start, used = time.perf_counter(), time.process_time()
             while time.perf_counter() - start < 0.3:
@@ -232,9 +184,9 @@ def test_threads_share_an_engine_and_each_gets_its_own_answer(on_cpu: str, bundl
     x = as_batch(split.images, bundle.manifest.input)
     purifier, classifier = (open_engine(on_cpu, graphs[role], source=role) for role in ("purifier", "classifier"))
     with purifier, classifier, ThreadPoolExecutor(4) as pool:
-        chain = purifier.then(classifier)
+        pair = purifier.pair(classifier)
         starts = [start for start in range(100) for _ in range(2)]
-        for start, (purified, logits) in zip(starts, pool.map(lambda i: chain.run(x[i : i + 3]), starts), strict=True):
+        for start, (purified, logits) in zip(starts, pool.map(lambda i: pair.both(x[i : i + 3]), starts), strict=True):
             np.testing.assert_allclose(purified, split.purified[start : start + 3], atol=1e-5)
             np.testing.assert_allclose(logits, split.defended[start : start + 3], atol=1e-4)
 
@@ -249,15 +201,14 @@ def test_openvino_keeps_to_the_graphs_precision_and_writes_no_files(bundle_path:
         assert engine._model.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
         assert (engine.device, engine.version) == ("cpu", openvino.__version__.partition("-")[0])
     assert (sorted(Path.cwd().iterdir()), sorted(bundle_path.rglob("*"))) == before
-    assert properties(HostOptions(threads=2, side_by_side=3))["INFERENCE_NUM_THREADS"] == 6
-    assert properties(HostOptions())["ENABLE_CPU_PINNING"] is False
-    assert properties(HostOptions(pinned=True))["ENABLE_CPU_PINNING"] is True
+    assert properties(CpuSettings(threads=2))["INFERENCE_NUM_THREADS"] == 2
+    assert properties(CpuSettings())["ENABLE_CPU_PINNING"] is False  # a pinned thread waits where its core is taken
 
 
 CLOSED_ONE_BY_ONE = """
 import signal, sys
 from purify_edge.bundle.reader import Bundle
-from purify_edge.engines import open_engine
+from purify_edge.engines.registry import open_engine
 
 bundle = Bundle.open(sys.argv[1])
 graph = bundle.read(bundle.model("purifier", "fp32").file)

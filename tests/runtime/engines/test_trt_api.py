@@ -14,7 +14,7 @@ import pytest
 
 from purify_edge.engines.tensorrt.library import VERSIONS
 
-STUB = Path(__file__).parent.parent.parent / "typings" / "tensorrt.pyi"
+STUB = Path(__file__).parents[3] / "typings" / "tensorrt.pyi"
 OURS = "Module"
 INDENT = 4
 

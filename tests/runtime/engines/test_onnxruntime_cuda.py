@@ -10,8 +10,9 @@ import pytest
 
 from purify_edge.bundle.golden import GoldenSplit, load_golden
 from purify_edge.bundle.reader import Bundle
-from purify_edge.engines import Chain, open_engine
+from purify_edge.engines.base import Pair
 from purify_edge.engines.onnxruntime_cuda import CAPTURED_BATCHES, NO_GRAPH, OnnxRuntimeCudaEngine, keep, require
+from purify_edge.engines.registry import open_engine
 from purify_edge.errors import BuildError, DeviceError, MissingError
 from purify_edge.images.arrays import as_batch
 
@@ -99,15 +100,14 @@ def test_the_second_reads_where_the_first_wrote(engine_class: Any, graphs: Any, 
         engine_class(graphs["purifier"], source="p") as first,
         engine_class(graphs["classifier"], source="c") as second,
     ):
-        chain: Chain = first.then(second)
+        pair: Pair = first.pair(second)
         for batch in BATCHES:
-            purified, logits = chain.run(x[:batch])
+            purified, logits = pair.both(x[:batch])
             np.testing.assert_allclose(purified, split.purified[:batch], atol=1e-5)
             np.testing.assert_allclose(logits, split.defended[:batch], atol=1e-4)
-            np.testing.assert_array_equal(chain.last(x[:batch]), logits)
-        one, two = chain._kept[1]  # type: ignore[attr-defined]
+            np.testing.assert_array_equal(pair.logits(x[:batch]), logits)
+        one, two = pair._kept[1]  # type: ignore[attr-defined]
         assert two._input.data_ptr() == one.output.data_ptr()
-        chain.close()
 
 
 def test_threads_take_turns(engine_class: Any, graphs: Any, split: Any, x: Any) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from lab.speed.process import resident_mib
 from purify_edge.bundle.reader import Bundle
+from purify_edge.engines.models import Setup, open_model
 from purify_edge.machine import return_memory
-from purify_edge.pipeline.pipeline import open_model
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries return memory themselves")
 BLOCKS_MIB = 48
@@ -30,8 +30,9 @@ def test_freed_memory_goes_back() -> None:
 
 def test_opening_a_model_leaves_no_garbage(bundle_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    open_model(Bundle.open(bundle_path), "purifier", "fp32", "onnxruntime").close()  # what the library itself takes
+    setup = Setup("onnxruntime", "fp32", "fp32")
+    open_model(Bundle.open(bundle_path), "purifier", setup).close()  # what the library itself takes
     kept, before = freed_below_a_block_in_use()
-    with open_model(Bundle.open(bundle_path), "purifier", "fp32", "onnxruntime"):
+    with open_model(Bundle.open(bundle_path), "purifier", setup):
         assert resident_mib() < before - BLOCKS_MIB / 2
     assert kept

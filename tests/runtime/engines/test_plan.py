@@ -1,0 +1,254 @@
+"""The plan: which engine and precision a bundle gets, and that everything which runs a bundle follows it."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from purify_edge import Pipeline
+from purify_edge.bundle.golden import GoldenSplit, load_golden
+from purify_edge.bundle.reader import Bundle
+from purify_edge.bundle.report import LEAST_ANSWERS, Agreement
+from purify_edge.check.check import check_bundle
+from purify_edge.engines import agreement, onnxruntime, openvino, plan, registry
+from purify_edge.engines.models import Models, Setup
+from purify_edge.engines.onnxruntime import OnnxRuntimeEngine
+from purify_edge.engines.plan import open_plan
+from purify_edge.errors import BundleError, InputError, MissingError
+from purify_edge.images.arrays import as_batch
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def bundle(bundle_path: Path, own_folders: Path) -> Bundle:
+    return Bundle.open(bundle_path)
+
+
+@pytest.fixture
+def only_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that has no other engine."""
+    monkeypatch.setattr(registry, "ENGINES", {"onnxruntime": registry.ENGINES["onnxruntime"]})
+
+
+@pytest.fixture
+def fast_fp16(monkeypatch: pytest.MonkeyPatch, only_onnxruntime: None) -> None:
+    """A machine on which float16 is five times as fast."""
+    monkeypatch.setattr(onnxruntime, "lossy_precisions", lambda: frozenset({"fp16"}))
+    monkeypatch.setattr(plan, "_gain", lambda base, rival, bundle: 5.0)
+    monkeypatch.setattr(agreement, "LOSSY_LIMIT_S", 60.0)  # this machine may be busy
+
+
+@pytest.fixture
+def x(bundle: Bundle) -> Any:
+    return as_batch(load_golden(bundle)["adversarial"].images[:8], bundle.manifest.input)
+
+
+def test_what_was_checked_is_what_runs(bundle: Bundle) -> None:
+    report = check_bundle(bundle, rounds=0)
+    with Pipeline.load(bundle) as pipeline:
+        assert report.plan is not None
+        assert report.plan.precision == pipeline.plan.precision
+        checked = {(row.engine, row.precision) for row in report.parity}
+        assert {(way.setup.engine, way.setup.precision) for way in pipeline.planned.ways} == checked
+        assert {row.role for row in report.parity} == {"purifier", "classifier", "pipeline", "defended"}
+
+
+def test_a_pinned_engine_and_precision_leave_one_way(bundle: Bundle) -> None:
+    with open_plan(bundle, engine="onnxruntime", precision="fp32") as planned:
+        assert planned.plan.ways == ("onnxruntime in fp32",)
+        assert planned.plan.gain is None
+
+
+def test_engines_of_a_cpu_take_turns_and_give_one_answer(bundle: Bundle, x: Any) -> None:
+    pytest.importorskip("openvino")
+    with open_plan(bundle, precision="fp32") as planned:
+        engines = {way.setup.engine for way in planned.ways}
+        assert engines == {"onnxruntime", "openvino"}
+        expected = load_golden(bundle)["adversarial"].defended[:8]
+        for _ in range(4 * len(planned.ways)):  # through the race
+            np.testing.assert_allclose(planned.logits(x), expected, atol=1e-4)
+            np.testing.assert_allclose(planned.both(x)[1], expected, atol=1e-4)
+        assert set(planned.plan.running) == {"both, batch 8", "logits, batch 8"}
+
+
+class Slow(OnnxRuntimeEngine):
+    """The real engine, slow while it is told to be."""
+
+    delay_s = 0.0
+
+    def run(self, x: np.ndarray) -> np.ndarray:
+        time.sleep(self.delay_s)
+        return super().run(x)
+
+
+def test_it_changes_over_when_the_engine_that_runs_becomes_slow(
+    bundle: Bundle, x: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(onnxruntime, "OnnxRuntimeEngine", Slow)
+    monkeypatch.setattr("purify_edge.engines.lane.REST_S", 0.1)
+    with open_plan(bundle, precision="fp32") as planned:
+
+        def engine_after(seconds: float) -> str:
+            deadline = time.monotonic() + seconds
+            while time.monotonic() < deadline:
+                planned.logits(x)
+            return planned.plan.running["logits, batch 8"].partition(" ")[0]
+
+        monkeypatch.setattr(Slow, "delay_s", 0.2)
+        assert engine_after(3) == "openvino"
+        real = openvino.OpenVinoEngine.run
+        monkeypatch.setattr(Slow, "delay_s", 0.0)
+        monkeypatch.setattr(openvino.OpenVinoEngine, "run", lambda self, x: (time.sleep(0.4), real(self, x))[1])
+        assert engine_after(12) == "onnxruntime"
+
+
+def test_an_engine_that_answers_otherwise_takes_no_turns(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+
+    class Wrong(OnnxRuntimeEngine):
+        def run(self, x: np.ndarray) -> np.ndarray:
+            return super().run(x) * np.float32(1.001)
+
+    monkeypatch.setattr(onnxruntime, "OnnxRuntimeEngine", Wrong)
+    with open_plan(bundle, precision="fp32") as planned:
+        assert {way.setup.engine for way in planned.ways} == {"openvino"}
+        assert "its logits are off by" in planned.plan.left_out["onnxruntime in fp32"]
+
+
+@pytest.mark.usefixtures("fast_fp16")
+def test_a_lossy_precision_that_is_faster_and_agrees_is_taken_and_says_so(bundle: Bundle, x: Any) -> None:
+    with open_plan(bundle) as planned:
+        found = planned.plan
+        assert (found.precision, found.gain) == ("fp16", 5.0)
+        assert found.agreement is not None
+        assert found.agreement.n >= LEAST_ANSWERS
+        assert "5.0 times as fast as float32 here" in str(found)
+        assert f"{found.agreement.same} of {found.agreement.n} golden answers are as PyTorch's" in str(found)
+        np.testing.assert_allclose(planned.logits(x), load_golden(bundle)["adversarial"].defended[:8], atol=0.5)
+
+
+@pytest.mark.usefixtures("fast_fp16")
+@pytest.mark.parametrize(("wrong", "precision"), [(2, "fp16"), (3, "fp32")])
+def test_at_most_one_golden_answer_in_200_may_differ(bundle: Bundle, wrong: int, precision: str) -> None:
+    """Of 512: two may, three may not."""
+    golden = load_golden(bundle)
+    answers = golden["clean"].defended.copy()
+    answers[:wrong] = -answers[:wrong]
+    other: Mapping[str, GoldenSplit] = {**golden, "clean": replace(golden["clean"], defended=answers)}
+    with open_plan(bundle, golden=lambda: other) as planned:
+        assert planned.plan.precision == precision
+        if precision == "fp32":
+            assert "too few for a lossy precision" in planned.plan.left_out["onnxruntime in fp16"]
+
+
+@pytest.mark.usefixtures("fast_fp16")
+def test_a_gain_that_is_no_gain_is_left(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "_gain", lambda base, rival, bundle: 1.05)
+    with open_plan(bundle) as planned:
+        assert planned.plan.precision == "fp32"
+        assert planned.plan.left_out["onnxruntime in fp16"] == "is 1.05 times as fast as onnxruntime in fp32"
+
+
+@pytest.mark.usefixtures("fast_fp16")
+def test_the_agreement_is_measured_once_for_a_bundle_and_a_device(bundle: Bundle) -> None:
+    loads: list[int] = []
+
+    def golden() -> Mapping[str, GoldenSplit]:
+        loads.append(1)
+        return load_golden(bundle)
+
+    for _ in range(2):
+        with open_plan(bundle, golden=golden) as planned:
+            assert planned.plan.agreement is not None
+    assert len(loads) == 1
+
+
+def test_what_a_slow_moment_did_not_finish_is_not_remembered(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agreement, "LOSSY_LIMIT_S", 0.0)
+    with Models(bundle, Setup("onnxruntime", "fp16", "fp16")) as models:
+        first = agreement.agreement_of(models, bundle, lambda: load_golden(bundle))
+        assert first.n < LEAST_ANSWERS
+        assert not first.admits("fp16")
+        monkeypatch.setattr(agreement, "LOSSY_LIMIT_S", 60.0)
+        assert agreement.agreement_of(models, bundle, lambda: load_golden(bundle)).n == 512
+
+
+@pytest.mark.parametrize(
+    ("found", "precision", "admitted"),
+    [
+        (Agreement(n=400, same=398, error=0.02), "bf16", True),
+        (Agreement(n=400, same=397, error=0.02), "bf16", False),
+        (Agreement(n=199, same=199, error=0.02), "bf16", False),
+        (Agreement(n=32, same=32, error=1e-5), "fp32", True),
+        (Agreement(n=512, same=512, error=2e-4), "fp32", False),
+        (Agreement(n=512, same=512, error=float("nan")), "fp32", False),
+    ],
+)
+def test_who_is_admitted(found: Agreement, precision: str, admitted: bool) -> None:
+    assert found.admits(precision) is admitted
+
+
+def test_bfloat16_of_float32_graphs_is_checked_like_any_other(bundle: Bundle) -> None:
+    pytest.importorskip("openvino")
+    if "bf16" not in openvino.lossy_precisions():
+        with pytest.raises(MissingError, match=r"needs bfloat16, which this CPU .* does not have"):
+            open_plan(bundle, precision="bf16")
+        return
+    report = check_bundle(bundle, precisions=("bf16",), rounds=0)
+    assert {(row.engine, row.precision) for row in report.parity} == {("openvino", "bf16")}
+    errors = {row.relative_error for row in report.parity if row.role == "defended"}
+    assert all(error is not None and error > 1e-4 for error in errors)  # it is not float32 after all
+
+
+@pytest.mark.usefixtures("only_onnxruntime")
+def test_where_nothing_works_every_reason_is_told(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cannot(*arguments: object, **options: object) -> None:
+        raise MissingError("needs 'cpu': pip install 'purify-edge[cpu]'")
+
+    monkeypatch.setattr(onnxruntime, "OnnxRuntimeEngine", cannot)
+    with pytest.raises(MissingError, match=r"no engine works here: .*onnxruntime.* needs 'cpu'"):
+        open_plan(bundle)
+
+
+@pytest.mark.parametrize(("options", "error"), [({"engine": "warp"}, InputError), ({"precision": "int4"}, BundleError)])
+def test_what_there_is_not_is_refused(bundle: Bundle, options: dict[str, str], error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"no engine 'warp'; known: auto|has no models in int4, only in fp32, fp16"):
+        open_plan(bundle, **options)
+
+
+def test_opening_builds_no_engine_of_a_precision_that_was_not_asked_for(
+    unbuilt_bundle: Path, imitate: Callable[..., Any]
+) -> None:
+    imitate()
+    with open_plan(Bundle.open(unbuilt_bundle)) as planned:
+        assert (planned.plan.engine, planned.plan.precision) == ("rtx", "fp32")
+        assert planned.plan.left_out["rtx in fp16"] == "no engine of it is built yet; purify-build builds it"
+    with open_plan(Bundle.open(unbuilt_bundle), precision="fp16"):
+        pass
+    with open_plan(Bundle.open(unbuilt_bundle)) as planned:
+        assert "no engine" not in planned.plan.left_out.get("rtx in fp16", "")
+
+
+def test_everything_that_was_opened_is_closed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Models] = []
+    closed: list[Models] = []
+    real_init, real_close = Models.__init__, Models.close
+
+    def init(self: Models, *arguments: Any, **options: Any) -> None:
+        real_init(self, *arguments, **options)
+        opened.append(self)
+
+    def close(self: Models) -> None:
+        closed.append(self)
+        real_close(self)
+
+    monkeypatch.setattr(Models, "__init__", init)
+    monkeypatch.setattr(Models, "close", close)
+    open_plan(bundle).close()
+    assert set(map(id, opened)) == set(map(id, closed))
