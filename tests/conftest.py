@@ -24,11 +24,11 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     given = os.environ.get("PURIFY_TEST_BUNDLE")
     if given:
         return REPOSITORY / given
-    from purify_export.export import export_run
+    from purify_export.runs import export_run
     from purify_toolkit.runs.pretrained import open_run
 
     out = tmp_path_factory.mktemp("bundles") / "fashion-mnist"
-    _, report = export_run(open_run(None), out, precisions=("fp32", "fp16"), force=False, tell=print)
+    _, report = export_run(open_run(None), out, tell=print)
     assert report.passed
     return out
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from purify_export.convert.flop import flop
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from purify_edge.bundle.reader import Bundle
-from purify_export.convert.flop import flop
 from purify_export.convert.onnx_from_torch import onnx_from_torch
 
 

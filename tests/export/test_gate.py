@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from purify_export.golden import golden_from_run
 
 from helpers.graphs import Hidden, export, graph, node
 from purify_edge.bundle.golden import GoldenSplit
@@ -16,7 +17,6 @@ from purify_export.convert.int8_from_fp32 import int8_from_fp32
 from purify_export.convert.int8_search import Pair
 from purify_export.export import Networks
 from purify_export.gate import first_divergence, gate
-from purify_export.golden import golden_from_run
 from purify_toolkit.runs.folder import RunFolder, Samples
 
 IMAGES = np.random.default_rng(0).random((8, 1, 28, 28), dtype=np.float32)

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from purify_export.golden import IMAGES, golden_from_run
 
 from purify_edge.bundle.golden import GoldenSplit
 from purify_export.export import Networks
-from purify_export.golden import IMAGES, golden_from_run
 from purify_toolkit.runs.folder import RunFolder
 
 

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from purify_export.golden import IMAGES
 from torch import nn
 
 from helpers.tiny import random_images, tiny_run
 from purify_edge.errors import InputError
 from purify_export.export import Networks
-from purify_export.golden import IMAGES
 from purify_export.images import (
     CALIBRATION,
     FOR_THRESHOLD,

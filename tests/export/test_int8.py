@@ -5,10 +5,10 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from purify_export.convert.calibration import Calibration, ImageSet
 from torch import nn
 
 from helpers.graphs import Outlier, built_by_rtx, export, needs_rtx, run
-from purify_export.convert.calibration import Calibration, ImageSet
 from purify_export.convert.graphs import composed
 from purify_export.convert.int8_from_fp32 import int8_from_fp32, quantisable, quantised_layers, with_float_layers
 from purify_export.convert.int8_search import Pair, quantise_pair, search

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from purify_export.convert.calibration import ImageSet
 
 from helpers.graphs import build_for_every_gpu, run
 from purify_edge.engines.tensorrt.library import installed_builders
-from purify_export.convert.calibration import ImageSet
 from purify_export.convert.half_from_fp32 import FORMATS, half_from_fp32, rounding_from_half
 from purify_export.convert.int8_from_fp32 import quantised_layers
 from purify_export.convert.int8_search import Pair, quantise_pair

@@ -7,18 +7,18 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from purify_export.convert.calibration import ImageSet
+from purify_export.golden import reference
 
 from helpers.graphs import build_for_every_gpu, needs_rtx, run
 from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.manifest import Precision
-from purify_export.convert.calibration import ImageSet
 from purify_export.convert.convert import Converted, Source, as_floats, convert
 from purify_export.convert.half_from_fp32 import rounding_from_half
 from purify_export.convert.int8_from_fp32 import quantised_layers
 from purify_export.convert.int8_search import Pair
 from purify_export.convert.onnx_from_torch import check_graph, onnx_from_torch
 from purify_export.export import Networks
-from purify_export.golden import reference
 from purify_toolkit.runs.pretrained import open_run, pretrained_names
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")

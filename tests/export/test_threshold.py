@@ -1,8 +1,8 @@
 import pytest
+from purify_export.threshold import threshold_of
 
 from purify_export.export import Networks
 from purify_export.images import images_of
-from purify_export.threshold import threshold_of
 from purify_toolkit.runs.folder import RunFolder, Samples
 
 
