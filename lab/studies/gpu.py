@@ -26,7 +26,6 @@ from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.manifest import Precision
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import Check, LatencyRow, ParityRow
-from purify_edge.machine import environment
 from purify_edge.check.check import EngineSet, compare, some_images
 from purify_edge.check.limits import Limits, checks_of
 from purify_edge.engines import ENGINES
@@ -35,6 +34,7 @@ from purify_edge.engines.tensorrt.cudart import open_cuda
 from purify_edge.errors import BuildError, BundleError, MissingError
 from purify_edge.errors import MissingError as NothingHereError
 from purify_edge.images.arrays import as_batch
+from purify_edge.machine import environment
 from purify_export.networks import Networks
 from purify_export.options import ExportOptions
 from purify_export.runs import export_run

@@ -18,12 +18,12 @@ from purify_edge.bundle.golden import GoldenSplit, load_golden
 from purify_edge.bundle.manifest import FileEntry, ModelEntry, encode_manifest
 from purify_edge.bundle.reader import Bundle
 from purify_edge.check.check import check_bundle
-from purify_edge.stats import relative_error
 from purify_edge.engines import open_engine
 from purify_edge.engines import openvino as module
 from purify_edge.errors import MissingError
 from purify_edge.images.arrays import as_batch
 from purify_edge.run.cli import main as run_main
+from purify_edge.stats import relative_error
 from purify_export.convert.graph_pair import GraphPair
 from purify_export.convert.half_from_fp32 import half_from_fp32, rounding_from_half
 from purify_export.export import ExportResult
@@ -67,9 +67,7 @@ def split(bundle: Bundle) -> GoldenSplit:
 
 
 @needs_bfloat16
-def test_each_layer_computes_in_the_graphs_own_precision(
-    bundle: Bundle, pair: GraphPair, split: GoldenSplit
-) -> None:
+def test_each_layer_computes_in_the_graphs_own_precision(bundle: Bundle, pair: GraphPair, split: GoldenSplit) -> None:
     graph = bundle.read(bundle.model("purifier", "bf16").file)
     x = as_batch(split.images[:64], bundle.manifest.input)
     with module.OpenVinoEngine(graph, source="p") as engine:

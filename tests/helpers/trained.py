@@ -1,4 +1,4 @@
-"""Small networks trained within a second on images that a child could tell apart: for exports that must pass their gate."""
+"""Small networks, trained within a second on images that are easy to tell apart: their exports pass the gate."""
 
 from pathlib import Path
 

@@ -13,16 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from purify_edge.bundle.golden import GoldenSplit
+from purify_edge.bundle.golden import GoldenSplit, load_golden
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import Divergence, NotChecked, ParityRow
-from purify_edge.machine import environment
-from purify_edge.check.check import open_sets
+from purify_edge.check.check import ALL, open_sets
 from purify_edge.check.comparison import EngineSet, answers_of, compare, parity_row
 from purify_edge.check.limits import Limits, checks_of
+from purify_edge.engines.base import in_batches
 from purify_edge.engines.tensorrt.store import EnginePolicy
 from purify_edge.errors import InputError
-from purify_edge.pipeline.pipeline import in_batches
+from purify_edge.machine import environment
 from purify_edge.stats import wilson
 from purify_export.convert.convert import as_floats
 from purify_export.convert.graph_pair import GraphPair
@@ -100,16 +100,16 @@ def verify(
     samples = _samples(bundle, run, data, question.limit, tell)
     rows: list[VerifyRow] = []
     with ExitStack() as stack:
-        sets, not_checked = open_sets(bundle, chosen, engine, stack, policy, asked=bool(precisions))
+        opened = open_sets(bundle, engine, precisions or (ALL,), stack, policy, load_golden(bundle))
         splits, attacks = live_splits(networks, samples, table, question, seed=seed, tell=tell)
-        for engines in sets:
+        for engines in opened.sets:
             tell(f"{engines.engine}, {engines.precision}: {', '.join(splits)}")
             rows += rows_of(engines, splits, attacks, bundle)
         checks = tuple(checks_of(rows, [], limits or Limits()))
-        for engines in sets if question.square_limit else ():
+        for engines in opened.sets if question.square_limit else ():
             tell(f"{engines.engine}, {engines.precision}: square, {question.queries} queries an image")
             rows.append(square_row(engines, networks, splits["clean"], table.epsilon, question, seed=seed))
-        used = {engines.engine: engines.purifier.version for engines in sets}
+        used = {engines.engine: engines.version for engines in opened.sets}
     tell("layer by layer")
     diverging, unmatched = _divergences(bundle, chosen, networks, splits["clean"])
     return VerifyReport(
@@ -120,7 +120,7 @@ def verify(
         diverging=tuple(diverging),
         checks=checks,
         passed=bool(checks) and all(check.passed for check in checks),
-        not_checked=(*not_checked, *unmatched),
+        not_checked=(*opened.not_checked, *unmatched),
     )
 
 
@@ -226,7 +226,7 @@ def square_row(
     labels = torch.from_numpy(clean.labels[: question.square_limit])
 
     def logits(x: Array) -> Array:
-        return in_batches(engines.pipeline.last, x)
+        return in_batches(engines.stages["pipeline"], x)
 
     found = square(numpy_model(logits), images, labels, epsilon=epsilon, queries=question.queries, seed=seed)
     output = logits(np.ascontiguousarray(found.numpy()))
