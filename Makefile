@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
-IMAGES := toolkit/purify_toolkit/pretrained/fashion-mnist/images
+IMAGES := toolkit/pairs/purify_pairs/fashion-mnist/images
 
 .PHONY: demo bench test test-runtime check clean
 
@@ -20,7 +20,7 @@ demo: $(VENV)/.export
 # bars hold; what purify-run leaves of the engine's speed; whether anything grows or breaks over 200,000 predictions.
 # All three are done, whatever the ones before found.
 bench: $(VENV)/.export
-	$(PIP) -e '.[export,cpu,openvino]'
+	$(PIP) ./toolkit/pairs -e '.[export,cpu,openvino]'
 	$(BIN)/purify-export --targets onnx --out demo/bench --force
 	failed=; \
 	$(BIN)/purify-bench demo/bench --run fashion-mnist --soak 100000 || failed=1; \
@@ -55,11 +55,11 @@ $(VENV)/.pip:
 	@touch $@
 
 $(VENV)/.export: $(VENV)/.pip pyproject.toml
-	$(PIP) -e '.[export,cpu]'
+	$(PIP) ./toolkit/pairs -e '.[export,cpu]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.export
-	$(PIP) -e '.[export,cpu,metrics,openvino,rtx,sign,video]' --group test
+	$(PIP) ./toolkit/pairs -e '.[export,cpu,metrics,openvino,rtx,sign,video]' --group test
 	$(PIP) --no-deps tensorrt-stubs==10.13.0.35.1  # what it depends on cannot be had from PyPI alone
 	@touch $@
 

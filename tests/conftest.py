@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from purify_edge.bundle.shipped import FOLDER
+
 if TYPE_CHECKING:
-    from purify_export.export import Networks
+    from purify_export.networks import Networks
     from purify_toolkit.runs.folder import RunFolder
 
 REPOSITORY = Path(__file__).parent.parent
@@ -20,17 +22,11 @@ REPOSITORY = Path(__file__).parent.parent
 
 @pytest.fixture(scope="session")
 def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of the shipped pair, fp32 and fp16: the one `$PURIFY_TEST_BUNDLE` names, else exported here."""
+    """The bundle that ships, fp32 and fp16, in a folder of the tests; or the one that `$PURIFY_TEST_BUNDLE` names."""
     given = os.environ.get("PURIFY_TEST_BUNDLE")
     if given:
         return REPOSITORY / given
-    from purify_export.export import export_run
-    from purify_toolkit.runs.pretrained import open_run
-
-    out = tmp_path_factory.mktemp("bundles") / "fashion-mnist"
-    _, report = export_run(open_run(None), out, precisions=("fp32", "fp16"), force=False, tell=print)
-    assert report.passed
-    return out
+    return Path(shutil.copytree(FOLDER / "fashion-mnist", tmp_path_factory.mktemp("bundles") / "fashion-mnist"))
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +40,7 @@ def shipped() -> "RunFolder":
 @pytest.fixture(scope="session")
 def networks(shipped: "RunFolder") -> "Networks":
     """The shipped pair's networks; not to be changed."""
-    from purify_export.export import Networks
+    from purify_export.networks import Networks
 
     return Networks.load(shipped)
 

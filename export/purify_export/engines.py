@@ -12,16 +12,27 @@ from purify_edge.engines.tensorrt.store import engine_entry
 from purify_edge.engines.tensorrt.targets import BUILDERS, Target, open_targets
 from purify_edge.engines.tensorrt.trust import trust
 from purify_edge.errors import InputError
+from purify_export.progress import Tell
 
 TARGETS = ("onnx", *BUILDERS)
-Tell = Callable[[str], None]
 Stage = Callable[[str], AbstractContextManager[None]]
+
+
+def check_targets(names: Sequence[str] | None) -> None:
+    """Check the names of targets.
+
+    Raises:
+        InputError: one is none of TARGETS.
+    """
+    unknown = [name for name in names or () if name not in TARGETS]
+    if unknown:
+        raise InputError(f"no target {', '.join(map(repr, unknown))}; known: {', '.join(TARGETS)}")
 
 
 def targets_from(
     names: Sequence[str] | None, options: BuildOptions, precisions: Sequence[str], tell: Tell
 ) -> list[Target]:
-    """The builders to use.
+    """Return the builders to use.
 
     Args:
         names: of TARGETS, `onnx` being written always; None for the builders that are installed and work here.
@@ -31,9 +42,7 @@ def targets_from(
         InputError: no such target, or a builder has not what is asked for.
         MissingError: a builder that was asked for is not installed, or needs a GPU.
     """
-    unknown = [name for name in names or () if name not in TARGETS]
-    if unknown:
-        raise InputError(f"no target {', '.join(map(repr, unknown))}; known: {', '.join(TARGETS)}")
+    check_targets(names)
     builders = installed_builders() if names is None else [BUILDERS[name] for name in names if name in BUILDERS]
     builders = list(dict.fromkeys(builders))
     return open_targets(builders, options, precisions, named=names is not None, here=False, tell=tell)
@@ -48,7 +57,7 @@ def write_engines(
     stage: Stage,
     tell: Tell,
 ) -> list[EngineEntry]:
-    """An engine of each model by each builder.
+    """Build an engine of each model by each builder.
 
     Args:
         writer: of the bundle.

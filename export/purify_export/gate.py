@@ -11,11 +11,9 @@ import onnx
 from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.manifest import Precision
 from purify_edge.bundle.reader import Bundle
-from purify_edge.bundle.report import SIMULATION, Check, Divergence, NotChecked, ParityRow, Report
-from purify_edge.check.comparison import EngineSet, compare
+from purify_edge.bundle.report import Check, Divergence, NotChecked, ParityRow, Report
+from purify_edge.check.comparison import compare
 from purify_edge.check.limits import Limits, checks_of
-from purify_edge.engines import HostChain
-from purify_edge.engines.onnxruntime import OnnxRuntimeEngine
 from purify_export.convert.convert import Converted, as_floats
 from purify_export.convert.graphs import (
     Array,
@@ -30,6 +28,7 @@ from purify_export.convert.graphs import (
 )
 from purify_export.convert.half_from_fp32 import FORMATS, Half, rounding_from_half
 from purify_export.convert.int8_from_fp32 import quantised_layers
+from purify_export.simulation import simulated
 
 TOLERANCE: dict[str, float] = {"fp32": 0.001, "fp16": 0.02, "bf16": 0.1, "int8": 0.2}
 """Of a layer's output, root mean square of the error against that of what differs between images."""
@@ -38,12 +37,6 @@ NOT_RUN = (
     "no engine here runs bfloat16 (on a CPU OpenVINO does, where both have it: pip install 'purify-edge[openvino]'); "
     "purify-check on the device checks what is only simulated here"
 )
-
-
-class Simulation(OnnxRuntimeEngine):
-    """A 16-bit graph in float32, each tensor rounded; see `rounding_from_half`."""
-
-    name = SIMULATION
 
 
 def gate(
@@ -66,9 +59,9 @@ def gate(
     checks: list[Check] = []
     for half in FORMATS:
         if half in converted:
-            simulated = _simulated(half, converted[half], bundle, golden)
-            rows += simulated
-            checks += checks_of(simulated, [], limits)
+            found = _simulated_rows(half, converted[half], bundle, golden)
+            rows += found
+            checks += checks_of(found, [], limits)
     if "bf16" in converted and all(row.precision != "bf16" for row in report.parity):
         unchecked = (NotChecked(precision="bf16", reason=NOT_RUN),)
         report = msgspec.structs.replace(report, not_checked=unchecked)
@@ -83,17 +76,12 @@ def gate(
     )
 
 
-def _simulated(half: Half, converted: Converted, bundle: Bundle, golden: Mapping[str, GoldenSplit]) -> list[ParityRow]:
-    """Rows of the simulation, which shows what ONNX Runtime hides: on a CPU it leaves float16 between operators."""
+def _simulated_rows(
+    half: Half, converted: Converted, bundle: Bundle, golden: Mapping[str, GoldenSplit]
+) -> list[ParityRow]:
+    """Return the simulation's rows: on a CPU ONNX Runtime hides what float16 does between operators."""
     with ExitStack() as stack:
-        engines = {
-            role: stack.enter_context(
-                Simulation(rounding_from_half(graph).SerializeToString(), source=f"the simulated {role}")
-            )
-            for role, graph in converted.graphs.items()
-        }
-        pipeline = HostChain(engines["purifier"], engines["classifier"])
-        return compare(EngineSet(half, pipeline=pipeline, **engines), golden, bundle).rows
+        return compare(simulated(half, converted.graphs, stack), golden, bundle).rows
 
 
 def _int8_check(int8: Converted) -> Check:

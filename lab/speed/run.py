@@ -14,8 +14,8 @@ from lab.speed.rounds import measure
 from lab.speed.rows import Bench
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
-from purify_edge.machine import environment
 from purify_edge.check.check import some_images
+from purify_edge.machine import environment
 
 BATCHES = (1, 8, 64, 256)
 ROUNDS = 60

@@ -26,7 +26,6 @@ from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.manifest import Precision
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import Check, LatencyRow, ParityRow
-from purify_edge.machine import environment
 from purify_edge.check.check import EngineSet, compare, some_images
 from purify_edge.check.limits import Limits, checks_of
 from purify_edge.engines import ENGINES
@@ -35,7 +34,10 @@ from purify_edge.engines.tensorrt.cudart import open_cuda
 from purify_edge.errors import BuildError, BundleError, MissingError
 from purify_edge.errors import MissingError as NothingHereError
 from purify_edge.images.arrays import as_batch
-from purify_export.export import Networks, export_run
+from purify_edge.machine import environment
+from purify_export.networks import Networks
+from purify_export.options import ExportOptions
+from purify_export.runs import export_run
 from purify_toolkit.runs.pretrained import open_run
 
 Array = NDArray[np.float32]
@@ -54,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run = open_run(options.run)
     open_cuda()  # before the export, which takes a while
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        bundle, _ = export_run(run, Path(folder) / "bundle", precisions=PRECISIONS, force=False, tell=print_aside)
+        bundle, _ = export_run(run, Path(folder) / "bundle", ExportOptions(), tell=print_aside)
         sets, left_out = open_engines(bundle, stack)
         if not sets:
             reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from lab.studies.common import guarded, markdown, positive
 from purify_edge.errors import InputError
-from purify_export.convert.calibration import Calibration, ImageSet
+from purify_export.convert.graph_pair import GraphPair
 from purify_export.convert.graphs import Array, tensors
+from purify_export.convert.image_set import Calibration, ImageSet
 from purify_export.convert.int8_from_fp32 import quantisable, with_float_layers
-from purify_export.convert.int8_search import Pair, quantise_pair
-from purify_export.convert.onnx_from_torch import onnx_from_torch
-from purify_export.export import Networks
-from purify_export.golden import IMAGES, attacked
+from purify_export.convert.int8_search import quantise_pair
+from purify_export.images.golden import IMAGES, attacked
+from purify_export.networks import Networks
 from purify_toolkit.evaluate.stats import mcnemar
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.pretrained import open_run
@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run = open_run(options.run)
     networks = Networks.load(run)
     clean, adversarial = _images(run, networks, options.calibrate + options.judge)
-    pair = _pair(networks, run)
+    channels, height, width = run.info["image_shape"]
+    pair = GraphPair.from_torch(networks.purifier, networks.classifier, (channels, height, width))
     count = options.calibrate
     sets = {
         "clean": clean.images[:count],
@@ -57,15 +58,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, images in sets.items():
         right[name] = _right(_int8(pair, {"all": ImageSet(images, np.zeros(len(images), np.int64))}), judges)
     print(_table(right, n=options.judge, calibrated=count), end="")
-
-
-def _pair(networks: Networks, run: RunFolder) -> Pair:
-    channels, height, width = run.info["image_shape"]
-    shape = (channels, height, width)
-    return Pair(
-        onnx_from_torch(networks.purifier, image_shape=shape, output="purified"),
-        onnx_from_torch(networks.classifier, image_shape=shape, output="logits"),
-    )
 
 
 def _images(run: RunFolder, networks: Networks, count: int) -> tuple[ImageSet, ImageSet]:
@@ -91,16 +83,16 @@ def _from(images: ImageSet, start: int) -> ImageSet:
     return ImageSet(images.images[start:], images.labels[start:])
 
 
-def _int8(pair: Pair, calibration: Calibration) -> Pair:
+def _int8(pair: GraphPair, calibration: Calibration) -> GraphPair:
     int8 = quantise_pair(pair, calibration)
     ends = {role: (quantisable(model)[0], quantisable(model)[-1]) for role, model in pair.items()}
-    return Pair(
+    return GraphPair(
         with_float_layers(int8.purifier, pair.purifier, ends["purifier"]),
         with_float_layers(int8.classifier, pair.classifier, ends["classifier"]),
     )
 
 
-def _right(pair: Pair, judges: Calibration) -> dict[str, Right]:
+def _right(pair: GraphPair, judges: Calibration) -> dict[str, Right]:
     model = pair.defended()
     found = {}
     for split, judge in judges.items():

@@ -3,8 +3,6 @@
 Usage: python -m lab.studies.large_pair_speed [--json], in toolkit/ of a clone; needs what `purify-export` needs.
 """
 
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,13 +16,8 @@ from lab.speed.document import document_of
 from lab.speed.pytorch import calls_of
 from lab.speed.rows import encode_bench
 from lab.speed.run import bench
-from purify_edge.bundle.golden import GoldenSplit, encode_golden
-from purify_edge.bundle.manifest import SCHEMA_VERSION, GoldenEntry, InputContract, Manifest, ModelEntry, Role
-from purify_edge.bundle.writer import BundleWriter
 from purify_edge.document.terminal import print_document
-from purify_export.convert.flop import flop
-from purify_export.convert.graphs import composed
-from purify_export.convert.onnx_from_torch import onnx_from_torch
+from purify_export.export import export
 from purify_toolkit.networks.architectures import Purifier
 
 CLASSES = 10
@@ -39,41 +32,12 @@ def pair(size: int) -> tuple[nn.Module, nn.Module]:
 
 
 def write_bundle(path: Path, purifier: nn.Module, classifier: nn.Module, size: int) -> None:
-    """A bundle of the two in float32; its golden set is noise, and its answers are theirs."""
-    shape = (3, size, size)
-    with BundleWriter(path, force=False) as writer:
-        graphs: dict[Role, bytes] = {}
-        halves = [
-            onnx_from_torch(module, image_shape=shape, output=output)
-            for module, output in ((purifier, "purified"), (classifier, "logits"))
-        ]
-        models = []
-        for role, model in zip(("purifier", "classifier", "defended"), (*halves, composed(*halves)), strict=True):
-            graphs[role] = model.SerializeToString(deterministic=True)  # type: ignore[index]
-            file = writer.add(f"models/{role}.fp32.onnx", graphs[role])  # type: ignore[index]
-            models.append(ModelEntry(role=role, precision="fp32", file=file, flop=flop(model)))  # type: ignore[arg-type]
-        golden = encode_golden({"clean": _golden(purifier, classifier, size)})
-        manifest = Manifest(
-            schema_version=SCHEMA_VERSION,
-            name=f"mobilenet-v3-small, {size} x {size}, random weights",
-            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            producer={"purify-edge": version("purify-edge")},
-            input=InputContract(channels=3, height=size, width=size),
-            class_names=tuple(f"class {index}" for index in range(CLASSES)),
-            models=tuple(models),
-            golden=GoldenEntry(file=writer.add("golden.npz", golden), splits={"clean": 2}, attack="none"),
-            provenance={},
-        )
-        writer.finish(manifest)
-
-
-def _golden(purifier: nn.Module, classifier: nn.Module, size: int) -> GoldenSplit:
+    """Write a bundle of the two in float32; its golden set is noise, and its labels are their answers."""
     images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
     with torch.inference_mode():
-        x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-        purified = purifier(x)
-        alone, defended = classifier(x), classifier(purified)
-    return GoldenSplit(images, defended.argmax(1).numpy(), purified.numpy(), alone.numpy(), defended.numpy())
+        labels = classifier(purifier(torch.from_numpy(images).permute(0, 3, 1, 2) / 255)).argmax(1).numpy()
+    name = f"mobilenet-v3-small, {size} x {size}, random weights"
+    export(purifier, classifier, images, labels, out=path, fp16=False, targets=["onnx"], rounds=0, name=name)
 
 
 @click.command()

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from purify_edge.pipeline.suspicion import auroc, calibrate, suspicion_of
-from purify_export.export import Networks
-from purify_export.golden import noisy
+from purify_export.images.golden import noisy
+from purify_export.networks import Networks
 from purify_toolkit.attacks.gradient import fgsm, pgd
 from purify_toolkit.data.pixels import batch_size, to_8bit, to_float
 from purify_toolkit.data.splits import Split

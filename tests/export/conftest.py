@@ -1,35 +1,60 @@
-"""Fixtures of the exporter's tests."""
+"""Fixtures of the exporter's tests: the pair that ships, and small trained ones that are exported once."""
 
-from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from torch import nn
 
-from purify_export import export
-from purify_export.convert.int8_search import Pair
-from purify_export.convert.onnx_from_torch import onnx_from_torch
-from purify_export.export import Networks
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _short_timings() -> Iterator[None]:
-    """Latencies by a few calls: no test here looks at how long one took."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "ROUNDS", 3)
-        yield
+from helpers.trained import quadrants, small_run, some_pair
+from purify_edge import export as export_pair
+from purify_export import options
+from purify_export.convert.graph_pair import GraphPair
+from purify_export.export import ExportResult
+from purify_export.networks import Networks
 
 
 @pytest.fixture(scope="session")
-def pair(networks: Networks) -> Pair:
+def pair(networks: Networks) -> GraphPair:
     """The shipped pair's float32 graphs; not to be changed."""
-    shape = (1, 28, 28)
-    return Pair(
-        onnx_from_torch(networks.purifier, image_shape=shape, output="purified"),
-        onnx_from_torch(networks.classifier, image_shape=shape, output="logits"),
-    )
+    return GraphPair.from_torch(networks.purifier, networks.classifier, (1, 28, 28))
 
 
 @pytest.fixture(params=["purifier", "classifier", "defended"])
 def network(request: pytest.FixtureRequest, networks: Networks) -> nn.Module:
     module: nn.Module = getattr(networks, request.param)
     return module
+
+
+@pytest.fixture(scope="session")
+def own() -> tuple[nn.Module, nn.Module]:
+    """A purifier and a classifier that are not ours, on three channels; not to be changed."""
+    return some_pair(3)
+
+
+@pytest.fixture(scope="session")
+def exported(own: tuple[nn.Module, nn.Module], tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
+    """Their bundle in every precision; not to be changed."""
+    split = quadrants(channels=3, count=400)
+    return export_pair(  # type: ignore[no-any-return]
+        *own,
+        split.images.permute(0, 2, 3, 1).numpy(),
+        split.labels.numpy(),
+        out=tmp_path_factory.mktemp("exported") / "own",
+        bf16=True,
+        int8=True,
+        class_names=["north-west", "north-east", "south-west", "south-east"],
+        epsilon=0.1,
+        rounds=2,
+    )
+
+
+@pytest.fixture(scope="session")
+def run_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of small trained networks, with 400 test images; not to be changed."""
+    return small_run(tmp_path_factory.mktemp("runs") / "small").path
+
+
+@pytest.fixture(autouse=True)
+def _short_timings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latencies by a few calls where a command measures them: no test here looks at how long one took."""
+    monkeypatch.setattr(options, "ROUNDS", 3)

@@ -24,10 +24,10 @@ from purify_edge.errors import MissingError
 from purify_edge.images.arrays import as_batch
 from purify_edge.run.cli import main as run_main
 from purify_edge.stats import relative_error
+from purify_export.convert.graph_pair import GraphPair
 from purify_export.convert.half_from_fp32 import half_from_fp32, rounding_from_half
-from purify_export.convert.int8_search import Pair
-from purify_export.export import Networks
-from purify_export.gate import Simulation
+from purify_export.export import ExportResult
+from purify_export.simulation import Simulation
 
 
 def has_bfloat16() -> bool:
@@ -44,7 +44,7 @@ ABSENT = r"onnxruntime ONNX Runtime has no kernels for .*; openvino needs 'openv
 
 
 @pytest.fixture
-def bundle(bundle_copy: Path, pair: Pair) -> Bundle:
+def bundle(bundle_copy: Path, pair: GraphPair) -> Bundle:
     """A bundle in float32 and bfloat16; the purifier's first layer stays in float32."""
     opened = Bundle.open(bundle_copy)
     first = next(node.name for node in pair.purifier.graph.node if node.op_type == "Conv")
@@ -67,7 +67,7 @@ def split(bundle: Bundle) -> GoldenSplit:
 
 
 @needs_bfloat16
-def test_each_layer_is_computed_in_the_graphs_own_precision(bundle: Bundle, pair: Pair, split: GoldenSplit) -> None:
+def test_each_layer_computes_in_the_graphs_own_precision(bundle: Bundle, pair: GraphPair, split: GoldenSplit) -> None:
     graph = bundle.read(bundle.model("purifier", "bf16").file)
     x = as_batch(split.images[:64], bundle.manifest.input)
     with module.OpenVinoEngine(graph, source="p") as engine:
@@ -162,15 +162,8 @@ def test_a_benchmark_names_who_cannot_run_and_times_the_others(
 
 
 @needs_bfloat16
-def test_the_gate_checks_it_on_openvino_too(tmp_path: Path, networks: Networks) -> None:
-    from purify_export.export import export_run
-    from purify_toolkit.runs.pretrained import open_run
-
-    bundle, report = export_run(
-        open_run(None), tmp_path / "bundle", precisions=("fp32", "bf16"), force=False, tell=print, targets=()
-    )
+def test_the_gate_checks_it_on_openvino_too(exported: ExportResult) -> None:
+    report = exported.report
     assert {row.engine for row in report.parity if row.precision == "bf16"} == {"simulation", "openvino"}
-    assert report.not_checked == ()
-    assert report.passed
     assert any(check.name.startswith("relative error, openvino bf16") for check in report.checks)
-    assert json.loads((bundle.path / "report.json").read_text())["not_checked"] == []
+    assert json.loads((exported.bundle.path / "report.json").read_text())["not_checked"] == []

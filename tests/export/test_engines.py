@@ -24,7 +24,7 @@ def export() -> Invoke:
 
 
 def test_a_signed_bundle_with_the_engines_that_were_asked_for(
-    imitate: Callable[..., Any], export: Invoke, tmp_path: Path
+    imitate: Callable[..., Any], export: Invoke, run_path: Path, tmp_path: Path
 ) -> None:
     """On a machine with a GPU, where the check of the new bundle builds engines too."""
     pytest.importorskip("model_signing")
@@ -32,7 +32,7 @@ def test_a_signed_bundle_with_the_engines_that_were_asked_for(
     world = imitate()
     out = tmp_path / "bundle"
     options = ("--targets", "onnx,rtx", "--batch", "1,4,32", "--compute-capability", "8.6", "--sign", private)
-    done = export("--fp16", *options, "--out", out)
+    done = export(run_path, "--fp16", *options, "--out", out)
     assert done.exit_code == 0, done.stderr
     assert "models/purifier.fp16.onnx, TensorRT for RTX" in done.stderr
     manifest = Bundle.open(out).manifest

@@ -11,18 +11,19 @@ from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import Report
 from purify_edge.check.limits import Limits
 from purify_export.convert.convert import Source, convert
+from purify_export.convert.graph_pair import GraphPair
 from purify_export.convert.half_from_fp32 import half_from_fp32
 from purify_export.convert.int8_from_fp32 import int8_from_fp32
-from purify_export.convert.int8_search import Pair
-from purify_export.export import Networks
 from purify_export.gate import first_divergence, gate
-from purify_export.golden import golden_from_run
-from purify_toolkit.runs.folder import RunFolder, Samples
+from purify_export.images.golden import golden_set
+from purify_export.networks import Networks
+from purify_toolkit.data.splits import Split
+from purify_toolkit.runs.folder import RunFolder
 
 IMAGES = np.random.default_rng(0).random((8, 1, 28, 28), dtype=np.float32)
 
 
-def test_a_sound_conversion_diverges_nowhere(pair: Pair) -> None:
+def test_a_sound_conversion_diverges_nowhere(pair: GraphPair) -> None:
     model = pair.defended()
     assert first_divergence(model, model, IMAGES, tolerance=0.0) is None
     assert first_divergence(half_from_fp32(model, "fp16"), model, IMAGES, tolerance=0.02) is None
@@ -30,7 +31,7 @@ def test_a_sound_conversion_diverges_nowhere(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("position", [3, 10])
-def test_the_first_layer_that_differs_is_named_and_not_one_after_it(pair: Pair, position: int) -> None:
+def test_the_first_layer_that_differs_is_named_and_not_one_after_it(pair: GraphPair, position: int) -> None:
     model = pair.defended()
     layer = [node for node in model.graph.node if node.op_type == "Conv"][position]
     wrong = half_from_fp32(model, "fp16")
@@ -42,7 +43,7 @@ def test_the_first_layer_that_differs_is_named_and_not_one_after_it(pair: Pair, 
     assert 0.1 < found[1] < 2
 
 
-def test_an_image_at_a_time_shows_the_same_layer(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_at_a_time_shows_the_same_layer(pair: GraphPair, monkeypatch: pytest.MonkeyPatch) -> None:
     """As with 224 x 224 pixels: then a part has nothing that differs between its images."""
     model = pair.defended()
     whole = first_divergence(half_from_fp32(model, "bf16"), model, IMAGES, tolerance=0.004)
@@ -71,8 +72,8 @@ def test_an_overflow_that_onnx_runtime_hides_diverges() -> None:
 @pytest.fixture(scope="module")
 def splits(networks: Networks, shipped: RunFolder) -> dict[str, GoldenSplit]:
     samples = shipped.load_samples()
-    few = Samples(samples.images[:8], samples.labels[:8], samples.indices[:8])
-    return golden_from_run(networks.classifier, networks.purifier, few, shipped.recipe.evaluation, seed=0)[0]
+    few = Split(samples.images[:8], samples.labels[:8])
+    return golden_set(networks, few, shipped.recipe.evaluation, seed=0)[0]
 
 
 def empty() -> Report:
@@ -80,7 +81,7 @@ def empty() -> Report:
 
 
 def test_bfloat16_is_simulated_and_said_not_to_be_checked(
-    bundle_path: Path, pair: Pair, splits: dict[str, GoldenSplit]
+    bundle_path: Path, pair: GraphPair, splits: dict[str, GoldenSplit]
 ) -> None:
     converted = {name: convert(Source(pair, splits), name) for name in ("fp32", "bf16")}
     report = gate(empty(), Bundle.open(bundle_path), converted, splits, Limits(max_accuracy_drop=0.2))
@@ -96,7 +97,7 @@ def test_bfloat16_is_simulated_and_said_not_to_be_checked(
 
 
 def test_a_broken_graph_is_caught_by_its_error_and_its_layer_is_reported(
-    bundle_path: Path, pair: Pair, splits: dict[str, GoldenSplit], monkeypatch: pytest.MonkeyPatch
+    bundle_path: Path, pair: GraphPair, splits: dict[str, GoldenSplit], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = onnx.ModelProto()
     broken.CopyFrom(pair.purifier)
@@ -104,7 +105,7 @@ def test_a_broken_graph_is_caught_by_its_error_and_its_layer_is_reported(
     head.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(head) + 1, head.name))
     converted = {
         "fp32": convert(Source(pair, splits), "fp32"),
-        "bf16": convert(Source(Pair(broken, pair.classifier), splits), "bf16"),
+        "bf16": convert(Source(GraphPair(broken, pair.classifier), splits), "bf16"),
     }
     report = gate(empty(), Bundle.open(bundle_path), converted, splits, Limits(max_accuracy_drop=1.0))
     assert not report.passed

@@ -11,18 +11,18 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from helpers.graphs import built_by_rtx, graph, needs_rtx, node, run
 from purify_edge.errors import BuildError
+from purify_export.convert.graph_pair import GraphPair
 from purify_export.convert.graphs import composed, typed
 from purify_export.convert.half_from_fp32 import FORMATS, NOT_BUILT, half_from_fp32, rounding_from_half
-from purify_export.convert.int8_search import Pair
 from purify_export.convert.onnx_from_torch import check_graph
-from purify_export.export import Networks
+from purify_export.networks import Networks
 
 IMAGES = np.random.default_rng(0).random((4, 1, 28, 28), dtype=np.float32)
 ONE = np.ones((1, 1, 1, 1), np.float32)
 
 
 @pytest.mark.parametrize("to", ["fp16", "bf16"])
-def test_everything_computes_in_the_type_between_two_casts(pair: Pair, to: str) -> None:
+def test_everything_computes_in_the_type_between_two_casts(pair: GraphPair, to: str) -> None:
     model = half_from_fp32(pair.defended(), to)
     check_graph(model)
     types = typed(model)
@@ -41,7 +41,7 @@ def test_everything_computes_in_the_type_between_two_casts(pair: Pair, to: str) 
 
 @pytest.mark.parametrize(("to", "kind"), [("fp16", torch.float16), ("bf16", torch.bfloat16)])
 def test_the_numbers_are_those_of_pytorch_in_the_type(
-    networks: Networks, pair: Pair, to: str, kind: torch.dtype
+    networks: Networks, pair: GraphPair, to: str, kind: torch.dtype
 ) -> None:
     simulated = run(rounding_from_half(half_from_fp32(pair.purifier, to)), IMAGES)
     with torch.no_grad():
@@ -133,7 +133,7 @@ def test_control_flow_is_refused_by_name() -> None:
         half_from_fp32(model, "fp16")
 
 
-def test_a_composed_graph_is_the_chain_of_the_two(networks: Networks, pair: Pair) -> None:
+def test_a_composed_graph_is_the_chain_of_the_two(networks: Networks, pair: GraphPair) -> None:
     model = composed(pair.purifier, pair.classifier)
     check_graph(model)
     assert [(value.name, value.type.tensor_type.shape.dim[0].dim_param) for value in model.graph.input] == [
@@ -148,7 +148,7 @@ def test_a_composed_graph_is_the_chain_of_the_two(networks: Networks, pair: Pair
 @needs_rtx
 @pytest.mark.parametrize("to", ["fp16", "bf16"])
 @pytest.mark.parametrize("keep", [(), ("purifier/node_Conv_160", "classifier/node_linear", "classifier/node_add_50")])
-def test_tensorrt_for_rtx_builds_it(pair: Pair, to: str, keep: tuple[str, ...]) -> None:
+def test_tensorrt_for_rtx_builds_it(pair: GraphPair, to: str, keep: tuple[str, ...]) -> None:
     model = half_from_fp32(pair.defended(), to, keep=keep)
     assert set(keep) <= {found.name for found in model.graph.node}
     assert built_by_rtx(model, to).content

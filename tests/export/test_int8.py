@@ -8,10 +8,11 @@ from onnx import numpy_helper
 from torch import nn
 
 from helpers.graphs import Outlier, built_by_rtx, export, needs_rtx, run
-from purify_export.convert.calibration import Calibration, ImageSet
+from purify_export.convert.graph_pair import GraphPair
 from purify_export.convert.graphs import composed
+from purify_export.convert.image_set import Calibration, ImageSet
 from purify_export.convert.int8_from_fp32 import int8_from_fp32, quantisable, quantised_layers, with_float_layers
-from purify_export.convert.int8_search import Pair, quantise_pair, search
+from purify_export.convert.int8_search import quantise_pair, search
 from purify_export.convert.onnx_from_torch import check_graph
 from purify_toolkit.runs.folder import RunFolder
 
@@ -19,11 +20,11 @@ IMAGES = np.random.default_rng(0).random((16, 1, 28, 28), dtype=np.float32)
 
 
 @pytest.fixture(scope="module")
-def quantised(pair: Pair) -> onnx.ModelProto:
+def quantised(pair: GraphPair) -> onnx.ModelProto:
     return int8_from_fp32(pair.purifier, IMAGES)
 
 
-def test_quantisation_is_symmetric_and_of_inputs_and_weights_only(quantised: onnx.ModelProto, pair: Pair) -> None:
+def test_quantisation_is_symmetric_and_of_inputs_and_weights_only(quantised: onnx.ModelProto, pair: GraphPair) -> None:
     check_graph(quantised)
     tensors = {tensor.name: tensor for tensor in quantised.graph.initializer}
     quantisers = [node for node in quantised.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
@@ -47,13 +48,13 @@ def test_quantisation_is_symmetric_and_of_inputs_and_weights_only(quantised: onn
     assert [(entry.domain, entry.version) for entry in quantised.opset_import] == [("", 18)]
 
 
-def test_the_float32_graph_is_left_alone(pair: Pair) -> None:
+def test_the_float32_graph_is_left_alone(pair: GraphPair) -> None:
     before = pair.classifier.SerializeToString(deterministic=True)
     int8_from_fp32(pair.classifier, IMAGES)
     assert pair.classifier.SerializeToString(deterministic=True) == before
 
 
-def test_layers_taken_back_are_what_they_were(quantised: onnx.ModelProto, pair: Pair) -> None:
+def test_layers_taken_back_are_what_they_were(quantised: onnx.ModelProto, pair: GraphPair) -> None:
     names = quantisable(pair.purifier)
     assert quantised_layers(quantised) == names
     back = with_float_layers(quantised, pair.purifier, names[:1] + names[-1:])
@@ -67,14 +68,14 @@ def test_layers_taken_back_are_what_they_were(quantised: onnx.ModelProto, pair: 
 
 
 @pytest.fixture(scope="module")
-def outliers() -> Pair:
+def outliers() -> GraphPair:
     with torch.random.fork_rng():
         torch.manual_seed(1)
         purifier = nn.Conv2d(1, 1, 3, padding=1)
-        return Pair(export(purifier, (1, 8, 8)), export(Outlier(), (1, 8, 8)))
+        return GraphPair(export(purifier, (1, 8, 8)), export(Outlier(), (1, 8, 8)))
 
 
-def calibration_for(pair: Pair, count: int = 64) -> Calibration:
+def calibration_for(pair: GraphPair, count: int = 64) -> Calibration:
     """Random images, dark and bright ones, that are labelled as the float32 pair would."""
     random = np.random.default_rng(1)
     images = (random.random((2, count, 1, 8, 8)) * random.random((2, count, 1, 1, 1))).astype(np.float32)
@@ -85,7 +86,7 @@ def calibration_for(pair: Pair, count: int = 64) -> Calibration:
     }
 
 
-def test_the_search_keeps_the_layer_that_int8_ruins(outliers: Pair) -> None:
+def test_the_search_keeps_the_layer_that_int8_ruins(outliers: GraphPair) -> None:
     found = search(outliers, calibration_for(outliers), max_drop=0.05)
     reasons = {(layer.role, layer.weight): layer.reason for layer in found.kept}
     assert "alone in INT8 it changes the logits by" in reasons["classifier", "third.weight"]
@@ -97,14 +98,14 @@ def test_the_search_keeps_the_layer_that_int8_ruins(outliers: Pair) -> None:
     assert len(left) + len(found.kept) == found.attempts[-1].layers
 
 
-def test_without_the_search_the_layer_would_cost_accuracy(outliers: Pair) -> None:
+def test_without_the_search_the_layer_would_cost_accuracy(outliers: GraphPair) -> None:
     calibration = calibration_for(outliers)
     whole = quantise_pair(outliers, calibration).defended()
     right = (run(whole, calibration["clean"].images).argmax(axis=1) == calibration["clean"].labels).mean()
     assert right < 0.9
 
 
-def test_a_search_that_cannot_succeed_ends_with_its_best_attempt(outliers: Pair) -> None:
+def test_a_search_that_cannot_succeed_ends_with_its_best_attempt(outliers: GraphPair) -> None:
     calibration = calibration_for(outliers)
     found = search(outliers, calibration, max_drop=-2.0)  # no accuracy can rise so far
     assert not any(attempt.passed for attempt in found.attempts)
@@ -138,7 +139,7 @@ def test_clean_images_alone_set_ranges_that_adversarial_ones_exceed() -> None:
             logits: torch.Tensor = self.head(torch.relu(self.middle(torch.relu(self.first(x)))).mean(dim=(2, 3)))
             return logits
 
-    pair = Pair(export(nn.Identity(), (1, 8, 8)), export(Waking(), (1, 8, 8)))
+    pair = GraphPair(export(nn.Identity(), (1, 8, 8)), export(Waking(), (1, 8, 8)))
     random = np.random.default_rng(2)
     clean = random.uniform(0, 0.5, (64, 1, 8, 8)).astype(np.float32)
     adversarial = np.clip(clean + random.uniform(0.3, 0.5, (64, 1, 1, 1)).astype(np.float32), 0, 1)
@@ -154,11 +155,11 @@ def test_clean_images_alone_set_ranges_that_adversarial_ones_exceed() -> None:
 
 
 @needs_rtx
-def test_tensorrt_for_rtx_builds_the_defended_graph(quantised: onnx.ModelProto, pair: Pair) -> None:
+def test_tensorrt_for_rtx_builds_the_defended_graph(quantised: onnx.ModelProto, pair: GraphPair) -> None:
     assert built_by_rtx(composed(quantised, int8_from_fp32(pair.classifier, IMAGES)), "int8").content
 
 
-def test_the_shipped_pair_keeps_its_answers(shipped: RunFolder, pair: Pair) -> None:
+def test_the_shipped_pair_keeps_its_answers(shipped: RunFolder, pair: GraphPair) -> None:
     samples = shipped.load_samples()
     images = (samples.images[256:320].float() / 255).numpy()
     split = ImageSet(images, samples.labels[256:320].numpy())

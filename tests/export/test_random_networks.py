@@ -1,17 +1,19 @@
 """Networks of any width, depth, size and number of channels, in every precision, against PyTorch."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers.graphs import build_for_every_gpu, run
 from purify_edge.engines.tensorrt.library import installed_builders
-from purify_export.convert.calibration import ImageSet
+from purify_export.convert.graph_pair import GraphPair
 from purify_export.convert.half_from_fp32 import FORMATS, half_from_fp32, rounding_from_half
+from purify_export.convert.image_set import ImageSet
 from purify_export.convert.int8_from_fp32 import quantised_layers
-from purify_export.convert.int8_search import Pair, quantise_pair
-from purify_export.convert.onnx_from_torch import check_graph, onnx_from_torch
+from purify_export.convert.int8_search import quantise_pair
+from purify_export.convert.onnx_from_torch import check_graph
 from purify_export.convert.range_scan import range_scan
 from purify_toolkit.networks.architectures import CLASSIFIERS, Classifier, Purifier
 
@@ -48,19 +50,12 @@ def cases(draw: st.DrawFn) -> Case:
     return purifier.eval(), classifier.eval(), images, (least, usual, most)
 
 
-def graphs_of(purifier: Purifier, classifier: Classifier, images: np.ndarray) -> Pair:
-    shape = (images.shape[1], images.shape[2], images.shape[3])
-    return Pair(
-        onnx_from_torch(purifier, image_shape=shape, output="purified"),
-        onnx_from_torch(classifier, image_shape=shape, output="logits"),
-    )
-
-
+@pytest.mark.slow
 @settings(max_examples=4, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(case=cases())
 def test_every_precision_gives_pytorchs_numbers_and_is_built(case: Case) -> None:
     purifier, classifier, images, batch = case
-    pair = graphs_of(purifier, classifier, images)
+    pair = GraphPair.from_torch(purifier, classifier, (images.shape[1], images.shape[2], images.shape[3]))
     with torch.no_grad():
         expected = classifier(purifier(torch.from_numpy(images))).numpy()
     keep = {

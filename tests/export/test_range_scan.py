@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from helpers.graphs import Hidden, built_by_rtx, export, graph, needs_rtx, node, run
+from purify_export.convert.graph_pair import GraphPair
 from purify_export.convert.graphs import typed
 from purify_export.convert.half_from_fp32 import half_from_fp32, rounding_from_half
-from purify_export.convert.int8_search import Pair
 from purify_export.convert.range_scan import LARGEST, MAX_LOSS, range_scan
 from purify_toolkit.runs.folder import RunFolder
 
@@ -101,14 +101,14 @@ def test_numbers_too_small_for_float16_are_found() -> None:
     assert found == {"small", "answer"}
 
 
-def test_an_ordinary_network_stays_as_it_is(pair: Pair) -> None:
+def test_an_ordinary_network_stays_as_it_is(pair: GraphPair) -> None:
     images = RANDOM.random((8, 1, 28, 28), dtype=np.float32)
     for _, model in pair.items():
         assert range_scan(model, {"clean": images}) == []
     assert MAX_LOSS["fp16"] < 0.05
 
 
-def test_in_bfloat16_it_is_the_first_layers_that_lose_most(pair: Pair, shipped: RunFolder) -> None:
+def test_in_bfloat16_it_is_the_first_layers_that_lose_most(pair: GraphPair, shipped: RunFolder) -> None:
     """They take images of 8 bits; a large number, which float16 cannot hold, is no reason there."""
     beyond_float16 = range_scan(gain(1e8), {"clean": part(BRIGHT)}, "bf16")
     assert not any("up to" in finding.reason or "reaches" in finding.reason for finding in beyond_float16)

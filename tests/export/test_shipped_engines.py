@@ -11,15 +11,15 @@ import torch
 from helpers.graphs import build_for_every_gpu, needs_rtx, run
 from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.manifest import Precision
-from purify_export.convert.calibration import ImageSet
 from purify_export.convert.convert import Converted, Source, as_floats, convert
+from purify_export.convert.graph_pair import GraphPair
 from purify_export.convert.half_from_fp32 import rounding_from_half
+from purify_export.convert.image_set import ImageSet
 from purify_export.convert.int8_from_fp32 import quantised_layers
-from purify_export.convert.int8_search import Pair
-from purify_export.convert.onnx_from_torch import check_graph, onnx_from_torch
-from purify_export.export import Networks
-from purify_export.golden import reference
-from purify_toolkit.runs.pretrained import open_run, pretrained_names
+from purify_export.convert.onnx_from_torch import check_graph
+from purify_export.images.golden import reference
+from purify_export.networks import Networks
+from purify_toolkit.runs.pretrained import DEFAULT, open_run, pretrained_names
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 ROLES: tuple[str, ...] = ("purifier", "classifier", "defended")
@@ -37,23 +37,23 @@ class Shipped:
     golden: Mapping[str, GoldenSplit]
 
 
-@pytest.fixture(scope="module", params=pretrained_names())
+NAMES = [name if name == DEFAULT else pytest.param(name, marks=pytest.mark.slow) for name in pretrained_names()]
+
+
+@pytest.fixture(scope="module", params=NAMES)
 def ships(request: pytest.FixtureRequest) -> Shipped:
     """Images of noise, dim and bright, stand for those of the dataset, which not every pair may bring along."""
     folder = open_run(request.param)
     networks = Networks.load(folder)
     channels, height, width = folder.info["image_shape"]
     shape = (channels, height, width)
-    pair = Pair(
-        onnx_from_torch(networks.purifier, image_shape=shape, output="purified"),
-        onnx_from_torch(networks.classifier, image_shape=shape, output="logits"),
-    )
+    pair = GraphPair.from_torch(networks.purifier, networks.classifier, shape)
     generator, golden, calibration = torch.Generator().manual_seed(0), {}, {}
     for split in ("clean", "adversarial"):
         noise = torch.rand((COUNT, *shape), generator=generator) * torch.rand((COUNT, 1, 1, 1), generator=generator)
         with torch.no_grad():
             labels = networks.defended(noise).argmax(dim=1)
-        golden[split] = reference(networks.classifier, networks.purifier, (noise * 255).to(torch.uint8), labels)
+        golden[split] = reference(networks, (noise * 255).to(torch.uint8), labels)
         calibration[split] = ImageSet(as_floats(golden[split].images), labels.numpy())
     source = Source(pair, golden, calibration, max_drop=0.5)
     return Shipped({precision: convert(source, precision) for precision in PRECISIONS}, golden)

@@ -10,10 +10,11 @@ from click.testing import CliRunner
 
 from helpers.mutations import edit, mutate
 from purify_edge.bundle.reader import Bundle
-from purify_export.export import Networks
+from purify_export.networks import Networks
 from purify_export.verify.cli import main
 from purify_export.verify.report import VerifyReport
 from purify_export.verify.verify import Question, live_splits, verify
+from purify_toolkit.data.splits import Split
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.pretrained import FOLDER
 
@@ -57,8 +58,8 @@ def test_accuracies_are_those_that_the_threats_let_expect(report: VerifyReport) 
 
 
 def test_attacks_stay_within_the_ball_of_8_bit_images(networks: Networks, shipped: RunFolder) -> None:
-    table = shipped.recipe.evaluation
-    splits, attacks = live_splits(networks, shipped.load_samples(), table, SMALL, seed=0, tell=print)
+    table, samples = shipped.recipe.evaluation, shipped.load_samples()
+    splits, attacks = live_splits(networks, Split(samples.images, samples.labels), table, SMALL, seed=0, tell=print)
     for threat, split in splits.items():
         distance = np.abs(split.images.astype(int) - splits["clean"].images[: len(split)])
         assert distance.max() == {"clean": 0}.get(threat, 25)

@@ -16,7 +16,7 @@ from purify_edge.check.check import Limits
 from purify_edge.errors import MissingError
 from purify_edge.errors import MissingError as NoGpuError
 from purify_edge.images.arrays import as_batch
-from purify_export.export import Networks
+from purify_export.networks import Networks
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from lab.studies import changed_weights, suspicion_scores
 from purify_edge.bundle.reader import Bundle
-from purify_export.export import Networks
+from purify_export.networks import Networks
 from purify_toolkit.data.splits import Split
 from purify_toolkit.runs.folder import RunFolder
 

@@ -19,7 +19,8 @@ from purify_edge.bundle.golden import encode_golden, load_golden
 from purify_edge.bundle.reader import Bundle
 from purify_edge.check.check import check_bundle
 from purify_edge.check.cli import main as check
-from purify_export.export import export_run
+from purify_export.options import ExportOptions
+from purify_export.runs import export_run
 from purify_toolkit.runs.folder import Samples
 
 FEW = 24  # images a split: enough for every mutation here, and fast
@@ -150,7 +151,7 @@ def coloured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tiny_run(folder / "run", classes=4, channels=3)
     split = random_images(classes=4, channels=3, count=32)
     run.save_samples(Samples(split.images, split.labels, torch.arange(32)))
-    bundle, report = export_run(run, folder / "bundle", precisions=("fp32",), force=False, tell=print, targets=["onnx"])
+    bundle, report = export_run(run, folder / "bundle", ExportOptions(fp16=False, targets=["onnx"]), tell=print)
     assert report.passed
     assert report.suspicion is None  # there are too few images for a threshold
     return bundle.path

@@ -10,10 +10,11 @@ import onnx
 from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.manifest import Precision, Role
 from purify_edge.bundle.report import Attempt, KeptLayer
-from purify_export.convert.calibration import Calibration
+from purify_export.convert.graph_pair import GraphPair
 from purify_export.convert.graphs import Array, Layer
 from purify_export.convert.half_from_fp32 import Half, half_from_fp32
-from purify_export.convert.int8_search import Pair, search
+from purify_export.convert.image_set import Calibration
+from purify_export.convert.int8_search import search
 from purify_export.convert.range_scan import Finding, range_scan
 
 
@@ -37,7 +38,7 @@ class Source:
         max_drop: the accuracy that INT8 may lose, a fraction.
     """
 
-    pair: Pair
+    pair: GraphPair
     golden: Mapping[str, GoldenSplit]
     calibration: Calibration | None = field(default=None, repr=False)
     max_drop: float = 0.01
@@ -53,7 +54,7 @@ def convert(source: Source, precision: Precision) -> Converted:
 
 
 def _fp32(source: Source) -> Converted:
-    return Converted(_roles(source.pair))
+    return Converted(source.pair.by_role())
 
 
 def _half(source: Source, to: Half) -> Converted:
@@ -75,7 +76,7 @@ def _kept(to: Half, role: Role, layer: Layer, reason: str) -> KeptLayer:
     )
 
 
-def _halved(pair: Pair, to: Half, keep: Mapping[Role, Iterable[str]]) -> dict[Role, onnx.ModelProto]:
+def _halved(pair: GraphPair, to: Half, keep: Mapping[Role, Iterable[str]]) -> dict[Role, onnx.ModelProto]:
     """`defended` is converted in one, so that nothing is cast between its halves."""
     both = [f"{role}/{name}" for role, names in keep.items() for name in names]
     return {
@@ -88,11 +89,7 @@ def _halved(pair: Pair, to: Half, keep: Mapping[Role, Iterable[str]]) -> dict[Ro
 def _int8(source: Source) -> Converted:
     assert source.calibration is not None
     found = search(source.pair, source.calibration, max_drop=source.max_drop)
-    return Converted(_roles(found.pair), found.kept, found.attempts)
-
-
-def _roles(pair: Pair) -> dict[Role, onnx.ModelProto]:
-    return {"purifier": pair.purifier, "classifier": pair.classifier, "defended": pair.defended()}
+    return Converted(found.pair.by_role(), found.kept, found.attempts)
 
 
 CONVERTERS: dict[Precision, Callable[[Source], Converted]] = {

@@ -8,13 +8,14 @@ of the graph is float32 on purpose: a strongly typed TensorRT network keeps it s
 
 import logging
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 
 from purify_export.convert.graphs import Array, in_parts, weights_of
+from purify_export.convert.tidying import tidied
 
 OPERATORS = ("Conv", "Gemm", "MatMul")
 """What is quantised. A transposed convolution is not: TensorRT is known to lose accuracy or refuse it in INT8."""
@@ -103,22 +104,9 @@ def with_float_layers(quantised: onnx.ModelProto, model: onnx.ModelProto, names:
             node.input[:] = [
                 source[source[name]] if name in source and name not in taken else name for name in node.input
             ]
-    _drop_unused(result, weights_of(quantised) | weights_of(model))
-    return result
-
-
-def _drop_unused(model: onnx.ModelProto, weights: Mapping[str, onnx.TensorProto]) -> None:
-    """Leave out the nodes that nothing leads to the output from, and take just those weights that are used."""
-    wanted = {value.name for value in model.graph.output}
-    kept = []
-    for node in reversed(model.graph.node):
-        if wanted.intersection(node.output):
-            wanted.update(node.input)
-            kept.append(node)
-    for part in ("node", "initializer"):
-        model.graph.ClearField(part)
-    model.graph.node.extend(reversed(kept))
-    model.graph.initializer.extend(tensor for name, tensor in weights.items() if name in wanted)
+    there = weights_of(result)
+    result.graph.initializer.extend(tensor for name, tensor in weights_of(model).items() if name not in there)
+    return tidied(result)
 
 
 def quantised_layers(model: onnx.ModelProto) -> list[str]:

@@ -8,8 +8,9 @@ import onnx
 
 from purify_edge.bundle.manifest import Role
 from purify_edge.bundle.report import Attempt, KeptLayer
-from purify_export.convert.calibration import Calibration
-from purify_export.convert.graphs import Array, composed, layer_of, mean_squares, tensors, weights_of
+from purify_export.convert.graph_pair import GraphPair
+from purify_export.convert.graphs import Array, layer_of, mean_squares, tensors, weights_of
+from purify_export.convert.image_set import Calibration
 from purify_export.convert.int8_from_fp32 import int8_from_fp32, quantisable, with_float_layers
 
 MAX_LOSS_ALONE = 0.2  # of what differs between two images' logits
@@ -19,45 +20,28 @@ Name = tuple[Role, str]
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The graphs of purifier and classifier."""
-
-    purifier: onnx.ModelProto
-    classifier: onnx.ModelProto
-
-    def defended(self) -> onnx.ModelProto:
-        """The two composed."""
-        return composed(self.purifier, self.classifier)
-
-    def items(self) -> Iterator[tuple[Role, onnx.ModelProto]]:
-        """By role."""
-        yield "purifier", self.purifier
-        yield "classifier", self.classifier
-
-
-@dataclass(frozen=True)
-class Found:
+class SearchResult:
     """The pair that the search ended with, the layers of it that are float32, and every attempt."""
 
-    pair: Pair
+    pair: GraphPair
     kept: tuple[KeptLayer, ...]
     attempts: tuple[Attempt, ...]
 
 
-def quantise_pair(pair: Pair, calibration: Calibration) -> Pair:
+def quantise_pair(pair: GraphPair, calibration: Calibration) -> GraphPair:
     """Both networks in INT8, all layers that can be, calibrated on what each is run on.
 
     That is for the classifier the purified images, and the images as they come, for it also runs without purifier.
     """
     images = np.concatenate([split.images for split in calibration.values()])
     purified = _answer(pair.purifier, images)
-    return Pair(
+    return GraphPair(
         int8_from_fp32(pair.purifier, images),
         int8_from_fp32(pair.classifier, np.concatenate([images, purified])),
     )
 
 
-def search(pair: Pair, calibration: Calibration, *, max_drop: float) -> Found:
+def search(pair: GraphPair, calibration: Calibration, *, max_drop: float) -> SearchResult:
     """Quantise a pair and take back first the layers at its ends, then the most sensitive ones, until it is accurate.
 
     The first and the last layer of each network stay in float32, as does a layer that alone changes the logits by more
@@ -78,7 +62,7 @@ def search(pair: Pair, calibration: Calibration, *, max_drop: float) -> Found:
     said = {layer: f"alone in INT8 it changes the logits by {100 * losses[layer]:.2g}%" for layer in ranked}
     kept |= {layer: said[layer] for layer in ranked if losses[layer] > MAX_LOSS_ALONE}
     exact, attempts, more = pair.defended(), [], 1
-    best: tuple[float, Pair, dict[Name, str]] | None = None
+    best: tuple[float, GraphPair, dict[Name, str]] | None = None
     while True:
         candidate = _mixed(int8, pair, kept)
         drop = _drop(exact, candidate.defended(), calibration)
@@ -88,27 +72,27 @@ def search(pair: Pair, calibration: Calibration, *, max_drop: float) -> Found:
             best = (worst, candidate, dict(kept))
         rest = [layer for layer in ranked if layer not in kept]
         if attempts[-1].passed or len(rest) <= 1:  # the last of them is left in INT8, or there would be none
-            return Found(best[1], tuple(_kept_layers(pair, best[2])), tuple(attempts))
+            return SearchResult(best[1], tuple(_kept_layers(pair, best[2])), tuple(attempts))
         kept |= {layer: said[layer] for layer in rest[: min(more, len(rest) - 1)]}
         more *= 2
 
 
-def _ends(pair: Pair) -> Iterator[Name]:
+def _ends(pair: GraphPair) -> Iterator[Name]:
     for role, model in pair.items():
         names = quantisable(model)
         yield from ((role, name) for name in (*names[:1], *names[-1:]))
 
 
-def _mixed(int8: Pair, pair: Pair, kept: Mapping[Name, str]) -> Pair:
+def _mixed(int8: GraphPair, pair: GraphPair, kept: Mapping[Name, str]) -> GraphPair:
     """The quantised pair with the kept layers in float32."""
     by_role = {role: [name for other, name in kept if other == role] for role, _ in pair.items()}
-    return Pair(
+    return GraphPair(
         with_float_layers(int8.purifier, pair.purifier, by_role["purifier"]),
         with_float_layers(int8.classifier, pair.classifier, by_role["classifier"]),
     )
 
 
-def _losses(pair: Pair, int8: Pair, layers: list[Name], calibration: Calibration) -> dict[Name, float]:
+def _losses(pair: GraphPair, int8: GraphPair, layers: list[Name], calibration: Calibration) -> dict[Name, float]:
     """How much each layer alone in INT8 changes the logits, against what differs between images; of RMS."""
     images = np.concatenate([split.images[:RANKED] for split in calibration.values()])
     exact = _answer(pair.defended(), images)
@@ -145,7 +129,7 @@ def _attempt(
     )
 
 
-def _kept_layers(pair: Pair, kept: Mapping[Name, str]) -> Iterator[KeptLayer]:
+def _kept_layers(pair: GraphPair, kept: Mapping[Name, str]) -> Iterator[KeptLayer]:
     for role, model in pair.items():
         for node in model.graph.node:
             if (role, node.name) in kept:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from purify_edge.errors import BuildError, reason
+from purify_export.convert.tidying import tidied
 
 OPSET = 18  # ONNX Runtime's CUDA provider lacks Resize-19; static INT8 refuses 21 and later
 
@@ -61,12 +62,4 @@ def _exported(module: nn.Module, image_shape: tuple[int, int, int], output: str)
             verbose=False,
         )
     assert program is not None
-    return _anonymous(program.model_proto)
-
-
-def _anonymous(model: onnx.ModelProto) -> onnx.ModelProto:
-    for part in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output):
-        part.ClearField("metadata_props")
-    for part in (*model.graph.initializer, *model.graph.value_info):
-        part.ClearField("metadata_props")
-    return model
+    return tidied(program.model_proto)

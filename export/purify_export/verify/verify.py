@@ -13,35 +13,35 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from purify_edge.bundle.golden import GoldenSplit
+from purify_edge.bundle.golden import GoldenSplit, load_golden
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import Divergence, NotChecked, ParityRow
-from purify_edge.machine import environment
-from purify_edge.check.check import open_sets
+from purify_edge.check.check import ALL, open_sets
 from purify_edge.check.comparison import EngineSet, answers_of, compare, parity_row
 from purify_edge.check.limits import Limits, checks_of
+from purify_edge.engines.base import in_batches
 from purify_edge.engines.tensorrt.store import EnginePolicy
 from purify_edge.errors import InputError
-from purify_edge.pipeline.pipeline import in_batches
+from purify_edge.machine import environment
 from purify_edge.stats import wilson
 from purify_export.convert.convert import as_floats
+from purify_export.convert.graph_pair import GraphPair
 from purify_export.convert.graphs import Array, Layer, float_outputs
-from purify_export.convert.int8_search import Pair
-from purify_export.convert.onnx_from_torch import onnx_from_torch
-from purify_export.export import Networks
 from purify_export.gate import COMPARED, TOLERANCE, first_divergence
-from purify_export.golden import attacked, noisy, reference
-from purify_export.images import resized
+from purify_export.images.golden import attacked, noisy, reference
+from purify_export.images.samples import resized
+from purify_export.networks import Networks
+from purify_export.progress import Tell, silent
 from purify_export.verify.report import VerifyReport, VerifyRow
 from purify_toolkit.attacks.base import numpy_model
 from purify_toolkit.attacks.libraries import square
+from purify_toolkit.data.splits import Split
 from purify_toolkit.evaluate import attack_name
 from purify_toolkit.evaluate.stats import mcnemar
 from purify_toolkit.recipe import EvaluationTable
 from purify_toolkit.runs.datasets import load_data_of
-from purify_toolkit.runs.folder import RunFolder, Samples
+from purify_toolkit.runs.folder import RunFolder
 
-Tell = Callable[[str], None]
 SQUARE = "square"
 
 
@@ -72,7 +72,7 @@ def verify(
     precisions: Sequence[str] = (),
     limits: Limits | None = None,
     policy: EnginePolicy | None = None,
-    tell: Tell = lambda text: None,
+    tell: Tell = silent,
 ) -> VerifyReport:
     """Compare the bundle's engines with the run's networks on test images, and attack both.
 
@@ -100,16 +100,16 @@ def verify(
     samples = _samples(bundle, run, data, question.limit, tell)
     rows: list[VerifyRow] = []
     with ExitStack() as stack:
-        sets, not_checked = open_sets(bundle, chosen, engine, stack, policy, asked=bool(precisions))
+        opened = open_sets(bundle, engine, precisions or (ALL,), stack, policy, load_golden(bundle))
         splits, attacks = live_splits(networks, samples, table, question, seed=seed, tell=tell)
-        for engines in sets:
+        for engines in opened.sets:
             tell(f"{engines.engine}, {engines.precision}: {', '.join(splits)}")
             rows += rows_of(engines, splits, attacks, bundle)
         checks = tuple(checks_of(rows, [], limits or Limits()))
-        for engines in sets if question.square_limit else ():
+        for engines in opened.sets if question.square_limit else ():
             tell(f"{engines.engine}, {engines.precision}: square, {question.queries} queries an image")
             rows.append(square_row(engines, networks, splits["clean"], table.epsilon, question, seed=seed))
-        used = {engines.engine: engines.purifier.version for engines in sets}
+        used = {engines.engine: engines.version for engines in opened.sets}
     tell("layer by layer")
     diverging, unmatched = _divergences(bundle, chosen, networks, splits["clean"])
     return VerifyReport(
@@ -120,7 +120,7 @@ def verify(
         diverging=tuple(diverging),
         checks=checks,
         passed=bool(checks) and all(check.passed for check in checks),
-        not_checked=(*not_checked, *unmatched),
+        not_checked=(*opened.not_checked, *unmatched),
     )
 
 
@@ -138,22 +138,21 @@ def _check_fit(bundle: Bundle, run: RunFolder, tell: Tell) -> None:
         tell(f"{bundle.path} says that another run made it; it is compared with {run.path} all the same")
 
 
-def _samples(bundle: Bundle, run: RunFolder, data: Path | None, limit: int, tell: Tell) -> Samples:
-    """The first `limit` test images, of the bundle's size."""
+def _samples(bundle: Bundle, run: RunFolder, data: Path | None, limit: int, tell: Tell) -> Split:
+    """Return the first `limit` test images, of the bundle's size."""
     if data is None and run.has_samples:
-        found = run.load_samples()
+        samples = run.load_samples()
+        found = Split(samples.images, samples.labels)
     else:
-        test = load_data_of(run, data).test
-        found = Samples(test.images, test.labels, torch.arange(len(test)))
-    if len(found.labels) < limit:
-        tell(f"there are {len(found.labels)} test images, not {limit}: --data names the folder of the run's dataset")
+        found = load_data_of(run, data).test
+    if len(found) < limit:
+        tell(f"there are {len(found)} test images, not {limit}: --data names the folder of the run's dataset")
     contract = bundle.manifest.input
-    first = Samples(found.images[:limit], found.labels[:limit], found.indices[:limit])
-    return resized(first, (contract.height, contract.width))
+    return resized(found[:limit], (contract.height, contract.width))
 
 
 def live_splits(
-    networks: Networks, samples: Samples, table: EvaluationTable, question: Question, *, seed: int, tell: Tell
+    networks: Networks, samples: Split, table: EvaluationTable, question: Question, *, seed: int, tell: Tell
 ) -> tuple[dict[str, GoldenSplit], dict[str, str]]:
     """Images by threat with what the networks make of them, and what was done to them.
 
@@ -185,7 +184,7 @@ def live_splits(
     for threat, (_, truth, make) in plans.items():
         if len(truth):
             tell(f"PyTorch: {threat}, {len(truth)} images")
-            splits[threat] = reference(networks.classifier, networks.purifier, make(), truth)
+            splits[threat] = reference(networks, make(), truth)
     return splits, {threat: plans[threat][0] for threat in splits}
 
 
@@ -227,7 +226,7 @@ def square_row(
     labels = torch.from_numpy(clean.labels[: question.square_limit])
 
     def logits(x: Array) -> Array:
-        return in_batches(engines.pipeline.last, x)
+        return in_batches(engines.stages["pipeline"], x)
 
     found = square(numpy_model(logits), images, labels, epsilon=epsilon, queries=question.queries, seed=seed)
     output = logits(np.ascontiguousarray(found.numpy()))
@@ -244,10 +243,7 @@ def _divergences(
     """The first layer of each graph of the bundle that differs from the same layer of the networks, exported anew."""
     contract = bundle.manifest.input
     shape = (contract.channels, contract.height, contract.width)
-    exact = Pair(
-        onnx_from_torch(networks.purifier, image_shape=shape, output="purified"),
-        onnx_from_torch(networks.classifier, image_shape=shape, output="logits"),
-    ).defended()
+    exact = GraphPair.from_torch(networks.purifier, networks.classifier, shape).defended()
     images, names = as_floats(clean.images[:COMPARED]), set(float_outputs(exact))
     diverging, unmatched = [], []
     for precision in precisions:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from purify_edge.bundle import signing
 from purify_edge.bundle.manifest import FileEntry, Manifest, ModelEntry, parse_manifest
+from purify_edge.bundle.shipped import shipped_bundle
 from purify_edge.errors import BundleError
 
 MANIFEST = "manifest.json"
@@ -34,7 +35,7 @@ class Bundle:
         """Read the manifest; files are verified when they are read.
 
         Args:
-            path: the bundle's folder.
+            path: the bundle's folder, or the name of one that ships.
             verify: a public key, whose owner must have signed the bundle.
             allow_failed: open even a bundle that broke a limit when it was exported.
 
@@ -43,7 +44,7 @@ class Bundle:
                 the key's owner signed.
             InputError, MissingError: see `purify_edge.bundle.signing.verify`.
         """
-        path = Path(path)
+        path = shipped_bundle(Path(path))
         if verify is not None:
             signing.verify(path, verify)
         manifest = path / MANIFEST

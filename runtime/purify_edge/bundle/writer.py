@@ -13,8 +13,26 @@ from purify_edge.bundle.reader import MANIFEST, Bundle
 from purify_edge.errors import BundleError, InputError
 
 
+def refuse(out: Path, *, force: bool) -> None:
+    """Refuse to write a bundle where something is that may not be replaced.
+
+    Raises:
+        InputError: without `force` anything that is there; with it, anything but a bundle or an empty folder.
+    """
+    if not out.exists() and not out.is_symlink():
+        return
+    if not force:
+        raise InputError(f"{out} exists; --force replaces it, --out names another folder")
+    if out.is_dir() and not out.is_symlink() and not any(out.iterdir()):
+        return
+    try:
+        Bundle.open(out, allow_failed=True)
+    except BundleError as error:
+        raise InputError(f"{out} exists and is not a bundle; remove it yourself, or give another --out") from error
+
+
 class BundleWriter:
-    """Writes one bundle; a context manager. Nothing takes the bundle's name before `finish`.
+    """A writer of one bundle; a context manager. Nothing takes the bundle's name before `finish`.
 
     Args:
         out: the bundle's folder.
@@ -26,7 +44,7 @@ class BundleWriter:
 
     def __init__(self, out: Path, *, force: bool) -> None:
         self._out, self._force = out, force
-        self._refuse()
+        refuse(out, force=force)
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             self.path = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
@@ -34,22 +52,8 @@ class BundleWriter:
             raise InputError(f"cannot write to {out.parent}: {error.strerror}; --out names another folder") from error
         self.path.chmod(0o755)
 
-    def _refuse(self) -> None:
-        if not self._out.exists() and not self._out.is_symlink():
-            return
-        if not self._force:
-            raise InputError(f"{self._out} exists; --force replaces it, --out names another folder")
-        if self._out.is_dir() and not self._out.is_symlink() and not any(self._out.iterdir()):
-            return
-        try:
-            Bundle.open(self._out, allow_failed=True)
-        except BundleError as error:
-            raise InputError(
-                f"{self._out} exists and is not a bundle; remove it yourself, or give another --out"
-            ) from error
-
     def add(self, path: str, content: bytes) -> FileEntry:
-        """Write a file; its entry for the manifest."""
+        """Write a file and return its entry for the manifest."""
         target = self.path / path
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("wb") as file:
@@ -72,7 +76,7 @@ class BundleWriter:
         self.add(MANIFEST, encode_manifest(manifest))
         if sign:
             signing.sign(self.path, sign)
-        self._refuse()  # again: something may have taken the name meanwhile
+        refuse(self._out, force=self._force)  # again: something may have taken the name meanwhile
         if self._out.exists():
             self._replace()
         else:

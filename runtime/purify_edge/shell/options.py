@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import functools
 from collections.abc import Callable
 from math import isnan
 from pathlib import Path
@@ -40,6 +41,27 @@ def option_group(*options: Decorator) -> Decorator:
         for option in reversed(options):
             command = option(command)
         return command
+
+    return decorate
+
+
+def option_object(name: str, make: Callable[..., Any], *options: Decorator) -> Decorator:
+    """Return one decorator that adds the options and gives the command one object instead of their values.
+
+    Args:
+        name: the command's parameter for the object.
+        make: called with the options' values by their names, returns the object.
+        options: in their order.
+    """
+    added = option_group(*options)
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        def with_object(**values: Any) -> Any:
+            return command(**{key: values.pop(key) for key in [*values] if key not in ours}, **{name: make(**values)})
+
+        ours = {option.name for option in getattr(added(lambda: None), "__click_params__", [])}
+        functools.update_wrapper(with_object, command)
+        return added(with_object)
 
     return decorate
 

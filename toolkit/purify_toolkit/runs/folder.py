@@ -101,8 +101,12 @@ class RunFolder:
         return parse_recipe(read_recipe(path), source=str(path))
 
     def weights_path(self, name: str) -> Path:
-        """The file of one network's weights."""
-        return self.path / f"{name}.safetensors"
+        """Return the file of one network's weights; a pair that ships may have the classifier of the pair beside it."""
+        own = self.path / f"{name}.safetensors"
+        if name != "classifier" or own.exists() or not (self.path / "run.json").is_file():
+            return own
+        other = self.info.get("classifier_of")
+        return self.path.parent / other / own.name if other else own
 
     def checkpoint_path(self, name: str) -> Path:
         """The file of one stage's checkpoint."""

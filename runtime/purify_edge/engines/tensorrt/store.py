@@ -1,7 +1,8 @@
 """A bundle's engine files: which one fits this device and may be loaded, and where a new one goes.
 
-Engines are built beside the ONNX graphs and recorded in the manifest. Where the bundle cannot be written to, or is
-signed (a change would break the signature), they go into this user's cache instead, with a list of the same form.
+Engines are built beside the ONNX graphs and recorded in the manifest. Where the bundle cannot be written to, ships with
+the package, or is signed (a change would break the signature), they go into this user's cache instead, with a list of
+the same form.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ import msgspec
 
 from purify_edge.bundle.manifest import EngineEntry, FileEntry, Manifest, ModelEntry, encode_manifest
 from purify_edge.bundle.reader import MANIFEST, Bundle
+from purify_edge.bundle.shipped import is_shipped
 from purify_edge.bundle.signing import SIGNATURE
 from purify_edge.engines.tensorrt.trust import is_trusted, trust
 from purify_edge.errors import BundleError, MissingError
@@ -291,7 +293,7 @@ class Place:
     @classmethod
     def of(cls, bundle: Bundle) -> "Place":
         """Where new engines of a bundle go."""
-        if os.access(bundle.path, os.W_OK) and not (bundle.path / SIGNATURE).exists():
+        if os.access(bundle.path, os.W_OK) and not (bundle.path / SIGNATURE).exists() and not is_shipped(bundle.path):
             return cls(bundle.path)
         name = hashlib.sha256(encode_manifest(bundle.manifest)).hexdigest()[:16]
         return cls(user_folder("XDG_CACHE_HOME", ".cache") / "engines" / name)

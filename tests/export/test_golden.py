@@ -3,16 +3,16 @@ import pytest
 import torch
 
 from purify_edge.bundle.golden import GoldenSplit
-from purify_export.export import Networks
-from purify_export.golden import IMAGES, golden_from_run
+from purify_export.images.golden import IMAGES, golden_set
+from purify_export.networks import Networks
+from purify_toolkit.data.splits import Split
 from purify_toolkit.runs.folder import RunFolder
 
 
 @pytest.fixture(scope="module")
 def golden(networks: Networks, shipped: RunFolder) -> tuple[dict[str, GoldenSplit], str]:
-    return golden_from_run(
-        networks.classifier, networks.purifier, shipped.load_samples(), shipped.recipe.evaluation, seed=0
-    )
+    samples = shipped.load_samples()
+    return golden_set(networks, Split(samples.images, samples.labels), shipped.recipe.evaluation, seed=0)
 
 
 def test_there_are_256_images_clean_attacked_and_noisy(golden: tuple[dict[str, GoldenSplit], str]) -> None:

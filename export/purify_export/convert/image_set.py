@@ -16,4 +16,4 @@ class ImageSet:
 
 
 Calibration = dict[str, ImageSet]
-"""The splits `clean` and `adversarial`, of different images, in equal parts; none is of the golden set."""
+"""The splits `clean` and `adversarial`, of different images, in equal parts; the golden set has none of them."""

@@ -1,0 +1,190 @@
+"""The bundle of an export: golden set, models, engines, their check, report and manifest."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from purify_edge.bundle.golden import GoldenSplit, encode_golden
+from purify_edge.bundle.manifest import (
+    SCHEMA_VERSION,
+    GoldenEntry,
+    InputContract,
+    Manifest,
+    ModelEntry,
+    Precision,
+    Role,
+    SuspicionEntry,
+    encode_manifest,
+)
+from purify_edge.bundle.reader import MANIFEST, Bundle
+from purify_edge.bundle.report import Report
+from purify_edge.bundle.writer import BundleWriter
+from purify_edge.check.check import ALL, BATCHES, check_with_examples, some_images
+from purify_edge.check.limits import Limits
+from purify_edge.check.page.checked_bundle import CheckedBundle
+from purify_edge.check.page.files import FORMATS
+from purify_edge.engines.latency import Contestant
+from purify_edge.engines.tensorrt.store import LOCK
+from purify_export.convert.convert import Converted, Source, convert
+from purify_export.convert.graph_pair import GraphPair
+from purify_export.convert.onnx_from_torch import check_graph
+from purify_export.engines import targets_from, write_engines
+from purify_export.gate import gate
+from purify_export.images.calibration import calibration_of, check_calibration, threshold_of
+from purify_export.images.golden import golden_set
+from purify_export.inputs import ExportInput
+from purify_export.networks import Networks
+from purify_export.options import ExportOptions
+from purify_export.progress import Tell, stage
+
+Graphs = dict[tuple[Role, Precision], bytes]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is made of the images: golden set and its manifest entry, threshold, and what is converted."""
+
+    golden: Mapping[str, GoldenSplit]
+    entry: GoldenEntry
+    suspicion: SuspicionEntry | None
+    source: Source
+
+
+def write_bundle(given: ExportInput, out: Path, options: ExportOptions, tell: Tell) -> tuple[Bundle, Report]:
+    """Write the bundle; one that breaks a limit is marked as failed and goes to `OUT.failed`.
+
+    Raises:
+        InputError: too few images are left to calibrate INT8 on, or `out` cannot be written.
+        BuildError: a network cannot be exported or converted, or a TensorRT builder refuses a model.
+        MissingError: a target or the library to sign with is not here.
+    """
+    targets = targets_from(options.targets, options.build, options.built, tell)
+    if options.int8:
+        check_calibration(given.others, tell)
+    with BundleWriter(out, force=options.force) as writer:
+        material = _material(given, writer, options, tell)
+        converted, models, graphs = _write_models(writer, given, material.source, options, tell)
+        to_build = [model for model in models if model.precision in options.built]
+        engines = write_engines(writer, to_build, graphs, targets, options.build, partial(stage, tell), tell)
+        manifest = msgspec.structs.replace(_manifest(given, material, models), engines=tuple(engines))
+        report, about = _checked(writer, manifest, given.networks, material.golden, options, tell)
+        bundle = Bundle(writer.path, about.manifest)
+        with stage(tell, "gate"):
+            limits = Limits(max_accuracy_drop=options.max_accuracy_drop)
+            report = gate(report, bundle, converted, material.golden, limits)
+            report = msgspec.structs.replace(report, accuracy=given.origin.accuracy, curve=given.origin.curve)
+        return writer.finish(_with_report(writer, report, about), sign=options.sign), report
+
+
+def _material(given: ExportInput, writer: BundleWriter, options: ExportOptions, tell: Tell) -> Material:
+    networks, others = given.networks, given.others
+    with stage(tell, "golden set"):
+        splits, attack = golden_set(networks, given.judging, given.attack, seed=given.seed)
+        file = writer.add("golden.npz", encode_golden(splits))
+    with stage(tell, f"suspicion threshold: {len(others)} clean images"):
+        suspicion = threshold_of(networks, others, source=given.origin.others, tell=tell)
+    with stage(tell, "purifier and classifier to ONNX"):
+        pair = GraphPair.from_torch(networks.purifier, networks.classifier, given.image_shape)
+    source = Source(pair, splits, max_drop=options.max_accuracy_drop)
+    if options.int8:
+        with stage(tell, "calibration of INT8"):
+            source = replace(source, calibration=calibration_of(networks, others, given.attack, seed=given.seed))
+    counts = {name: len(split) for name, split in splits.items()}
+    entry = GoldenEntry(file=file, splits=counts, attack=attack, resized=given.origin.resized)
+    return Material(splits, entry, suspicion, source)
+
+
+def _write_models(
+    writer: BundleWriter, given: ExportInput, source: Source, options: ExportOptions, tell: Tell
+) -> tuple[dict[Precision, Converted], list[ModelEntry], Graphs]:
+    found: dict[Precision, Converted] = {}
+    entries, graphs = [], {}
+    flop = given.networks.flop(given.image_shape)
+    for precision in options.precisions:
+        with stage(tell, f"models/*.{precision}.onnx"):
+            found[precision] = convert(source, precision)
+            for role, model in found[precision].graphs.items():
+                check_graph(model)
+                graphs[role, precision] = model.SerializeToString(deterministic=True)
+                file = writer.add(f"models/{role}.{precision}.onnx", graphs[role, precision])
+                entries.append(ModelEntry(role=role, precision=precision, file=file, flop=flop[role]))
+    return found, entries, graphs
+
+
+def _manifest(given: ExportInput, material: Material, models: list[ModelEntry]) -> Manifest:
+    channels, height, width = given.image_shape
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        name=given.name,
+        created=_now().isoformat(timespec="seconds"),
+        producer={name: version(name) for name in ("purify-edge", "torch", "onnx", "onnxscript")},
+        input=InputContract(channels=channels, height=height, width=width),
+        class_names=given.class_names,
+        models=tuple(models),
+        golden=material.entry,
+        provenance=dict(given.origin.provenance),
+        suspicion=material.suspicion,
+    )
+
+
+def _now() -> datetime:
+    """Return the time, or the one that reproducible builds set (reproducible-builds.org)."""
+    fixed = os.environ.get("SOURCE_DATE_EPOCH")
+    return datetime.fromtimestamp(int(fixed), timezone.utc) if fixed else datetime.now(timezone.utc)
+
+
+def _checked(
+    writer: BundleWriter,
+    manifest: Manifest,
+    networks: Networks,
+    golden: Mapping[str, GoldenSplit],
+    options: ExportOptions,
+    tell: Tell,
+) -> tuple[Report, CheckedBundle]:
+    """Return the runtime's report of the bundle, PyTorch timed with it, and what its page shows.
+
+    Engines that the check builds are recorded in the manifest, which is what comes back.
+    """
+    with stage(tell, "parity and latency against PyTorch"):
+        writer.add(MANIFEST, encode_manifest(manifest))
+        report, about = check_with_examples(
+            Bundle(writer.path, manifest),
+            precisions=(ALL,),
+            limits=Limits(max_accuracy_drop=options.max_accuracy_drop),
+            rounds=options.rounds,
+            also_timed=_reference_calls(networks, golden["clean"]),
+        )
+        (writer.path / LOCK).unlink(missing_ok=True)
+        return report, replace(about, manifest=Bundle.open(writer.path).manifest)
+
+
+def _reference_calls(networks: Networks, split: GoldenSplit) -> dict[Contestant, Callable[[], Any]]:
+    """Return PyTorch's own pipeline, to be timed in the same rounds."""
+
+    def call(batch: int) -> Callable[[], Any]:
+        x = (torch.from_numpy(some_images(split, batch)).permute(0, 3, 1, 2).float() / 255).contiguous()
+
+        def run() -> Any:
+            with torch.inference_mode():
+                return networks.defended(x)
+
+        return run
+
+    return {Contestant("pytorch", "fp32", "pipeline", batch): call(batch) for batch in BATCHES}
+
+
+def _with_report(writer: BundleWriter, report: Report, about: CheckedBundle) -> Manifest:
+    """Write the report and its pages; return the manifest with them, and with the limits that broke."""
+    written = {suffix: writer.add(f"report{suffix}", encode(report, about)) for suffix, encode in FORMATS.items()}
+    broken = tuple(check.name for check in report.checks if not check.passed)
+    return msgspec.structs.replace(
+        about.manifest, report=written.pop(".json"), pages=tuple(written.values()), failed=broken
+    )

@@ -1,0 +1,44 @@
+"""A purifier's and a classifier's graph, which are converted together."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx
+from torch import nn
+
+from purify_edge.bundle.manifest import Role
+from purify_export.convert.graphs import composed
+from purify_export.convert.onnx_from_torch import onnx_from_torch
+
+
+@dataclass(frozen=True)
+class GraphPair:
+    """The graphs of purifier and classifier, both of one precision."""
+
+    purifier: onnx.ModelProto
+    classifier: onnx.ModelProto
+
+    @classmethod
+    def from_torch(cls, purifier: nn.Module, classifier: nn.Module, image_shape: tuple[int, int, int]) -> "GraphPair":
+        """Export two networks in float32; see `onnx_from_torch`.
+
+        Raises:
+            BuildError: one of them cannot be exported.
+        """
+        return cls(
+            onnx_from_torch(purifier, image_shape=image_shape, output="purified"),
+            onnx_from_torch(classifier, image_shape=image_shape, output="logits"),
+        )
+
+    def defended(self) -> onnx.ModelProto:
+        """Return the two graphs composed."""
+        return composed(self.purifier, self.classifier)
+
+    def items(self) -> Iterator[tuple[Role, onnx.ModelProto]]:
+        """Yield each network's role and graph."""
+        yield "purifier", self.purifier
+        yield "classifier", self.classifier
+
+    def by_role(self) -> dict[Role, onnx.ModelProto]:
+        """Return the three graphs of a bundle by their roles."""
+        return {"purifier": self.purifier, "classifier": self.classifier, "defended": self.defended()}

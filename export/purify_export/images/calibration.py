@@ -1,0 +1,74 @@
+"""What is set on images that the golden set does not have: INT8's ranges and the suspicion score's threshold."""
+
+import numpy as np
+from torch import Tensor
+
+from purify_edge.bundle.manifest import SuspicionEntry
+from purify_edge.errors import InputError
+from purify_edge.pipeline.suspicion import FALSE_POSITIVE_RATE, calibrate, suspicion_of
+from purify_export.convert.image_set import Calibration, ImageSet
+from purify_export.images.golden import attacked, reference
+from purify_export.networks import Networks
+from purify_export.progress import Tell, silent
+from purify_toolkit.data.splits import Split
+from purify_toolkit.recipe import EvaluationTable
+
+CALIBRATION = 512
+MIN_CALIBRATION = 32
+
+
+def check_calibration(others: Split, tell: Tell = silent) -> None:
+    """Check that there are images to calibrate INT8 on; `tell` is told where they are few.
+
+    Raises:
+        InputError: too few.
+    """
+    if len(others) < MIN_CALIBRATION:
+        raise InputError(
+            f"INT8 is calibrated on {MIN_CALIBRATION} images or more that are not in the golden set, the golden set "
+            f"leaves {len(others)}; give more images (purify-export: --data names the dataset's folder)"
+        )
+    if len(others) < CALIBRATION:
+        tell(
+            f"only {len(others)} images to calibrate INT8 on, {CALIBRATION} are wanted: ranges may be too narrow, "
+            "and one answer that turns weighs more; give more images (purify-export: --data names a folder with more)"
+        )
+
+
+def calibration_of(networks: Networks, others: Split, table: EvaluationTable, *, seed: int) -> Calibration:
+    """Return the first 512 images, every second one attacked, as the golden set's are.
+
+    Clean images alone would set the ranges of layers that adversarial images exceed.
+    """
+    few = others[:CALIBRATION]
+    clean, other = few[::2], few[1::2]
+    adversarial = attacked(networks.classifier, other.images, other.labels, table, seed=seed + 1)
+    return {
+        "clean": _image_set(clean.images, clean.labels),
+        "adversarial": _image_set(adversarial, other.labels),
+    }
+
+
+def _image_set(images_u8: Tensor, labels: Tensor) -> ImageSet:
+    return ImageSet(np.ascontiguousarray(images_u8.float().div(255).numpy()), labels.numpy())
+
+
+def threshold_of(networks: Networks, others: Split, *, source: str, tell: Tell) -> SuspicionEntry | None:
+    """Return the threshold that 1% of clean images exceed; None, and `tell` is told so, where there are too few.
+
+    Args:
+        networks: the pair.
+        others: clean images that the golden set does not have.
+        source: where they came from.
+        tell: told what to do where there is no threshold.
+    """
+    if len(others):
+        made = reference(networks, others.images, others.labels)
+        entry = calibrate(suspicion_of(made.classifier, made.defended), source=source)
+        if entry:
+            return entry
+    tell(
+        f"no suspicion score: {len(others)} clean images do not set a threshold for {FALSE_POSITIVE_RATE:.0%} "
+        "false positives, 99 or more do; give more images (purify-export: --data names a folder with more)"
+    )
+    return None

@@ -1,0 +1,66 @@
+"""The images that an export takes from a run: those that judge and those that calibrate."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from purify_export.images.golden import IMAGES
+from purify_toolkit.data.splits import Split
+from purify_toolkit.runs.datasets import load_data_of
+from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.train.train import choose_samples
+
+OTHERS = 2000
+"""Images beside the golden set, at most."""
+FILTER = "Pillow's bilinear filter, which averages when it shrinks"
+
+
+@dataclass(frozen=True)
+class RunImages:
+    """What an export takes from a run: no image is in both parts.
+
+    Attributes:
+        judging: test images, for the golden set.
+        others: clean images for what is calibrated; there may be none.
+        source: where the others came from.
+    """
+
+    judging: Split
+    others: Split
+    source: str
+
+    def resized(self, size: tuple[int, int]) -> "RunImages":
+        """Return both parts at another height and width."""
+        return RunImages(resized(self.judging, size), resized(self.others, size), self.source)
+
+
+def images_of(run: RunFolder, data: Path | None) -> RunImages:
+    """Return images for the golden set, and up to 2,000 others.
+
+    The first are test images: those that travel with the run, else, or where `data` is given, a choice from the
+    dataset. The others are those that travel and that the golden set leaves, else validation images.
+
+    Raises:
+        InputError: the dataset does not fit the run, or cannot be had.
+    """
+    if data is None and run.has_samples:
+        samples = run.load_samples()
+        travelling = Split(samples.images, samples.labels)
+        return RunImages(travelling[:IMAGES], travelling[IMAGES:][:OTHERS], "test images that the golden set leaves")
+    found = load_data_of(run, data)
+    chosen = np.random.default_rng(run.info["seed"]).permutation(len(found.validation))[:OTHERS]
+    samples = choose_samples(found, run.info["seed"])
+    judging = Split(samples.images, samples.labels)[:IMAGES]
+    return RunImages(judging, found.validation[torch.from_numpy(chosen)], "validation images")
+
+
+def resized(images: Split, size: tuple[int, int]) -> Split:
+    """Return images at another height and width, by the filter that `purify-run` uses."""
+    if tuple(images.images.shape[2:]) == size:
+        return images
+    planes = images.images.flatten(0, 1).numpy()
+    small = [np.asarray(Image.fromarray(plane).resize(size[::-1], Image.Resampling.BILINEAR)) for plane in planes]
+    return Split(torch.from_numpy(np.stack(small)).view(*images.images.shape[:2], *size), images.labels)

@@ -1,0 +1,69 @@
+"""What is set on images that the golden set does not have."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from helpers.tiny import random_images
+from purify_edge.errors import InputError
+from purify_export.images.calibration import CALIBRATION, calibration_of, check_calibration, threshold_of
+from purify_export.images.samples import images_of
+from purify_export.networks import Networks
+from purify_toolkit.data.splits import Split
+from purify_toolkit.runs.folder import RunFolder
+
+
+@pytest.fixture(scope="module")
+def others(shipped: RunFolder) -> Split:
+    return images_of(shipped, None).others
+
+
+def test_too_few_images_to_calibrate_on_are_counted_and_more_are_asked_for(others: Split) -> None:
+    with pytest.raises(InputError, match=r"32 images or more .* leaves 31; give more images .*--data names"):
+        check_calibration(others[:31])
+    told: list[str] = []
+    check_calibration(others[:32], told.append)
+    assert "only 32 images to calibrate INT8 on, 512 are wanted" in told[0]
+    check_calibration(others[:512], told.append)
+    assert len(told) == 1
+
+
+def test_half_of_the_calibration_images_are_attacked(networks: Networks, shipped: RunFolder, others: Split) -> None:
+    few = others[:40]
+    calibration = calibration_of(networks, few, shipped.recipe.evaluation, seed=0)
+    clean, adversarial = calibration["clean"], calibration["adversarial"]
+    assert np.array_equal(clean.images, few.images[0::2].float().numpy() / np.float32(255))
+    assert np.array_equal(adversarial.labels, few.labels[1::2].numpy())
+    distance = np.abs(adversarial.images - few.images[1::2].numpy() / 255).reshape(20, -1).max(axis=1)
+    assert (distance > 0.05).all()
+    assert (distance <= shipped.recipe.evaluation.epsilon + 1e-6).all()
+    with torch.no_grad():
+        fooled = networks.classifier(torch.from_numpy(adversarial.images)).argmax(dim=1).numpy() != adversarial.labels
+    assert fooled.mean() > 0.9
+
+
+def test_no_more_than_512_images_calibrate(shipped: RunFolder) -> None:
+    networks = Networks(nn.Identity(), nn.Sequential(nn.Flatten(), nn.Linear(144, 3)).eval())
+    many = random_images(classes=3, channels=1, count=CALIBRATION + 7)
+    calibration = calibration_of(networks, many, shipped.recipe.evaluation, seed=0)
+    assert len(calibration["clean"].labels) + len(calibration["adversarial"].labels) == CALIBRATION
+
+
+def test_a_threshold_says_what_set_it(networks: Networks, others: Split) -> None:
+    told: list[str] = []
+    found = threshold_of(networks, others[:120], source="somewhere", tell=told.append)
+    assert found is not None
+    assert (found.n, found.false_positive_rate, found.images) == (120, 0.01, "somewhere")
+    assert 0.5 < found.threshold < 5  # of so few images it is the largest score
+    assert told == []
+
+
+@pytest.mark.parametrize("count", [0, 98])
+def test_of_too_few_images_there_is_none_and_it_is_told(networks: Networks, others: Split, count: int) -> None:
+    told: list[str] = []
+    assert threshold_of(networks, others[:count], source="", tell=told.append) is None
+    assert told == [
+        f"no suspicion score: {count} clean images do not set a threshold for 1% false positives, 99 or more do; "
+        "give more images (purify-export: --data names a folder with more)"
+    ]

@@ -1,0 +1,95 @@
+"""Small networks, trained within a second on images that are easy to tell apart: their exports pass the gate."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from helpers.tiny import tiny_run
+from purify_toolkit.data.splits import Split
+from purify_toolkit.runs.folder import RunFolder, Samples
+
+CLASSES = 4
+SIDE = 12
+
+
+def quadrants(*, channels: int, count: int, seed: int = 0) -> Split:
+    """Images of noise with one quadrant brighter: its number is the label."""
+    generator = torch.Generator().manual_seed(seed)
+    labels, half = torch.randint(0, CLASSES, (count,), generator=generator), SIDE // 2
+    images = 0.4 * torch.rand((count, channels, SIDE, SIDE), generator=generator)
+    for image, label in zip(images, labels.tolist(), strict=True):
+        top, left = half * (label // 2), half * (label % 2)
+        image[:, top : top + half, left : left + half] += 0.4
+    return Split((images * 255).round().to(torch.uint8), labels)
+
+
+class SomeClassifier(nn.Module):
+    """Somebody's classifier `[N, C, 12, 12] -> [N, 4]`, normalisation inside."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.full((1, channels, 1, 1), 0.3))
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU()
+        )
+        self.head = nn.Sequential(nn.Flatten(), nn.Dropout(0.1), nn.Linear(16 * 9, CLASSES))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.body((x - self.mean) / 0.2))
+        return logits
+
+
+class SomePurifier(nn.Module):
+    """Somebody's purifier: adds a correction, and clips."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 6, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(6, channels, 3, padding=1),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + self.layers(x)).clamp(0, 1)
+
+
+def train(purifier: nn.Module, classifier: nn.Module, *, channels: int, steps: int = 60) -> None:
+    """Train both, the purifier to take noise away; they end in evaluation mode, frozen."""
+    split = quadrants(channels=channels, count=256, seed=1)
+    images, generator = split.images / 255, torch.Generator().manual_seed(2)
+    optimizer = torch.optim.Adam([*purifier.parameters(), *classifier.parameters()], lr=1e-2)
+    for _ in range(steps):
+        index = torch.randint(0, len(images), (64,), generator=generator)
+        clean = images[index]
+        noisy = (clean + 0.1 * torch.randn(clean.shape, generator=generator)).clamp(0, 1)
+        loss = F.cross_entropy(classifier(clean), split.labels[index]) + 10 * F.mse_loss(purifier(noisy), clean)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for network in (purifier, classifier):
+        network.eval().requires_grad_(False)
+
+
+def some_pair(channels: int) -> tuple[nn.Module, nn.Module]:
+    """A trained purifier and classifier that are not ours."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        purifier, classifier = SomePurifier(channels), SomeClassifier(channels)
+        train(purifier, classifier, channels=channels)
+    return purifier, classifier
+
+
+def small_run(folder: Path, *, channels: int = 1, count: int = 400) -> RunFolder:
+    """A run folder of small networks of ours, trained, with so many test images."""
+    run = tiny_run(folder, classes=CLASSES, channels=channels, side=SIDE)
+    purifier, classifier = run.load_student().train(), run.load_classifier().train()
+    for network in (purifier, classifier):
+        network.requires_grad_(True)
+    train(purifier, classifier, channels=channels)
+    run.save_weights("student", purifier)
+    run.save_weights("classifier", classifier)
+    split = quadrants(channels=channels, count=count)
+    run.save_samples(Samples(split.images, split.labels, torch.arange(count)))
+    return run

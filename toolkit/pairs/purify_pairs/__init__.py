@@ -1,0 +1,1 @@
+"""The pre-trained pairs: one run folder each, without its teachers. Data only."""
