@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from helpers.clock import Clock
-from lab.speed import rounds
+from lab.speed import process, rounds
 from lab.speed.bars import BEST_BY_HAND, bars_of
 from lab.speed.cli import main
 from lab.speed.contestants import (
@@ -182,14 +182,15 @@ def test_each_bar_is_the_median_of_the_rounds_ratios() -> None:
 
 
 def test_what_processes_take_is_held_against_its_bars() -> None:
-    process = Process(cold_start_s=(0.5, 0.7, 9.0), resident_mib=250.0, soak_calls=10, growth_mib=0.5)
-    bars = by_name(bars_of([], None, process, {}))
+    measured = Process(cold_start_s=(0.5, 0.7, 9.0), resident_mib=250.0, soak_calls=10, growth_mib=0.5)
+    bars = by_name(bars_of([], None, measured, {}))
     assert [bars[name].passed for name in list(bars)[-3:]] == [True, False, True]
     without = by_name(bars_of([], None, None, {}))
     assert [without[name].reason for name in list(without)[-3:]] == ["--no-process"] * 3
 
 
-def test_a_benchmark_from_end_to_end(bundle_path: Path) -> None:
+def test_a_benchmark_from_end_to_end(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "STARTS", 2)
     told: list[str] = []
     found = bench(
         bundle_path, engine="onnxruntime", batches=(1, 3), rounds=3, budget_s=0, soak=50, busy=True, tell=told.append
