@@ -7,7 +7,7 @@ WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 IMAGES := toolkit/pairs/purify_pairs/fashion-mnist/images
 
-.PHONY: demo bench test test-runtime check clean
+.PHONY: demo bench test test-all test-runtime check size mutants clean
 
 # Export the pre-trained pair, check the bundle against PyTorch, purify the sample images.
 demo: $(VENV)/.export
@@ -23,15 +23,18 @@ bench: $(VENV)/.export
 	$(PIP) ./toolkit/pairs -e '.[export,cpu,openvino]'
 	$(BIN)/purify-export --targets onnx --out demo/bench --force
 	failed=; \
-	$(BIN)/purify-bench demo/bench --run fashion-mnist --soak 100000 || failed=1; \
-	cd runtime; \
-	../$(BIN)/python -m lab.speed.throughput ../demo/bench || failed=1; \
-	../$(BIN)/python -m lab.speed.soak ../demo/bench || failed=1; \
+	$(BIN)/python -m lab.speed demo/bench --run fashion-mnist --soak 100000 || failed=1; \
+	$(BIN)/python -m lab.speed.throughput demo/bench || failed=1; \
+	$(BIN)/python -m lab.speed.soak demo/bench || failed=1; \
 	test -z "$$failed"
 
-# The whole test suite, by two processes of one thread each; with more cores: make test WORKERS=8. The tests of a file stay
-# with one process, which makes what they share once.
+# The tests but for those marked slow, by two processes of one thread each; with more cores: make test WORKERS=8. The tests of
+# a file stay with one process, which makes what they share once.
 test: $(VENV)/.test
+	$(PYTEST) -m 'not slow'
+
+# Every test.
+test-all: $(VENV)/.test
 	$(PYTEST)
 
 # The runtime's tests, in an environment without torch: make test-runtime PYTHON=python3.10 VENV=.venv-3.10
@@ -45,6 +48,14 @@ check: $(VENV)/.check
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Lines, modules, import circles, docstrings and the wheel, held against their bounds.
+size: $(VENV)/.check
+	$(BIN)/python -m lab.size
+
+# How many of a sample of faults in the code the tests find, room by room; half an hour. It needs a bundle: make demo.
+mutants: $(VENV)/.test
+	PURIFY_TEST_BUNDLE=$(CURDIR)/demo/bundle OMP_NUM_THREADS=1 $(BIN)/python -m lab.mutants
 
 clean:
 	rm -rf .venv .venv-* demo dist

@@ -1,4 +1,4 @@
-"""For maintainers: copy what ships of a finished run into the package.
+"""Copy what ships of a finished run into the package.
 
 Usage: python -m lab.ship_pretrained RUN NAME [--half] [--without-images] [--data DIR]
 """
@@ -27,7 +27,7 @@ SAMPLES = "samples.npz"
 
 
 def main() -> None:
-    """Copy the files; write an image a class, clean and adversarial, as PNG, where the images may be passed on."""
+    """Copy the files; write a clean and an adversarial PNG of each class where the images may be passed on."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("name")
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def halve(path: Path) -> None:
-    """Store a file's matrices and kernels as float16; vectors stay, for the variances in them may be tiny."""
+    """Store a file's matrices and kernels as float16, but no vectors, which may hold tiny variances."""
     save_file({name: value.half() if value.ndim > 1 else value for name, value in load_file(path).items()}, path)
 
 
@@ -64,7 +64,7 @@ def evaluate_again(run: RunFolder, data: Path | None) -> None:
 
 
 def write_images(run: RunFolder, folder: Path) -> None:
-    """The first sample of each class, clean and attacked (the recipe's PGD on the classifier alone, 8 bits)."""
+    """Return the first sample of each class, clean and attacked: 8 bits, the recipe's PGD on the classifier alone."""
     samples, table, classifier = run.load_samples(), run.recipe.evaluation, run.load_classifier()
     first = torch.stack([(samples.labels == label).nonzero()[0, 0] for label in range(len(run.info["class_names"]))])
     images, labels = samples.images[first], samples.labels[first]

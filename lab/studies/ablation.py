@@ -1,4 +1,4 @@
-"""For maintainers: what each teacher contributes, over several seeds.
+"""Measure what each teacher contributes, over several seeds.
 
 python -m lab.studies.ablation RECIPE --data DIR --seeds 0,1,2 --base RUN --out DIR
 python -m lab.studies.ablation --table DIR
@@ -44,7 +44,7 @@ DEFAULT_ARMS = "plain,adversarial-teacher,normal-teacher,both"
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What is to be trained, and where."""
+    """A study: what it trains, and where."""
 
     name: str
     recipe: Recipe
@@ -57,12 +57,12 @@ class Study:
 
     @cached_property
     def data(self) -> ImageData:
-        """The recipe's dataset, limited."""
+        """Return the recipe's dataset, limited."""
         data = load_data(self.recipe, self.data_folder)
         return data if self.limit is None else data.limited(self.limit)
 
     def request(self, folder: str, seed: int, keys: dict[str, float], base: RunFolder) -> Request:
-        """A training of the recipe with some keys of [distillation] replaced."""
+        """Return a training by the recipe with some keys of [distillation] replaced."""
         return Request(
             recipe_name=f"{self.name}-{folder}",
             recipe_text=changed(self.recipe, {**self.changes, "distillation": keys}),
@@ -77,7 +77,7 @@ class Study:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train what is missing, write the results, print the table."""
+    """Train what is missing, write the results and print the table."""
     options = _parser().parse_args(arguments)
     if options.table is None:
         arms, seeds = arms_named(options.arms), seeds_named(options.seeds)
@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def arms_named(text: str) -> tuple[str, ...]:
-    """The arms in a list with commas between.
+    """Return the arms of a list with commas between.
 
     Raises:
         InputError: one is not known.
@@ -153,14 +153,14 @@ def _study(options: argparse.Namespace) -> Study:
 
 
 def run_seed(study: Study, seed: int, arms: Sequence[str], progress: StageProgress) -> None:
-    """Train the teachers, then each arm's student; then judge what is not judged yet, image by image."""
+    """Train the teachers and each arm's student, and judge those that are not judged yet, image by image."""
     teachers = train_teachers(study, seed, progress)
     runs = {arm: train_arm(study, arm, seed, teachers, progress) for arm in arms}
     judge(teachers, runs, study.data.test, seed=seed, device=choose_device(study.device), progress=progress)
 
 
 def train_arm(study: Study, arm: str, seed: int, teachers: RunFolder, progress: StageProgress) -> RunFolder:
-    """A run of an arm's student, and of those teachers that the arm alone would train so."""
+    """Train an arm's student, and the teachers that no other arm trains in the same way."""
     run = begin(study.request(arm, seed, ARMS[arm][1], teachers), study.data)
     take_over(run, teachers)
     examples = teachers.load_examples()
@@ -173,7 +173,7 @@ def train_arm(study: Study, arm: str, seed: int, teachers: RunFolder, progress: 
 
 
 def train_teachers(study: Study, seed: int, progress: StageProgress) -> RunFolder:
-    """A run of classifier and both teachers, no student; it keeps the adversarial examples that it ended with."""
+    """Train both teachers without a student; the run keeps its last adversarial examples."""
     request = study.request("teachers", seed, {}, study.base)
     run = begin(request, study.data)
     if not run.has("classifier"):
@@ -184,7 +184,7 @@ def train_teachers(study: Study, seed: int, progress: StageProgress) -> RunFolde
 
 
 def _train_stage(name: str, run: RunFolder, study: Study, seed: int, progress: StageProgress) -> None:
-    """Without validation, whose attack takes longer than the training where the images are few."""
+    """Train one network without validation, whose attack takes longer than the training if the images are few."""
     device = choose_device(study.device)
     train_stage(name, run, study.data, seed=seed, device=device, progress=progress, validate=False)
 
@@ -225,7 +225,7 @@ def score(
     device: torch.device,
     progress: StageProgress,
 ) -> dict[str, dict[str, Correct]]:
-    """Which images `[N]` are classified right behind each purifier, for each threat of `THREATS`."""
+    """Return which images `[N]` are classified right behind each purifier, for each threat of `THREATS`."""
     right: dict[str, dict[str, list[Correct]]] = {arm: {threat: [] for threat in THREATS} for arm in purifiers}
     generator = device_generator(seed, device)
     for images, labels in batches(test, device):

@@ -47,7 +47,7 @@ class Result:
 
     @cached_property
     def right(self) -> dict[str, Correct]:
-        """Which test images it has right under each threat."""
+        """Return which test images it has right under each threat."""
         path = self.run.path / JUDGED
         try:
             with np.load(path, allow_pickle=False) as arrays:
@@ -57,20 +57,20 @@ class Result:
 
     @property
     def n(self) -> int:
-        """Test images."""
+        """Return the number of test images."""
         return len(self.right["clean"])
 
     @property
     def attack(self) -> str:
-        """What the grey-box examples were made by."""
+        """Return the name of the attack that made the grey-box examples."""
         return attack_name(self.run.recipe.evaluation)
 
     def points(self, threat: str) -> float:
-        """An accuracy in percent."""
+        """Return an accuracy in percent."""
         return 100 * float(self.right[threat].mean())
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the figures as JSON values."""
         student = {"student_sha256": file_sha256(self.run.weights_path("student"))} if self.run.has("student") else {}
         correct = {threat: int(of.sum()) for threat, of in self.right.items()}
         return (
@@ -81,7 +81,7 @@ class Result:
 
 
 def finished(out: Path) -> list[Result]:
-    """The finished runs of a study, arm by arm as `ARMS` has them, after them those of the classifier alone.
+    """Return the finished runs of a study in the order of `ARMS`, and then those of the classifier alone.
 
     Raises:
         InputError: there are none, or not all are of one recipe and the same images.
@@ -106,7 +106,7 @@ def _evaluation(result: Result) -> str:
 
 
 def collect(out: Path) -> dict[str, Any]:
-    """What ablation.json holds: each run's figures, a summary over the seeds, "both" against every other arm."""
+    """Return what ablation.json holds: the figures of the runs, a summary over seeds, "both" against the other arms."""
     results = finished(out)
     by_arm: dict[str, list[Result]] = {}
     for result in results:
@@ -130,14 +130,14 @@ def collect(out: Path) -> dict[str, Any]:
 
 
 def _summary(results: list[Result]) -> dict[str, Any]:
-    """The seeds, and mean and sample standard deviation over them, in percent, for each threat."""
+    """Return the seeds, and the mean and sample standard deviation over them in percent, for each threat."""
     figures = {threat: [result.points(threat) for result in results] for threat in THREATS}
     of_threats = {threat: {"mean": mean(values), "sd": spread(values)} for threat, values in figures.items()}
     return {"seeds": [result.seed for result in results], **of_threats}
 
 
 def _pair(both: Result, other: Result) -> dict[str, Any]:
-    """Points by which "both" is better than another arm of its seed, and McNemar's test."""
+    """Return by how many points "both" is better than another arm of its seed, and McNemar's test."""
     return {
         "seed": both.seed,
         "points": {threat: both.points(threat) - other.points(threat) for threat in THREATS},
@@ -146,7 +146,7 @@ def _pair(both: Result, other: Result) -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The results as Markdown."""
+    """Return the results as Markdown."""
     header = ["student trained with", "seeds", *THREATS]
     names = {arm: name for arm, (name, _) in ARMS.items()} | {ALONE: "(no purifier)"}
     rows = [[names[arm], *_cells(summary)] for arm, summary in results["summary"].items()]
@@ -175,7 +175,7 @@ def _cell(figure: dict[str, Any]) -> str:
 
 
 def _comparison(results: dict[str, Any]) -> list[str]:
-    """The paragraph and table of the pairs; nothing where there are none."""
+    """Yield the paragraph and table of the pairs; nothing where there are none."""
     rows = [row for arm, pairs in results["both_against"].items() for row in _pair_rows(ARMS[arm][0], pairs)]
     if not rows:
         return []
@@ -185,7 +185,7 @@ def _comparison(results: dict[str, Any]) -> list[str]:
 
 
 def _pair_rows(name: str, pairs: list[dict[str, Any]]) -> list[list[str]]:
-    """A row a seed, and where there are several, their mean and standard deviation."""
+    """Yield a row for each seed and, if there are several, one for their mean and standard deviation."""
     rows = []
     for pair in pairs:
         points = {threat: f"{value:+.2f}" for threat, value in pair["points"].items()}

@@ -1,4 +1,4 @@
-"""For maintainers: one purifier in front of classifiers of other architectures, which it never saw.
+"""Measure one purifier in front of classifiers of other architectures, which it never saw.
 
 python -m lab.studies.across_classifiers RUN --data DIR --out DIR [--classifiers residual:24:1,pooled:48:1]
 
@@ -41,7 +41,7 @@ ITS_OWN = "its own"
 
 @dataclass(frozen=True)
 class Architecture:
-    """A classifier's keys of [classifier]."""
+    """The keys of [classifier] that make a classifier."""
 
     architecture: str
     width: int
@@ -49,13 +49,13 @@ class Architecture:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Return the name of its folder."""
         return f"{self.architecture}-{self.width}-{self.blocks}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """The purifier, what the classifiers are trained on, and where they are kept."""
+    """A study: the purifier, what the classifiers are trained on, and where they are kept."""
 
     run: RunFolder
     data: ImageData
@@ -67,7 +67,7 @@ class Study:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train and measure what is missing, write the results, print the table."""
+    """Train and measure what is missing, write the results and print the table."""
     options = _parser().parse_args(arguments)
     architectures, run = architectures_named(options.classifiers), open_run(options.run)
     data = load_data_of(run, options.data)
@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def architectures_named(text: str) -> tuple[Architecture, ...]:
-    """`residual:24:1,pooled:48:1`.
+    """Return the architectures of a list such as `residual:24:1,pooled:48:1`.
 
     Raises:
         InputError: it cannot be read so, or there is no such architecture.
@@ -127,14 +127,14 @@ def architectures_named(text: str) -> tuple[Architecture, ...]:
 
 
 def _about(study: Study) -> dict[str, Any]:
-    """Whose figures these are; another purifier or other images would give others."""
+    """Return what the figures depend on: the weights of the purifier, and the images."""
     weights = file_sha256(study.run.weights_path("student"))
     facts = {"recipe": study.run.info["recipe"], "student_sha256": weights, "test_sha256": study.data.sha256()}
     return facts | {"seed": study.seed, "limit": study.limit}
 
 
 def request_for(study: Study, architecture: Architecture) -> Request:
-    """A training by the run's recipe with another classifier.
+    """Return a training by the run's recipe with another classifier.
 
     Raises:
         InputError: the recipe does not take such a width or number of blocks.
@@ -157,14 +157,14 @@ def request_for(study: Study, architecture: Architecture) -> Request:
 
 
 def train_classifier(study: Study, request: Request, progress: StageProgress) -> RunFolder:
-    """A run of nothing but a classifier."""
+    """Train a run that holds a classifier and nothing else."""
     run = begin(request, study.data)
     train_stage("classifier", run, study.data, seed=study.seed, device=study.device, progress=progress)
     return run
 
 
 def measure(study: Study, of: RunFolder, name: str, progress: StageProgress) -> dict[str, Any]:
-    """The figures of one classifier, from its file if they are there already."""
+    """Return the figures of one classifier, from its file if they are there already."""
     about = _about(study) | {"classifier_sha256": file_sha256(of.weights_path("classifier"))}
     path = study.out / f"{name.replace(' ', '-')}.json"
     if path.is_file():
@@ -191,7 +191,7 @@ def evaluate(
     device: torch.device,
     progress: StageProgress,
 ) -> list[Row]:
-    """Clean and grey-box accuracy without and with the purifier; the examples are made on this classifier."""
+    """Return the clean and grey-box accuracy without and with the purifier; the attack is on this classifier."""
     models = {False: classifier, True: nn.Sequential(purifier, classifier)}
     attacks = {"clean": "none", "grey-box": attack_name(settings)}
     correct = {(threat, defended): 0 for threat in attacks for defended in models}
@@ -208,7 +208,7 @@ def evaluate(
 
 
 def table(results: dict[str, Any]) -> str:
-    """The results as Markdown."""
+    """Return the results as Markdown."""
     of = [{(row["threat"], row["defended"]): row for row in found["rows"]} for found in results["classifiers"]]
     keys = [("clean", False), ("clean", True), ("grey-box", False), ("grey-box", True)]
     rows = [

@@ -1,4 +1,4 @@
-"""For maintainers: which changes of a single weight purify-check's limit of error catches, in each precision.
+"""Count the changes of a single weight that purify-check's limit of error catches, in each precision.
 
 python -m lab.studies.changed_weights BUNDLE [--images 64] [--weights 2]
 
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def table(bundle: Bundle, *, images: int, weights: int) -> Iterator[str]:
-    """A row a precision: how many of the changes of each kind exceed the limit of error on a split at least."""
+    """Yield a row for each precision: how many changes of each kind exceed the limit of error on one split or more."""
     yield f"| precision | limit | {' | '.join(CHANGES)} |"
     yield "| --- | --- |" + " --- |" * len(CHANGES)
     for precision in (name for name in PRECISIONS if name in bundle.precisions("defended")):
@@ -63,7 +63,7 @@ def table(bundle: Bundle, *, images: int, weights: int) -> Iterator[str]:
 
 
 def judges_of(bundle: Bundle, role: str, count: int) -> Judges:
-    """The first images of each split, and the reference's output of a role."""
+    """Return the first images of each split, and the reference's output of a role."""
     fields = {"purifier": "purified", "classifier": "classifier"}
     return [
         (as_batch(split.images[:count], bundle.manifest.input), getattr(split, fields[role])[:count])
@@ -72,7 +72,7 @@ def judges_of(bundle: Bundle, role: str, count: int) -> Judges:
 
 
 def errors(model: onnx.ModelProto, judges: Judges, weights: int) -> Iterator[tuple[str, float]]:
-    """For each change of a single weight its kind and the largest relative error of any split."""
+    """Yield the kind of each change of a single weight, and the largest relative error of any split."""
     generator = np.random.default_rng(0)
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor)
@@ -89,7 +89,7 @@ def errors(model: onnx.ModelProto, judges: Judges, weights: int) -> Iterator[tup
 
 
 def _error(model: onnx.ModelProto, tensor: onnx.TensorProto, changed: NDArray[np.generic], judges: Judges) -> float:
-    """The error with a tensor changed; it is put back."""
+    """Return the error with a tensor changed, and put the tensor back."""
     kept = tensor.SerializeToString()
     tensor.CopyFrom(numpy_helper.from_array(changed, tensor.name))
     with OnnxRuntimeEngine(model.SerializeToString(), source="the changed model") as engine:

@@ -29,7 +29,7 @@ Changes = Mapping[str, Mapping[str, object]]
 
 
 def changed(recipe: Recipe, changes: Changes) -> str:
-    """The TOML text of a recipe with some keys replaced.
+    """Return the TOML text of a recipe with some keys replaced.
 
     Raises:
         InputError: there are no such keys, or the values do not fit.
@@ -43,7 +43,7 @@ def changed(recipe: Recipe, changes: Changes) -> str:
 
 
 def toml(tables: Mapping[str, object]) -> str:
-    """Values and tables of values as TOML; what is None is left out. JSON writes numbers, strings and lists alike.
+    """Return values and tables of values as TOML, without those that are None.
 
     >>> print(toml({"dataset": "mnist", "channels": None, "teacher": {"width": 8, "weight_decay": 1e-05}}), end="")
     dataset = "mnist"
@@ -61,7 +61,7 @@ def toml(tables: Mapping[str, object]) -> str:
 
 
 def begin(request: Request, data: ImageData) -> RunFolder:
-    """The run folder of a request, new or gone on with, without any training; `data` is already limited.
+    """Return the run folder of a request, a new one or one to go on with, untrained; `data` is already limited.
 
     Raises:
         InputError: the folder is of another request or other data; the base does not fit.
@@ -83,7 +83,7 @@ def train_stage(
     progress: StageProgress,
     validate: bool = True,
 ) -> None:
-    """Train one network of a run from where it stands, unless it is trained; validated after each epoch or not."""
+    """Train one network of a run from where it stands, unless it is trained; validate it after each epoch if asked."""
     if not run.has(name):
         processes = Processes(device)
         stage = Stages(run, data, processes=processes).build(name)
@@ -110,12 +110,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def spread(values: Sequence[float]) -> float | None:
-    """Sample standard deviation; None of a single value."""
+    """Return the sample standard deviation, None for a single value."""
     return statistics.stdev(values) if len(values) > 1 else None
 
 
 def seeds_named(text: str) -> tuple[int, ...]:
-    """Seeds, `0,1,2`, each once.
+    """Return the seeds of a list such as `0,1,2`, each once.
 
     >>> seeds_named("0,1,2")
     (0, 1, 2)
@@ -127,14 +127,14 @@ def seeds_named(text: str) -> tuple[int, ...]:
 
 
 def positive(text: str) -> int:
-    """A count, for argparse."""
+    """Return a count, for argparse."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
     return int(text)
 
 
 def guarded(main: Callable[[], None]) -> None:
-    """Run a script; what a user can cause or mend ends it with one line and the error's exit code."""
+    """Run a script; an error that a user can cause or mend ends it with one line and the error's exit code."""
     try:
         main()
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""For maintainers with a GPU: every engine that runs on it, and PyTorch eager and compiled, side by side.
+"""Time every engine that runs on a GPU beside PyTorch, eager and compiled.
 
 python -m lab.studies.gpu [RUN] [--batches 1,8,64] [--rounds 200] [--out docs/results/gpu.md]
 
@@ -46,7 +46,7 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, and write the page.
+    """Measure everything and write the page.
 
     Raises:
         MissingError: there is no GPU, or no engine runs on it.
@@ -102,12 +102,12 @@ def _batches(text: str) -> tuple[int, ...]:
 
 
 def print_aside(text: str) -> None:
-    """Tell what is being done, without mixing it with the page."""
+    """Print what is being done on standard error, apart from the page."""
     click.echo(f"  {text}", err=True)
 
 
 def open_engines(bundle: Bundle, stack: ExitStack) -> tuple[list[EngineSet], dict[str, str]]:
-    """The engines that run on a GPU here, in each precision; and why the others do not.
+    """Return the engines that run on a GPU here, in each precision, and why the others do not.
 
     Args:
         bundle: whose models they run.
@@ -128,14 +128,14 @@ def open_engines(bundle: Bundle, stack: ExitStack) -> tuple[list[EngineSet], dic
 
 
 def engine_calls(sets: Iterable[EngineSet]) -> Iterator[tuple[tuple[str, str, str], Call]]:
-    """Engine, precision and stage, and what runs them: purifier and classifier chained, and composed in one graph."""
+    """Return the calls by engine, precision and stage: both networks chained, and composed in one graph."""
     for engines in sets:
         yield (engines.engine, engines.precision, "pipeline"), engines.pipeline.last
         yield (engines.engine, engines.precision, "defended"), engines.defended.run
 
 
 def torch_calls(defended: nn.Module, device: torch.device, *, compiled: bool) -> dict[tuple[str, str, str], Call]:
-    """PyTorch's contestants: eager, and compiled where asked for, each in float32 and float16.
+    """Return PyTorch's contestants: eager, and compiled where asked for, each in float32 and float16.
 
     Args:
         defended: float32, in evaluation mode.
@@ -171,7 +171,7 @@ def page(
     checks: Sequence[Check],
     left_out: Mapping[str, str],
 ) -> str:
-    """The page: machine, parity, latency, who is left out and why."""
+    """Return the page: the machine, parity, latency, and who is left out and why."""
     machine = environment({"torch": torch.__version__})
     about = f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, torch {torch.__version__}"
     engines = "".join(f"- {name} {told}\n" for name, told in devices.items())

@@ -1,4 +1,4 @@
-"""For maintainers: what the images do that INT8 is calibrated on: clean ones only, half of them attacked, all of them.
+"""Compare INT8 models by the images that they are calibrated on: all clean, half attacked, all attacked.
 
 python -m lab.studies.int8_calibration [RUN] [--calibrate 256] [--judge 488]
 

@@ -1,6 +1,6 @@
-"""The benchmark at 224 x 224: a purifier before MobileNetV3-small, both with random weights, which serve for speed.
+"""Time images of 224 x 224: a purifier before MobileNetV3-small, both with random weights, which do for speed.
 
-Usage: python -m lab.studies.large_pair_speed [--json], in toolkit/ of a clone; needs what `purify-export` needs.
+Usage: python -m lab.studies.large_pair_speed [--json]
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ BATCHES = (1, 8, 64)
 
 
 def pair(size: int) -> tuple[nn.Module, nn.Module]:
-    """Purifier and classifier for images `[N, 3, size, size]`."""
+    """Return purifier and classifier for images `[N, 3, size, size]`."""
     torch.manual_seed(0)
     purifier = Purifier(3, width=8, depth=3, blocks=1)
     return purifier.eval(), mobilenet_v3_small(weights=None, num_classes=CLASSES).eval()
@@ -47,7 +47,7 @@ def write_bundle(path: Path, purifier: nn.Module, classifier: nn.Module, size: i
 @click.option("--budget", "budget_s", default=30.0, show_default=True, metavar="SECONDS", help="For each batch.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def main(size: int, batches: tuple[int, ...], rounds: int, budget_s: float, as_json: bool) -> None:
-    """Time a purifier before MobileNetV3-small, as purify-bench does."""
+    """Time a purifier before MobileNetV3-small, as `python -m lab.speed` does."""
     purifier, classifier = pair(size)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "bundle"

@@ -1,4 +1,4 @@
-"""The training loop that one would write first, of a teacher or the student: what training_speed.py compares with."""
+"""The training loop that one would write first, for a teacher or the student; training_speed.py compares with it."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ TEACHERS = ("adversarial_teacher", "normal_teacher")
 
 
 def table_of(recipe: Recipe, stage: str) -> PurifierTable:
-    """The recipe's table of a teacher or the student."""
+    """Return the recipe's table of a teacher or the student."""
     return recipe.student if stage == "student" else recipe.teacher
 
 
@@ -38,7 +38,7 @@ class EightBit(Dataset[tuple[Tensor, int]]):
 
 
 class PlainLoop:
-    """Trains one network of a run for an epoch; its weights are kept nowhere.
+    """A loop that trains one network of a run, and keeps its weights nowhere.
 
     Args:
         run: with recipe and classifier, for the student with both teachers.
@@ -62,11 +62,11 @@ class PlainLoop:
         self._generator = torch.Generator(device).manual_seed(seed)
 
     def loader(self, split: Split) -> DataLoader[tuple[Tensor, int]]:
-        """Batches of shuffled images; a last, smaller one is left out, as the product does."""
+        """Return batches of shuffled images, without a last, smaller one, as the product does."""
         return DataLoader(EightBit(split), batch_size=self._table.batch_size, shuffle=True, drop_last=True)
 
     def epoch(self, loader: DataLoader[tuple[Tensor, int]], advance: Callable[[int], None]) -> None:
-        """One epoch from first weights; `advance` is told the number of images of each step."""
+        """Train an epoch from first weights; `advance` is told the number of images of each step."""
         table = self._table
         optimizer = OPTIMIZERS[table.optimizer](
             self._network.parameters(), lr=table.learning_rate, weight_decay=table.weight_decay
@@ -108,7 +108,7 @@ class PlainLoop:
         return self._recipe.distillation.classifier_guidance * guidance_loss(self._classifier(output), target)
 
     def _attacked(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Fresh examples as the recipe's table [attack] has them, see `adversarial.AdversarialPool`."""
+        """Return fresh adversarial examples by the recipe's table [attack], as the product's `AdversarialPool`."""
         attack, model = self._recipe.attack, self._classifier
         draw = torch.rand(len(images), 1, 1, 1, device=self._device, generator=self._generator)
         epsilon = attack.epsilon_min + draw * (attack.epsilon_max - attack.epsilon_min)

@@ -1,4 +1,4 @@
-"""For maintainers: which score tells attacked images from clean ones best, of several that were thought of.
+"""Compare scores that may tell attacked images from clean ones.
 
 python -m lab.studies.suspicion_scores [RUN] --data DIR [--judge 512] [--calibrate 5000]
 
@@ -32,7 +32,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Seen:
-    """Of N images: pixels before and after purification, and the classifier's logits `[N, K]` of both."""
+    """Pixels of N images before and after purification, and the classifier's logits `[N, K]` of both."""
 
     image: Array
     purified: Array
@@ -41,13 +41,13 @@ class Seen:
 
 
 def softmax(logits: Array) -> Array:
-    """Probabilities `[N, K]`."""
+    """Return the probabilities `[N, K]` of logits."""
     found: Array = torch.from_numpy(logits).softmax(1).numpy()
     return found
 
 
 def divergence(first: Array, second: Array) -> Array:
-    """Kullback and Leibler's, of the probabilities of two sets of logits, `[N]`."""
+    """Return Kullback and Leibler's divergence `[N]` between the probabilities of two sets of logits."""
     logs = [torch.from_numpy(logits).log_softmax(1).numpy() for logits in (first, second)]
     found: Array = (softmax(first) * (logs[0] - logs[1])).sum(axis=1)
     return found
@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def images_of(run: RunFolder, networks: Networks, test: Split) -> Iterator[tuple[str, Tensor]]:
-    """8-bit images by what was done to them, clean first."""
+    """Yield 8-bit images, each set with what was done to it; the clean one first."""
     attack = run.recipe.evaluation
     clean, seed = to_float(test.images), run.info["seed"]
 
@@ -121,7 +121,7 @@ def images_of(run: RunFolder, networks: Networks, test: Split) -> Iterator[tuple
 
 @torch.no_grad()
 def look(networks: Networks, images_u8: Tensor) -> Seen:
-    """What the networks make of 8-bit images `[N, C, H, W]`."""
+    """Return what the networks make of 8-bit images `[N, C, H, W]`."""
     found: list[list[Tensor]] = [[], [], [], []]
     for part in images_u8.split(batch_size(images_u8)):
         image = to_float(part)
@@ -134,7 +134,7 @@ def look(networks: Networks, images_u8: Tensor) -> Seen:
 
 
 def table(sets: Mapping[str, Seen], calibration: Seen) -> Iterator[str]:
-    """A row a score: on each set AUROC against the clean one, and the share above the threshold."""
+    """Yield a row for each score: on each set AUROC against the clean one, and the share above the threshold."""
     clean = sets["clean"]
     yield f"| AUROC, flagged; n = {len(clean.image)} each | {' | '.join(sets)} |"
     yield "| --- |" + " --- |" * len(sets)

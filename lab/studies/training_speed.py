@@ -1,4 +1,4 @@
-"""For maintainers: images a second in training teachers and student, beside a plain loop.
+"""Time the training of teachers and student beside a plain loop, in images a second.
 
 python -m lab.studies.training_speed RUN --data DIR [--images 768] [--rounds 4] [--out FILE.json]
 
@@ -63,13 +63,13 @@ class Bench:
     progress: StageProgress
 
     def images(self, stage: str) -> int:
-        """How many are trained on in an epoch; a last, smaller batch is left out."""
+        """Return how many images an epoch trains on; it leaves out a last, smaller batch."""
         count, batch = len(self.data.train), table_of(self.run.recipe, stage).batch_size
         return count // batch * batch
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Time the rounds, print the table."""
+    """Time the rounds and print the table."""
     options = _parser().parse_args(arguments)
     source = open_run(options.run)
     _check(source.recipe)
@@ -106,7 +106,7 @@ def _check(recipe: Recipe) -> None:
 
 
 def _workplace(folder: Path, source: RunFolder, data: ImageData, seed: int) -> RunFolder:
-    """A run to train in, with the source's recipe and classifier."""
+    """Return a run to train in, with the source's recipe and classifier."""
     request = Request(
         recipe_name=source.info["recipe"],
         recipe_text=changed(source.recipe, {}),
@@ -121,7 +121,7 @@ def _workplace(folder: Path, source: RunFolder, data: ImageData, seed: int) -> R
 
 
 def one_round(bench: Bench) -> Round:
-    """Seconds of an epoch of each stage: the product's first and later ones, and the plain loop's."""
+    """Return the seconds of an epoch of each stage: the product's first and later ones, and the plain loop's."""
     found = {}
     for stage in STAGES:
         if stage == "adversarial_teacher":
@@ -132,7 +132,7 @@ def one_round(bench: Bench) -> Round:
 
 
 def product_epochs(bench: Bench, name: str) -> Seconds:
-    """What the product's trainer takes for two epochs of a stage, writing what it writes, without validation."""
+    """Return the seconds of two epochs of a stage by the product's trainer, with all its files, without validation."""
     processes = Processes(bench.device)
     stage = Stages(bench.run, bench.data, processes=processes).build(name)
     ended: list[float] = []
@@ -150,7 +150,7 @@ def product_epochs(bench: Bench, name: str) -> Seconds:
 
 
 def plain_epoch(bench: Bench, name: str) -> float:
-    """Seconds that the plain loop takes for the same."""
+    """Return the seconds that the plain loop takes for one."""
     loop = PlainLoop(bench.run, name, device=bench.device, seed=bench.seed)
     loader = loop.loader(bench.data.train)
     bench.progress.epoch(f"plain {name}", 0, 1, bench.images(name))
@@ -160,14 +160,14 @@ def plain_epoch(bench: Bench, name: str) -> float:
 
 
 def _now(device: torch.device) -> float:
-    """Seconds, once the device has done what it was given."""
+    """Return the time in seconds, once the device has done its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def whole(seconds: Seconds, epochs: int) -> float:
-    """Seconds of a stage's epochs, of which the first may take longer.
+    """Return the seconds of a stage's epochs, of which the first may take longer.
 
     >>> whole({"first": 5.0, "later": 2.0}, 4)
     11.0
@@ -176,7 +176,7 @@ def whole(seconds: Seconds, epochs: int) -> float:
 
 
 def summary(bench: Bench, rounds: list[Round]) -> dict[str, Any]:
-    """Median images a second of each stage and of the three together, and the median of the rounds' ratios."""
+    """Return the median images a second of each stage and of all three, and the median of the rounds' ratios."""
     epochs = {stage: table_of(bench.run.recipe, stage).epochs for stage in STAGES}
     images = {stage: bench.images(stage) for stage in STAGES}
     groups = {**{stage: [stage] for stage in STAGES}, "together": list(STAGES)}
@@ -191,7 +191,7 @@ def summary(bench: Bench, rounds: list[Round]) -> dict[str, Any]:
 
 
 def rates(rounds: list[Round], stages: list[str], epochs: dict[str, int], images: dict[str, int]) -> dict[str, Any]:
-    """Of so many stages, each with its epochs of the recipe: images a second, and product against plain loop."""
+    """Return the images a second over some stages, each with its epochs of the recipe, and the ratio of the two."""
     seen = sum(images[stage] * epochs[stage] for stage in stages)
     found = {
         who: [seen / sum(whole(one[stage][who], epochs[stage]) for stage in stages) for one in rounds]
@@ -203,7 +203,7 @@ def rates(rounds: list[Round], stages: list[str], epochs: dict[str, int], images
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Where this was measured."""
+    """Return what the machine is."""
     named = list(_processor_names())
     about = {"processor": named[0] if named else platform.processor(), "cores": os.cpu_count()}
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
@@ -211,7 +211,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def _processor_names() -> Iterator[str]:
-    """As Linux tells them."""
+    """Return the processor's name as Linux tells it."""
     path = Path("/proc/cpuinfo")
     for line in path.read_text().splitlines() if path.is_file() else ():
         if line.startswith("model name"):
@@ -219,7 +219,7 @@ def _processor_names() -> Iterator[str]:
 
 
 def table(results: dict[str, Any], where: dict[str, Any]) -> str:
-    """The results as Markdown."""
+    """Return the results as Markdown."""
     rows = [
         [
             name.replace("_", " "),

@@ -1,4 +1,5 @@
 import json
+import sys
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -10,7 +11,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from helpers.clock import Clock
-from lab.speed import contestants, rounds
+from lab.speed import process, rounds
 from lab.speed.bars import BEST_BY_HAND, bars_of
 from lab.speed.cli import main
 from lab.speed.contestants import (
@@ -139,13 +140,12 @@ def test_pytorch_runs_the_same_networks(bundle_path: Path, split: GoldenSplit) -
     assert (given == split.defended.argmax(axis=1)).mean() > 0.99
 
 
-def test_a_run_without_a_package_that_could_run_it_is_refused(
-    bundle_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(contestants, "entry_points", lambda group: [])
+def test_a_run_without_pytorch_is_refused(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "lab.speed.pytorch", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
     result = CliRunner().invoke(main, [str(bundle_path), "--run", "fashion-mnist", "--engine", "onnxruntime"])
     assert result.exit_code == 3
-    assert "--run needs 'train': pip install 'purify-edge[train]'" in result.output
+    assert "needs 'train': pip install 'purify-edge[train]'" in result.output
 
 
 def row(contestant: str, batch: int, *times_ms: float) -> Row:
@@ -182,14 +182,15 @@ def test_each_bar_is_the_median_of_the_rounds_ratios() -> None:
 
 
 def test_what_processes_take_is_held_against_its_bars() -> None:
-    process = Process(cold_start_s=(0.5, 0.7, 9.0), resident_mib=250.0, soak_calls=10, growth_mib=0.5)
-    bars = by_name(bars_of([], None, process, {}))
+    measured = Process(cold_start_s=(0.5, 0.7, 9.0), resident_mib=250.0, soak_calls=10, growth_mib=0.5)
+    bars = by_name(bars_of([], None, measured, {}))
     assert [bars[name].passed for name in list(bars)[-3:]] == [True, False, True]
     without = by_name(bars_of([], None, None, {}))
     assert [without[name].reason for name in list(without)[-3:]] == ["--no-process"] * 3
 
 
-def test_a_benchmark_from_end_to_end(bundle_path: Path) -> None:
+def test_a_benchmark_from_end_to_end(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "STARTS", 2)
     told: list[str] = []
     found = bench(
         bundle_path, engine="onnxruntime", batches=(1, 3), rounds=3, budget_s=0, soak=50, busy=True, tell=told.append

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from lab.speed import rounds
+from lab.speed import process, rounds
 from lab.studies.large_pair_speed import main, pair, write_bundle
 from purify_edge import Pipeline
 from purify_edge.bundle.golden import load_golden
@@ -15,7 +15,7 @@ from purify_edge.bundle.reader import Bundle
 
 
 def test_its_bundle_is_one_and_runs(tmp_path: Path) -> None:
-    write_bundle(tmp_path / "b", *pair(64), 64)
+    write_bundle(tmp_path / "b", *pair(32), 32)
     bundle = Bundle.open(tmp_path / "b")
     bundle.verify()
     split = load_golden(bundle)["clean"]
@@ -28,6 +28,7 @@ def test_its_bundle_is_one_and_runs(tmp_path: Path) -> None:
 def test_it_times_pytorch_beside_the_pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for pause in ("SETTLE_S", "ROUND_S", "AWAKE_S"):
         monkeypatch.setattr(rounds, pause, 0.0)
+    monkeypatch.setattr(process, "STARTS", 1)
     monkeypatch.setattr("lab.studies.large_pair_speed.calls_of", lambda network: {"PyTorch": lambda x: network})
     options = ["--size", "32", "--batch", "1", "--rounds", "3", "--budget", "0", "--json"]
     result = CliRunner().invoke(main, options, catch_exceptions=False)

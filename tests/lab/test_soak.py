@@ -27,11 +27,11 @@ def run(pipeline: Any, bundle_path: Path, predictions: int) -> Any:
 
 
 def test_four_threads_answer_as_one_does_and_nothing_grows(pipeline: Pipeline, bundle_path: Path) -> None:
-    work = run(pipeline, bundle_path, 1500)
+    work = run(pipeline, bundle_path, 600)
     assert work.problems() == []
-    assert sum(work.done.values()) == 1500
-    assert 3 <= work.done["refused"] <= 40
-    assert work.images > 5000
+    assert sum(work.done.values()) == 600
+    assert 1 <= work.done["refused"] <= 20
+    assert work.images > 2000
 
 
 class Wrong:

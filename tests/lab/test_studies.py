@@ -32,7 +32,7 @@ from purify_toolkit.runs.history import read_metrics
 
 STUDIES = Path(ablation.__file__).parent
 SEEDS = (0, 1)
-SHORT = ["--limit", "192", "--epochs-teacher", "1", "--epochs-student", "4", "--batch-size", "12"]
+SHORT = ["--limit", "192", "--epochs-teacher", "1", "--epochs-student", "2", "--batch-size", "48"]
 QUICK = RECIPE.replace("batch_size = 64\nlearning_rate = 3e-3", "batch_size = 16\nlearning_rate = 1e-2")
 NETWORKS = {
     "plain": {"classifier", "student"},
@@ -97,8 +97,8 @@ def test_arms_train_the_networks_that_their_name_says(study: Path) -> None:
 def test_arms_differ_in_nothing_else(study: Path) -> None:
     recipe = arm(study, "both").recipe
     shortened = parse_recipe(QUICK.replace("epochs = 2\n", "epochs = 1\n", 1), source="test")
-    assert (recipe.student.epochs, recipe.student.batch_size) == (4, 12)
-    assert recipe.teacher == msgspec.structs.replace(shortened.teacher, batch_size=12)
+    assert (recipe.student.epochs, recipe.student.batch_size) == (2, 48)
+    assert recipe.teacher == msgspec.structs.replace(shortened.teacher, batch_size=48)
     for name in NETWORKS:
         other = arm(study, name).recipe
         assert [getattr(other, table) for table in ("classifier", "teacher", "student", "attack", "evaluation")] == [
@@ -155,9 +155,9 @@ def test_students_begin_with_their_seeds_adversarial_examples(
 def test_the_summary_is_that_of_the_runs(study: Path) -> None:
     results = json.loads((study / "ablation.json").read_text())
     assert (results["n"], results["limit"]) == (192, 192)
-    assert results["epochs"] == {"teacher": 1, "student": 4}
-    assert results["batch_size"] == 12
-    assert "students 4, batches of 12; n = 192 test images a seed;" in (study / "ablation.md").read_text()
+    assert results["epochs"] == {"teacher": 1, "student": 2}
+    assert results["batch_size"] == 48
+    assert "students 2, batches of 48; n = 192 test images a seed;" in (study / "ablation.md").read_text()
     assert [(run["arm"], run["seed"]) for run in results["runs"]] == [
         (name, seed) for name in (*NETWORKS, ALONE) for seed in SEEDS
     ]
@@ -318,9 +318,10 @@ def test_what_is_wrong_is_said_in_one_line(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_script_runs_as_a_program(tmp_path: Path) -> None:
-    command = [sys.executable, str(STUDIES / "ablation.py"), "--table", "nowhere"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+@pytest.mark.slow
+def test_a_study_runs_as_a_program() -> None:
+    command = [sys.executable, "-m", "lab.studies.ablation", "--table", "nowhere"]
+    done = subprocess.run(command, cwd=STUDIES.parent.parent, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("Error: nowhere holds no finished run")
 

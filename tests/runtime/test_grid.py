@@ -30,6 +30,29 @@ def test_each_column_has_a_head(channels: int, count: int) -> None:
         assert (picture[: GAP + LINE, x + TILE : x + TILE + GAP] == 255).all()  # no head runs into the next, or is cut
 
 
+def test_each_row_shows_the_image_what_was_purified_and_four_times_their_difference() -> None:
+    values = (64, 128, 120)
+    flat = [np.full((20, 10, 3), value, np.uint8) for value in values]
+    tiles = [Tile("a.png", image, np.full((3, 20, 10), 0.5, np.float32), "cat", "cat") for image in flat]
+    picture = np.asarray(draw_grid(tiles)).astype(int)
+    width = TILE // 2
+    for number, value in enumerate(values):
+        row, column = divmod(number, 2)
+        left, top = GAP + column * (3 * (width + GAP) + 2 * GAP), 2 * (LINE + GAP) + row * (TILE + 2 * LINE + 2 * GAP)
+        difference = min(255, 127.5 + 4 * (127.5 - value))
+        for index, level in enumerate((value, 127.5, difference)):
+            x = left + index * (width + GAP)
+            assert np.abs(picture[top : top + TILE, x : x + width] - level).max() <= 1
+            assert (picture[top : top + TILE, x + width : x + width + GAP] == 255).all()
+
+
+def test_a_class_whose_name_is_too_long_is_cut() -> None:
+    picture = np.asarray(draw_grid([tile(1, "a very long name of a class, longer than its picture")]))
+    caption = picture[2 * (LINE + GAP) + TILE :][:LINE, GAP + TILE + GAP :]
+    assert (caption[:, :TILE] < 255).any()
+    assert (caption[:, TILE : TILE + GAP] == 255).all()
+
+
 def test_what_red_means_stands_at_the_end_and_nothing_else_is_red_without_a_change() -> None:
     picture = draw_grid([tile(3)])
     assert reds(picture).min() >= picture.height - GAP - LINE

@@ -140,6 +140,7 @@ def test_training_on_a_disk_that_fills_up_can_go_on_later(
     assert start_training("--resume").wait(timeout=240) == 0, (tmp_path / "log").read_text()
 
 
+@pytest.mark.slow
 def test_training_killed_at_random_five_times_loses_no_more_than_an_epoch_and_ends_alike(
     start_training: Callable[..., "subprocess.Popen[bytes]"], idx_folder: Path, tmp_path: Path
 ) -> None:

@@ -40,6 +40,7 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_users_own_classifier_gets_its_purifier(run: Run, user: Path, tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(TESTS)}
     out, bundle = tmp_path / "run", tmp_path / "bundle"

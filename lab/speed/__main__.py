@@ -1,0 +1,5 @@
+"""Run the benchmark: `python -m lab.speed BUNDLE`."""
+
+from lab.speed.cli import main
+
+main()
