@@ -10,7 +10,7 @@ from purify_edge.shell.options import Number
 
 @click.command(cls=Command)
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--engine", default="auto", show_default=True, help="Of the pipeline; auto is as tuned.")
+@click.option("--engine", default="auto", show_default=True, help="Of the pipeline.")
 @click.option("--precision", default="fp32", show_default=True, help="Of the models.")
 @click.option(
     "--batch",

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lab.speed.by_hand import LIBRARIES, by_hand
 from purify_edge.bundle.reader import Bundle
-from purify_edge.engines import ON_CPU, by_hand
+from purify_edge.engines.base import in_batches
 from purify_edge.errors import MissingError
 from purify_edge.images.arrays import as_batch
-from purify_edge.pipeline.pipeline import Pipeline, in_batches
+from purify_edge.pipeline.pipeline import Pipeline
 
 Images = NDArray[np.uint8]
 Call = Callable[[Images], object]
@@ -67,10 +68,10 @@ def gather(
     bundle = Bundle.open(path)
     chained = [bundle.read(bundle.model(role, precision).file) for role in ("purifier", "classifier")]
     composed = [bundle.read(bundle.model("defended", precision).file)]
-    for library in ON_CPU:
+    for library in LIBRARIES:
         try:
             for title, graphs in (("composed", composed), ("chained", chained)):
-                for name, call in by_hand(library, graphs).items():
+                for name, call in by_hand(library, graphs):
                     found.calls[f"{HAND}{name}, {title}"] = call
         except MissingError as error:
             found.not_run[f"{HAND}{library}"] = str(error)
@@ -89,21 +90,21 @@ def gather(
 
 def _ours(path: Path, precision: str, engine: str, stack: ExitStack, found: Contestants) -> Iterator[tuple[str, Call]]:
     pipeline = stack.enter_context(Pipeline.load(path, engine=engine, precision=precision, suspicion=False))
-    found.settings = pipeline.settings
+    found.settings = str(pipeline.plan)
     yield LABELS, pipeline.labels
     yield PREDICT, pipeline.predict
     scored = stack.enter_context(Pipeline.load(path, engine=engine, precision=precision))
     if scored.suspicion:
         yield SCORED, scored.predict
-    chain, floats = pipeline.chain, {}
+    planned, floats = pipeline.planned, {}
 
     def prepared(images: Images) -> NDArray[np.float32]:
         if len(images) not in floats:
             floats[len(images)] = as_batch(images, pipeline.input)
         return floats[len(images)]
 
-    yield BARE_LABELS, lambda images: in_batches(chain.last, prepared(images))
+    yield BARE_LABELS, lambda images: in_batches(planned.logits, prepared(images))
     yield (
         BARE_PREDICT,
-        lambda images: [chain.run(prepared(images)[start : start + 64]) for start in range(0, len(images), 64)],
+        lambda images: [planned.both(prepared(images)[start : start + 64]) for start in range(0, len(images), 64)],
     )

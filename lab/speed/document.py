@@ -93,11 +93,11 @@ def _cells(rows: list[Row | None]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Print what was tuned, and both tables."""
+    """Print what was run, and both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("report", type=Path)
     bench = read_bench(parser.parse_args().report)
-    print(f"As tuned: {bench.settings}.\n")
+    print(f"{bench.settings}\n")
     print("\n\n".join(map(markdown_table, (bars_table(bench), contestants_table(bench)))))
 
 

@@ -15,8 +15,9 @@ from PIL import Image
 
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
+from purify_edge.engines.base import BATCH
 from purify_edge.engines.tensorrt.store import EnginePolicy
-from purify_edge.pipeline.pipeline import BATCH, Pipeline
+from purify_edge.pipeline.pipeline import Pipeline
 from purify_edge.run.job import Job
 from purify_edge.run.runner import Run
 from purify_edge.shell.command import Command

@@ -18,9 +18,9 @@ from onnx import numpy_helper
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
 from purify_edge.check.limits import MAX_ERROR
+from purify_edge.engines.base import in_batches
 from purify_edge.engines.onnxruntime import OnnxRuntimeEngine
 from purify_edge.images.arrays import as_batch
-from purify_edge.pipeline.pipeline import in_batches
 from purify_edge.stats import relative_error
 
 Array = NDArray[np.float32]

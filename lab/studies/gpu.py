@@ -26,10 +26,12 @@ from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.manifest import Precision
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import Check, LatencyRow, ParityRow
-from purify_edge.check.check import EngineSet, compare, some_images
+from purify_edge.check.check import some_images
+from purify_edge.check.comparison import EngineSet, compare
 from purify_edge.check.limits import Limits, checks_of
-from purify_edge.engines import ENGINES
 from purify_edge.engines.latency import Contestant, measure
+from purify_edge.engines.models import Models, Setup
+from purify_edge.engines.registry import engines_on
 from purify_edge.engines.tensorrt.cudart import open_cuda
 from purify_edge.errors import BuildError, BundleError, MissingError
 from purify_edge.errors import MissingError as NothingHereError
@@ -78,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             },
             rounds=options.rounds,
         )
-        devices = {engines.engine: f"{engines.purifier.version} on {engines.purifier.device}" for engines in sets}
+        devices = {engines.engine: f"{engines.version} on {engines.device}" for engines in sets}
     text = page(devices, parity, latency, checks, left_out)
     if options.out:
         write_text(options.out, text)
@@ -115,23 +117,21 @@ def open_engines(bundle: Bundle, stack: ExitStack) -> tuple[list[EngineSet], dic
     """
     sets: list[EngineSet] = []
     left_out: dict[str, str] = {}
-    for name in ENGINES:
+    for name in engines_on("gpu"):
         for precision in PRECISIONS:
+            models = stack.enter_context(Models(bundle, Setup(name, precision, precision)))
             try:
-                opened = EngineSet.open(bundle, precision, name, stack)
+                sets.append(EngineSet.of(models))
             except (MissingError, BuildError, BundleError) as error:
                 left_out[f"{name} {precision}"] = str(error)
-                continue
-            if opened.purifier.device != "cpu":
-                sets.append(opened)
     return sets, left_out
 
 
 def engine_calls(sets: Iterable[EngineSet]) -> Iterator[tuple[tuple[str, str, str], Call]]:
     """Return the calls by engine, precision and stage: both networks chained, and composed in one graph."""
     for engines in sets:
-        yield (engines.engine, engines.precision, "pipeline"), engines.pipeline.last
-        yield (engines.engine, engines.precision, "defended"), engines.defended.run
+        for stage in ("pipeline", "defended"):
+            yield (engines.engine, engines.precision, stage), engines.stages[stage]
 
 
 def torch_calls(defended: nn.Module, device: torch.device, *, compiled: bool) -> dict[tuple[str, str, str], Call]:

@@ -1,6 +1,7 @@
 import json
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from rich.console import Console
 from helpers.clock import Clock
 from lab.speed import process, rounds
 from lab.speed.bars import BEST_BY_HAND, bars_of
+from lab.speed.by_hand import LIBRARIES
 from lab.speed.cli import main
 from lab.speed.contestants import (
     BARE_LABELS,
@@ -33,7 +35,6 @@ from lab.speed.run import bench
 from purify_edge.bundle.golden import GoldenSplit, load_golden
 from purify_edge.bundle.reader import Bundle
 from purify_edge.document.terminal import print_document
-from purify_edge.engines import ON_CPU, is_here
 
 IMAGES = np.zeros((2, 4, 4, 1), np.uint8)
 
@@ -123,11 +124,11 @@ def test_every_contestant_gives_the_references_labels(bundle_path: Path, split: 
                 given: Any = call(split.images[:70])
                 assert (given == labels).mean() > 0.98, name
         assert found.calls.keys() >= {LABELS, PREDICT, BARE_LABELS, BARE_PREDICT, SGEMM}
-        here = [library for library in ON_CPU if is_here(library)]
+        here = [library for library in LIBRARIES if find_spec(library)]
         for library in here:
             assert {f"{HAND}{library}, composed", f"{HAND}{library}, chained"} <= found.calls.keys()
-        assert found.settings == "onnxruntime, chained"
-    assert set(found.not_run) == {EAGER, COMPILED} | {f"{HAND}{name}" for name in ON_CPU if name not in here}
+        assert found.settings == "onnxruntime in fp32 on cpu"
+    assert set(found.not_run) == {EAGER, COMPILED} | {f"{HAND}{name}" for name in LIBRARIES if name not in here}
 
 
 def test_pytorch_runs_the_same_networks(bundle_path: Path, split: GoldenSplit) -> None:

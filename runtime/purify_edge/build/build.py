@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
@@ -15,12 +15,13 @@ from rich.table import Table
 
 from purify_edge.bundle.manifest import ModelEntry
 from purify_edge.bundle.reader import Bundle
+from purify_edge.engines.plan import open_plan
 from purify_edge.engines.tensorrt.build import BuiltEngine
 from purify_edge.engines.tensorrt.library import installed_builders
 from purify_edge.engines.tensorrt.options import BuildOptions
 from purify_edge.engines.tensorrt.store import EngineFiles
 from purify_edge.engines.tensorrt.targets import BUILDERS, Target, open_targets
-from purify_edge.errors import InputError, MissingError
+from purify_edge.errors import BuildError, InputError, MissingError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +117,16 @@ def _build(
     graph = bundle.read(model.file)
     engine, kept = files.ensure(graph, target.library, target.device, options, force=force, progress=tell)
     return Outcome(model=model, engine=engine, kept=kept, seconds=time.perf_counter() - start)
+
+
+def tell_plan(bundle: Bundle) -> None:
+    """Tell on standard error what `purify-run` takes here, now that the engines are built."""
+    again = Bundle.open(bundle.path, allow_failed=True)  # its manifest lists the new engines
+    try:
+        with open_plan(replace(again, verified=bundle.verified)) as planned:
+            click.echo(f"  purify-run takes {planned.plan}", err=True)
+    except (MissingError, BuildError) as error:
+        click.echo(f"  purify-run has nothing to run on here: {error}", err=True)
 
 
 def print_engines(outcomes: Sequence[Outcome], *, as_json: bool) -> None:

@@ -35,15 +35,17 @@ def main(
     An engine that fits and was built here, or is of a bundle that --verify accepts, is kept. TensorRT for RTX also
     builds where there is no GPU, for the compute capabilities asked for.
     """
-    from purify_edge.build.build import build_bundle, print_engines
+    from purify_edge.build.build import build_bundle, print_engines, tell_plan
     from purify_edge.bundle.reader import Bundle
 
     asked = build_options_from(**options)
+    opened = Bundle.open(bundle, verify=verify, allow_failed=allow_failed)
     built = build_bundle(
-        Bundle.open(bundle, verify=verify, allow_failed=allow_failed),
+        opened,
         engines=engines,
         precisions=precisions,
         options=asked,
         force=force,
     )
     print_engines(built, as_json=as_json)
+    tell_plan(opened)

@@ -209,7 +209,8 @@ class Plan(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         gain = f", {self.gain:.1f} times as fast as float32 here" if self.gain else ""
         agreement = f"; {self.agreement}" if self.agreement else ""
-        return f"{' or '.join(self.ways)} on {self.device}{gain}{agreement}"
+        engines = dict.fromkeys(way.partition(" ")[0] for way in self.ways)
+        return f"{' or '.join(engines)} in {self.precision} on {self.device}{gain}{agreement}"
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

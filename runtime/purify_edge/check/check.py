@@ -52,7 +52,8 @@ def check_with_examples(
     Args:
         bundle: the bundle.
         engine: `auto`, a key of ENGINES, or `all` for every engine that works here beside what `auto` takes.
-        precisions: those to check; empty for the one that `purify-run` takes, `all` for all that the bundle has.
+        precisions: those to check, `auto` for the one that `purify-run` takes and `all` for all that the bundle has;
+            empty for `auto`, and where `engine` is `all` for both.
         limits: what must hold; None for the defaults.
         rounds: timed calls of each contestant, 0 for no timing.
         policy: what may be done about engine files; None for the defaults.
@@ -71,6 +72,8 @@ def check_with_examples(
     golden = load_golden(bundle)
     with ExitStack() as stack:
         opened = open_sets(bundle, engine, precisions, stack, policy, golden)
+        if opened.plan:
+            tell(f"purify-run takes {opened.plan}")
         compared: list[Comparison] = []
         for engines in opened.sets:
             tell(f"parity: {engines.engine}, {engines.precision}")
@@ -137,8 +140,8 @@ def open_sets(
         raise InputError(f"{bundle.path} has no {', '.join(unknown)}, only {', '.join(known)}")
     opened = OpenedSets()
     everything = ALL in (engine, *precisions)
-    wanted = known if ALL in precisions else precisions or [AUTO]
-    for precision in wanted:
+    asked = precisions or ((AUTO, ALL) if engine == ALL else (AUTO,))
+    for precision in [name for word in asked for name in (known if word == ALL else [word])]:
         try:
             named = AUTO if engine == ALL else engine
             planned = open_plan(bundle, engine=named, precision=precision, policy=policy, golden=lambda: golden)
@@ -148,7 +151,7 @@ def open_sets(
             opened.not_checked.append(NotChecked(engine="", precision=precision, reason=str(error)))
             continue
         stack.enter_context(planned)
-        opened.plan = opened.plan or planned.plan
+        opened.plan = opened.plan or (planned.plan if precision == AUTO else None)
         for models in planned.ways:
             opened.add(models)
     for setup in _other_setups(known, precisions) if engine == ALL else ():

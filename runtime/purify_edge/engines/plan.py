@@ -5,7 +5,6 @@ for. A lossy one is chosen by itself only where it answers the golden set as PyT
 engine may change while the pipeline runs, among ways of the same precision that agree with each other.
 """
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -27,8 +26,6 @@ from purify_edge.engines.registry import computed_precisions, engine_module, eng
 from purify_edge.engines.tensorrt.store import EnginePolicy
 from purify_edge.errors import BuildError, BundleError, MissingError
 from purify_edge.machine import cores
-
-logger = logging.getLogger("purify_edge")
 
 T = TypeVar("T")
 AUTO = "auto"
@@ -131,11 +128,7 @@ def open_plan(
         BuildError: the engine cannot be built of the bundle's graphs.
     """
     chooser = _Chooser(bundle, policy, golden or partial(load_golden, bundle), pinned=engine != AUTO)
-    planned = chooser.open_first(precision) if engine == AUTO else chooser.open([engine], precision)
-    plan = planned.plan
-    left_out = "".join(f"; not {name}: {why}" for name, why in plan.left_out.items())
-    logger.info("%s: %s%s", bundle.manifest.name, plan, left_out)
-    return planned
+    return chooser.open_first(precision) if engine == AUTO else chooser.open([engine], precision)
 
 
 class _Chooser:
@@ -252,15 +245,14 @@ class _Chooser:
             BundleError: the bundle has no such precision, and no engine computes it.
             MissingError: another engine computes it.
         """
-        if precision in self._bundle.precisions("defended"):
+        known = self._bundle.precisions("defended")
+        if precision in known:
             return Setup(name, precision, precision)
         if precision in engine_row(name).computes:
             return Setup(name, precision, LOSSLESS)
         if precision in computed_precisions():
             raise MissingError(f"computes no float32 graphs in {precision}, and {self._bundle.path} has no others")
-        raise BundleError(
-            f"{self._bundle.path} has no models in {precision}, only in {', '.join(self._bundle.precisions('defended'))}"
-        )
+        raise BundleError(f"{self._bundle.path} has no models in {precision}, only in {', '.join(known)}")
 
     def _open(self, setup: Setup) -> Models:
         models = Models(self._bundle, setup, self._policy)

@@ -1,5 +1,6 @@
 """The pipeline: purifier, then classifier, as run on a device."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from purify_edge.images.arrays import as_batch
 from purify_edge.pipeline.prediction import Prediction, softmax
 from purify_edge.pipeline.stream import stream
 from purify_edge.pipeline.suspicion import is_suspicious, suspicion_of
+
+logger = logging.getLogger("purify_edge")
 
 OnAlert = Callable[[Prediction], object]
 
@@ -85,6 +88,8 @@ class Pipeline(Closing):
             )
             raise InputError(f"alerts need the suspicion score; {why}")
         planned = open_plan(opened, engine=engine, precision=precision, policy=policy)
+        left_out = "".join(f"; not {name}: {why}" for name, why in planned.plan.left_out.items())
+        logger.info("%s: %s%s", opened.manifest.name, planned.plan, left_out)
         return cls(opened, planned, suspicion=suspicion, on_alert=on_alert)
 
     @property
