@@ -19,7 +19,7 @@ from purify_edge.engines.plan import open_plan
 from purify_edge.engines.tensorrt.build import BuiltEngine
 from purify_edge.engines.tensorrt.library import installed_builders
 from purify_edge.engines.tensorrt.options import BuildOptions
-from purify_edge.engines.tensorrt.store import EngineFiles
+from purify_edge.engines.tensorrt.store import EngineFiles, EnginePolicy
 from purify_edge.engines.tensorrt.targets import BUILDERS, Target, open_targets
 from purify_edge.errors import BuildError, InputError, MissingError
 
@@ -123,7 +123,8 @@ def tell_plan(bundle: Bundle) -> None:
     """Tell on standard error what `purify-run` takes here, now that the engines are built."""
     again = Bundle.open(bundle.path, allow_failed=True)  # its manifest lists the new engines
     try:
-        with open_plan(replace(again, verified=bundle.verified)) as planned:
+        policy = EnginePolicy(build=False)
+        with open_plan(replace(again, verified=bundle.verified), policy=policy) as planned:
             click.echo(f"  purify-run takes {planned.plan}", err=True)
     except (MissingError, BuildError) as error:
         click.echo(f"  purify-run has nothing to run on here: {error}", err=True)

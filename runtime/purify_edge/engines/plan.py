@@ -156,17 +156,10 @@ class _Chooser:
         """Open engines of one device, in a precision or in the one that is best; close what will not run."""
         chosen: list[Models] = []
         try:
-            gain = agreement = None
-            chosen = self._ways(engines, LOSSLESS if precision == AUTO else precision)
             if precision == AUTO:
-                for rival, found in self._rivals(engines):
-                    faster = _gain(chosen[0], rival, self._bundle)
-                    if faster >= max(LEAST_GAIN, gain or 0.0):
-                        lossy, gain, agreement = rival, faster, found
-                    else:
-                        self._left_out[str(rival.setup)] = f"is {faster:.2f} times as fast as {chosen[0].setup}"
-                if gain:
-                    chosen = [lossy]
+                chosen, gain, agreement = self._best(engines)
+            else:
+                chosen, gain, agreement = self._ways(engines, precision), None, None
             chosen = [*chosen, *self._with_one_thread(chosen)]
             return PlannedPair(chosen, gain=gain, agreement=agreement, left_out=self._left_out)
         except BaseException:
@@ -177,6 +170,26 @@ class _Chooser:
                 if models not in chosen:
                     models.close()
             self._opened.clear()
+
+    def _best(self, engines: Sequence[str]) -> tuple[list[Models], float | None, Agreement | None]:
+        """Return what runs in the best precision; its gain over float32 and its agreement where it is a lossy one.
+
+        Where float32 would have to be built first and a lossy precision is there, that one runs.
+        """
+        lossless = self._ways(engines, LOSSLESS) if self._is_there(engines) else []
+        best, gain, agreement = lossless, None, None
+        for rival, found in self._rivals(engines):
+            faster = _gain(lossless[0], rival, self._bundle) if lossless else LEAST_GAIN
+            if faster >= max(LEAST_GAIN, gain or 0.0):
+                best, gain, agreement = [rival], faster, found
+            else:
+                self._left_out[str(rival.setup)] = f"is {faster:.2f} times as fast as {lossless[0].setup}"
+        return best or self._ways(engines, LOSSLESS), gain if lossless else None, agreement
+
+    def _is_there(self, engines: Sequence[str]) -> bool:
+        """Return whether float32 can be opened without building an engine."""
+        row = engine_row(engines[0])
+        return not row.builds or self._is_built(Setup(engines[0], LOSSLESS, LOSSLESS))
 
     def _ways(self, engines: Sequence[str], precision: str) -> list[Models]:
         """Return what may take turns in a precision: of a lossy one, one engine only.

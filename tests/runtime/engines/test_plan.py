@@ -235,6 +235,19 @@ def test_opening_builds_no_engine_of_a_precision_that_was_not_asked_for(
         assert "no engine" not in planned.plan.left_out.get("rtx in fp16", "")
 
 
+def test_a_lossy_engine_that_is_built_runs_where_float32_would_have_to_be_built(
+    unbuilt_bundle: Path, imitate: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agreement, "LOSSY_LIMIT_S", 60.0)
+    world = imitate()
+    open_plan(Bundle.open(unbuilt_bundle), precision="fp16").close()
+    builds = len(world.builds)
+    with open_plan(Bundle.open(unbuilt_bundle)) as planned:
+        assert (planned.plan.precision, planned.plan.gain) == ("fp16", None)
+        assert planned.plan.agreement is not None
+    assert len(world.builds) == builds
+
+
 def test_everything_that_was_opened_is_closed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Models] = []
     closed: list[Models] = []
