@@ -16,30 +16,9 @@ from numpy.typing import NDArray
 
 from purify_edge.bundle.manifest import InputContract
 from purify_edge.errors import InputError
-from purify_edge.images.decoding import MAX_FILE_BYTES, decode_image, read_image
+from purify_edge.images.decoding import MAX_FILE_BYTES, decode_image, is_image_name, read_image
 from purify_edge.images.items import Item, broken
 
-IMAGE_SUFFIXES = frozenset(
-    [
-        ".png",
-        ".apng",
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".mpo",
-        ".webp",
-        ".gif",
-        ".bmp",
-        ".dib",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-    ]
-)
 VIDEO_SUFFIXES = frozenset([".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"])
 STREAM = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
@@ -101,11 +80,6 @@ def _of_path(path: Path, pictures: bool) -> Source:
         require()
         return Video(path, pictures=pictures)
     return ImageFile(path)
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file in a folder or zip is taken for an image: by its suffix, and not hidden."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122  # faster
 
 
 @dataclass(frozen=True)
