@@ -17,7 +17,8 @@ from purify_toolkit.networks.user_classifier import ClassifierSource
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.history import read_metrics
 from purify_toolkit.runs.pretrained import open_run
-from purify_toolkit.train.train import Request, train
+from purify_toolkit.train.request import Request
+from purify_toolkit.train.train import train
 
 GIVEN = ("classifier", "adversarial_teacher", "normal_teacher")
 

@@ -1,14 +1,14 @@
 import pytest
 import torch
 
+from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.data.splits import Split
-from purify_toolkit.evaluate import Row, attack_name, evaluate
-from purify_toolkit.recipe import EvaluationTable
+from purify_toolkit.evaluate.accuracy import Row, evaluate
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.pretrained import open_run
 
-TABLE = EvaluationTable(epsilon=0.1, steps=20, relative_step=0.125)
-N = 300
+ATTACK = PGD(epsilon=0.1, steps=20, relative_step=0.125)
+N = 100
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def rows(run: RunFolder) -> dict[tuple[str, bool], Row]:
         run.load_classifier(),
         run.load_student(),
         test,
-        TABLE,
+        ATTACK,
         seed=0,
         device=torch.device("cpu"),
         advance=done.append,
@@ -44,7 +44,7 @@ def test_each_threat_has_its_row(rows: dict[tuple[str, bool], Row]) -> None:
     }
     assert all(row.n == N for row in rows.values())
     assert rows["clean", True].attack == "none"
-    assert rows["white-box", True].attack == attack_name(TABLE) == "PGD-20, Linf 0.1, step 0.0125, 1 random start"
+    assert rows["white-box", True].attack == str(ATTACK) == "PGD-20, Linf 0.1, step 0.0125, 1 random start"
 
 
 def test_the_shipped_pair_is_as_good_on_the_samples_as_it_is_said_to_be(

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from helpers.small_data import ADAPTIVE, RECIPE, VALIDATION
 from purify_edge.errors import InputError
-from purify_toolkit.attacks.gradient import pgd
+from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.attacks.norms import LINF
 from purify_toolkit.data.augmentation import augment
 from purify_toolkit.data.batch import Batch
@@ -146,14 +146,8 @@ def test_adaptive_examples_attack_the_student_within_the_ball(
     assert changed.min() > 0.05
     classifier = trained.load_classifier()
     defended = nn.Sequential(stage.network, classifier)
-    grey_box = pgd(
-        classifier,
-        clean,
-        split.labels,
-        epsilon=0.1,
-        steps=2,
-        relative_step=0.5,
-        generator=torch.Generator().manual_seed(1),
+    grey_box = PGD(epsilon=0.1, steps=2, relative_step=0.5)(
+        classifier, clean, split.labels, generator=torch.Generator().manual_seed(1)
     )
     with torch.no_grad():
         noise = 0.1 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(2)).sign()
@@ -181,16 +175,12 @@ def test_the_steps_of_the_adaptive_attack_shrink_where_told(
     seen, _ = seen_by(stage, batch())
     split = load_data("fashion-mnist", small_data, validation_size=VALIDATION).train[batch().indices]
     clean = to_float(augment(split.images, batch()))
-    expected = pgd(
+    expected = PGD(epsilon=0.1, steps=2, relative_step=0.5, decay=decay)(
         nn.Sequential(stage.network, trained.load_classifier()),
         clean,
         split.labels,
-        epsilon=0.1,
-        steps=2,
-        relative_step=0.5,
-        decay=decay,
-        generator=batch().attack_generator,
         start=LINF.start(clean, 0.1, batch().attack_generator),
+        generator=batch().attack_generator,
     )
     assert (seen - expected).abs().max() < 1e-6
 

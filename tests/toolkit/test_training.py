@@ -13,10 +13,11 @@ from purify_edge.errors import InputError, MissingError
 from purify_toolkit.device.choice import choose_device
 from purify_toolkit.device.generators import seeded
 from purify_toolkit.device.provenance import provenance
-from purify_toolkit.runs.datasets import load_data_of
+from purify_toolkit.runs.data import load_data_of
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.history import read_metrics
-from purify_toolkit.train.train import Request, train
+from purify_toolkit.train.request import Request
+from purify_toolkit.train.train import train
 from purify_toolkit.train.trainer import batch_indices
 
 EPOCHS = {"classifier": 3, "adversarial_teacher": 2, "normal_teacher": 2, "student": 3}

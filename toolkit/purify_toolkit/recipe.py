@@ -93,7 +93,7 @@ class AttackTable(_Table, frozen=True, kw_only=True):
 class AdaptiveTable(_Table, frozen=True, kw_only=True):
     """White-box training of the student, see `student.StudentLosses`: how its examples are made, the labels' weight.
 
-    With `decay` the steps shrink from `relative_step` on, see `attacks.gradient.pgd`.
+    With `decay` the steps shrink from `relative_step` on, see `attacks.gradient.PGD`.
     """
 
     epsilon: Fraction
@@ -104,7 +104,7 @@ class AdaptiveTable(_Table, frozen=True, kw_only=True):
 
 
 class EvaluationTable(_Table, frozen=True, kw_only=True):
-    """The PGD of the final evaluation, see `attacks.pgd`."""
+    """The PGD of the final evaluation, see `attacks.gradient.PGD`."""
 
     epsilon: Fraction
     steps: Count

@@ -10,9 +10,8 @@ from PIL import Image
 from purify_export.images.golden import IMAGES
 from purify_toolkit.data.splits import Split
 from purify_edge.images import decoding
-from purify_toolkit.runs.datasets import load_data_of
+from purify_toolkit.runs.data import choose_samples, load_data_of
 from purify_toolkit.runs.folder import RunFolder
-from purify_toolkit.train.train import choose_samples
 
 OTHERS = 2000
 """Images beside the golden set, at most."""

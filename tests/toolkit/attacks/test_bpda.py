@@ -3,7 +3,7 @@ from torch import Tensor, nn
 
 from helpers.shipped import Shipped, generator
 from purify_toolkit.attacks.bpda import identity_backward
-from purify_toolkit.attacks.gradient import pgd
+from purify_toolkit.attacks.gradient import PGD
 
 
 class Quantise(nn.Module):
@@ -29,7 +29,7 @@ def test_a_purifier_that_shatters_gradients_falls_to_bpda_only(shipped: Shipped)
     bypassed = nn.Sequential(identity_backward(Quantise()), shipped.classifier)
 
     def right(attacked_model: nn.Module) -> int:
-        found = pgd(attacked_model, images, labels, epsilon=0.1, steps=10, relative_step=0.25, generator=generator())
+        found = PGD(epsilon=0.1, steps=10, relative_step=0.25)(attacked_model, images, labels, generator=generator())
         return int(shipped.right(defended, found).sum())
 
     assert right(defended) >= 36  # the random start alone crosses some levels

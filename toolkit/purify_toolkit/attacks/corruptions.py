@@ -9,6 +9,7 @@ import functools
 import io
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,17 +20,18 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tv
 
 from purify_edge.errors import InputError
-from purify_toolkit.attacks.base import check_images
+from purify_toolkit.attacks.base import Attack, check_images
 from purify_toolkit.attacks.spatial import warp
 from purify_toolkit.data.pixels import to_8bit, to_float
+from purify_toolkit.networks.answers import Model
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
-Corruption = Callable[[Tensor, int, torch.Generator], Tensor]
+Function = Callable[[Tensor, int, torch.Generator], Tensor]
 """Images `[N, C, H, W]` in [0, 1], severity 1 to 5, generator on the images' device -> images in [0, 1]."""
 
 
-def _corruption(function: Corruption) -> Corruption:
+def _corruption(function: Function) -> Function:
     """Check what comes, keep the result in [0, 1]."""
 
     @functools.wraps(function)
@@ -163,7 +165,7 @@ def _scale(images: Tensor) -> float:
     return max(min(images.shape[2:]) / 32, 1.0)
 
 
-CORRUPTIONS: dict[str, Corruption] = {
+CORRUPTIONS: dict[str, Function] = {
     "gaussian_noise": gaussian_noise,
     "shot_noise": shot_noise,
     "impulse_noise": impulse_noise,
@@ -177,3 +179,18 @@ CORRUPTIONS: dict[str, Corruption] = {
     "pixelate": pixelate,
     "jpeg_compression": jpeg_compression,
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corruption(Attack):
+    """One of `CORRUPTIONS` at a severity from 1 to 5; the model is not asked."""
+
+    name: str
+    severity: int = 3
+
+    def __str__(self) -> str:
+        return f"{self.name.replace('_', ' ')}, severity {self.severity} of 5"
+
+    def __call__(self, model: Model, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Tensor:
+        """See `Attack.__call__`."""
+        return CORRUPTIONS[self.name](images, self.severity, generator)

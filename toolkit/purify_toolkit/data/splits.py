@@ -26,6 +26,10 @@ class Split:
     def __getitem__(self, index: slice | Tensor) -> "Split":
         return Split(self.images[index], self.labels[index])
 
+    def sha256(self) -> str:
+        """Return the SHA-256 of images and labels."""
+        return _sha256(self)
+
 
 @dataclass(frozen=True)
 class ImageData:
@@ -51,12 +55,16 @@ class ImageData:
         return mean.flatten().tolist(), std.tolist()
 
     def sha256(self) -> str:
-        """Of all images and labels: whether two are the same data."""
-        digest = hashlib.sha256()
-        for split in (self.train, self.validation, self.test):
-            digest.update(repr(tuple(split.images.shape)).encode())
-            digest.update(split.images.numpy().tobytes() + split.labels.numpy().tobytes())
-        return digest.hexdigest()
+        """Return the SHA-256 of all images and labels, which tells whether two are the same data."""
+        return _sha256(self.train, self.validation, self.test)
+
+
+def _sha256(*splits: Split) -> str:
+    digest = hashlib.sha256()
+    for split in splits:
+        digest.update(repr(tuple(split.images.shape)).encode())
+        digest.update(split.images.numpy().tobytes() + split.labels.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def hold_out(train: Split, validation_size: int) -> tuple[Split, Split]:

@@ -12,10 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from purify_edge.stats import wilson
 from purify_toolkit.attacks.norms import NORMS
 from purify_toolkit.data.pixels import to_float
-from purify_toolkit.evaluate.measure import Measurement, Plan, Store
-from purify_toolkit.evaluate.stats import Correct, p_of_rise, wilson
+from purify_toolkit.evaluate.measure import Measurement, Plan
+from purify_toolkit.evaluate.stats import Correct, p_of_rise
+from purify_toolkit.evaluate.store import Store
+from purify_toolkit.evaluate.threats import Strength
 
 LEVEL = 0.05
 """Of all tests of one gate together."""
@@ -29,6 +32,9 @@ SLACK = 1e-5
 BROKEN = 0.1
 """Where there are many classes: more than so much accuracy left is more than an attack may leave undefended."""
 
+LESS_KNOWN = ("noise", "grey-box", "transfer", "query", "bpda")
+"""The threats whose attackers know less than a white-box one."""
+
 GREY, WHITE = "grey-box:pgd", "white-box:pgd"
 
 
@@ -40,13 +46,13 @@ class Results:
         rows: by name, the full-strength rows.
         curves: by row and size, PGD at other sizes, on fewer images.
         doubled: white-box PGD with twice the steps, on fewer images.
-        classes: K.
+        strength: of the attacks.
     """
 
     rows: dict[str, Measurement]
+    strength: Strength
     curves: dict[str, dict[float, Measurement]] = field(default_factory=dict)
     doubled: Measurement | None = None
-    classes: int = 10
 
     def all(self) -> list[Measurement]:
         """Every measurement."""
@@ -90,7 +96,9 @@ def chance_at_large_size(results: Results, store: Store) -> Gate:
     point = results.curves.get(WHITE, {}).get(LARGE)
     if point is None:
         return _not_checked(name, WHITE)
-    return _at_most(name, point.defended, 1 / results.classes, "gradients are masked, or the attack is too weak")
+    return _at_most(
+        name, point.defended, 1 / results.strength.classes, "gradients are masked, or the attack is too weak"
+    )
 
 
 def single_step(results: Results, store: Store) -> Gate:
@@ -110,10 +118,14 @@ def white_box_strongest(results: Results, store: Store) -> Gate:
     the images that all of them saw.
     """
     pairs = []
-    white = [row for name, row in results.rows.items() if row.threat == "white-box" and name != "white-box:fgsm"]
+    white = [row for name, row in results.rows.items() if row.plan.threat == "white-box" and name != "white-box:fgsm"]
     for name, other in results.rows.items():
-        rivals = [row.defended for row in white if row.plan.size == other.plan.size]
-        if other.threat in ("noise", "grey-box", "transfer", "query", "bpda") and other.plan.size and rivals:
+        rivals = [row.defended for row in white if row.plan.attack.size == other.plan.attack.size]
+        if (
+            other.plan.threat in ("noise", "grey-box", "transfer", "query", "bpda")
+            and other.plan.attack.size
+            and rivals
+        ):
             n = min(map(len, [other.defended, *rivals]))
             worst: Correct = np.all([rival[:n] for rival in rivals], axis=0)
             pairs.append((f"{name} to white-box", other.defended[:n], worst))
@@ -131,7 +143,7 @@ def doubled_steps(results: Results, store: Store) -> Gate:
     low, high = wilson(int(before.sum()), n)
     change, limit = abs(float(after.mean() - before.mean())), (high - low) / 2
     explanation = (
-        f"white-box accuracy {before.mean():.1%}, with {doubled.plan.settings.steps} steps {after.mean():.1%}, of {n} "
+        f"white-box accuracy {before.mean():.1%}, with {2 * results.strength.steps} steps {after.mean():.1%}, of {n} "
         f"images; half of its 95% interval is {100 * limit:.1f} points"
     )
     return Gate(name, change, limit, change <= limit, explanation)
@@ -143,7 +155,7 @@ def breaks_undefended(results: Results, store: Store) -> Gate:
     row = results.rows.get(GREY)
     if row is None or row.undefended is None:
         return _not_checked(name, GREY)
-    limit = max(BROKEN, 1 / results.classes)
+    limit = max(BROKEN, 1 / results.strength.classes)
     return _at_most(name, row.undefended, limit, "the attack is too weak, or the classifier is robust by itself")
 
 
@@ -200,7 +212,7 @@ GATES: tuple[Callable[[Results, Store], Gate], ...] = (
 
 def _direct(measurement: Measurement) -> Correct:
     """The answers of the model that the attack was made on."""
-    grey = measurement.threat == "grey-box" and measurement.undefended is not None
+    grey = measurement.plan.threat == "grey-box" and measurement.undefended is not None
     return measurement.undefended if grey else measurement.defended  # type: ignore[return-value]
 
 
@@ -242,14 +254,15 @@ def _not_checked(name: str, *rows: str) -> Gate:
 
 
 def _excess(plan: Plan, pixels: tuple[float, float], distance: float | None) -> float:
-    """How far images lie outside the ball, as a fraction of the radius or of 1, or outside [0, 1]; 0 inside."""
-    outside = [0.0, -pixels[0], pixels[1] - 1]
-    if plan.size is not None and distance is not None:
-        outside.append((distance - plan.size[1]) / max(1.0, plan.size[1]))
+    """Return how far images lie outside the ball, as a fraction of the radius or of 1, or outside [0, 1]; 0 inside."""
+    outside, size = [0.0, -pixels[0], pixels[1] - 1], plan.attack.size
+    if size is not None and distance is not None:
+        outside.append((distance - size[1]) / max(1.0, size[1]))
     return float(np.max(outside))  # which keeps a NaN
 
 
 def _saved_excess(plan: Plan, store: Store) -> float:
     clean, attacked, _ = store.load_examples(plan)
-    distance = None if plan.size is None else float(NORMS[plan.size[0]].size(attacked - to_float(clean)).max())
+    size = plan.attack.size
+    distance = None if size is None else float(NORMS[size[0]].size(attacked - to_float(clean)).max())
     return _excess(plan, (float(attacked.min()), float(attacked.max())), distance)

@@ -11,12 +11,11 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 from purify_edge.files import atomic
+from purify_edge.stats import wilson
+from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.data.pixels import to_float
 from purify_toolkit.data.splits import Split
 from purify_toolkit.device.generators import device_generator
-from purify_toolkit.evaluate import attack, attack_name
-from purify_toolkit.evaluate.stats import wilson
-from purify_toolkit.recipe import EvaluationTable
 
 matplotlib.use("agg")
 
@@ -49,7 +48,7 @@ def save_grid(
     purifier: nn.Module,
     examples: Split,
     class_names: tuple[str, ...],
-    table: EvaluationTable,
+    attack: PGD,
     path: Path,
 ) -> None:
     """A row an image: clean, adversarial (grey-box), purified, and what the purifier took away.
@@ -57,22 +56,22 @@ def save_grid(
     Under each image stands the classifier's word for it, red where it is wrong. Networks on the CPU.
     """
     clean = to_float(examples.images)
-    adversarial = attack(classifier, clean, examples.labels, table, device_generator(0, clean.device))
+    adversarial = attack(classifier, clean, examples.labels, generator=device_generator(0, clean.device))
     with torch.no_grad():
         purified = purifier(adversarial)
         shown = {"clean": clean, "adversarial": adversarial, "purified": purified}
         words = {title: classifier(images).argmax(1).tolist() for title, images in shown.items()}
     rows = len(examples)
     figure = Figure(figsize=(6.4, 1.55 * rows + 0.7), layout="constrained")
-    figure.suptitle(f"{attack_name(table)}, against the classifier alone", fontsize=8)
+    figure.suptitle(f"{attack}, against the classifier alone", fontsize=8)
     grid = figure.subplots(rows, 4, squeeze=False)
     for row, label in enumerate(examples.labels.tolist()):
         for column, (title, images) in enumerate(shown.items()):
             word = words[title][row]
             colour = "black" if word == label else "crimson"
             _show(grid[row][column], images[row], title if row == 0 else "", class_names[word], colour)
-        removed = (adversarial[row] - purified[row]) / (2 * table.epsilon) + 0.5
-        title = f"taken away (±{table.epsilon:g})" if row == 0 else ""
+        removed = (adversarial[row] - purified[row]) / (2 * attack.epsilon) + 0.5
+        title = f"taken away (±{attack.epsilon:g})" if row == 0 else ""
         _show(grid[row][3], removed.clamp(0, 1), title, "", "black")
     _save(figure, path)
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from purify_toolkit.attacks.base import Size
 from purify_toolkit.evaluate.gates import Gate, Results
 from purify_toolkit.evaluate.measure import Measurement
-from purify_toolkit.evaluate.methods import Settings, Size
 from purify_toolkit.evaluate.stats import Correct, Counted, mcnemar
 from purify_toolkit.evaluate.threats import THREATS
 
@@ -93,9 +93,9 @@ class Report:
         }
 
 
-def summarise(results: Results, gates: list[Gate], settings: Settings, about: dict[str, Any]) -> Report:
+def summarise(results: Results, gates: list[Gate], about: dict[str, Any]) -> Report:
     """The report on what was measured; `clean:none` must be among it."""
-    return Report(results, headlines(results), tax(results), gates, {"settings": asdict(settings)} | about)
+    return Report(results, headlines(results), tax(results), gates, {"settings": asdict(results.strength)} | about)
 
 
 def headlines(results: Results) -> list[Headline]:
@@ -108,7 +108,7 @@ def headlines(results: Results) -> list[Headline]:
     for name, row in results.rows.items():
         for is_defended, correct in ((False, row.undefended), (True, row.defended)):
             if correct is not None:
-                groups.setdefault((row.threat, row.plan.size, is_defended), {})[name] = correct
+                groups.setdefault((row.plan.threat, row.plan.attack.size, is_defended), {})[name] = correct
     return [
         _headline(threat, size, is_defended, n, {name: correct for name, correct in rows.items() if len(correct) >= n})
         for (threat, size, is_defended), rows in groups.items()

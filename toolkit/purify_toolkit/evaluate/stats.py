@@ -1,4 +1,4 @@
-"""The statistics of an evaluation: intervals of an accuracy, and tests of two accuracies on the same images."""
+"""The statistics of an evaluation: counted images, and tests of two accuracies on the same images."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,14 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from purify_edge.stats import wilson
+
 Correct = NDArray[np.bool_]
 """Which images are classified right, `[N]`."""
-
-
-def wilson(correct: int, n: int) -> tuple[float, float]:
-    """95% Wilson score interval of the accuracy `correct / n` (Wilson 1927)."""
-    interval = binomtest(correct, n).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 @dataclass(frozen=True, kw_only=True)

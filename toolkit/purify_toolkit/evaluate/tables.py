@@ -9,7 +9,7 @@ import click
 from purify_edge.document.model import Document, Paragraph, Section, Table, TableRow, Verdict, table
 from purify_edge.document.terminal import print_document
 from purify_edge.document.wording import plural
-from purify_toolkit.evaluate import Row
+from purify_toolkit.evaluate.accuracy import Row
 from purify_toolkit.evaluate.report import Report
 
 Entry = dict[str, Any]

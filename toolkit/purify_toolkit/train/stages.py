@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from purify_edge.errors import InputError
+from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.data.augmentation import augment
 from purify_toolkit.data.batch import Batch
 from purify_toolkit.data.pixels import to_8bit, to_float
 from purify_toolkit.data.splits import ImageData, Split, batches
 from purify_toolkit.device.generators import device_generator
 from purify_toolkit.device.processes import Processes
-from purify_toolkit.evaluate import attack
 from purify_toolkit.networks.answers import count_correct
 from purify_toolkit.networks.architectures import Classifier, whiten
-from purify_toolkit.recipe import EvaluationTable, OptimizerTable, Recipe
+from purify_toolkit.recipe import OptimizerTable, Recipe
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.train.examples import AdversarialPool
 from purify_toolkit.train.losses import guidance_loss, reconstruction_loss
@@ -49,7 +49,7 @@ class Validation:
 
     classifier: nn.Module
     split: Split
-    attack: EvaluationTable
+    attack: PGD
     device: torch.device
     _adversarial: Split | None = field(default=None, init=False)
 
@@ -69,7 +69,7 @@ class Validation:
         pipeline, split = nn.Sequential(purifier, self.classifier), self.split[:WHITE_BOX_IMAGES]
         generator = device_generator(0, self.device)
         right = sum(
-            count_correct(pipeline, attack(pipeline, x, y, self.attack, generator), y)
+            count_correct(pipeline, self.attack(pipeline, x, y, generator=generator), y)
             for x, y in batches(split, self.device)
         )
         return {"accuracy_white_box": right / len(split)}
@@ -83,7 +83,7 @@ class Validation:
         if self._adversarial is None:
             generator = device_generator(0, self.device)
             examples = [
-                attack(self.classifier, images, labels, self.attack, generator)
+                self.attack(self.classifier, images, labels, generator=generator)
                 for images, labels in batches(self.split, self.device)
             ]
             self._adversarial = Split(to_8bit(torch.cat(examples)).cpu(), self.split.labels)
@@ -130,7 +130,7 @@ class Stages:
     def _validate_with(self, classifier: nn.Module) -> Validation:
         if self._validation is None:
             split = self._data.validation[:VALIDATION_IMAGES]
-            self._validation = Validation(classifier, split, self._recipe.evaluation, self._device)
+            self._validation = Validation(classifier, split, PGD.of(self._recipe.evaluation), self._device)
         return self._validation
 
     def _classifier(self) -> Stage:
@@ -141,7 +141,7 @@ class Stages:
                 f"[classifier] shift {table.shift} or cutout {table.cutout} leaves nothing of images of {side} pixels; "
                 "expected less"
             )
-        validation = Validation(network, self._data.validation, self._recipe.evaluation, self._device)
+        validation = Validation(network, self._data.validation, PGD.of(self._recipe.evaluation), self._device)
 
         def losses(batch: Batch) -> Losses:
             split = self._data.train[batch.mine]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from purify_toolkit.attacks.gradient import pgd
+from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.attacks.norms import LINF
 from purify_toolkit.data.augmentation import augment
 from purify_toolkit.data.batch import Batch
@@ -91,17 +91,14 @@ class StudentLosses:
         assert adaptive is not None
         all_images = images.new_empty(1).expand(of_all, *images.shape[1:])  # of which only the shape counts
         start = LINF.start(all_images, adaptive.epsilon, batch.attack_generator)[batch.share]
-        return pgd(
-            nn.Sequential(self.student, self.classifier),
-            images,
-            labels,
+        pgd = PGD(
             epsilon=adaptive.epsilon,
             steps=adaptive.steps,
             relative_step=adaptive.relative_step,
             decay=adaptive.decay,
-            generator=batch.attack_generator,
-            start=start,
         )
+        pipeline = nn.Sequential(self.student, self.classifier)
+        return pgd(pipeline, images, labels, generator=batch.attack_generator, start=start)
 
     def _shown(self, seen: Tensor, clean: Tensor, indices: Tensor, attacked: int) -> Tensor:
         """What the adversarial teacher makes of what the student sees, and the normal one of the original."""
