@@ -52,7 +52,12 @@ def test_without_a_random_start_pgd_agrees_with_foolbox_image_by_image(
 
 @pytest.mark.parametrize(
     ("defended", "norm", "epsilon", "count"),
-    [(False, LINF, 0.02, 200), (True, LINF, 0.03, 50), (False, L2, 0.3, 200), (True, L2, 0.5, 50)],
+    [
+        (False, LINF, 0.02, 200),
+        pytest.param(True, LINF, 0.03, 50, marks=pytest.mark.slow),
+        pytest.param(False, L2, 0.3, 200, marks=pytest.mark.slow),
+        pytest.param(True, L2, 0.5, 50, marks=pytest.mark.slow),
+    ],
 )
 def test_with_random_starts_pgd_is_as_strong_as_foolbox(
     shipped: Shipped, defended: bool, norm: Norm, epsilon: float, count: int
@@ -69,6 +74,7 @@ def test_with_random_starts_pgd_is_as_strong_as_foolbox(
     assert abs(ours - theirs) <= (2 if defended else 4), (ours, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "epsilon", "count"), [(LINF, 0.02, 100), (L2, 0.3, 50)], ids=["Linf", "L2"])
 def test_with_shrinking_steps_pgd_is_as_strong_as_apgd(
     shipped: Shipped, norm: Norm, epsilon: float, count: int
@@ -79,16 +85,16 @@ def test_with_shrinking_steps_pgd_is_as_strong_as_apgd(
     def right(found: Tensor) -> int:
         return int(shipped.right(model, found).sum())
 
-    result = AutoAttack(epsilon=epsilon, norm=norm, classes=10, attacks=("apgd-ce",))(
+    theirs = AutoAttack(epsilon=epsilon, norm=norm, classes=10, attacks=("apgd-ce",))(
         model, images, labels, generator=generator(0)
     )
     ours = PGD(epsilon=epsilon, steps=100, relative_step=1.0, norm=norm, decay=True)(
         model, images, labels, generator=generator()
     )
-    assert abs(right(ours) - right(result.adversarial)) <= count / 50, (right(ours), right(result.adversarial))
+    assert abs(right(ours) - right(theirs)) <= count / 50, (right(ours), right(theirs))
 
 
-@pytest.mark.parametrize("defended", [False, True])
+@pytest.mark.parametrize("defended", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_carlini_and_wagners_distances_are_foolboxs(shipped: Shipped, defended: bool) -> None:
     """Same steps, rate and c: each distance within 5%, the median within 1%."""
     model = shipped.defended if defended else shipped.classifier
@@ -107,6 +113,7 @@ def test_carlini_and_wagners_distances_are_foolboxs(shipped: Shipped, defended: 
     assert distances[0].median() == pytest.approx(float(distances[1].median()), rel=0.01)
 
 
+@pytest.mark.slow
 def test_random_search_is_as_strong_as_square(shipped: Shipped) -> None:
     """n = 100, 150 queries: the seed moves either by 2 (standard deviation), so 8 points are allowed."""
     model, images, labels = shipped.classifier, shipped.images[:100], shipped.labels[:100]

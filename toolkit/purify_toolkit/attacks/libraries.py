@@ -242,7 +242,7 @@ class _Network(nn.Module):
         self._model = (model,)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """`[N, C, H, W] -> [N, K]`."""
+        """Map `[N, C, H, W] -> [N, K]`."""
         return self._model[0](x_NCHW)
 
 

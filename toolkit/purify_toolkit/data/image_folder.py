@@ -26,7 +26,7 @@ Pixels: TypeAlias = NDArray[np.uint8]
 
 
 def is_image_folder(source: Path) -> bool:
-    """Whether `source` is a zip, a folder of zips, or a folder with a folder `train`."""
+    """Return whether `source` is a zip, a folder of zips, or a folder with a folder `train`."""
     if source.is_dir():
         return (source / "train").is_dir() or any(source.glob("*.zip"))
     return source.suffix == ".zip" and source.is_file()
@@ -40,7 +40,7 @@ def load_image_folder(
     image_size: tuple[int, int] | None = None,
     labels: Mapping[str, int] | None = None,
 ) -> ImageData:
-    """Images `SPLIT/CLASS/FILE` of a folder, a zip, or a folder of zips.
+    """Load the images `SPLIT/CLASS/FILE` of a folder, a zip, or a folder of zips.
 
     The tensors are `[N, channels, H, W]`, of the pixels that the device makes of the files, see
     `purify_edge.images.decoding`. Each split is in a random order, always the same, so that its first images are a fair
@@ -170,7 +170,7 @@ class _Reader:
         return Split(torch.from_numpy(images), torch.tensor([label for _, label in files])[order])
 
     def _listed(self, name: str) -> dict[str, list[str]]:
-        """The images of each class's folder, in the order of their folders and names."""
+        """Return the images of each class's folder, in the order of their folders and names."""
         found: dict[str, list[str]] = {}
         for path in sorted(self._files.names(name), key=lambda path: path.rpartition("/")[::2]):
             folder, slash, file = path.removeprefix(f"{name}/").partition("/")
@@ -187,7 +187,7 @@ class _Reader:
         return found
 
     def _settle_labels(self, folders: list[str]) -> None:
-        """Number the folders in `train`, or check them where their labels are prescribed."""
+        """Give each folder in `train` a label, or check them where labels are prescribed."""
         for folder in folders:
             try:
                 folder.encode()

@@ -117,7 +117,7 @@ def measure_all(
     device: torch.device,
     progress: StageProgress,
 ) -> Results:
-    """Measure, or take from the store, everything that is planned."""
+    """Measure everything that is planned, or take it from the store."""
     flat = [*planned.rows.values(), *(plan for curve in planned.curves.values() for plan in curve.values())]
     flat += [planned.doubled] if planned.doubled else []
     done: dict[str, Measurement] = {}

@@ -21,7 +21,7 @@ matplotlib.use("agg")
 
 
 def save_loss_curves(metrics: list[dict[str, Any]], path: Path) -> None:
-    """One panel a stage: training losses on the left axis, validation accuracies on the right."""
+    """Draw a panel for each stage: training losses on the left axis, validation accuracies on the right."""
     stages = list(dict.fromkeys(line["stage"] for line in metrics))
     figure = Figure(figsize=(4.4 * len(stages), 4), layout="constrained")
     for axes, stage in zip(figure.subplots(1, len(stages), squeeze=False)[0], stages, strict=True):
@@ -51,7 +51,7 @@ def save_grid(
     attack: PGD,
     path: Path,
 ) -> None:
-    """A row an image: clean, adversarial (grey-box), purified, and what the purifier took away.
+    """Draw a row for each image: clean, adversarial (grey-box), purified, and what the purifier took away.
 
     Under each image stands the classifier's word for it, red where it is wrong. Networks on the CPU.
     """
@@ -77,7 +77,7 @@ def save_grid(
 
 
 def save_accuracy_curves(lines: dict[str, dict[float, tuple[int, int]]], path: Path) -> None:
-    """Accuracy against the attack's size, with 95% intervals: a line a model; size -> images right, images.
+    """Draw accuracy against the attack's size, with 95% intervals: a line for each model; size -> images right, images.
 
     The sizes stand side by side, not to scale: they span two orders of magnitude and begin at 0.
     """
@@ -108,7 +108,7 @@ def save_threat_grid(
     *,
     rows: int = 8,
 ) -> None:
-    """A row an image: clean, then for each threat the attacked image and what the purifier makes of it.
+    """Draw a row for each image: clean, then for each threat the attacked image and what becomes of it.
 
     Under each image stands the classifier's word for it, red where it is wrong.
 

@@ -48,7 +48,7 @@ class Tax:
         return 100 * (self.undefended - self.defended)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the content for JSON."""
         return asdict(self) | {"points": self.points}
 
 
@@ -73,7 +73,7 @@ class Report:
         return [f"{name}: {warning}" for name, row in self.results.rows.items() for warning in row.warnings]
 
     def as_dict(self) -> dict[str, Any]:
-        """The content of evaluation.json."""
+        """Return the content of evaluation.json."""
         return {
             "schema_version": SCHEMA_VERSION,
             "passed": self.passed,
@@ -94,12 +94,12 @@ class Report:
 
 
 def summarise(results: Results, gates: list[Gate], about: dict[str, Any]) -> Report:
-    """The report on what was measured; `clean:none` must be among it."""
+    """Report on what was measured; `clean:none` must be among it."""
     return Report(results, headlines(results), tax(results), gates, {"settings": asdict(results.strength)} | about)
 
 
 def headlines(results: Results) -> list[Headline]:
-    """Per threat, size and model, the per-example worst case over the attacks.
+    """Return the worst case over the attacks, image by image, per threat, size and model.
 
     Costly attacks are shown fewer images than others. Then one headline is of the attacks that were shown all images,
     another of all attacks on the images that each of them was shown.
@@ -123,7 +123,7 @@ def _headline(threat: str, size: Size | None, is_defended: bool, n: int, rows: d
 
 
 def tax(results: Results) -> Tax:
-    """The purifier's, on clean images."""
+    """Return what the purifier costs on clean images."""
     clean = results.rows["clean:none"]
     assert clean.undefended is not None
     return Tax(

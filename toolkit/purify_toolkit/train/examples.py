@@ -54,7 +54,7 @@ class AdversarialPool:
         self._classifier, self._attack, self._processes = classifier, attack, processes
 
     def due(self, epoch: int) -> Tensor:
-        """The indices of the images that are attacked anew in this epoch."""
+        """Return the indices of the images that are attacked anew in this epoch."""
         indices = torch.arange(len(self._images))
         return indices if self._new and epoch == 0 else indices[(indices + epoch) % self._attack.refresh_epochs == 0]
 
@@ -72,7 +72,7 @@ class AdversarialPool:
                 yield len(indices)
 
     def _attacked(self, indices: Tensor, generator: torch.Generator, owner: int) -> Tensor:
-        """The examples, uint8; those that fall to another process unchanged."""
+        """Return the examples, uint8; those that fall to another process unchanged."""
         attack, images = self._attack, self._images[indices]
         device = self._processes.device
         draw = torch.rand(len(indices), 1, 1, 1, generator=generator, device=device)

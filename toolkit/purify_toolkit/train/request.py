@@ -115,7 +115,7 @@ def _note_other_code(run: RunFolder) -> None:
 
 
 def check_base(request: Request, data: ImageData) -> None:
-    """InputError where the run to take networks from is of other data or another classifier."""
+    """Raise InputError where the run to take networks from is of other data or another classifier."""
     base, recipe = request.base, parse_recipe(request.recipe_text, source=request.recipe_name)
     assert base is not None
     asked = {
@@ -150,7 +150,7 @@ def _identity(request: Request) -> dict[str, Any]:
 
 
 def _base_identity(request: Request) -> dict[str, Any]:
-    """The run whose classifier is taken; that classifier may be its user's own."""
+    """Return what identifies the run whose classifier is taken; that classifier may be its user's own."""
     if request.base is None:
         return {}
     path = request.base.weights_path("classifier")

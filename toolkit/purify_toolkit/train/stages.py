@@ -54,7 +54,7 @@ class Validation:
     _adversarial: Split | None = field(default=None, init=False)
 
     def purification(self, purifier: nn.Module) -> dict[str, float]:
-        """Accuracy of the classifier on purified clean and adversarial images, and the L1 to the clean ones."""
+        """Measure the classifier on purified clean and adversarial images, and the L1 to the clean ones."""
         pipeline = nn.Sequential(purifier, self.classifier)
         with torch.no_grad():
             l1 = sum(float((purifier(x) - x).abs().mean()) * len(x) for x, _ in batches(self.split, self.device))
@@ -65,7 +65,7 @@ class Validation:
         }
 
     def white_box(self, purifier: nn.Module) -> dict[str, float]:
-        """Accuracy under the recipe's attack through purifier and classifier, on the first images."""
+        """Measure the pipeline under the recipe's attack through purifier and classifier, on the first images."""
         pipeline, split = nn.Sequential(purifier, self.classifier), self.split[:WHITE_BOX_IMAGES]
         generator = device_generator(0, self.device)
         right = sum(
@@ -75,7 +75,7 @@ class Validation:
         return {"accuracy_white_box": right / len(split)}
 
     def accuracy(self, model: nn.Module, *, adversarial: bool = False) -> float:
-        """Fraction of the validation images, or of their adversarial examples, classified right."""
+        """Return the fraction of the validation images, or of their adversarial examples, classified right."""
         split = self._attacked() if adversarial else self.split
         return sum(count_correct(model, x, y) for x, y in batches(split, self.device)) / len(split)
 
@@ -91,7 +91,7 @@ class Validation:
 
 
 class Stages:
-    """Builds the stages of a recipe, in order; each after the first needs those before it to be trained."""
+    """Builder of the stages of a recipe, in order; each after the first needs those before it to be trained."""
 
     def __init__(self, run: RunFolder, data: ImageData, *, processes: Processes) -> None:
         self._run, self._data = run, data
@@ -100,7 +100,7 @@ class Stages:
         self._validation: Validation | None = None
 
     def build(self, name: str) -> Stage:
-        """The stage called `name`, one of `RunFolder.stages`."""
+        """Build the stage called `name`, one of `RunFolder.stages`."""
         builders: dict[str, Callable[[], Stage]] = {
             "classifier": self._classifier,
             "adversarial_teacher": partial(self._teacher, adversarial=True),

@@ -49,7 +49,7 @@ class StudentLosses:
     device: torch.device
 
     def __call__(self, batch: Batch) -> Losses:
-        """Each weighted term by its name."""
+        """Return each weighted term by its name."""
         split, weights, adaptive = self.train[batch.mine], self.recipe.distillation, self.recipe.adaptive
         labels = split.labels.to(self.device)
         images = split.images.to(self.device)
@@ -77,7 +77,7 @@ class StudentLosses:
         return found
 
     def _seen(self, batch: Batch, clean: Tensor, labels: Tensor) -> tuple[Tensor, int]:
-        """The images, and how many at their beginning are attacked: a random choice, as the batch's order is random."""
+        """Return the images, and how many at their beginning are attacked: a random choice, as is the batch's order."""
         of_all, count = batch.first(self.recipe.distillation.adversarial_fraction)
         if self.pool is None:
             attacked = self._white_box(clean[:count], labels[:count], batch, of_all)
@@ -86,7 +86,7 @@ class StudentLosses:
         return torch.cat([attacked, clean[count:]]).contiguous(memory_format=torch.channels_last), count
 
     def _white_box(self, images: Tensor, labels: Tensor, batch: Batch, of_all: int) -> Tensor:
-        """The attacked images of this process; the random starts are drawn for those of all."""
+        """Attack the images of this process; the random starts are drawn for those of all."""
         adaptive = self.recipe.adaptive
         assert adaptive is not None
         all_images = images.new_empty(1).expand(of_all, *images.shape[1:])  # of which only the shape counts
@@ -101,7 +101,7 @@ class StudentLosses:
         return pgd(pipeline, images, labels, generator=batch.attack_generator, start=start)
 
     def _shown(self, seen: Tensor, clean: Tensor, indices: Tensor, attacked: int) -> Tensor:
-        """What the adversarial teacher makes of what the student sees, and the normal one of the original."""
+        """Return what the adversarial teacher makes of what the student sees, and the normal one of the original."""
         images: dict[str, Tensor] = {}
         if "adversarial_teacher" in self.teachers:
             parts = {True: slice(attacked), False: slice(attacked, None)}
@@ -120,7 +120,7 @@ class StudentLosses:
 
     @torch.no_grad()
     def _made_by(self, name: str, images: Tensor, indices: Tensor, *, attacked: bool = False) -> Tensor:
-        """What a frozen network makes of training images, attacked or not; remembered where they come again."""
+        """Return what a frozen network makes of training images, attacked or not; remembered where they come again."""
         if self.pool is None:  # adaptive: augmented and attacked anew each time
             made: Tensor = self._frozen[name](images)
             return made

@@ -100,12 +100,12 @@ def _own_classifier(
 def _finish(
     run: RunFolder, request: Request, data: ImageData, device: torch.device, progress: StageProgress
 ) -> list[Row]:
+    rows = evaluate_run(run, data.test, seed=request.seed, device=device, progress=progress)
+    write_json(run.path / "metrics.json", metrics(run, rows, device))
     save_loss_curves(read_metrics(run), run.path / "losses.png")
     classifier, student = run.load_classifier(), run.load_student()
     attack, shown = PGD.of(run.recipe.evaluation), data.test[:GRID_ROWS]
     save_grid(classifier, student, shown, data.class_names, attack, run.path / "grid.png")
-    rows = evaluate_run(run, data.test, seed=request.seed, device=device, progress=progress)
-    write_json(run.path / "metrics.json", metrics(run, rows, device))
     return rows
 
 

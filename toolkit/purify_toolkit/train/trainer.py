@@ -42,7 +42,7 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
 
 
 def batch_indices(count: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
-    """A random order of `count` images in batches; a last, smaller batch is left out of all but a lone one."""
+    """Put `count` images into random batches; a last, smaller batch is left out of all but a lone one."""
     batches = torch.randperm(count, generator=generator).split(batch_size)
     full = [batch for batch in batches if len(batch) == batch_size]
     return full or list(batches)
@@ -61,7 +61,7 @@ class _Losses(nn.Module):
 
 
 class Trainer:
-    """Trains one stage of a run, together with the same object in each other process."""
+    """Trainer of one stage of a run, together with the same object in each other process."""
 
     def __init__(
         self, stage: Stage, run: RunFolder, *, count: int, seed: int, processes: Processes, progress: StageProgress
@@ -96,7 +96,7 @@ class Trainer:
         self._processes.wait()
 
     def _epochs(self, first: int, history: History | None) -> None:
-        """All epochs from `first` on; the process that has the history judges them and makes the checkpoints."""
+        """Train all epochs from `first` on; the process that has the history judges them and makes the checkpoints."""
         for epoch in range(first, self._stage.optimizer.epochs):
             start = time.perf_counter()
             losses = self._epoch(epoch)
@@ -147,7 +147,7 @@ class Trainer:
         return {name: value / len(order) for name, value in sums.items()}
 
     def _step(self, batch: Batch) -> dict[str, float]:
-        """One step of the optimizer; the losses over the whole batch, each by its name."""
+        """Take one step of the optimizer; return the losses over the whole batch, each by its name."""
         with self._mixed():
             losses = self._losses(batch)
         values = torch.stack(list(losses.values()))
@@ -160,7 +160,7 @@ class Trainer:
         return dict(zip(losses, self._processes.mean(values.detach()).tolist(), strict=True))
 
     def _mixed(self) -> torch.autocast:
-        """Convolutions in bfloat16, which needs no scaling of the loss, or all in float32."""
+        """Compute convolutions in bfloat16, which needs no scaling of the loss, or all in float32."""
         return torch.autocast(self._processes.device.type, torch.bfloat16, enabled=self._precision == "bfloat16")
 
     def _save(self, epochs_done: int) -> None:
@@ -193,6 +193,6 @@ class Trainer:
 
 
 def _check_share(batch: int, processes: Processes) -> None:
-    """InputError unless a batch has an image for each process."""
+    """Raise InputError unless a batch has an image for each process."""
     if batch < processes.count:
         raise InputError(f"a batch of {batch} images cannot be shared by {processes.count} processes; start fewer")
