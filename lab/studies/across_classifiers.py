@@ -27,7 +27,7 @@ from purify_toolkit.data.splits import ImageData, Split, batches
 from purify_toolkit.device.choice import choose_device
 from purify_toolkit.device.generators import device_generator
 from purify_toolkit.device.provenance import provenance
-from purify_toolkit.evaluate.accuracy import Row
+from purify_toolkit.evaluate.accuracy import EvaluationRow
 from purify_toolkit.networks.answers import count_correct
 from purify_toolkit.networks.architectures import CLASSIFIERS
 from purify_toolkit.recipe import EvaluationTable
@@ -191,7 +191,7 @@ def evaluate(
     seed: int,
     device: torch.device,
     progress: StageProgress,
-) -> list[Row]:
+) -> list[EvaluationRow]:
     """Return the clean and grey-box accuracy without and with the purifier; the attack is on this classifier."""
     models = {False: classifier, True: nn.Sequential(purifier, classifier)}
     attacks = {"clean": "none", "grey-box": str(PGD.of(settings))}
@@ -203,7 +203,7 @@ def evaluate(
             correct[threat, defended] += count_correct(models[defended], seen[threat], labels)
         progress.advance(len(labels), "")
     return [
-        Row(threat, attacks[threat], defended, n=len(test), correct=count)
+        EvaluationRow(threat, attacks[threat], defended, n=len(test), correct=count)
         for (threat, defended), count in correct.items()
     ]
 

@@ -11,7 +11,7 @@ from purify_edge.files import write_json
 from purify_toolkit.data.splits import Split
 from purify_toolkit.evaluate.assess import measure_all
 from purify_toolkit.evaluate.gates import GATES, Gate, Results, check
-from purify_toolkit.evaluate.selection import Question, plans, select
+from purify_toolkit.evaluate.selection import EvaluationRequest, plans, select
 from purify_toolkit.evaluate.store import Store
 from purify_toolkit.evaluate.threats import Strength, Subject
 from purify_toolkit.networks.architectures import Classifier, Purifier
@@ -73,7 +73,7 @@ def examine(
     other: nn.Module | None = None,
     strength: Strength = STRENGTH,
     test: Split | None = None,
-    question: Question | None = None,
+    question: EvaluationRequest | None = None,
 ) -> tuple[Results, dict[str, Gate]]:
     """Measure and check networks, tiny ones if none are given; the gates by the name of their function."""
     classifier = linear(strength.classes) if classifier is None else classifier
@@ -81,7 +81,7 @@ def examine(
     subject = Subject(classifier=classifier, purifier=purifier or nn.Identity(), other=other)
     store = Store(folder, test, {}, 0)
     rows = select(attacks, transfer=other is not None)
-    planned = plans(rows, strength, question or Question(), len(test))
+    planned = plans(rows, strength, question or EvaluationRequest(), len(test))
     results = measure_all(subject, planned, strength, store, device=torch.device("cpu"), progress=Silent())
     return results, dict(zip((gate.__name__ for gate in GATES), check(results, store), strict=True))
 

@@ -3,7 +3,7 @@ import torch
 
 from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.data.splits import Split
-from purify_toolkit.evaluate.accuracy import Row, evaluate
+from purify_toolkit.evaluate.accuracy import EvaluationRow, evaluate
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.pretrained import open_run
 
@@ -17,7 +17,7 @@ def run() -> RunFolder:
 
 
 @pytest.fixture(scope="module")
-def rows(run: RunFolder) -> dict[tuple[str, bool], Row]:
+def rows(run: RunFolder) -> dict[tuple[str, bool], EvaluationRow]:
     samples = run.load_samples()
     test = Split(samples.images[:N], samples.labels[:N])
     done: list[int] = []
@@ -34,7 +34,7 @@ def rows(run: RunFolder) -> dict[tuple[str, bool], Row]:
     return {(row.threat, row.defended): row for row in found}
 
 
-def test_each_threat_has_its_row(rows: dict[tuple[str, bool], Row]) -> None:
+def test_each_threat_has_its_row(rows: dict[tuple[str, bool], EvaluationRow]) -> None:
     assert set(rows) == {
         ("clean", False),
         ("clean", True),
@@ -48,7 +48,7 @@ def test_each_threat_has_its_row(rows: dict[tuple[str, bool], Row]) -> None:
 
 
 def test_the_shipped_pair_is_as_good_on_the_samples_as_it_is_said_to_be(
-    run: RunFolder, rows: dict[tuple[str, bool], Row]
+    run: RunFolder, rows: dict[tuple[str, bool], EvaluationRow]
 ) -> None:
     """Each figure of metrics.json lies within the 95% interval of the samples', widened a little for five looks."""
     published = {(row["threat"], row["defended"]): row["accuracy"] for row in run.provenance()["metrics"]["rows"]}
@@ -57,13 +57,13 @@ def test_the_shipped_pair_is_as_good_on_the_samples_as_it_is_said_to_be(
         assert low - 0.02 <= published[key] <= high + 0.02, key
 
 
-def test_a_white_box_attack_is_the_strongest(rows: dict[tuple[str, bool], Row]) -> None:
+def test_a_white_box_attack_is_the_strongest(rows: dict[tuple[str, bool], EvaluationRow]) -> None:
     assert rows["white-box", True].correct <= rows["grey-box", True].correct
     assert rows["grey-box", False].correct <= rows["clean", False].correct
 
 
 def test_the_interval_is_wilsons() -> None:
-    row = Row("clean", "none", False, n=100, correct=90)
+    row = EvaluationRow("clean", "none", False, n=100, correct=90)
     assert row.accuracy == 0.9
     assert row.interval == pytest.approx((0.8256, 0.9448), abs=1e-4)
     assert row.as_dict()["ci95"] == row.interval

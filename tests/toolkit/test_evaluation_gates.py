@@ -12,8 +12,8 @@ from helpers.tiny import STRENGTH, Noisy, Quantising, Remembering, examine, imag
 from purify_toolkit.attacks.search import UniformNoise
 from purify_toolkit.data.splits import Split
 from purify_toolkit.evaluate.gates import WHITE, Gate, Results, falls_with_size, white_box_strongest
-from purify_toolkit.evaluate.measure import Measurement, Plan
-from purify_toolkit.evaluate.selection import Question
+from purify_toolkit.evaluate.measure import Measurement, MeasurementPlan
+from purify_toolkit.evaluate.selection import EvaluationRequest
 from purify_toolkit.evaluate.store import Store
 from purify_toolkit.evaluate.threats import ATTACKS, AttackEntry, Strength
 from purify_toolkit.runs.pretrained import open_run
@@ -34,7 +34,7 @@ def test_the_shipped_pair_passes_all(tmp_path: Path) -> None:
         purifier=run.load_student(),
         test=Split(samples.images[:60], samples.labels[:60]),
         strength=Strength(epsilon=0.1, steps=10, relative_step=0.25, l2_epsilon=1.5, classes=10),
-        question=Question(costly_limit=20, curve_limit=40),
+        question=EvaluationRequest(costly_limit=20, curve_limit=40),
     )
     assert {gate.passed for gate in gates.values()} == {True}, gates
 
@@ -146,11 +146,13 @@ def test_autoattack_s_warnings(tmp_path: Path) -> None:
 
 def right(count: int, n: int = 100) -> Measurement:
     """The first `count` of n images right, under white-box PGD."""
-    return Measurement(Plan("", WHITE, STRENGTH.pgd, n), np.arange(n) < count, None, 0.1, (0.0, 1.0), (), 0.0)
+    return Measurement(
+        MeasurementPlan("", WHITE, STRENGTH.pgd, n), np.arange(n) < count, None, 0.1, (0.0, 1.0), (), 0.0
+    )
 
 
 def test_white_box_is_its_worst_case_and_more_than_a_single_step(nothing: Store) -> None:
-    grey = replace(right(40), plan=Plan("", "grey-box:pgd", STRENGTH.pgd, 100))
+    grey = replace(right(40), plan=MeasurementPlan("", "grey-box:pgd", STRENGTH.pgd, 100))
     rows = {"grey-box:pgd": grey, "white-box:fgsm": right(70)}
     assert white_box_strongest(Results(rows, STRENGTH), nothing).passed is None
     rows["white-box:pgd-margin"] = right(70)
@@ -170,7 +172,7 @@ def nothing(tmp_path: Path) -> Store:
 def test_what_was_not_run_is_not_passed(tmp_path: Path) -> None:
     _, gates = examine(tmp_path, attacks="clean")
     assert {name for name, gate in gates.items() if gate.passed is None} == set(gates) - {"inside_ball"}
-    _, gates = examine(tmp_path, question=Question(curve_limit=0))
+    _, gates = examine(tmp_path, question=EvaluationRequest(curve_limit=0))
     assert {name for name, gate in gates.items() if gate.passed is None} == {
         "falls_with_size",
         "chance_at_large_size",
@@ -185,11 +187,6 @@ def test_chance_alone_seldom_fails_a_gate(nothing: Store) -> None:
     random = np.random.default_rng(0)
     fails = 0
     for _ in range(40):
-        curve = {
-            size: Measurement(
-                Plan("", WHITE, STRENGTH.pgd, 200), random.random(200) < 0.5, None, None, (0.0, 1.0), (), 0.0
-            )
-            for size in (0.0, 0.1, 0.2, 0.4, 0.5)
-        }
+        curve = {size: replace(right(0, 200), defended=random.random(200) < 0.5) for size in (0.0, 0.1, 0.2, 0.4, 0.5)}
         fails += falls_with_size(Results({}, STRENGTH, {WHITE: curve}), nothing).passed is False
     assert fails <= 4

@@ -16,17 +16,17 @@ from purify_toolkit.attacks.base import Attack
 from purify_toolkit.attacks.gradient import FGSM
 from purify_toolkit.data.splits import Split
 from purify_toolkit.evaluate.assess import assess, default_out
-from purify_toolkit.evaluate.report import Report
-from purify_toolkit.evaluate.selection import Question
+from purify_toolkit.evaluate.report import EvaluationReport
+from purify_toolkit.evaluate.selection import EvaluationRequest
 from purify_toolkit.evaluate.threats import ATTACKS, Strength
 from purify_toolkit.networks.architectures import Purifier
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.pretrained import open_run
 
-QUESTION = Question(attacks="grey-box:fgsm,white-box:fgsm,noise:uniform")
+QUESTION = EvaluationRequest(attacks="grey-box:fgsm,white-box:fgsm,noise:uniform")
 ROWS = ["clean:none", "noise:uniform", "grey-box:fgsm", "white-box:fgsm"]
 
-Evaluate = Callable[..., Report]
+Evaluate = Callable[..., EvaluationReport]
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def counting(name: str, make: Callable[[Strength], Attack], run: list[str]) -> C
 
 @pytest.fixture
 def evaluate(run: RunFolder, tmp_path: Path) -> Evaluate:
-    def evaluate(question: Question = QUESTION, test: Split | None = None) -> Report:
+    def evaluate(question: EvaluationRequest = QUESTION, test: Split | None = None) -> EvaluationReport:
         test = test or random_images(classes=3, channels=1, count=20)
         return assess(
             RunFolder(run.path), test, question, out=tmp_path / "out", device=torch.device("cpu"), progress=Silent()
@@ -70,7 +70,7 @@ def evaluate(run: RunFolder, tmp_path: Path) -> Evaluate:
     return evaluate
 
 
-def figures(report: Report) -> list[dict[str, object]]:
+def figures(report: EvaluationReport) -> list[dict[str, object]]:
     return report.as_dict()["rows"]  # type: ignore[no-any-return]
 
 

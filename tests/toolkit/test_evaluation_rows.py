@@ -16,9 +16,9 @@ from purify_toolkit.data.splits import Split
 from purify_toolkit.evaluate import selection
 from purify_toolkit.evaluate.assess import assess
 from purify_toolkit.evaluate.gates import Results
-from purify_toolkit.evaluate.measure import Measurement, Plan
+from purify_toolkit.evaluate.measure import Measurement, MeasurementPlan
 from purify_toolkit.evaluate.report import headlines, tax
-from purify_toolkit.evaluate.selection import DEFAULT, Question, check_libraries, plans, select
+from purify_toolkit.evaluate.selection import DEFAULT, EvaluationRequest, check_libraries, plans, select
 from purify_toolkit.evaluate.stats import mcnemar
 from purify_toolkit.evaluate.threats import ATTACKS, ROWS, THREATS, Strength
 from purify_toolkit.recipe import EvaluationTable
@@ -59,7 +59,7 @@ def test_words_that_mean_nothing(words: str, message: str) -> None:
 
 def test_a_missing_library_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     def check(*rows: str) -> None:
-        check_libraries(plans(list(rows), STRENGTH, Question(), 1).rows.values())
+        check_libraries(plans(list(rows), STRENGTH, EvaluationRequest(), 1).rows.values())
 
     monkeypatch.setattr(selection, "find_spec", lambda name: None)
     check("clean:none", "white-box:pgd")
@@ -120,7 +120,7 @@ def test_every_row_runs_with_few_classes(classes: int, channels: int, attacks: s
     run = tiny_run(tmp_path / "run", classes=classes, channels=channels, side=8)
     other = tiny_run(tmp_path / "other", classes=classes, channels=channels, side=8, seed=1)
     test = random_images(classes=classes, channels=channels, side=8, count=4)
-    question = Question(attacks=attacks, costly_limit=1, curve_limit=3, transfer_from=other)
+    question = EvaluationRequest(attacks=attacks, costly_limit=1, curve_limit=3, transfer_from=other)
     report = assess(run, test, question, out=tmp_path / "out", device=CPU, progress=Silent())
     assert list(report.results.rows) == select(attacks, transfer=True)
     for row, measurement in report.results.rows.items():
@@ -139,7 +139,7 @@ def test_transfer_needs_an_independent_run_of_the_same_data(tmp_path: Path) -> N
     colour = tiny_run(tmp_path / "colour", classes=3, channels=3)
     for other, message in ((run, "has the same purifier"), (colour, "does not fit")):
         with pytest.raises(InputError, match=message):
-            question = Question(attacks="transfer", transfer_from=other)
+            question = EvaluationRequest(attacks="transfer", transfer_from=other)
             assess(run, test, question, out=tmp_path / "out", device=CPU, progress=Silent())
 
 
@@ -147,7 +147,7 @@ def measured(row: str, defended: str, undefended: str | None = None) -> Measurem
     def right(text: str) -> np.ndarray:
         return np.array([mark == "1" for mark in text])
 
-    plan = Plan(row, row, ATTACKS[ROWS[row][1]].make(STRENGTH), len(defended))
+    plan = MeasurementPlan(row, row, ATTACKS[ROWS[row][1]].make(STRENGTH), len(defended))
     return Measurement(plan, right(defended), undefended and right(undefended), None, (0.0, 1.0), (), 0.0)
 
 

@@ -13,19 +13,19 @@ from purify_toolkit.data.class_names import CIFAR10, CIFAR100, DIGITS, GTSRB
 from purify_toolkit.data.gtsrb import FOLDERS, Gtsrb
 from purify_toolkit.data.idx import Idx
 from purify_toolkit.data.image_folder import LAYOUT, is_image_folder, load_image_folder
-from purify_toolkit.data.sources import SPLITS, Checked, Source
+from purify_toolkit.data.known_datasets import SPLITS, ChecksummedDataset, KnownDataset
 from purify_toolkit.data.splits import ImageData, cache_folder
 
 IMAGE_FOLDER = "image-folder"
 GREY, COLOUR = (1, 28, 28), (3, 32, 32)
 FASHION = tuple(torchvision.datasets.FashionMNIST.classes)
 
-DATASETS: dict[str, Source] = {
+DATASETS: dict[str, KnownDataset] = {
     "mnist": Idx("MNIST", "MNIST", GREY, DIGITS, "MNIST/raw"),
     "fashion-mnist": Idx("Fashion-MNIST", "FashionMNIST", GREY, FASHION, "FashionMNIST/raw"),
-    "cifar10": Checked("CIFAR-10", "CIFAR10", COLOUR, CIFAR10, "cifar-10-batches-py"),
-    "cifar100": Checked("CIFAR-100", "CIFAR100", COLOUR, CIFAR100, "cifar-100-python"),
-    "svhn": Checked("SVHN", "SVHN", COLOUR, DIGITS, "SVHN", SPLITS),
+    "cifar10": ChecksummedDataset("CIFAR-10", "CIFAR10", COLOUR, CIFAR10, "cifar-10-batches-py"),
+    "cifar100": ChecksummedDataset("CIFAR-100", "CIFAR100", COLOUR, CIFAR100, "cifar-100-python"),
+    "svhn": ChecksummedDataset("SVHN", "SVHN", COLOUR, DIGITS, "SVHN", SPLITS),
     "gtsrb": Gtsrb("GTSRB", "GTSRB", COLOUR, GTSRB, "gtsrb", SPLITS),
 }
 """Every known dataset by its name in a recipe: title, torchvision's class, shape, classes, folder, parts."""
@@ -75,7 +75,7 @@ def load_data(
     return replace(data, name=name, class_names=source.classes)
 
 
-def _source(name: str, channels: int | None, image_size: tuple[int, int] | None) -> Source:
+def _source(name: str, channels: int | None, image_size: tuple[int, int] | None) -> KnownDataset:
     if name not in DATASETS:
         raise InputError(f"no dataset {name!r}; known are {', '.join([*DATASETS, IMAGE_FOLDER])}")
     source = DATASETS[name]
@@ -87,7 +87,7 @@ def _source(name: str, channels: int | None, image_size: tuple[int, int] | None)
     return source
 
 
-def _anywhere(name: str, source: Source) -> Path:
+def _anywhere(name: str, source: KnownDataset) -> Path:
     """Return the cache, filled by torchvision where it is empty, or the folder of a package."""
     cache = cache_folder()
     if found := source.find(cache):
@@ -111,7 +111,7 @@ def _anywhere(name: str, source: Source) -> Path:
     raise MissingError(f"{source.title} cannot be had: the download failed ({problem}). Do one of these:{lines}")
 
 
-def _as_images(source: Source, folder: Path, validation_size: int) -> ImageData:
+def _as_images(source: KnownDataset, folder: Path, validation_size: int) -> ImageData:
     """Return the dataset from images `SPLIT/CLASS/FILE`."""
     if not is_image_folder(folder):
         raise InputError(f"{folder} does not hold {source.title}: expected {source.files}; or images, {LAYOUT}")

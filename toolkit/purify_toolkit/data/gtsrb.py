@@ -11,7 +11,7 @@ from purify_edge.bundle.manifest import InputContract
 from purify_edge.errors import InputError, reason
 from purify_edge.images.decoding import read_image
 from purify_toolkit.data import class_names
-from purify_toolkit.data.sources import Parts, Source
+from purify_toolkit.data.known_datasets import KnownDataset, Parts
 from purify_toolkit.data.splits import Split, check_validation_size
 
 ORDER_SEED = 0
@@ -20,7 +20,7 @@ AGAIN = "remove the folder and fetch it again"
 
 
 @dataclass(frozen=True)
-class Gtsrb(Source):
+class Gtsrb(KnownDataset):
     """The German Traffic Sign Recognition Benchmark (Stallkamp et al. 2012, doi:10.1016/j.neunet.2012.02.016).
 
     A sign was photographed about 30 times while a car passed it, and its photographs are much alike. The validation
@@ -31,12 +31,12 @@ class Gtsrb(Source):
     files = "torchvision's folder gtsrb (GTSRB/Training, GTSRB/Final_Test/Images and GT-final_test.csv in it)"
 
     def find(self, folder: Path) -> Path | None:
-        """See `Source.find`; the folder itself counts under its own name."""
+        """See `KnownDataset.find`; the folder itself counts under its own name."""
         places = [folder / self.folder] + ([folder] if folder.absolute().name == self.folder else [])
         return next((place for place in places if _complete(place)), None)
 
     def read(self, found: Path, *, validation_size: int) -> Parts:
-        """See `Source.read`; the images have the size that `shape` says."""
+        """See `KnownDataset.read`; the images have the size that `shape` says."""
         folders = sorted(path.name for path in (found / "GTSRB" / "Training").iterdir() if path.is_dir())
         if folders != list(FOLDERS):
             raise InputError(f"{found}: expected the folders 00000 to 00042 in GTSRB/Training, got {folders}; {AGAIN}")

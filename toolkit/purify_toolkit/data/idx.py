@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from purify_edge.errors import InputError
-from purify_toolkit.data.sources import Parts, Source
+from purify_toolkit.data.known_datasets import KnownDataset, Parts
 from purify_toolkit.data.splits import Split, hold_out
 
 # SHA-256 of the original files, decompressed: the wrapping gzip differs between mirrors.
@@ -32,21 +32,21 @@ SHA256 = {
 
 
 @dataclass(frozen=True)
-class Idx(Source):
+class Idx(KnownDataset):
     """A dataset in MNIST's format; the validation part is the end of its training images, whose order is random."""
 
     @property
     def files(self) -> str:
-        """See `Source.files`."""
+        """See `KnownDataset.files`."""
         return f"{', '.join(SHA256[self.kind])}, each plain or as .gz"
 
     def find(self, folder: Path) -> Path | None:
-        """See `Source.find`."""
+        """See `KnownDataset.find`."""
         places = (folder, folder / self.folder, folder / "raw")
         return next((place for place in places if all(_path(place, name) for name in SHA256[self.kind])), None)
 
     def read(self, found: Path, *, validation_size: int) -> Parts:
-        """See `Source.read`; the images keep the order of the files."""
+        """See `KnownDataset.read`; the images keep the order of the files."""
         train, test = (self._split(found, part) for part in ("train", "t10k"))
         return *hold_out(train, validation_size), test
 

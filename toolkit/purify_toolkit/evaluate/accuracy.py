@@ -14,7 +14,7 @@ from purify_toolkit.networks.answers import count_correct
 
 
 @dataclass(frozen=True)
-class Row(Counted):
+class EvaluationRow(Counted):
     """One accuracy. `attack` is "none" or names norm, size, steps and restarts."""
 
     threat: str  # one of `threats.THREATS`
@@ -31,7 +31,7 @@ def evaluate(
     seed: int,
     device: torch.device,
     advance: Callable[[int], None] = lambda images: None,
-) -> list[Row]:
+) -> list[EvaluationRow]:
     """Measure classifier and pipeline: clean, grey-box (the attacker knows the classifier only), white-box.
 
     Args:
@@ -56,6 +56,6 @@ def evaluate(
             correct[threat, is_defended] += count_correct(model, attacked[threat], labels)
         advance(len(labels))
     return [
-        Row(threat, "none" if threat == "clean" else str(attack), is_defended, n=len(test), correct=count)
+        EvaluationRow(threat, "none" if threat == "clean" else str(attack), is_defended, n=len(test), correct=count)
         for (threat, is_defended), count in correct.items()
     ]

@@ -15,8 +15,8 @@ from purify_toolkit.device.provenance import provenance
 from purify_toolkit.evaluate.gates import Results, check
 from purify_toolkit.evaluate.measure import Measurement, measure
 from purify_toolkit.evaluate.plots import save_accuracy_curves, save_threat_grid
-from purify_toolkit.evaluate.report import Report, summarise
-from purify_toolkit.evaluate.selection import Plans, Question, check_libraries, plans, select
+from purify_toolkit.evaluate.report import EvaluationReport, summarise
+from purify_toolkit.evaluate.selection import EvaluationPlan, EvaluationRequest, check_libraries, plans, select
 from purify_toolkit.evaluate.store import Store
 from purify_toolkit.evaluate.threats import Strength, Subject
 from purify_toolkit.runs.folder import RunFolder
@@ -31,8 +31,14 @@ def default_out(run: RunFolder) -> Path:
 
 
 def assess(
-    run: RunFolder, test: Split, question: Question, *, out: Path, device: torch.device, progress: StageProgress
-) -> Report:
+    run: RunFolder,
+    test: Split,
+    question: EvaluationRequest,
+    *,
+    out: Path,
+    device: torch.device,
+    progress: StageProgress,
+) -> EvaluationReport:
     """Answer the question, on test images of the run's classes and shape; everything is written to `out`.
 
     ```
@@ -110,7 +116,7 @@ def _same(weights: dict[str, str], name: str) -> bool:
 
 def measure_all(
     subject: Subject,
-    planned: Plans,
+    planned: EvaluationPlan,
     strength: Strength,
     store: Store,
     *,
@@ -146,7 +152,7 @@ def measure_all(
 
 
 def _about(
-    run: RunFolder, test: Split, question: Question, weights: dict[str, str], device: torch.device
+    run: RunFolder, test: Split, question: EvaluationRequest, weights: dict[str, str], device: torch.device
 ) -> dict[str, Any]:
     """Return what made the report."""
     other = question.transfer_from
@@ -164,7 +170,7 @@ def _about(
     }
 
 
-def draw(report: Report, subject: Subject, store: Store, class_names: tuple[str, ...]) -> None:
+def draw(report: EvaluationReport, subject: Subject, store: Store, class_names: tuple[str, ...]) -> None:
     """Draw the pictures of what was measured."""
     results = report.results
     if results.curves:

@@ -11,20 +11,20 @@ from purify_edge.shell.options import MAX_SEED, option_object
 from purify_toolkit.runs.options import check_existing, data_option, device_option, existing_options
 
 if TYPE_CHECKING:
-    from purify_toolkit.evaluate.selection import Question
+    from purify_toolkit.evaluate.selection import EvaluationRequest
 
 Count = click.IntRange(min=1)
 
 
-def _question(transfer_from: str | None, resume: bool, force: bool, **others: Any) -> "Question":
+def _question(transfer_from: str | None, resume: bool, force: bool, **others: Any) -> "EvaluationRequest":
     """Return the question that the options make."""
     check_existing(resume, force)
     click.echo("importing PyTorch", err=True)
-    from purify_toolkit.evaluate.selection import Question, select
+    from purify_toolkit.evaluate.selection import EvaluationRequest, select
     from purify_toolkit.runs.pretrained import open_run
 
     other = None if transfer_from is None else open_run(transfer_from)
-    question = Question(transfer_from=other, resume=resume, force=force, **others)
+    question = EvaluationRequest(transfer_from=other, resume=resume, force=force, **others)
     select(question.attacks, transfer=other is not None)  # a wrong name is told before the data are read
     return question
 
@@ -66,7 +66,7 @@ def _question(transfer_from: str | None, resume: bool, force: bool, **others: An
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, the content of evaluation.json.")
 @click.version_option(package_name="purify-edge")
 def main(
-    run: str | None, question: "Question", data: Path | None, device: str, out: Path | None, as_json: bool
+    run: str | None, question: "EvaluationRequest", data: Path | None, device: str, out: Path | None, as_json: bool
 ) -> None:
     """Evaluate RUN: a folder that purify-train wrote, or the name of a pair that ships; default fashion-mnist.
 
@@ -104,7 +104,7 @@ def main(
         raise click.exceptions.Exit(1)
 
 
-def _check_out(out: Path, question: "Question") -> None:
+def _check_out(out: Path, question: "EvaluationRequest") -> None:
     """Refuse a folder that holds an evaluation, unless the user says what to do with it."""
     there = any((out / name).exists() for name in ("evaluation.json", "rows"))
     if there and not (question.resume or question.force):

@@ -15,7 +15,7 @@ import numpy as np
 from purify_edge.stats import wilson
 from purify_toolkit.attacks.norms import NORMS
 from purify_toolkit.data.pixels import to_float
-from purify_toolkit.evaluate.measure import Measurement, Plan
+from purify_toolkit.evaluate.measure import Measurement, MeasurementPlan
 from purify_toolkit.evaluate.stats import Correct, p_of_rise
 from purify_toolkit.evaluate.store import Store
 from purify_toolkit.evaluate.threats import Strength
@@ -253,7 +253,7 @@ def _not_checked(name: str, *rows: str) -> Gate:
     return Gate(name, None, None, None, f"it needs {', '.join(rows)}")
 
 
-def _excess(plan: Plan, pixels: tuple[float, float], distance: float | None) -> float:
+def _excess(plan: MeasurementPlan, pixels: tuple[float, float], distance: float | None) -> float:
     """Return how far images lie outside the ball, as a fraction of the radius or of 1, or outside [0, 1]; 0 inside."""
     outside, size = [0.0, -pixels[0], pixels[1] - 1], plan.attack.size
     if size is not None and distance is not None:
@@ -261,7 +261,7 @@ def _excess(plan: Plan, pixels: tuple[float, float], distance: float | None) -> 
     return float(np.max(outside))  # which keeps a NaN
 
 
-def _saved_excess(plan: Plan, store: Store) -> float:
+def _saved_excess(plan: MeasurementPlan, store: Store) -> float:
     clean, attacked, _ = store.load_examples(plan)
     size = plan.attack.size
     distance = None if size is None else float(NORMS[size[0]].size(attacked - to_float(clean)).max())

@@ -14,7 +14,7 @@ from purify_toolkit.attacks.base import Attack, AttackWarning, Size
 from purify_toolkit.attacks.norms import NORMS
 from purify_toolkit.data.splits import Split, batches
 from purify_toolkit.device.generators import seeded
-from purify_toolkit.evaluate.accuracy import Row
+from purify_toolkit.evaluate.accuracy import EvaluationRow
 from purify_toolkit.evaluate.stats import Correct
 from purify_toolkit.evaluate.threats import ROWS, THREATS, Subject
 
@@ -23,7 +23,7 @@ EXAMPLES = 16
 
 
 @dataclass(frozen=True)
-class Plan:
+class MeasurementPlan:
     """One measurement to make: a row of `threats.ROWS`, its attack, how many images. `name` is also its file's."""
 
     name: str
@@ -51,7 +51,7 @@ class Measurement:
         seconds: how long it took.
     """
 
-    plan: Plan
+    plan: MeasurementPlan
     defended: Correct
     undefended: Correct | None
     distance: float | None
@@ -59,11 +59,13 @@ class Measurement:
     warnings: tuple[str, ...]
     seconds: float
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[EvaluationRow]:
         """Return the row without the purifier, where there is one, then the row with it."""
         both = ((False, self.undefended), (True, self.defended))
         return [
-            Row(self.plan.threat, str(self.plan.attack), is_defended, n=len(correct), correct=int(correct.sum()))
+            EvaluationRow(
+                self.plan.threat, str(self.plan.attack), is_defended, n=len(correct), correct=int(correct.sum())
+            )
             for is_defended, correct in both
             if correct is not None
         ]
@@ -80,7 +82,7 @@ class Measurement:
         }
 
     @classmethod
-    def from_dict(cls, plan: Plan, content: dict[str, Any]) -> "Measurement":
+    def from_dict(cls, plan: MeasurementPlan, content: dict[str, Any]) -> "Measurement":
         """Return the measurement that `as_dict` was called on."""
         undefended = content["undefended"]
         low, high = content["pixels"]
@@ -106,7 +108,7 @@ def _correct(text: str) -> Correct:
 def measure(
     subject: Subject,
     test: Split,
-    plan: Plan,
+    plan: MeasurementPlan,
     *,
     seed: int,
     device: torch.device,
@@ -177,7 +179,7 @@ class _Tally:
         self.high = float(np.maximum(self.high, float(attacked.max())))
         self.warnings.update(dict.fromkeys(told))
 
-    def measurement(self, plan: Plan, seconds: float) -> Measurement:
+    def measurement(self, plan: MeasurementPlan, seconds: float) -> Measurement:
         """Return the whole."""
         return Measurement(
             plan,

@@ -53,7 +53,7 @@ class Tax:
 
 
 @dataclass(frozen=True)
-class Report:
+class EvaluationReport:
     """All of an evaluation. `about` says what made it."""
 
     results: Results
@@ -93,9 +93,11 @@ class Report:
         }
 
 
-def summarise(results: Results, gates: list[Gate], about: dict[str, Any]) -> Report:
-    """Report on what was measured; `clean:none` must be among it."""
-    return Report(results, headlines(results), tax(results), gates, {"settings": asdict(results.strength)} | about)
+def summarise(results: Results, gates: list[Gate], about: dict[str, Any]) -> EvaluationReport:
+    """Sum up what was measured; `clean:none` must be among it."""
+    return EvaluationReport(
+        results, headlines(results), tax(results), gates, {"settings": asdict(results.strength)} | about
+    )
 
 
 def headlines(results: Results) -> list[Headline]:

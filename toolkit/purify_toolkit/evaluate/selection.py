@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from purify_edge.errors import InputError, MissingError
 from purify_edge.shell.command import EXTRAS
 from purify_toolkit.evaluate.gates import GREY, LARGE, WHITE
-from purify_toolkit.evaluate.measure import Plan
+from purify_toolkit.evaluate.measure import MeasurementPlan
 from purify_toolkit.evaluate.threats import ATTACKS, ROWS, THREATS, Strength
 from purify_toolkit.runs.folder import RunFolder
 
@@ -17,7 +17,7 @@ FRACTIONS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class EvaluationRequest:
     """A question to `purify-eval`.
 
     Attributes:
@@ -95,21 +95,21 @@ def _meaning(word: str) -> set[str]:
 
 
 @dataclass(frozen=True)
-class Plans:
+class EvaluationPlan:
     """All that is to be measured, see `gates.Results`."""
 
-    rows: dict[str, Plan]
-    curves: dict[str, dict[float, Plan]]
-    doubled: Plan | None
+    rows: dict[str, MeasurementPlan]
+    curves: dict[str, dict[float, MeasurementPlan]]
+    doubled: MeasurementPlan | None
 
 
-def plans(rows: list[str], strength: Strength, question: Question, available: int) -> Plans:
+def plans(rows: list[str], strength: Strength, question: EvaluationRequest, available: int) -> EvaluationPlan:
     """Plan the rows, and for PGD where it is among them the curves and the doubled steps."""
     n = min(available, question.limit or available)
     costly, few = min(n, question.costly_limit), min(n, question.curve_limit)
 
-    def plan(name: str, row: str, n: int, strength: Strength = strength) -> Plan:
-        return Plan(name, row, ATTACKS[ROWS[row][1]].make(strength), n)
+    def plan(name: str, row: str, n: int, strength: Strength = strength) -> MeasurementPlan:
+        return MeasurementPlan(name, row, ATTACKS[ROWS[row][1]].make(strength), n)
 
     planned = {row: plan(row, row, costly if ATTACKS[ROWS[row][1]].costly else n) for row in rows}
     sizes = sorted({min(1.0, fraction * strength.epsilon) for fraction in FRACTIONS} | {LARGE})
@@ -119,10 +119,10 @@ def plans(rows: list[str], strength: Strength, question: Question, available: in
         if row in rows and few
     }
     twice = replace(strength, steps=2 * strength.steps)
-    return Plans(planned, curves, plan(f"doubled:{WHITE}", WHITE, few, twice) if WHITE in curves else None)
+    return EvaluationPlan(planned, curves, plan(f"doubled:{WHITE}", WHITE, few, twice) if WHITE in curves else None)
 
 
-def check_libraries(planned: Iterable[Plan]) -> None:
+def check_libraries(planned: Iterable[MeasurementPlan]) -> None:
     """See to it that what the plans call is installed, before hours are spent on the others.
 
     Raises:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from purify_edge.files import atomic, write_json
 from purify_toolkit.data.splits import Split
-from purify_toolkit.evaluate.measure import Measurement, Plan
+from purify_toolkit.evaluate.measure import Measurement, MeasurementPlan
 
 SCHEMA = 1
 """Raised whenever the same identity would give another result."""
@@ -37,7 +37,7 @@ class Store:
     overwrite: bool = False
     _digests: dict[int, str] = field(default_factory=dict, init=False)
 
-    def identity(self, plan: Plan) -> dict[str, Any]:
+    def identity(self, plan: MeasurementPlan) -> dict[str, Any]:
         """Return all that the measurement depends on."""
         if plan.n not in self._digests:
             self._digests[plan.n] = self.test[: plan.n].sha256()
@@ -51,7 +51,7 @@ class Store:
             "weights_sha256": self.weights,
         }
 
-    def load(self, plan: Plan) -> Measurement | None:
+    def load(self, plan: MeasurementPlan) -> Measurement | None:
         """Return the measurement, if it has been made."""
         if self.overwrite or not self.examples_path(plan).is_file():
             return None
@@ -72,17 +72,17 @@ class Store:
         content = {"identity": self.identity(plan), "result": measurement.as_dict()}
         write_json(self.path(plan), content)
 
-    def path(self, plan: Plan) -> Path:
+    def path(self, plan: MeasurementPlan) -> Path:
         """Return the file of a measurement."""
         short = hashlib.sha256(json.dumps(self.identity(plan), sort_keys=True).encode()).hexdigest()[:8]
         return self.folder / "rows" / f"{plan.name.replace(':', '-')}-{short}.json"
 
-    def examples_path(self, plan: Plan) -> Path:
+    def examples_path(self, plan: MeasurementPlan) -> Path:
         """Return the file of its examples."""
         path = self.path(plan)
         return path.with_name(f"{path.stem}.npz")
 
-    def load_examples(self, plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
+    def load_examples(self, plan: MeasurementPlan) -> tuple[Tensor, Tensor, Tensor]:
         """Return clean images uint8, attacked images float32, both `[M, C, H, W]`, labels `[M]`; M at most 16."""
         with np.load(self.examples_path(plan), allow_pickle=False) as arrays:
             clean, attacked, labels = (torch.from_numpy(arrays[key]) for key in ("clean", "attacked", "labels"))

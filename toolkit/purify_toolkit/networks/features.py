@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from purify_edge.errors import InputError
 
 
-class Features(nn.Module):
+class ClassifierFeatures(nn.Module):
     """The input of the classifier's last linear or convolutional layer, for images `[N, C, H, W]`: float32 `[N, D]`.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from purify_edge.shell.command import Command
-from purify_edge.shell.options import MAX_SEED, option_object, image_size
+from purify_edge.shell.options import MAX_SEED, image_size, option_object
 from purify_toolkit.runs.options import check_existing, data_option, device_option, existing_options
 
 if TYPE_CHECKING:

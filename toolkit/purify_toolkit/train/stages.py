@@ -31,7 +31,7 @@ WHITE_BOX_IMAGES = 500  # of those, attacked through purifier and classifier
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingStage:
     """One network to train."""
 
     name: str
@@ -99,9 +99,9 @@ class Stages:
         self._recipe: Recipe = run.recipe
         self._validation: Validation | None = None
 
-    def build(self, name: str) -> Stage:
+    def build(self, name: str) -> TrainingStage:
         """Build the stage called `name`, one of `RunFolder.stages`."""
-        builders: dict[str, Callable[[], Stage]] = {
+        builders: dict[str, Callable[[], TrainingStage]] = {
             "classifier": self._classifier,
             "adversarial_teacher": partial(self._teacher, adversarial=True),
             "normal_teacher": partial(self._teacher, adversarial=False),
@@ -133,7 +133,7 @@ class Stages:
             self._validation = Validation(classifier, split, PGD.of(self._recipe.evaluation), self._device)
         return self._validation
 
-    def _classifier(self) -> Stage:
+    def _classifier(self) -> TrainingStage:
         network, table = self._run.new_classifier().to(self._device), self._recipe.classifier
         side = min(self._data.train.images.shape[2:])
         if max(table.shift, table.cutout) >= side:
@@ -155,7 +155,7 @@ class Stages:
                 images = to_float(self._data.train.images[:WHITENING_IMAGES], self._device)
                 whiten(first, (images - network.mean) / network.std)
 
-        return Stage(
+        return TrainingStage(
             "classifier",
             network,
             table,
@@ -164,7 +164,7 @@ class Stages:
             prepare=prepare,
         )
 
-    def _teacher(self, *, adversarial: bool) -> Stage:
+    def _teacher(self, *, adversarial: bool) -> TrainingStage:
         network = self._run.new_purifier(self._recipe.teacher).to(self._device)
         classifier = self._frozen_classifier()
         remembered = Remembered(classifier, len(self._data.train))
@@ -184,9 +184,11 @@ class Stages:
 
         validation = self._validate_with(classifier)
         name = "adversarial_teacher" if adversarial else "normal_teacher"
-        return Stage(name, network, self._recipe.teacher, losses, lambda: validation.purification(network), pool)
+        return TrainingStage(
+            name, network, self._recipe.teacher, losses, lambda: validation.purification(network), pool
+        )
 
-    def _student(self) -> Stage:
+    def _student(self) -> TrainingStage:
         network = self._run.new_purifier(self._recipe.student).to(self._device)
         classifier = self._frozen_classifier()
         adaptive = self._recipe.adaptive is not None
@@ -198,4 +200,4 @@ class Stages:
         def validate() -> dict[str, float]:
             return validation.purification(network) | (validation.white_box(network) if adaptive else {})
 
-        return Stage("student", network, self._recipe.student, losses, validate, pool)
+        return TrainingStage("student", network, self._recipe.student, losses, validate, pool)

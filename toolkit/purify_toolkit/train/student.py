@@ -14,7 +14,7 @@ from purify_toolkit.data.augmentation import augment
 from purify_toolkit.data.batch import Batch
 from purify_toolkit.data.pixels import to_float
 from purify_toolkit.data.splits import Split
-from purify_toolkit.networks.features import Features
+from purify_toolkit.networks.features import ClassifierFeatures
 from purify_toolkit.recipe import Recipe
 from purify_toolkit.train.examples import AdversarialPool
 from purify_toolkit.train.losses import (
@@ -127,8 +127,8 @@ class StudentLosses:
         return self._remembered[name, attacked](images, indices, self.pool.versions if attacked else None)
 
     @cached_property
-    def _features(self) -> Features:
-        return Features(self.classifier)
+    def _features(self) -> ClassifierFeatures:
+        return ClassifierFeatures(self.classifier)
 
     @property
     def _frozen(self) -> dict[str, nn.Module]:

@@ -13,7 +13,7 @@ from purify_toolkit.data.splits import ImageData, Split
 from purify_toolkit.device.choice import choose_device
 from purify_toolkit.device.processes import Processes, find_processes
 from purify_toolkit.device.provenance import provenance
-from purify_toolkit.evaluate.accuracy import Row, evaluate
+from purify_toolkit.evaluate.accuracy import EvaluationRow, evaluate
 from purify_toolkit.evaluate.plots import save_grid, save_loss_curves
 from purify_toolkit.networks.user_classifier import PixelClassifier, build_classifier, check_classifier, read_weights
 from purify_toolkit.recipe import parse_recipe
@@ -27,7 +27,7 @@ from purify_toolkit.train.trainer import Trainer
 GRID_ROWS = 8
 
 
-def train(request: Request, progress: StageProgress) -> list[Row]:
+def train(request: Request, progress: StageProgress) -> list[EvaluationRow]:
     """Train what is not trained yet, then evaluate; return the rows of the final evaluation.
 
     Where a launcher started several processes, each calls this. The first alone writes to the run folder, and
@@ -99,7 +99,7 @@ def _own_classifier(
 
 def _finish(
     run: RunFolder, request: Request, data: ImageData, device: torch.device, progress: StageProgress
-) -> list[Row]:
+) -> list[EvaluationRow]:
     rows = evaluate_run(run, data.test, seed=request.seed, device=device, progress=progress)
     write_json(run.path / "metrics.json", metrics(run, rows, device))
     save_loss_curves(read_metrics(run), run.path / "losses.png")
@@ -109,7 +109,9 @@ def _finish(
     return rows
 
 
-def evaluate_run(run: RunFolder, test: Split, *, seed: int, device: torch.device, progress: StageProgress) -> list[Row]:
+def evaluate_run(
+    run: RunFolder, test: Split, *, seed: int, device: torch.device, progress: StageProgress
+) -> list[EvaluationRow]:
     """Evaluate a run's classifier and student on test images, see `accuracy.evaluate`."""
     progress.epoch("evaluation", 0, 1, len(test))
     return evaluate(
@@ -123,7 +125,7 @@ def evaluate_run(run: RunFolder, test: Split, *, seed: int, device: torch.device
     )
 
 
-def metrics(run: RunFolder, rows: list[Row], device: torch.device) -> dict[str, Any]:
+def metrics(run: RunFolder, rows: list[EvaluationRow], device: torch.device) -> dict[str, Any]:
     """Return what metrics.json holds: the rows, and what they were measured on."""
     weights = {name: file_sha256(run.weights_path(name)) for name in ("classifier", "student")}
     identity = {key: run.info[key] for key in ("recipe", "recipe_sha256", "seed", "limit", "dataset", "commit")}

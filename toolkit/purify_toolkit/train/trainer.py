@@ -21,7 +21,7 @@ from purify_toolkit.device.precision import precision_on
 from purify_toolkit.device.processes import Processes
 from purify_toolkit.runs.folder import RunFolder, save_state
 from purify_toolkit.runs.history import History
-from purify_toolkit.train.stages import Stage
+from purify_toolkit.train.stages import TrainingStage
 from purify_toolkit.train.student import Losses
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -51,7 +51,7 @@ def batch_indices(count: int, batch_size: int, generator: torch.Generator) -> li
 class _Losses(nn.Module):
     """A stage's losses with its network in it: what DistributedDataParallel can wrap."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: TrainingStage) -> None:
         super().__init__()
         self.network = stage.network
         self._losses = stage.losses
@@ -64,7 +64,14 @@ class Trainer:
     """Trainer of one stage of a run, together with the same object in each other process."""
 
     def __init__(
-        self, stage: Stage, run: RunFolder, *, count: int, seed: int, processes: Processes, progress: StageProgress
+        self,
+        stage: TrainingStage,
+        run: RunFolder,
+        *,
+        count: int,
+        seed: int,
+        processes: Processes,
+        progress: StageProgress,
     ) -> None:
         self._stage, self._run, self._count, self._seed = stage, run, count, seed
         self._processes, self._progress = processes, progress

@@ -18,7 +18,7 @@ SPLITS = ({"split": "train"}, {"split": "test"})
 
 
 @dataclass(frozen=True)
-class Source(ABC):
+class KnownDataset(ABC):
     """One dataset in the format in which its makers publish it, read by a class of torchvision.
 
     Attributes:
@@ -62,7 +62,7 @@ class Source(ABC):
 
 
 @dataclass(frozen=True)
-class Checked(Source):
+class ChecksummedDataset(KnownDataset):
     """A dataset whose files torchvision reads after their MD5 sums have proved right: CIFAR's batches, SVHN's .mat.
 
     The validation part is the end of the training images. CIFAR's are in random order. SVHN's come house by house, so
@@ -72,23 +72,23 @@ class Checked(Source):
 
     @property
     def files(self) -> str:
-        """See `Source.files`."""
+        """See `KnownDataset.files`."""
         names = ", ".join(self._md5())
         return f"torchvision's folder {self.folder} with {names}" if self._names_its_folder else names
 
     def find(self, folder: Path) -> Path | None:
-        """See `Source.find`; torchvision finds CIFAR's folder under its own name only."""
+        """See `KnownDataset.find`; torchvision finds CIFAR's folder under its own name only."""
         serves = not self._names_its_folder or folder.absolute().name == self.folder
         places = [folder / self.folder] + ([folder] if serves else [])
         return next((place for place in places if all((place / name).is_file() for name in self._md5())), None)
 
     def read(self, found: Path, *, validation_size: int) -> Parts:
-        """See `Source.read`; the images keep the order of the files."""
+        """See `KnownDataset.read`; the images keep the order of the files."""
         train, test = (self._split(found, part) for part in self.parts)
         return *hold_out(train, validation_size), test
 
     def fetch(self, folder: Path) -> None:
-        """See `Source.fetch`."""
+        """See `KnownDataset.fetch`."""
         super().fetch(folder if self._names_its_folder else folder / self.folder)
 
     @property
