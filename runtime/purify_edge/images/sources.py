@@ -33,14 +33,14 @@ class Source(Protocol):
     live: bool
 
     def items(self) -> Iterator[Item]:
-        """Its images in an order that is the same each time, read when asked for; broken ones are items too."""
+        """Yield its images in an order that is the same each time, read when asked for; broken ones are items too."""
 
     def count(self) -> int | None:
-        """How many, roughly for a video; None where that cannot be known."""
+        """Return how many, roughly for a video; None where that cannot be known."""
 
 
 def open_source(argument: str, *, pictures: bool = False) -> list[Source]:
-    """The sources that an argument of the command line names; several where it is a glob.
+    """Return the sources that an argument of the command line names; several where it is a glob.
 
     Args:
         argument: a file, folder, zip, video or glob; the number of a camera, or a stream's URL; `-` for standard input.
@@ -90,11 +90,11 @@ class ImageFile:
     live = False
 
     def items(self) -> Iterator[Item]:
-        """The file."""
+        """Yield the file."""
         yield _file_item(str(self.path), self.path.name)
 
     def count(self) -> int:
-        """One."""
+        """Return one."""
         return 1
 
 
@@ -110,7 +110,7 @@ class Folder:
     live = False
 
     def items(self) -> Iterator[Item]:
-        """The images."""
+        """Yield the images."""
         root = str(self.path)
         for file in self._walk(root, set()):
             if isinstance(file, InputError):
@@ -119,7 +119,7 @@ class Folder:
                 yield _file_item(file, file[len(root) :].lstrip("/"))
 
     def count(self) -> int:
-        """How many there are."""
+        """Return how many there are."""
         return sum(1 for _ in self._walk(str(self.path), set()))
 
     def _walk(self, folder: str, entered: set[tuple[int, int]]) -> Iterator[str | InputError]:
@@ -156,7 +156,7 @@ class Zip:
     live = False
 
     def items(self) -> Iterator[Item]:
-        """The images."""
+        """Yield the images."""
         try:
             archive = zipfile.ZipFile(self.path)
             members = self._members(archive)
@@ -170,7 +170,7 @@ class Zip:
             yield Item(name, place, partial(_read_member, archive, member, name))
 
     def count(self) -> int:
-        """How many there are; none if it cannot be read."""
+        """Return how many there are; one, which tells why, if it cannot be read."""
         try:
             with zipfile.ZipFile(self.path) as archive:
                 return len(self._members(archive))
@@ -206,18 +206,18 @@ class Listing:
     live = True
 
     def items(self) -> Iterator[Item]:
-        """The images of all of them."""
+        """Yield the images of all of them."""
         for line in self.stream:
             argument = os.fsdecode(line.rstrip(b"\r\n"))
             if argument and argument != "-":
                 yield from items_of([argument])
 
     def count(self) -> None:
-        """Unknown."""
+        """Return nothing: that is unknown."""
 
 
 def items_of(arguments: Iterable[str]) -> Iterator[Item]:
-    """The images of arguments, one after the other; one that names nothing is a broken item."""
+    """Yield the images of arguments, one after the other; one that names nothing is a broken item."""
     for argument in arguments:
         try:
             sources = open_source(argument)
