@@ -27,7 +27,7 @@ def wrapped(model: nn.Module) -> foolbox.PyTorchModel:
 @pytest.mark.parametrize(("norm", "epsilon"), [(LINF, 0.02), (L2, 0.3)], ids=["Linf", "L2"])
 def test_one_step_gives_foolboxs_examples(shipped: Shipped, norm: Norm, epsilon: float) -> None:
     for model in (shipped.classifier, shipped.defended):
-        images, labels = shipped.images[:100], shipped.labels[:100]
+        images, labels = shipped.images[:20], shipped.labels[:20]
         theirs = FOOLBOX_FGSM[norm.name]().run(wrapped(model), images, labels, epsilon=epsilon)
         assert torch.allclose(
             FGSM(epsilon=epsilon, norm=norm)(model, images, labels, generator=generator()), theirs, atol=1e-5
@@ -38,26 +38,22 @@ def test_one_step_gives_foolboxs_examples(shipped: Shipped, norm: Norm, epsilon:
 def test_without_a_random_start_pgd_agrees_with_foolbox_image_by_image(
     shipped: Shipped, norm: Norm, epsilon: float
 ) -> None:
-    """n = 100, 10 steps: the same verdict on 99 images at least; rounding may tip one that lies on the boundary."""
-    model, images, labels = shipped.classifier, shipped.images[:100], shipped.labels[:100]
+    """n = 40, 10 steps: the same verdict on 39 images at least; rounding may tip one that lies on the boundary."""
+    model, images, labels = shipped.classifier, shipped.images[:40], shipped.labels[:40]
     attack = FOOLBOX_PGD[norm.name](rel_stepsize=0.2, steps=10, random_start=False)
     theirs = shipped.right(model, attack.run(wrapped(model), images, labels, epsilon=epsilon))
     found = PGD(epsilon=epsilon, steps=10, relative_step=0.2, norm=norm, random_start=False)(
         model, images, labels, generator=generator()
     )
     ours = shipped.right(model, found)
-    assert 5 < theirs.sum() < 80
-    assert (ours == theirs).sum() >= 99
+    assert 2 < theirs.sum() < 32
+    assert (ours == theirs).sum() >= 39
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("defended", "norm", "epsilon", "count"),
-    [
-        (False, LINF, 0.02, 200),
-        pytest.param(True, LINF, 0.03, 50, marks=pytest.mark.slow),
-        pytest.param(False, L2, 0.3, 200, marks=pytest.mark.slow),
-        pytest.param(True, L2, 0.5, 50, marks=pytest.mark.slow),
-    ],
+    [(False, LINF, 0.02, 200), (True, LINF, 0.03, 50), (False, L2, 0.3, 200), (True, L2, 0.5, 50)],
 )
 def test_with_random_starts_pgd_is_as_strong_as_foolbox(
     shipped: Shipped, defended: bool, norm: Norm, epsilon: float, count: int
@@ -94,7 +90,8 @@ def test_with_shrinking_steps_pgd_is_as_strong_as_apgd(
     assert abs(right(ours) - right(theirs)) <= count / 50, (right(ours), right(theirs))
 
 
-@pytest.mark.parametrize("defended", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("defended", [False, True])
 def test_carlini_and_wagners_distances_are_foolboxs(shipped: Shipped, defended: bool) -> None:
     """Same steps, rate and c: each distance within 5%, the median within 1%."""
     model = shipped.defended if defended else shipped.classifier

@@ -164,6 +164,7 @@ class Noisy(nn.Module):
         return self.classifier((x + self.std * torch.randn(x.shape)).clamp(0, 1))
 
 
+@pytest.mark.slow
 def test_the_mean_of_several_evaluations_beats_one_on_a_randomised_model(shipped: Shipped) -> None:
     model, images, labels = Noisy(shipped.classifier, 0.05), shipped.images[:60], shipped.labels[:60]
 
@@ -179,9 +180,9 @@ def test_the_mean_of_several_evaluations_beats_one_on_a_randomised_model(shipped
 
 
 def test_the_shipped_classifier_falls_to_pgd(shipped: Shipped) -> None:
-    images = shipped.images[:100]
+    images, labels = shipped.images[:40], shipped.labels[:40]
     found = PGD(epsilon=0.1, steps=20, relative_step=0.125, norm=LINF)(
-        shipped.classifier, images, shipped.labels[:100], generator=generator()
+        shipped.classifier, images, labels, generator=generator()
     )
-    assert shipped.right(shipped.classifier, images).sum() >= 85
-    assert shipped.right(shipped.classifier, found).sum() <= 8
+    assert shipped.right(shipped.classifier, images).sum() >= 34
+    assert shipped.right(shipped.classifier, found).sum() <= 3
