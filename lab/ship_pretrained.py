@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from purify_edge.files import write_json
 from purify_edge.shell.stages import RichProgress
+from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.data.pixels import to_8bit, to_float
 from purify_toolkit.device.choice import choose_device
-from purify_toolkit.evaluate import attack
-from purify_toolkit.runs.datasets import load_data_of
+from purify_toolkit.runs.data import load_data_of
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.pretrained import FOLDER
 from purify_toolkit.train.train import evaluate_run, metrics
@@ -68,7 +68,8 @@ def write_images(run: RunFolder, folder: Path) -> None:
     samples, table, classifier = run.load_samples(), run.recipe.evaluation, run.load_classifier()
     first = torch.stack([(samples.labels == label).nonzero()[0, 0] for label in range(len(run.info["class_names"]))])
     images, labels = samples.images[first], samples.labels[first]
-    adversarial = attack(classifier, to_float(images), labels, table, torch.Generator().manual_seed(run.info["seed"]))
+    generator = torch.Generator().manual_seed(run.info["seed"])
+    adversarial = PGD.of(table)(classifier, to_float(images), labels, generator=generator)
     folder.mkdir(exist_ok=True)
     rounded = to_8bit(adversarial, clean=images, epsilon=table.epsilon)
     for kind, pixels in (("clean", images), ("adversarial", rounded)):

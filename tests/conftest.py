@@ -86,7 +86,8 @@ def trained(idx_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> "RunF
     from helpers.silent import Silent
     from helpers.small_data import RECIPE
     from purify_toolkit.runs.folder import RunFolder
-    from purify_toolkit.train.train import Request, train
+    from purify_toolkit.train.request import Request
+    from purify_toolkit.train.train import train
 
     out = tmp_path_factory.mktemp("runs") / "small"
     with _accepted(idx_folder) as folder:

@@ -27,17 +27,17 @@ from lab.studies.common import Changes, begin, changed, guarded, positive, seeds
 from purify_edge.errors import InputError
 from purify_edge.files import atomic, write_json
 from purify_edge.shell.stages import RichProgress, StageProgress
+from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.data.splits import ImageData, Split, batches
 from purify_toolkit.device.choice import choose_device
 from purify_toolkit.device.generators import device_generator
 from purify_toolkit.device.provenance import provenance
-from purify_toolkit.evaluate import attack
 from purify_toolkit.evaluate.stats import Correct
 from purify_toolkit.recipe import EvaluationTable, Recipe, find_recipe, parse_recipe, read_recipe
-from purify_toolkit.runs.datasets import load_data
+from purify_toolkit.runs.data import load_data
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.pretrained import open_run
-from purify_toolkit.train.train import Request, take_over
+from purify_toolkit.train.request import Request, take_over
 
 DEFAULT_ARMS = "plain,adversarial-teacher,normal-teacher,both"
 
@@ -229,7 +229,7 @@ def score(
     right: dict[str, dict[str, list[Correct]]] = {arm: {threat: [] for threat in THREATS} for arm in purifiers}
     generator = device_generator(seed, device)
     for images, labels in batches(test, device):
-        seen = {"clean": images, "grey-box": attack(classifier, images, labels, settings, generator)}
+        seen = {"clean": images, "grey-box": PGD.of(settings)(classifier, images, labels, generator=generator)}
         for arm, purifier in purifiers.items():
             for threat in THREATS:
                 with torch.no_grad():

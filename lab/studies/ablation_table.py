@@ -11,8 +11,9 @@ import numpy as np
 from lab.studies.common import markdown, spread
 from purify_edge.errors import InputError
 from purify_edge.files import file_sha256
-from purify_toolkit.evaluate import attack_name
-from purify_toolkit.evaluate.stats import Correct, mcnemar, wilson
+from purify_edge.stats import wilson
+from purify_toolkit.attacks.gradient import PGD
+from purify_toolkit.evaluate.stats import Correct, mcnemar
 from purify_toolkit.runs.folder import RunFolder
 
 ARMS: dict[str, tuple[str, dict[str, float]]] = {
@@ -63,7 +64,7 @@ class Result:
     @property
     def attack(self) -> str:
         """Return the name of the attack that made the grey-box examples."""
-        return attack_name(self.run.recipe.evaluation)
+        return str(PGD.of(self.run.recipe.evaluation))
 
     def points(self, threat: str) -> float:
         """Return an accuracy in percent."""

@@ -22,18 +22,19 @@ from lab.studies.common import begin, changed, guarded, markdown, positive, trai
 from purify_edge.errors import InputError
 from purify_edge.files import file_sha256, write_json
 from purify_edge.shell.stages import RichProgress, StageProgress
+from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.data.splits import ImageData, Split, batches
 from purify_toolkit.device.choice import choose_device
 from purify_toolkit.device.generators import device_generator
 from purify_toolkit.device.provenance import provenance
-from purify_toolkit.evaluate import Row, attack, attack_name
+from purify_toolkit.evaluate.accuracy import EvaluationRow
 from purify_toolkit.networks.answers import count_correct
 from purify_toolkit.networks.architectures import CLASSIFIERS
 from purify_toolkit.recipe import EvaluationTable
-from purify_toolkit.runs.datasets import load_data_of
+from purify_toolkit.runs.data import load_data_of
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.pretrained import open_run
-from purify_toolkit.train.train import Request
+from purify_toolkit.train.request import Request
 
 DEFAULT = "residual:24:1,pooled:48:1,separable:32:1"
 ITS_OWN = "its own"
@@ -190,19 +191,19 @@ def evaluate(
     seed: int,
     device: torch.device,
     progress: StageProgress,
-) -> list[Row]:
+) -> list[EvaluationRow]:
     """Return the clean and grey-box accuracy without and with the purifier; the attack is on this classifier."""
     models = {False: classifier, True: nn.Sequential(purifier, classifier)}
-    attacks = {"clean": "none", "grey-box": attack_name(settings)}
+    attacks = {"clean": "none", "grey-box": str(PGD.of(settings))}
     correct = {(threat, defended): 0 for threat in attacks for defended in models}
     generator = device_generator(seed, device)
     for images, labels in batches(test, device):
-        seen = {"clean": images, "grey-box": attack(classifier, images, labels, settings, generator)}
+        seen = {"clean": images, "grey-box": PGD.of(settings)(classifier, images, labels, generator=generator)}
         for threat, defended in correct:
             correct[threat, defended] += count_correct(models[defended], seen[threat], labels)
         progress.advance(len(labels), "")
     return [
-        Row(threat, attacks[threat], defended, n=len(test), correct=count)
+        EvaluationRow(threat, attacks[threat], defended, n=len(test), correct=count)
         for (threat, defended), count in correct.items()
     ]
 

@@ -20,8 +20,8 @@ from purify_toolkit.data.splits import ImageData
 from purify_toolkit.device.processes import Processes
 from purify_toolkit.recipe import Recipe, parse_recipe
 from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.train.request import Request, begin_folder, check_base, open_folder
 from purify_toolkit.train.stages import Stages
-from purify_toolkit.train.train import Request, begin_folder, check_base, open_folder
 from purify_toolkit.train.trainer import Trainer
 
 Changes = Mapping[str, Mapping[str, object]]

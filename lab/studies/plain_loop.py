@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ToTensor
 
-from purify_toolkit.attacks.gradient import fgsm, pgd
+from purify_toolkit.attacks.gradient import FGSM, PGD
 from purify_toolkit.data.splits import Split
 from purify_toolkit.recipe import PurifierTable, Recipe
 from purify_toolkit.runs.folder import RunFolder
@@ -114,14 +114,8 @@ class PlainLoop:
         epsilon = attack.epsilon_min + draw * (attack.epsilon_max - attack.epsilon_min)
         single = torch.rand(len(images), device=self._device, generator=self._generator) < attack.single_step
         many, examples = ~single, images.clone()
-        examples[single] = fgsm(model, images[single], labels[single], epsilon=epsilon[single])
-        examples[many] = pgd(
-            model,
-            images[many],
-            labels[many],
-            epsilon=epsilon[many],
-            steps=attack.steps,
-            relative_step=attack.relative_step,
-            generator=self._generator,
-        )
+        one = FGSM(epsilon=epsilon[single])
+        examples[single] = one(model, images[single], labels[single], generator=self._generator)
+        pgd = PGD(epsilon=epsilon[many], steps=attack.steps, relative_step=attack.relative_step)
+        examples[many] = pgd(model, images[many], labels[many], generator=self._generator)
         return examples

@@ -9,7 +9,7 @@ White-box is PGD on purifier and classifier; it does not know the score. Prints 
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +20,10 @@ from torch import Tensor
 from purify_edge.pipeline.suspicion import auroc, calibrate, suspicion_of
 from purify_export.images.golden import noisy
 from purify_export.networks import Networks
-from purify_toolkit.attacks.gradient import fgsm, pgd
+from purify_toolkit.attacks.gradient import FGSM, PGD
 from purify_toolkit.data.pixels import batch_size, to_8bit, to_float
 from purify_toolkit.data.splits import Split
-from purify_toolkit.runs.datasets import load_data_of
+from purify_toolkit.runs.data import load_data_of
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.pretrained import open_run
 
@@ -92,28 +92,15 @@ def images_of(run: RunFolder, networks: Networks, test: Split) -> Iterator[tuple
         return to_8bit(images, clean=test.images, epsilon=epsilon)
 
     def steps(model: Callable[[Tensor], Tensor], epsilon: float) -> Tensor:
-        parts = []
-        generator = torch.Generator().manual_seed(seed)
-        for images, labels in zip(clean.split(batch_size(clean)), test.labels.split(batch_size(clean)), strict=True):
-            step = attack.relative_step
-            parts.append(
-                pgd(
-                    model,
-                    images,
-                    labels,
-                    epsilon=epsilon,
-                    steps=attack.steps,
-                    relative_step=step,
-                    generator=generator,
-                )
-            )
-        return rounded(torch.cat(parts), epsilon)
+        pgd, generator = replace(PGD.of(attack), epsilon=epsilon), torch.Generator().manual_seed(seed)
+        batches = zip(clean.split(batch_size(clean)), test.labels.split(batch_size(clean)), strict=True)
+        return rounded(torch.cat([pgd(model, *batch, generator=generator) for batch in batches]), epsilon)
 
     yield "clean", test.images
     for share in (1, 0.5, 0.2):
         epsilon = share * attack.epsilon
         yield f"PGD, {epsilon:g}", steps(networks.classifier, epsilon)
-    single = fgsm(networks.classifier, clean, test.labels, epsilon=attack.epsilon)
+    single = FGSM(epsilon=attack.epsilon)(networks.classifier, clean, test.labels, generator=torch.Generator())
     yield f"FGSM, {attack.epsilon:g}", rounded(single, attack.epsilon)
     yield f"white-box PGD, {attack.epsilon:g}", steps(networks.defended, attack.epsilon)
     yield f"noise, {attack.epsilon:g}", noisy(test.images, epsilon=attack.epsilon, seed=seed)

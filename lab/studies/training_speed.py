@@ -36,11 +36,11 @@ from purify_toolkit.device.precision import precision_on
 from purify_toolkit.device.processes import Processes
 from purify_toolkit.device.provenance import provenance
 from purify_toolkit.recipe import Recipe
-from purify_toolkit.runs.datasets import load_data_of
+from purify_toolkit.runs.data import load_data_of
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.pretrained import open_run
+from purify_toolkit.train.request import Request
 from purify_toolkit.train.stages import Stages
-from purify_toolkit.train.train import Request
 from purify_toolkit.train.trainer import Trainer
 
 STAGES = (*TEACHERS, "student")

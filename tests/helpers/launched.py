@@ -25,6 +25,8 @@ from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.train.stages import Stages
 from purify_toolkit.train.trainer import Trainer
 
+ATTACKED_AT_ONCE = 70
+
 
 def small_images(folder: Path) -> ImageData:
     return load_data("fashion-mnist", folder, validation_size=VALIDATION)
@@ -44,7 +46,8 @@ def float64() -> Iterator[None]:
 
 def train_stage(run: RunFolder, name: str, data: ImageData, processes: Processes) -> None:
     """Train one stage of a run that has the networks before it."""
-    with float64():
+    at_once = patch("purify_toolkit.train.examples.batch_size", lambda images, device=None: ATTACKED_AT_ONCE)
+    with float64(), at_once:
         stage = Stages(run, data, processes=processes).build(name)
         Trainer(stage, run, count=len(data.train), seed=0, processes=processes, progress=Silent()).train()
 

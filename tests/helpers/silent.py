@@ -1,4 +1,11 @@
-"""Progress that nobody sees."""
+"""Progress that nobody sees, and progress that presses Ctrl-C."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from purify_toolkit.train.request import Request
 
 
 class Silent:
@@ -9,3 +16,29 @@ class Silent:
 
     def advance(self, units: int, text: str) -> None:
         pass
+
+
+class Interrupting(Silent):
+    """Presses Ctrl-C after so many calls of `advance`, or else when the evaluation begins; notes the stages' epochs."""
+
+    def __init__(self, after: int = 0) -> None:
+        self.left = after
+        self.stages: list[str] = []
+
+    def epoch(self, stage: str, epoch: int, epochs: int, units: int) -> None:
+        self.stages.append(stage)
+        if stage == "evaluation":
+            raise KeyboardInterrupt
+
+    def advance(self, units: int, text: str) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def train_only(request: "Request", progress: Interrupting | None = None) -> None:
+    """A training up to its evaluation, which takes longer than all stages of a small one."""
+    from purify_toolkit.train.train import train
+
+    with pytest.raises(KeyboardInterrupt):
+        train(request, progress or Interrupting())

@@ -13,7 +13,7 @@ import numpy as np
 from purify_toolkit.data import idx
 from purify_toolkit.runs.pretrained import open_run
 
-TRAIN, TEST = 500, 200  # of the 1,000
+TRAIN, TEST = 300, 200  # of the 1,000
 VALIDATION = 100
 
 RECIPE = f"""
@@ -21,7 +21,7 @@ dataset = "fashion-mnist"
 validation_size = {VALIDATION}
 
 [classifier]
-width = 8
+width = 4
 blocks = 1
 epochs = 3
 batch_size = 64
@@ -29,7 +29,7 @@ learning_rate = 1e-2
 weight_decay = 1e-2
 
 [teacher]
-width = 8
+width = 4
 depth = 2
 blocks = 0
 epochs = 2

@@ -9,16 +9,16 @@ from helpers.silent import Silent
 from helpers.small_data import RECIPE
 from purify_edge.files import write_json
 from purify_toolkit.data.splits import Split
-from purify_toolkit.evaluate.assess import Question, measure_all, plans
-from purify_toolkit.evaluate.gates import Gate, Results, check
-from purify_toolkit.evaluate.measure import Store
-from purify_toolkit.evaluate.methods import Settings
-from purify_toolkit.evaluate.threats import Subject, select
+from purify_toolkit.evaluate.assess import measure_all
+from purify_toolkit.evaluate.gates import GATES, Gate, Results, check
+from purify_toolkit.evaluate.selection import EvaluationRequest, plans, select
+from purify_toolkit.evaluate.store import Store
+from purify_toolkit.evaluate.threats import Strength, Subject
 from purify_toolkit.networks.architectures import Classifier, Purifier
 from purify_toolkit.runs.folder import RunFolder
 
 SIDE = 8
-SETTINGS = Settings(epsilon=0.1, steps=10, relative_step=0.25, l2_epsilon=0.5, classes=3)
+STRENGTH = Strength(epsilon=0.1, steps=10, relative_step=0.25, l2_epsilon=0.5, classes=3)
 
 
 def linear(classes: int = 3) -> nn.Module:
@@ -71,20 +71,18 @@ def examine(
     purifier: nn.Module | None = None,
     classifier: nn.Module | None = None,
     other: nn.Module | None = None,
-    settings: Settings = SETTINGS,
+    strength: Strength = STRENGTH,
     test: Split | None = None,
-    question: Question | None = None,
+    question: EvaluationRequest | None = None,
 ) -> tuple[Results, dict[str, Gate]]:
     """Measure and check networks, tiny ones if none are given; the gates by the name of their function."""
-    classifier = linear(settings.classes) if classifier is None else classifier
+    classifier = linear(strength.classes) if classifier is None else classifier
     test = images_for(classifier) if test is None else test
     subject = Subject(classifier=classifier, purifier=purifier or nn.Identity(), other=other)
     store = Store(folder, test, {}, 0)
     rows = select(attacks, transfer=other is not None)
-    planned = plans(rows, settings, question or Question(), len(test))
-    results = measure_all(subject, planned, store, device=torch.device("cpu"), progress=Silent())
-    from purify_toolkit.evaluate.gates import GATES
-
+    planned = plans(rows, strength, question or EvaluationRequest(), len(test))
+    results = measure_all(subject, planned, strength, store, device=torch.device("cpu"), progress=Silent())
     return results, dict(zip((gate.__name__ for gate in GATES), check(results, store), strict=True))
 
 

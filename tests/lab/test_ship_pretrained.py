@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from lab import ship_pretrained
 from purify_edge.files import file_sha256
-from purify_toolkit.runs.datasets import load_data_of
+from purify_toolkit.runs.data import load_data_of
 from purify_toolkit.runs.folder import RunFolder
 
 Ship = Callable[..., RunFolder]

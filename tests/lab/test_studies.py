@@ -22,11 +22,11 @@ from lab.studies import ablation
 from lab.studies.ablation_table import ALONE, ARMS, JUDGED, THREATS
 from lab.studies.common import changed, markdown
 from purify_edge.errors import InputError
+from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.data.splits import batches
 from purify_toolkit.device.generators import device_generator
-from purify_toolkit.evaluate import attack
 from purify_toolkit.recipe import parse_recipe
-from purify_toolkit.runs.datasets import load_data
+from purify_toolkit.runs.data import load_data
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.history import read_metrics
 
@@ -186,12 +186,14 @@ def test_both_teachers_are_compared_with_every_other_arm_image_by_image(study: P
 
 
 def test_what_is_judged_is_the_arms_own_pipeline_on_test_images(study: Path, accepted: Path) -> None:
-    """All 192 are one batch, and attacked as `attack` attacks them with the seed's generator."""
+    """All 192 are one batch, and attacked as the recipe says with the seed's generator."""
     first = arm(study, "both", 1)
     test = load_data(first.recipe, accepted).limited(192).test
     classifier = first.load_classifier()
     ((images, labels),) = batches(test, torch.device("cpu"))
-    attacked = attack(classifier, images, labels, first.recipe.evaluation, device_generator(1, torch.device("cpu")))
+    attacked = PGD.of(first.recipe.evaluation)(
+        classifier, images, labels, generator=device_generator(1, torch.device("cpu"))
+    )
     purifiers = {name: arm(study, name, 1).load_student() for name in NETWORKS} | {ALONE: nn.Identity()}
     for threat, seen in (("clean", images), ("grey-box", attacked)):
         for name, purifier in purifiers.items():

@@ -8,7 +8,7 @@ from torch import nn
 
 from helpers.modified import modified
 from lab.studies import across_classifiers
-from purify_toolkit.runs.datasets import load_data
+from purify_toolkit.runs.data import load_data
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.history import read_metrics
 

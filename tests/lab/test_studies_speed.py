@@ -14,7 +14,7 @@ from lab.studies.common import changed
 from purify_edge.errors import InputError
 from purify_toolkit.attacks import gradient
 from purify_toolkit.networks.answers import Model
-from purify_toolkit.runs.datasets import load_data
+from purify_toolkit.runs.data import load_data
 from purify_toolkit.runs.folder import RunFolder
 
 IMAGES = 192
@@ -43,13 +43,13 @@ def test_a_round_alternates_and_has_the_products_share_of_attacks_in_it(
     trained: RunFolder, accepted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attacked: list[int] = []
-    pgd = plain_loop.pgd
 
-    def counting(model: Model, images: torch.Tensor, labels: torch.Tensor, **settings: Any) -> torch.Tensor:
-        attacked.append(len(images))
-        return pgd(model, images, labels, **settings)
+    class Counting(gradient.PGD):
+        def __call__(self, model: Model, images: torch.Tensor, labels: torch.Tensor, **options: Any) -> torch.Tensor:
+            attacked.append(len(images))
+            return super().__call__(model, images, labels, **options)
 
-    monkeypatch.setattr(plain_loop, "pgd", counting)
+    monkeypatch.setattr(plain_loop, "PGD", Counting)
     progress = Recording()
     bench = bench_of(trained, accepted, tmp_path / "run", progress)
     for _ in range(2):

@@ -2,14 +2,14 @@ import msgspec
 import pytest
 import torch
 
-from purify_toolkit.data.pixels import batch_size, to_float
+from purify_toolkit.data.pixels import to_float
 from purify_toolkit.device.processes import Processes
 from purify_toolkit.recipe import AttackTable
 from purify_toolkit.runs.pretrained import open_run
 from purify_toolkit.train.examples import AdversarialPool
 
 ATTACK = AttackTable(epsilon_min=0.02, epsilon_max=0.1, steps=2, relative_step=0.5, refresh_epochs=3)
-COUNT = 600  # more than one batch
+COUNT, BATCH = 60, 40
 
 
 def new_pool(
@@ -25,6 +25,12 @@ def new_pool(
         processes=processes or Processes(torch.device("cpu")),
         examples=examples,
     )
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a few images are more than one batch."""
+    monkeypatch.setattr("purify_toolkit.train.examples.batch_size", lambda images, device=None: BATCH)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +50,7 @@ def test_each_image_is_attacked_at_first_and_then_once_in_every_few_epochs(pool:
 
 def test_the_examples_differ_from_the_images_by_epsilon_at_most(pool: AdversarialPool) -> None:
     clean = open_run(None).load_samples().images[:COUNT]
-    assert refresh(pool, 0) == [batch_size(clean), COUNT - batch_size(clean)]
+    assert refresh(pool, 0) == [BATCH, COUNT - BATCH]
     largest = (pool.examples.int() - clean.int()).abs().amax(dim=(1, 2, 3))
     assert largest.min() >= 0.02 * 255 - 1
     assert largest.max() <= 0.1 * 255 + 0.5
@@ -113,7 +119,7 @@ def test_each_process_attacks_its_turn_with_the_draws_of_all(pool: AdversarialPo
     shared = new_pool(processes=processes)
     refresh(shared, 0)
     assert torch.equal(shared.examples, pool.examples)
-    assert processes.attacked == [[500, 100][index]]
+    assert processes.attacked == [[BATCH, COUNT - BATCH][index]]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
@@ -125,4 +131,4 @@ def test_a_share_of_the_examples_is_made_by_one_step(share: float) -> None:
     moved = (pool.examples.int() - clean).abs()
     free = (clean > 26) & (clean < 229)
     at_the_edge = ((moved >= 25) & free).sum((1, 2, 3)) / free.sum((1, 2, 3))
-    assert (at_the_edge > 0.97).float().mean().item() == pytest.approx(share, abs=0.06)
+    assert (at_the_edge > 0.97).float().mean().item() == pytest.approx(share, abs=0.1)

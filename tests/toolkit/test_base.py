@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
+from helpers.silent import Interrupting, train_only
 from helpers.small_data import ADAPTIVE, RECIPE
 from helpers.user_models import Tiny
 from purify_edge.errors import InputError
@@ -17,30 +18,15 @@ from purify_toolkit.networks.user_classifier import ClassifierSource
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.history import read_metrics
 from purify_toolkit.runs.pretrained import open_run
-from purify_toolkit.train.train import Request, train
+from purify_toolkit.train.request import Request
+from purify_toolkit.train.train import train
 
 GIVEN = ("classifier", "adversarial_teacher", "normal_teacher")
 
 
-class Interrupting:
-    """Progress that presses Ctrl-C after so many calls of `advance`, and notes which stages began."""
-
-    def __init__(self, after: int = 0) -> None:
-        self.left = after
-        self.stages: list[str] = []
-
-    def epoch(self, stage: str, epoch: int, epochs: int, units: int) -> None:
-        self.stages.append(stage)
-
-    def advance(self, units: int, text: str) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
-
-
 def request(out: Path, folder: Path, base: RunFolder | None, recipe: str = ADAPTIVE, **changes: object) -> Request:
     values = {"recipe_name": "adaptive", "recipe_text": recipe, "out": out, "data": folder, "base": base}
-    values |= {"limit": 200} | changes
+    values |= {"limit": 192} | changes
     return Request(**values)  # type: ignore[arg-type]
 
 
@@ -68,7 +54,7 @@ def test_classifier_and_teachers_are_taken_and_the_student_alone_is_trained(
 ) -> None:
     before = {path.name: path.read_bytes() for path in trained.path.glob("*.safetensors")}
     progress = Interrupting()
-    train(request(tmp_path / "run", small_data, trained), progress)
+    train_only(request(tmp_path / "run", small_data, trained), progress)
     run = RunFolder(tmp_path / "run")
     assert set(progress.stages) == {"student", "evaluation"}
     for name in GIVEN:
@@ -82,7 +68,7 @@ def test_classifier_and_teachers_are_taken_and_the_student_alone_is_trained(
 def test_interrupted_it_is_resumed_to_the_same_weights_with_its_base_alone(
     trained: RunFolder, small_data: Path, tmp_path: Path
 ) -> None:
-    train(request(tmp_path / "whole", small_data, trained), Interrupting())
+    train_only(request(tmp_path / "whole", small_data, trained))
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         train(request(out, small_data, trained), Interrupting(5))
@@ -90,7 +76,7 @@ def test_interrupted_it_is_resumed_to_the_same_weights_with_its_base_alone(
         base = changed_base(trained, tmp_path)
         shutil.copy(base.weights_path("student"), base.weights_path("classifier"))
         train(request(out, small_data, base, resume=True), Interrupting())
-    train(request(out, small_data, trained, resume=True), Interrupting())
+    train_only(request(out, small_data, trained, resume=True))
     expected, found = (load_file(folder / "student.safetensors") for folder in (tmp_path / "whole", out))
     for key, value in expected.items():
         torch.testing.assert_close(found[key], value, rtol=0, atol=1e-6)
@@ -120,7 +106,7 @@ def test_a_teacher_that_the_recipe_does_not_need_is_not_taken(
     trained: RunFolder, small_data: Path, tmp_path: Path
 ) -> None:
     recipe = RECIPE.replace("adversarial_teacher_weight = 0.5", "adversarial_teacher_weight = 1.0")
-    train(request(tmp_path / "run", small_data, trained, recipe), Interrupting())
+    train_only(request(tmp_path / "run", small_data, trained, recipe))
     assert not RunFolder(tmp_path / "run").has("normal_teacher")
     assert RunFolder(tmp_path / "run").has("adversarial_teacher")
 
@@ -157,10 +143,10 @@ def test_a_base_with_a_users_own_classifier_gives_that_one(small_data: Path, tmp
     own = ClassifierSource("helpers.user_models:Tiny", (0.3,), (0.35,))
     arm = RECIPE.replace("imitation = 1.0", "imitation = 0.0")
     options = {"classifier": own, "weights": tmp_path / "mine.pt"}
-    train(request(tmp_path / "base", small_data, None, arm, **options), Interrupting())
+    train_only(request(tmp_path / "base", small_data, None, arm, **options))
     base = RunFolder(tmp_path / "base")
     before = base.weights_path("classifier").read_bytes()
-    train(request(tmp_path / "run", small_data, base, arm), Interrupting())
+    train_only(request(tmp_path / "run", small_data, base, arm))
     run = RunFolder(tmp_path / "run")
     assert run.info["classifier"] == base.info["classifier"]
     assert run.weights_path("classifier").read_bytes() == before

@@ -1,6 +1,5 @@
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -16,7 +15,7 @@ from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.pretrained import open_run
 from purify_toolkit.train.cli import main as train
 
-Run = Callable[..., tuple[int, str, str]]
+REPOSITORY = Path(__file__).parents[2]
 
 
 def test_a_training_from_the_command_line(small_data: Path, recipe_file: Path, tmp_path: Path) -> None:
@@ -31,7 +30,7 @@ def test_a_training_from_the_command_line(small_data: Path, recipe_file: Path, t
     assert f"run folder: {out}" in done.stderr
     again = CliRunner().invoke(train, arguments)
     assert again.exit_code == 2
-    assert f"{out} exists; --resume goes on with it" in again.stderr
+    assert f"{out} exists; --resume goes on with it, --force replaces it" in again.stderr
     assert RunFolder(out).info["seed"] == 3
     table = CliRunner().invoke(train, [*arguments, "--resume"])
     attack = next(row["attack"] for row in rows if row["threat"] == "white-box")
@@ -91,7 +90,10 @@ def test_an_evaluation_from_the_command_line(small_data: Path, shipped: Path, tm
     assert {row["n"] for row in content["rows"]} == {40}
     assert "evaluation: attack 5/23  grey-box:pgd" in done.stderr
     assert sorted(path.name for path in out.iterdir()) == ["curves.png", "evaluation.json", "grid.png", "rows"]
-    table = CliRunner().invoke(evaluate, arguments)
+    refused = CliRunner().invoke(evaluate, arguments)
+    assert refused.exit_code == 2
+    assert f"{out} holds an evaluation; --resume goes on with it, --force measures again" in refused.stderr
+    table = CliRunner().invoke(evaluate, [*arguments, "--resume"])
     assert table.exit_code == 0
     assert "evaluation: attack 5/23  grey-box:pgd, measured before" in table.stderr
     assert table.stdout.index("Worst case of each threat") < table.stdout.index("Every attack")
@@ -105,7 +107,7 @@ def test_an_evaluation_that_cannot_be_trusted_ends_with_1(small_data: Path, ship
     weak = text.replace("steps = 20", "steps = 1").replace("relative_step = 0.125", "relative_step = 0.01")
     (shipped / "recipe.toml").write_text(weak)
     arguments = [str(shipped), "--data", str(small_data), "--limit", "60", "--attacks", "grey-box:pgd"]
-    done = CliRunner().invoke(evaluate, [*arguments, "--curve-limit", "0"])
+    done = CliRunner().invoke(evaluate, [*arguments, "--curve-limit", "0", "--force"])
     assert done.exit_code == 1, done.stderr
     assert "FAILED" in done.stdout
     content = json.loads((shipped / "evaluation" / "evaluation.json").read_text())
@@ -116,33 +118,36 @@ def test_an_evaluation_that_cannot_be_trusted_ends_with_1(small_data: Path, ship
 @pytest.mark.parametrize(
     ("command", "arguments", "code", "message"),
     [
-        ("purify-train", (), 2, "Missing argument 'RECIPE'"),
-        ("purify-train", ("fashion",), 2, "did you mean 'fashion-mnist'?"),
+        (train, (), 2, "Missing argument 'RECIPE'"),
+        (train, ("fashion",), 2, "did you mean 'fashion-mnist'?"),
         (
-            "purify-train",
+            train,
             ("fashion-mnist", "--data", "tests", "--out", "absent"),
             2,
             "tests does not hold Fashion-MNIST",
         ),
-        ("purify-train", ("fashion-mnist", "--device", "abacus"), 2, "no device 'abacus'"),
-        ("purify-train", ("fashion-mnist", "--device", "cuda:77"), 3, "device 'cuda:77' cannot be used here"),
-        ("purify-train", ("fashion-mnist", "--seed", str(2**63)), 2, "is not in the range"),
-        ("purify-train", ("fashion-mnist", "--limit", "0"), 2, "0 is not in the range x>=1"),
-        ("purify-train", ("fashion-mnist", "--out", "README.md"), 2, "README.md exists"),
-        ("purify-eval", ("absent",), 2, "no run 'absent'"),
-        ("purify-eval", ("tests",), 2, "tests is not a run folder"),
-        ("purify-eval", ("--attacks", "autoatack"), 2, "no attack 'autoatack' (did you mean 'autoattack'?)"),
-        ("purify-eval", ("--l2-epsilon", "0"), 2, "is not in the range"),
+        (train, ("fashion-mnist", "--device", "abacus"), 2, "no device 'abacus'"),
+        (train, ("fashion-mnist", "--device", "cuda:77"), 3, "device 'cuda:77' cannot be used here"),
+        (train, ("fashion-mnist", "--seed", str(2**63)), 2, "is not in the range"),
+        (train, ("fashion-mnist", "--limit", "0"), 2, "0 is not in the range x>=1"),
+        (train, ("fashion-mnist", "--out", "README.md"), 2, "README.md exists"),
+        (evaluate, ("absent",), 2, "no run 'absent'"),
+        (evaluate, ("tests",), 2, "tests is not a run folder"),
+        (evaluate, ("--attacks", "autoatack"), 2, "no attack 'autoatack' (did you mean 'autoattack'?)"),
+        (evaluate, ("--l2-epsilon", "0"), 2, "is not in the range"),
+        (evaluate, ("--resume", "--force"), 2, "--force replaces it: give one of the two"),
+        (train, ("fashion-mnist", "--resume", "--force"), 2, "--force replaces it: give one of the two"),
     ],
 )
 def test_bad_input_ends_with_one_message(
-    run: Run, command: str, arguments: tuple[str, ...], code: int, message: str
+    command: click.Command, arguments: tuple[str, ...], code: int, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found, out, err = run(command, *arguments)
-    assert found == code
-    assert message in err
-    assert out == ""
-    assert "Traceback" not in err
+    monkeypatch.chdir(REPOSITORY)
+    done = CliRunner().invoke(command, arguments)
+    assert done.exit_code == code
+    assert message in done.stderr
+    assert done.stdout == ""
+    assert done.exception is None or isinstance(done.exception, SystemExit)
 
 
 def test_out_of_memory_is_no_defect() -> None:

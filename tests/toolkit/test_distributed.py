@@ -22,9 +22,9 @@ from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.history import read_metrics
 from purify_toolkit.train.trainer import Trainer
 
-IMAGES = 525  # in batches of odd size, two batches for the attack
+IMAGES = 105  # in batches of odd size, two batches for the attack
 PLAIN, ADAPTIVE = (
-    text.replace("batch_size = 64", "batch_size = 175").replace("epochs = 3", "epochs = 2")
+    text.replace("batch_size = 64", "batch_size = 35").replace("epochs = 3", "epochs = 2")
     for text in (small_data.RECIPE, small_data.ADAPTIVE)
 )
 CASES = {
@@ -139,7 +139,7 @@ def test_the_examples_of_two_processes_are_those_of_one(
     expected, found = alone["adversarial_teacher"].load_examples(), together[0]["adversarial_teacher"].load_examples()
     assert expected is not None
     assert found is not None
-    assert len(expected) > 500  # more than one process's turn
+    assert len(expected) > launched.ATTACKED_AT_ONCE  # more than one process's turn
     assert torch.equal(found, expected)
 
 
@@ -173,6 +173,7 @@ def children(process: "subprocess.Popen[bytes]") -> dict[str, int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
 def test_a_process_that_dies_ends_the_others_and_one_process_can_go_on(
     launch: Callable[..., "subprocess.Popen[bytes]"], idx_folder: Path, tmp_path: Path
@@ -197,6 +198,7 @@ def test_a_process_that_dies_ends_the_others_and_one_process_can_go_on(
     assert [line["epoch"] for line in read_metrics(RunFolder(out))] == [0, 1] * 4
 
 
+@pytest.mark.slow
 def test_two_processes_resume_what_one_began_and_one_of_them_writes(
     launch: Callable[..., "subprocess.Popen[bytes]"], alone: dict[str, RunFolder], idx_folder: Path, tmp_path: Path
 ) -> None:
@@ -225,7 +227,7 @@ def test_a_batch_that_is_too_small_to_share_is_refused(alone: dict[str, RunFolde
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(launched.idx.SHA256, "FashionMNIST", launched.accept(larger_folder))
         stages = launched.Stages(run, launched.small_images(larger_folder), processes=many)
-    with pytest.raises(InputError, match="a batch of 175 images cannot be shared by 200 processes; start fewer"):
+    with pytest.raises(InputError, match="a batch of 35 images cannot be shared by 200 processes; start fewer"):
         Trainer(stages.build("normal_teacher"), run, count=IMAGES, seed=0, processes=many, progress=launched.Silent())
 
 

@@ -1,14 +1,14 @@
 import pytest
 import torch
 
+from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.data.splits import Split
-from purify_toolkit.evaluate import Row, attack_name, evaluate
-from purify_toolkit.recipe import EvaluationTable
+from purify_toolkit.evaluate.accuracy import EvaluationRow, evaluate
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.pretrained import open_run
 
-TABLE = EvaluationTable(epsilon=0.1, steps=20, relative_step=0.125)
-N = 300
+ATTACK = PGD(epsilon=0.1, steps=20, relative_step=0.125)
+N = 100
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def run() -> RunFolder:
 
 
 @pytest.fixture(scope="module")
-def rows(run: RunFolder) -> dict[tuple[str, bool], Row]:
+def rows(run: RunFolder) -> dict[tuple[str, bool], EvaluationRow]:
     samples = run.load_samples()
     test = Split(samples.images[:N], samples.labels[:N])
     done: list[int] = []
@@ -25,7 +25,7 @@ def rows(run: RunFolder) -> dict[tuple[str, bool], Row]:
         run.load_classifier(),
         run.load_student(),
         test,
-        TABLE,
+        ATTACK,
         seed=0,
         device=torch.device("cpu"),
         advance=done.append,
@@ -34,7 +34,7 @@ def rows(run: RunFolder) -> dict[tuple[str, bool], Row]:
     return {(row.threat, row.defended): row for row in found}
 
 
-def test_each_threat_has_its_row(rows: dict[tuple[str, bool], Row]) -> None:
+def test_each_threat_has_its_row(rows: dict[tuple[str, bool], EvaluationRow]) -> None:
     assert set(rows) == {
         ("clean", False),
         ("clean", True),
@@ -44,11 +44,11 @@ def test_each_threat_has_its_row(rows: dict[tuple[str, bool], Row]) -> None:
     }
     assert all(row.n == N for row in rows.values())
     assert rows["clean", True].attack == "none"
-    assert rows["white-box", True].attack == attack_name(TABLE) == "PGD-20, Linf 0.1, step 0.0125, 1 random start"
+    assert rows["white-box", True].attack == str(ATTACK) == "PGD-20, Linf 0.1, step 0.0125, 1 random start"
 
 
 def test_the_shipped_pair_is_as_good_on_the_samples_as_it_is_said_to_be(
-    run: RunFolder, rows: dict[tuple[str, bool], Row]
+    run: RunFolder, rows: dict[tuple[str, bool], EvaluationRow]
 ) -> None:
     """Each figure of metrics.json lies within the 95% interval of the samples', widened a little for five looks."""
     published = {(row["threat"], row["defended"]): row["accuracy"] for row in run.provenance()["metrics"]["rows"]}
@@ -57,13 +57,13 @@ def test_the_shipped_pair_is_as_good_on_the_samples_as_it_is_said_to_be(
         assert low - 0.02 <= published[key] <= high + 0.02, key
 
 
-def test_a_white_box_attack_is_the_strongest(rows: dict[tuple[str, bool], Row]) -> None:
+def test_a_white_box_attack_is_the_strongest(rows: dict[tuple[str, bool], EvaluationRow]) -> None:
     assert rows["white-box", True].correct <= rows["grey-box", True].correct
     assert rows["grey-box", False].correct <= rows["clean", False].correct
 
 
 def test_the_interval_is_wilsons() -> None:
-    row = Row("clean", "none", False, n=100, correct=90)
+    row = EvaluationRow("clean", "none", False, n=100, correct=90)
     assert row.accuracy == 0.9
     assert row.interval == pytest.approx((0.8256, 0.9448), abs=1e-4)
     assert row.as_dict()["ci95"] == row.interval

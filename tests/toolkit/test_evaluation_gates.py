@@ -6,14 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from helpers.tiny import SETTINGS, Noisy, Quantising, Remembering, examine, images_for, linear
+from helpers.tiny import STRENGTH, Noisy, Quantising, Remembering, examine, images_for, linear
+from purify_toolkit.attacks.search import UniformNoise
 from purify_toolkit.data.splits import Split
-from purify_toolkit.evaluate.assess import Question
 from purify_toolkit.evaluate.gates import WHITE, Gate, Results, falls_with_size, white_box_strongest
-from purify_toolkit.evaluate.measure import Measurement, Plan, Store
-from purify_toolkit.evaluate.methods import METHODS, Case, Made, Settings
+from purify_toolkit.evaluate.measure import Measurement, MeasurementPlan
+from purify_toolkit.evaluate.selection import EvaluationRequest
+from purify_toolkit.evaluate.store import Store
+from purify_toolkit.evaluate.threats import ATTACKS, AttackEntry, Strength
 from purify_toolkit.runs.pretrained import open_run
 
 
@@ -21,6 +23,7 @@ def failed(gates: dict[str, Gate]) -> set[str]:
     return {name for name, gate in gates.items() if gate.passed is False}
 
 
+@pytest.mark.slow
 def test_the_shipped_pair_passes_all(tmp_path: Path) -> None:
     run = open_run(None)
     samples = run.load_samples()
@@ -30,8 +33,8 @@ def test_the_shipped_pair_passes_all(tmp_path: Path) -> None:
         classifier=run.load_classifier(),
         purifier=run.load_student(),
         test=Split(samples.images[:60], samples.labels[:60]),
-        settings=Settings(epsilon=0.1, steps=10, relative_step=0.25, l2_epsilon=1.5, classes=10),
-        question=Question(costly_limit=20, curve_limit=40),
+        strength=Strength(epsilon=0.1, steps=10, relative_step=0.25, l2_epsilon=1.5, classes=10),
+        question=EvaluationRequest(costly_limit=20, curve_limit=40),
     )
     assert {gate.passed for gate in gates.values()} == {True}, gates
 
@@ -72,14 +75,14 @@ def test_accuracy_that_rises_with_the_size(tmp_path: Path) -> None:
 
 def test_an_attack_that_is_too_weak(tmp_path: Path) -> None:
     """So short steps that neither many of them nor twice as many go far, while a single whole one does."""
-    weak = replace(SETTINGS, steps=2, relative_step=0.02, epsilon=0.3)
-    _, gates = examine(tmp_path, settings=weak)
+    weak = replace(STRENGTH, steps=2, relative_step=0.02, epsilon=0.3)
+    _, gates = examine(tmp_path, strength=weak)
     assert failed(gates) >= {"breaks_undefended", "single_step"}
     assert "the attack is too weak" in gates["breaks_undefended"].explanation
 
 
 def test_too_few_steps(tmp_path: Path) -> None:
-    _, gates = examine(tmp_path, settings=replace(SETTINGS, steps=2, relative_step=0.2, epsilon=0.08))
+    _, gates = examine(tmp_path, strength=replace(STRENGTH, steps=2, relative_step=0.2, epsilon=0.08))
     assert "doubled_steps" in failed(gates)
     assert "with 4 steps" in gates["doubled_steps"].explanation
 
@@ -89,25 +92,29 @@ def test_a_random_model_is_not_clean_at_size_0(tmp_path: Path) -> None:
     assert "size_0_is_clean" in failed(gates)
 
 
-def outside(case: Case) -> Made:
-    return Made(case.images + 2 * case.settings.epsilon * (case.images < 0.5))
+class Outside(UniformNoise):
+    def __call__(self, model: object, images: Tensor, labels: Tensor, **kwargs: object) -> Tensor:
+        return images + 2 * self.epsilon * (images < 0.5)
 
 
-def brighter(case: Case) -> Made:
-    return Made(case.images + 0.4)
+class Brighter(UniformNoise):
+    def __call__(self, model: object, images: Tensor, labels: Tensor, **kwargs: object) -> Tensor:
+        return images + 0.4
 
 
-def not_numbers(case: Case) -> Made:
-    return Made(case.images * torch.nan)
+class NotNumbers(UniformNoise):
+    def __call__(self, model: object, images: Tensor, labels: Tensor, **kwargs: object) -> Tensor:
+        return images * torch.nan
 
 
-@pytest.mark.parametrize(("make", "epsilon"), [(outside, 0.1), (brighter, 0.4), (not_numbers, 0.1)])
+@pytest.mark.parametrize(("faulty", "epsilon"), [(Outside, 0.1), (Brighter, 0.4), (NotNumbers, 0.1)])
 def test_images_outside_the_ball_or_the_range(
-    make: object, epsilon: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    faulty: type[UniformNoise], epsilon: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(METHODS, "uniform", replace(METHODS["uniform"], make=make))  # type: ignore[arg-type]
-    settings = replace(SETTINGS, epsilon=epsilon)
-    _, gates = examine(tmp_path, attacks="noise:uniform", settings=settings)
+    entry = AttackEntry(make=lambda strength: faulty(epsilon=strength.epsilon), threats=("noise",))
+    monkeypatch.setitem(ATTACKS, "uniform", entry)
+    strength = replace(STRENGTH, epsilon=epsilon)
+    _, gates = examine(tmp_path, attacks="noise:uniform", strength=strength)
     assert failed(gates) == {"inside_ball"}
     assert "noise:uniform" in gates["inside_ball"].explanation
 
@@ -139,19 +146,21 @@ def test_autoattack_s_warnings(tmp_path: Path) -> None:
 
 def right(count: int, n: int = 100) -> Measurement:
     """The first `count` of n images right, under white-box PGD."""
-    return Measurement(Plan("", WHITE, SETTINGS, n), np.arange(n) < count, None, 0.1, (0.0, 1.0), (), 0.0)
+    return Measurement(
+        MeasurementPlan("", WHITE, STRENGTH.pgd, n), np.arange(n) < count, None, 0.1, (0.0, 1.0), (), 0.0
+    )
 
 
 def test_white_box_is_its_worst_case_and_more_than_a_single_step(nothing: Store) -> None:
-    grey = replace(right(40), plan=Plan("", "grey-box:pgd", SETTINGS, 100))
+    grey = replace(right(40), plan=MeasurementPlan("", "grey-box:pgd", STRENGTH.pgd, 100))
     rows = {"grey-box:pgd": grey, "white-box:fgsm": right(70)}
-    assert white_box_strongest(Results(rows), nothing).passed is None
+    assert white_box_strongest(Results(rows, STRENGTH), nothing).passed is None
     rows["white-box:pgd-margin"] = right(70)
-    assert white_box_strongest(Results(rows), nothing).passed is False
+    assert white_box_strongest(Results(rows, STRENGTH), nothing).passed is False
     rows["white-box:pgd"] = right(30)
-    assert white_box_strongest(Results(rows), nothing).passed is True
+    assert white_box_strongest(Results(rows, STRENGTH), nothing).passed is True
     rows["white-box:autoattack"] = right(5, n=5)  # of the first five nothing can be said
-    assert white_box_strongest(Results(rows), nothing).passed is True
+    assert white_box_strongest(Results(rows, STRENGTH), nothing).passed is True
 
 
 @pytest.fixture
@@ -163,7 +172,7 @@ def nothing(tmp_path: Path) -> Store:
 def test_what_was_not_run_is_not_passed(tmp_path: Path) -> None:
     _, gates = examine(tmp_path, attacks="clean")
     assert {name for name, gate in gates.items() if gate.passed is None} == set(gates) - {"inside_ball"}
-    _, gates = examine(tmp_path, question=Question(curve_limit=0))
+    _, gates = examine(tmp_path, question=EvaluationRequest(curve_limit=0))
     assert {name for name, gate in gates.items() if gate.passed is None} == {
         "falls_with_size",
         "chance_at_large_size",
@@ -178,9 +187,6 @@ def test_chance_alone_seldom_fails_a_gate(nothing: Store) -> None:
     random = np.random.default_rng(0)
     fails = 0
     for _ in range(40):
-        curve = {
-            size: Measurement(Plan("", WHITE, SETTINGS, 200), random.random(200) < 0.5, None, None, (0.0, 1.0), (), 0.0)
-            for size in (0.0, 0.1, 0.2, 0.4, 0.5)
-        }
-        fails += falls_with_size(Results({}, {WHITE: curve}), nothing).passed is False
+        curve = {size: replace(right(0, 200), defended=random.random(200) < 0.5) for size in (0.0, 0.1, 0.2, 0.4, 0.5)}
+        fails += falls_with_size(Results({}, STRENGTH, {WHITE: curve}), nothing).passed is False
     assert fails <= 4

@@ -8,21 +8,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from helpers.silent import Silent
 from helpers.tiny import random_images, tiny_run
+from purify_toolkit.attacks.base import Attack
+from purify_toolkit.attacks.gradient import FGSM
 from purify_toolkit.data.splits import Split
-from purify_toolkit.evaluate.assess import Question, assess, default_out
-from purify_toolkit.evaluate.methods import METHODS, Case, Made
-from purify_toolkit.evaluate.report import Report
+from purify_toolkit.evaluate.assess import assess, default_out
+from purify_toolkit.evaluate.report import EvaluationReport
+from purify_toolkit.evaluate.selection import EvaluationRequest
+from purify_toolkit.evaluate.threats import ATTACKS, Strength
 from purify_toolkit.networks.architectures import Purifier
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.pretrained import open_run
 
-QUESTION = Question(attacks="grey-box:fgsm,white-box:fgsm,noise:uniform")
+QUESTION = EvaluationRequest(attacks="grey-box:fgsm,white-box:fgsm,noise:uniform")
 ROWS = ["clean:none", "noise:uniform", "grey-box:fgsm", "white-box:fgsm"]
 
-Evaluate = Callable[..., Report]
+Evaluate = Callable[..., EvaluationReport]
 
 
 @pytest.fixture
@@ -32,26 +36,32 @@ def run(tmp_path: Path) -> RunFolder:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The methods that have been called, since the test emptied this."""
-    made: list[str] = []
+    """The attacks that have been run, since the test emptied this."""
+    run: list[str] = []
+    for name, entry in list(ATTACKS.items()):
+        monkeypatch.setitem(ATTACKS, name, replace(entry, make=counting(name, entry.make, run)))
+    return run
 
-    def counting(name: str) -> Callable[[Case], Made]:
-        make = METHODS[name].make
 
-        def count(case: Case) -> Made:
-            made.append(name)
-            return make(case)
+def counting(name: str, make: Callable[[Strength], Attack], run: list[str]) -> Callable[[Strength], Attack]:
+    """Make the same attack, which notes its name when it is run."""
 
-        return count
+    def made(strength: Strength) -> Attack:
+        attack = make(strength)
 
-    for name in METHODS:
-        monkeypatch.setitem(METHODS, name, replace(METHODS[name], make=counting(name)))
+        class Counting(type(attack)):  # type: ignore[misc]
+            def __call__(self, *arguments: object, **options: object) -> Tensor:
+                run.append(name)
+                return super().__call__(*arguments, **options)  # type: ignore[no-any-return]
+
+        return Counting(**vars(attack))
+
     return made
 
 
 @pytest.fixture
 def evaluate(run: RunFolder, tmp_path: Path) -> Evaluate:
-    def evaluate(question: Question = QUESTION, test: Split | None = None) -> Report:
+    def evaluate(question: EvaluationRequest = QUESTION, test: Split | None = None) -> EvaluationReport:
         test = test or random_images(classes=3, channels=1, count=20)
         return assess(
             RunFolder(run.path), test, question, out=tmp_path / "out", device=torch.device("cpu"), progress=Silent()
@@ -60,7 +70,7 @@ def evaluate(run: RunFolder, tmp_path: Path) -> Evaluate:
     return evaluate
 
 
-def figures(report: Report) -> list[dict[str, object]]:
+def figures(report: EvaluationReport) -> list[dict[str, object]]:
     return report.as_dict()["rows"]  # type: ignore[no-any-return]
 
 
@@ -78,18 +88,19 @@ def test_what_is_measured_is_not_measured_again(evaluate: Evaluate, calls: list[
 def test_an_interruption_costs_the_attack_under_way(
     evaluate: Evaluate, calls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(case: Case) -> Made:
-        raise KeyboardInterrupt
+    class Interrupted(FGSM):
+        def __call__(self, *arguments: object, **options: object) -> Tensor:
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setitem(METHODS, "fgsm", replace(METHODS["fgsm"], make=interrupted))
+        patch.setitem(ATTACKS, "fgsm", replace(ATTACKS["fgsm"], make=lambda s: Interrupted(epsilon=s.epsilon)))
         with pytest.raises(KeyboardInterrupt):
             evaluate()
     assert calls == ["none", "uniform"]
     calls.clear()
     resumed = figures(evaluate())
     assert calls == ["fgsm", "fgsm"]
-    whole = figures(evaluate(replace(QUESTION, fresh=True)))
+    whole = figures(evaluate(replace(QUESTION, force=True)))
     assert calls == ["fgsm", "fgsm", "none", "uniform", "fgsm", "fgsm"]
 
     def without_time(rows: list[dict[str, object]]) -> list[dict[str, object]]:
@@ -168,7 +179,7 @@ def test_where_a_report_goes(run: RunFolder, tmp_path: Path, monkeypatch: pytest
 
 def test_the_seed_decides_the_attacks_random_choices(evaluate: Evaluate, tmp_path: Path) -> None:
     for seed in (0, 1, 1):
-        evaluate(replace(QUESTION, attacks="noise:uniform", seed=seed, fresh=True))
+        evaluate(replace(QUESTION, attacks="noise:uniform", seed=seed, force=True))
     images = []
     for path in (tmp_path / "out" / "rows").glob("noise-uniform-*.npz"):
         with np.load(path) as arrays:

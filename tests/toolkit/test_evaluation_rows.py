@@ -1,6 +1,7 @@
 """What can be asked for, what each row is, and how rows are summed up."""
 
-from dataclasses import replace
+import json
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -8,19 +9,20 @@ import pytest
 import torch
 
 from helpers.silent import Silent
-from helpers.tiny import SETTINGS, examine, images_for, linear, random_images, tiny_run
+from helpers.tiny import STRENGTH, examine, images_for, linear, random_images, tiny_run
 from purify_edge.errors import InputError, MissingError
-from purify_toolkit.attacks.gradient import pgd
+from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.data.splits import Split
-from purify_toolkit.evaluate import threats
-from purify_toolkit.evaluate.assess import Question, assess
+from purify_toolkit.evaluate import selection
+from purify_toolkit.evaluate.assess import assess
 from purify_toolkit.evaluate.gates import Results
-from purify_toolkit.evaluate.measure import Measurement, Plan
-from purify_toolkit.evaluate.methods import METHODS, Case, default_settings
+from purify_toolkit.evaluate.measure import Measurement, MeasurementPlan
 from purify_toolkit.evaluate.report import headlines, tax
+from purify_toolkit.evaluate.selection import DEFAULT, EvaluationRequest, check_libraries, plans, select
 from purify_toolkit.evaluate.stats import mcnemar
-from purify_toolkit.evaluate.threats import DEFAULT, ROWS, THREATS, check_libraries, select
+from purify_toolkit.evaluate.threats import ATTACKS, ROWS, THREATS, Strength
 from purify_toolkit.recipe import EvaluationTable
+from purify_toolkit.runs.pretrained import FOLDER, pretrained_names
 
 CPU = torch.device("cpu")
 
@@ -56,12 +58,15 @@ def test_words_that_mean_nothing(words: str, message: str) -> None:
 
 
 def test_a_missing_library_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threats, "find_spec", lambda name: None)
-    check_libraries(["clean:none", "white-box:pgd"])
+    def check(*rows: str) -> None:
+        check_libraries(plans(list(rows), STRENGTH, EvaluationRequest(), 1).rows.values())
+
+    monkeypatch.setattr(selection, "find_spec", lambda name: None)
+    check("clean:none", "white-box:pgd")
     with pytest.raises(MissingError, match=r"query:hop-skip-jump needs 'attacks'"):
-        check_libraries(["query:hop-skip-jump"])
+        check("query:hop-skip-jump")
     with pytest.raises(MissingError, match=r"needs 'train'"):
-        check_libraries(["grey-box:autoattack"])
+        check("grey-box:autoattack")
 
 
 def test_every_row_is_in_the_issue_s_threats_and_says_its_size() -> None:
@@ -76,22 +81,32 @@ def test_every_row_is_in_the_issue_s_threats_and_says_its_size() -> None:
         "white-box",
         "bpda",
     ]
-    for threat, method in ROWS.values():
-        said = METHODS[method].describe(SETTINGS)
-        size = METHODS[method].size(SETTINGS)
-        assert size is None or f"{size[0]} {size[1]:g}" in said, (threat, method)
-    texts = [METHODS[name].describe(SETTINGS) for name in METHODS]
-    assert len(set(texts)) == len(texts)
+    attacks = [entry.make(STRENGTH) for entry in ATTACKS.values()]
+    assert len({str(attack) for attack in attacks}) == len(attacks)
+    for attack in attacks:
+        assert attack.size is None or f"{attack.size[0]} {attack.size[1]:g}" in str(attack)
+    assert {name for _, name in ROWS.values()} == set(ATTACKS)
+
+
+@pytest.mark.parametrize("pair", pretrained_names())
+def test_rows_are_called_what_they_are_called_in_the_reports_that_ship(pair: str) -> None:
+    content = json.loads((FOLDER / pair / "evaluation" / "evaluation.json").read_text())
+    strength = Strength(**{field.name: content["settings"][field.name] for field in fields(Strength)})
+    for row in content["rows"]:
+        assert str(ATTACKS[ROWS[row["name"]][1]].make(strength)) == row["attack"]
+    for row in content["curves"]:
+        attack = ATTACKS[ROWS[row["name"].removeprefix("curve:").rpartition(":")[0]][1]]
+        assert str(attack.make(replace(strength, epsilon=row["size"]))) == row["attack"]
 
 
 def test_autoattack_says_which_losses_it_has() -> None:
     table = EvaluationTable(epsilon=0.1, steps=2, relative_step=1.0)
-    ten = default_settings(table, (1, 28, 28), 10, l2_epsilon=None)
-    two = default_settings(table, (3, 32, 32), 2, l2_epsilon=None)
-    assert METHODS["autoattack"].describe(ten) == "AutoAttack (apgd-ce, apgd-t, fab-t, square), Linf 0.1"
-    assert METHODS["autoattack"].describe(two) == "AutoAttack (apgd-ce, fab-t, square), Linf 0.1"
+    ten = Strength.of(table, (1, 28, 28), 10, l2_epsilon=None)
+    two = Strength.of(table, (3, 32, 32), 2, l2_epsilon=None)
+    assert str(ATTACKS["autoattack"].make(ten)) == "AutoAttack (apgd-ce, apgd-t, fab-t, square), Linf 0.1"
+    assert str(ATTACKS["autoattack"].make(two)) == "AutoAttack (apgd-ce, fab-t, square), Linf 0.1"
     assert (ten.l2_epsilon, two.l2_epsilon) == (1.5, 0.5)
-    assert default_settings(table, (1, 28, 28), 10, l2_epsilon=2.0).l2_epsilon == 2.0
+    assert Strength.of(table, (1, 28, 28), 10, l2_epsilon=2.0).l2_epsilon == 2.0
 
 
 @pytest.mark.parametrize(
@@ -102,15 +117,15 @@ def test_autoattack_says_which_losses_it_has() -> None:
     ],
 )
 def test_every_row_runs_with_few_classes(classes: int, channels: int, attacks: str, tmp_path: Path) -> None:
-    run = tiny_run(tmp_path / "run", classes=classes, channels=channels)
-    other = tiny_run(tmp_path / "other", classes=classes, channels=channels, seed=1)
-    test = random_images(classes=classes, channels=channels)
-    question = Question(attacks=attacks, costly_limit=3, curve_limit=4, transfer_from=other)
+    run = tiny_run(tmp_path / "run", classes=classes, channels=channels, side=8)
+    other = tiny_run(tmp_path / "other", classes=classes, channels=channels, side=8, seed=1)
+    test = random_images(classes=classes, channels=channels, side=8, count=4)
+    question = EvaluationRequest(attacks=attacks, costly_limit=1, curve_limit=3, transfer_from=other)
     report = assess(run, test, question, out=tmp_path / "out", device=CPU, progress=Silent())
     assert list(report.results.rows) == select(attacks, transfer=True)
     for row, measurement in report.results.rows.items():
-        threat, method = ROWS[row]
-        assert len(measurement.defended) == (3 if METHODS[method].costly else 6), row
+        threat, name = ROWS[row]
+        assert len(measurement.defended) == (1 if ATTACKS[name].costly else 4), row
         assert (measurement.undefended is not None) == THREATS[threat].undefended
     gates = {gate.name: gate for gate in report.gates}
     assert gates["images lie in the ball and in [0, 1]"].passed, gates
@@ -124,7 +139,7 @@ def test_transfer_needs_an_independent_run_of_the_same_data(tmp_path: Path) -> N
     colour = tiny_run(tmp_path / "colour", classes=3, channels=3)
     for other, message in ((run, "has the same purifier"), (colour, "does not fit")):
         with pytest.raises(InputError, match=message):
-            question = Question(attacks="transfer", transfer_from=other)
+            question = EvaluationRequest(attacks="transfer", transfer_from=other)
             assess(run, test, question, out=tmp_path / "out", device=CPU, progress=Silent())
 
 
@@ -132,7 +147,7 @@ def measured(row: str, defended: str, undefended: str | None = None) -> Measurem
     def right(text: str) -> np.ndarray:
         return np.array([mark == "1" for mark in text])
 
-    plan = Plan(row, row, SETTINGS, len(defended))
+    plan = MeasurementPlan(row, row, ATTACKS[ROWS[row][1]].make(STRENGTH), len(defended))
     return Measurement(plan, right(defended), undefended and right(undefended), None, (0.0, 1.0), (), 0.0)
 
 
@@ -147,7 +162,7 @@ def test_a_headline_is_the_worst_case_image_by_image() -> None:
             "bpda:pgd": "000000",
         }.items()
     }
-    lines = headlines(Results(rows))
+    lines = headlines(Results(rows, STRENGTH))
     on_all, worst = (line for line in lines if (line.threat, line.norm) == ("white-box", "Linf"))
     assert (on_all.n, on_all.correct, on_all.attacks) == (6, 4, ("white-box:fgsm", "white-box:pgd"))
     assert (worst.n, worst.correct) == (4, 1)
@@ -159,7 +174,7 @@ def test_a_headline_is_the_worst_case_image_by_image() -> None:
 
 
 def test_the_purifier_s_tax() -> None:
-    found = tax(Results({"clean:none": measured("clean:none", "1110000000", "1111111100")}))
+    found = tax(Results({"clean:none": measured("clean:none", "1110000000", "1111111100")}, STRENGTH))
     assert (found.undefended, found.defended, found.n) == (0.8, 0.3, 10)
     assert found.points == pytest.approx(50)
     assert found.p == pytest.approx(2 / 2**5)
@@ -189,10 +204,8 @@ def test_carlini_and_wagner_counts_within_the_radius_only(tmp_path: Path) -> Non
     logits = classifier(test.images / 255)
     distance = (logits[:, 0] - logits[:, 1]).abs() / (weights[0] - weights[1]).norm()
     radius = float(distance.median())
-    settings = default_settings(
-        EvaluationTable(epsilon=0.1, steps=2, relative_step=1.0), (1, 8, 8), 2, l2_epsilon=radius
-    )
-    found, _ = examine(tmp_path, attacks="grey-box:cw-l2", classifier=classifier, test=test, settings=settings)
+    strength = Strength(epsilon=0.1, steps=2, relative_step=1.0, l2_epsilon=radius, classes=2)
+    found, _ = examine(tmp_path, attacks="grey-box:cw-l2", classifier=classifier, test=test, strength=strength)
     undefended = found.rows["grey-box:cw-l2"].undefended
     assert undefended is not None
     assert undefended[(distance > radius * 1.001).numpy()].all()
@@ -200,27 +213,9 @@ def test_carlini_and_wagner_counts_within_the_radius_only(tmp_path: Path) -> Non
 
 
 def test_shrinking_steps_begin_as_long_as_the_radius() -> None:
-    classifier, settings = linear(), replace(SETTINGS, decay_steps=7)
-    test = images_for(classifier)
-    images, method = test.images / 255, METHODS["pgd-decay"]
-
-    def case() -> Case:
-        generator = torch.Generator().manual_seed(3)
-        return Case(model=classifier, images=images, labels=test.labels, settings=settings, generator=generator)
-
-    expected = pgd(
-        classifier,
-        images,
-        test.labels,
-        epsilon=settings.epsilon,
-        steps=7,
-        relative_step=1.0,
-        generator=case().generator,
-        decay=True,
-    )
-    assert torch.equal(method.make(case()).images, expected)
-    assert not torch.equal(METHODS["pgd"].make(case()).images, expected)
-    assert method.describe(settings) == "PGD-7, Linf 0.1, steps shrinking from 0.1 to 0, 1 random start"
+    attack = ATTACKS["pgd-decay"].make(STRENGTH)
+    assert attack == PGD(epsilon=STRENGTH.epsilon, steps=100, relative_step=1.0, decay=True)
+    assert str(attack) == "PGD-100, Linf 0.1, steps shrinking from 0.1 to 0, 1 random start"
 
 
 def test_labels_decide(tmp_path: Path) -> None:

@@ -3,10 +3,10 @@ from types import ModuleType
 import pytest
 import torch
 
+from purify_toolkit.data import splits
 from purify_toolkit.data.pixels import batch_size, to_8bit, to_float
 from purify_toolkit.data.splits import Split
 from purify_toolkit.device.processes import Processes
-from purify_toolkit.evaluate import accuracy
 from purify_toolkit.runs.pretrained import open_run
 from purify_toolkit.train import examples as adversarial
 
@@ -39,13 +39,13 @@ def test_a_gpu_attacks_more_images_at_once() -> None:
     assert batch_size(images, torch.device("cuda")) == 3062
 
 
-@pytest.mark.parametrize("module", [accuracy, adversarial])
+@pytest.mark.parametrize("module", [splits, adversarial])
 def test_where_images_are_attacked_says_how_many_at_once(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     device = torch.device("cpu")
     images, labels = torch.zeros(6, 1, 8, 8, dtype=torch.uint8), torch.zeros(6, dtype=torch.int64)
     monkeypatch.setattr(module, "batch_size", lambda images, device=None: 6 if device is None else 2)
-    if module is accuracy:
-        sizes = [len(found) for _, found in accuracy.batches(Split(images, labels), device)]
+    if module is splits:
+        sizes = [len(found) for _, found in splits.batches(Split(images, labels), device)]
     else:
         attack = open_run(None).recipe.attack
         pool = adversarial.AdversarialPool(images, labels, _uncertain, attack, processes=Processes(device))

@@ -10,29 +10,29 @@ from torch.nn import functional as F
 
 from helpers.small_data import ADAPTIVE, RECIPE, VALIDATION
 from purify_edge.errors import InputError
-from purify_toolkit.attacks.gradient import pgd
+from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.attacks.norms import LINF
 from purify_toolkit.data.augmentation import augment
 from purify_toolkit.data.batch import Batch
 from purify_toolkit.data.datasets import load_data
 from purify_toolkit.data.pixels import to_float
 from purify_toolkit.device.processes import Processes
-from purify_toolkit.networks.features import Features
+from purify_toolkit.networks.features import ClassifierFeatures
 from purify_toolkit.recipe import parse_recipe
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.train.losses import feature_loss, structure_loss
-from purify_toolkit.train.stages import Stage, Stages
+from purify_toolkit.train.stages import Stages, TrainingStage
 from purify_toolkit.train.student import StudentLosses
 
 COUNT = 33
-Build = Callable[..., Stage]
+Build = Callable[..., TrainingStage]
 
 
 @pytest.fixture
 def build(trained: RunFolder, small_data: Path, tmp_path: Path) -> Build:
     """A stage of the small run under another recipe; its network is in evaluation mode, each image on its own."""
 
-    def build_stage(name: str, recipe: str) -> Stage:
+    def build_stage(name: str, recipe: str) -> TrainingStage:
         for path in trained.path.glob("*.safetensors"):
             (tmp_path / path.name).write_bytes(path.read_bytes())
         (tmp_path / "run.json").write_text((trained.path / "run.json").read_text())
@@ -51,7 +51,7 @@ def batch(share: slice = slice(None), count: int = COUNT) -> Batch:
     return Batch(order, torch.Generator().manual_seed(0), torch.Generator().manual_seed(1), share)
 
 
-def seen_by(stage: Stage, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+def seen_by(stage: TrainingStage, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
     """What the network was last shown, and the losses."""
     seen: list[torch.Tensor] = []
     hook = stage.network.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].detach()))
@@ -110,7 +110,7 @@ def test_the_optional_terms_compare_structure_and_the_classifiers_features(
     images = load_data("fashion-mnist", small_data, validation_size=VALIDATION).train.images
     stage = build("student", with_weights(RECIPE, feature_guidance=2.0, structure=3.0))
     seen, losses = seen_by(stage, batch())
-    clean, features = to_float(images[batch().indices]), Features(trained.load_classifier())
+    clean, features = to_float(images[batch().indices]), ClassifierFeatures(trained.load_classifier())
     with torch.no_grad():
         output = stage.network(seen)
         expected = 2 * feature_loss(features(output), features(clean))
@@ -123,12 +123,12 @@ def test_features_are_what_the_last_layer_is_given(trained: RunFolder) -> None:
     images = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     last = [layer for layer in classifier.modules() if isinstance(layer, nn.Linear)][-1]
     with torch.no_grad():
-        features, logits = Features(classifier).with_logits(images)
+        features, logits = ClassifierFeatures(classifier).with_logits(images)
         torch.testing.assert_close(last(features), logits)
         torch.testing.assert_close(classifier(images), logits)
     assert not last._forward_pre_hooks
     with pytest.raises(InputError, match="feature_guidance needs a classifier with a linear or convolutional layer"):
-        Features(nn.Flatten())
+        ClassifierFeatures(nn.Flatten())
 
 
 def test_adaptive_examples_attack_the_student_within_the_ball(
@@ -146,14 +146,8 @@ def test_adaptive_examples_attack_the_student_within_the_ball(
     assert changed.min() > 0.05
     classifier = trained.load_classifier()
     defended = nn.Sequential(stage.network, classifier)
-    grey_box = pgd(
-        classifier,
-        clean,
-        split.labels,
-        epsilon=0.1,
-        steps=2,
-        relative_step=0.5,
-        generator=torch.Generator().manual_seed(1),
+    grey_box = PGD(epsilon=0.1, steps=2, relative_step=0.5)(
+        classifier, clean, split.labels, generator=torch.Generator().manual_seed(1)
     )
     with torch.no_grad():
         noise = 0.1 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(2)).sign()
@@ -181,16 +175,12 @@ def test_the_steps_of_the_adaptive_attack_shrink_where_told(
     seen, _ = seen_by(stage, batch())
     split = load_data("fashion-mnist", small_data, validation_size=VALIDATION).train[batch().indices]
     clean = to_float(augment(split.images, batch()))
-    expected = pgd(
+    expected = PGD(epsilon=0.1, steps=2, relative_step=0.5, decay=decay)(
         nn.Sequential(stage.network, trained.load_classifier()),
         clean,
         split.labels,
-        epsilon=0.1,
-        steps=2,
-        relative_step=0.5,
-        decay=decay,
-        generator=batch().attack_generator,
         start=LINF.start(clean, 0.1, batch().attack_generator),
+        generator=batch().attack_generator,
     )
     assert (seen - expected).abs().max() < 1e-6
 

@@ -8,33 +8,20 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from helpers.silent import Interrupting, Silent, train_only
 from helpers.small_data import ADAPTIVE, RECIPE
 from purify_edge.errors import InputError, MissingError
 from purify_toolkit.device.choice import choose_device
 from purify_toolkit.device.generators import seeded
 from purify_toolkit.device.provenance import provenance
-from purify_toolkit.runs.datasets import load_data_of
+from purify_toolkit.runs.data import load_data_of
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.history import read_metrics
-from purify_toolkit.train.train import Request, train
+from purify_toolkit.train.request import Request
+from purify_toolkit.train.train import train
 from purify_toolkit.train.trainer import batch_indices
 
 EPOCHS = {"classifier": 3, "adversarial_teacher": 2, "normal_teacher": 2, "student": 3}
-
-
-class Interrupting:
-    """Progress that presses Ctrl-C after so many calls of `advance`."""
-
-    def __init__(self, after: int) -> None:
-        self.left = after
-
-    def epoch(self, stage: str, epoch: int, epochs: int, units: int) -> None:
-        pass
-
-    def advance(self, units: int, text: str) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
 
 
 def request_for(out: Path, folder: Path, **changes: object) -> Request:
@@ -78,7 +65,12 @@ def test_the_evaluation_says_what_it_was_made_of(trained: RunFolder) -> None:
     assert {"torch", "purify-edge"} <= metrics["evaluated_with"]["versions"].keys()
 
 
-@pytest.mark.parametrize("after", [1, 14, 22, 31, 41, 56])  # batches: in the first epoch or a later one, of each stage
+SLOW = pytest.mark.slow
+INTERRUPTIONS = [5, 12, 30, *(pytest.param(after, marks=SLOW) for after in (1, 16, 19, 23))]
+"""Batches: in the first epoch or a later one, of each stage."""
+
+
+@pytest.mark.parametrize("after", INTERRUPTIONS)
 def test_an_interrupted_run_ends_with_the_same_weights(
     trained: RunFolder, small_data: Path, tmp_path: Path, after: int
 ) -> None:
@@ -87,9 +79,9 @@ def test_an_interrupted_run_ends_with_the_same_weights(
         train(request_for(out, small_data), Interrupting(after))
     with (out / "metrics.jsonl").open("a") as file:
         file.write('{"stage": "stude')  # a line that a kill cut short
-    with pytest.raises(InputError, match="exists; --resume goes on with it"):
-        train(request_for(out, small_data), Interrupting(0))
-    train(request_for(out, small_data, resume=True), Interrupting(0))
+    with pytest.raises(InputError, match="exists; --resume goes on with it, --force replaces it"):
+        train(request_for(out, small_data), Silent())
+    train_only(request_for(out, small_data, resume=True))
     for name in trained.stages:
         expected, found = load_file(trained.weights_path(name)), load_file(out / f"{name}.safetensors")
         for key in expected:
@@ -103,14 +95,14 @@ def test_an_interrupted_run_ends_with_the_same_weights(
 def test_an_interrupted_adaptive_run_ends_with_the_same_weights(
     trained: RunFolder, small_data: Path, tmp_path: Path
 ) -> None:
-    options = {"recipe_text": ADAPTIVE, "base": trained, "limit": 200}
-    train(request_for(tmp_path / "whole", small_data, **options), Interrupting(0))
+    options = {"recipe_text": ADAPTIVE, "base": trained, "limit": 192}
+    train_only(request_for(tmp_path / "whole", small_data, **options))
     expected = load_file(tmp_path / "whole" / "student.safetensors")
     for after in (2, 8):  # batches: within the first epoch, within the last
         out = tmp_path / str(after)
         with pytest.raises(KeyboardInterrupt):
             train(request_for(out, small_data, **options), Interrupting(after))
-        train(request_for(out, small_data, resume=True, **options), Interrupting(0))
+        train_only(request_for(out, small_data, resume=True, **options))
         found = load_file(out / "student.safetensors")
         for key, value in expected.items():
             torch.testing.assert_close(found[key], value, rtol=0, atol=1e-6)
@@ -121,31 +113,30 @@ class Attacks(Interrupting):
     """Progress that counts the images attacked for the pool, in each epoch of each stage."""
 
     def __init__(self) -> None:
-        super().__init__(0)
+        super().__init__()
         self.found: dict[str, list[int]] = {}
 
     def epoch(self, stage: str, epoch: int, epochs: int, units: int) -> None:
-        self._stage = stage
+        super().epoch(stage, epoch, epochs, units)
         self.found.setdefault(stage, []).append(0)
 
     def advance(self, units: int, text: str) -> None:
-        self.found[self._stage][-1] += units * (text == "attacking")
+        self.found[self.stages[-1]][-1] += units * (text == "attacking")
 
 
 def test_the_student_goes_on_with_the_teachers_examples(small_data: Path, tmp_path: Path) -> None:
     progress = Attacks()
-    train(request_for(tmp_path / "run", small_data, limit=64), progress)
+    train_only(request_for(tmp_path / "run", small_data, limit=64), progress)
     assert progress.found["adversarial_teacher"] == [64, 32]
     assert progress.found["student"] == [32, 32, 32]  # not all of them in its first epoch
     assert progress.found["normal_teacher"] == [0, 0]
-    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_a_student_without_an_adversarial_teacher_makes_its_own_examples(small_data: Path, tmp_path: Path) -> None:
     progress = Attacks()
     recipe = RECIPE.replace("imitation = 1.0", "imitation = 0.0")
-    train(request_for(tmp_path / "run", small_data, limit=64, recipe_text=recipe), progress)
-    assert progress.found == {"classifier": [0] * 3, "student": [64, 32, 32], "evaluation": [0]}
+    train_only(request_for(tmp_path / "run", small_data, limit=64, recipe_text=recipe), progress)
+    assert progress.found == {"classifier": [0] * 3, "student": [64, 32, 32]}
     names = {path.stem for path in (tmp_path / "run").glob("*.safetensors")}
     assert names == {"classifier", "student"}
 
@@ -164,7 +155,7 @@ def test_no_training_changes_the_networks_that_are_given(
 
     before = {name: trained.weights_path(name).read_bytes() for name in trained.stages}
     monkeypatch.setattr(RunFolder, "_load", recording)
-    train(request_for(tmp_path / "run", small_data, base=trained, limit=200, recipe_text=recipe), Interrupting(0))
+    train_only(request_for(tmp_path / "run", small_data, base=trained, limit=192, recipe_text=recipe))
     assert {path.name for path, _ in used} == {f"{name}.safetensors" for name in trained.stages}
     for path, network in used:
         for key, value in load_file(path).items():
@@ -191,9 +182,7 @@ def test_bfloat16_is_the_arithmetic_of_the_convolutions_and_of_nothing_that_stay
     for precision in ("float32", "bfloat16"):
         hook = torch.nn.modules.module.register_module_forward_hook(note)  # type: ignore[arg-type]
         recipe = f'precision = "{precision}"\n{ADAPTIVE}'
-        train(
-            request_for(tmp_path / precision, small_data, base=trained, limit=200, recipe_text=recipe), Interrupting(0)
-        )
+        train_only(request_for(tmp_path / precision, small_data, base=trained, limit=192, recipe_text=recipe))
         hook.remove()
         run = RunFolder(tmp_path / precision)
         line = read_metrics(run)[-1]
@@ -212,9 +201,7 @@ def test_where_bfloat16_would_be_emulated_the_training_is_the_one_in_float32(
     monkeypatch.setattr("purify_toolkit.device.precision.has_bfloat16", lambda device: False)
     for precision in ("float32", "bfloat16"):
         recipe = f'precision = "{precision}"\n{ADAPTIVE}'
-        train(
-            request_for(tmp_path / precision, small_data, base=trained, limit=200, recipe_text=recipe), Interrupting(0)
-        )
+        train_only(request_for(tmp_path / precision, small_data, base=trained, limit=192, recipe_text=recipe))
     asked, plain = (RunFolder(tmp_path / precision) for precision in ("bfloat16", "float32"))
     assert read_metrics(asked)[-1]["precision"] == "float32"
     assert load_file(asked.weights_path("student")).keys() == load_file(plain.weights_path("student")).keys()
@@ -224,7 +211,7 @@ def test_where_bfloat16_would_be_emulated_the_training_is_the_one_in_float32(
 
 def test_the_seed_and_nothing_else_decides(small_data: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        train(request_for(tmp_path / name, small_data, seed=seed, limit=64), Interrupting(0))
+        train_only(request_for(tmp_path / name, small_data, seed=seed, limit=64))
     runs = {name: RunFolder(tmp_path / name) for name in "abc"}
     weights = {name: run.load_student().head.weight for name, run in runs.items()}
     assert torch.equal(weights["a"], weights["b"])
@@ -234,7 +221,7 @@ def test_the_seed_and_nothing_else_decides(small_data: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("limit", [1, 5])
 def test_even_a_handful_of_images_trains(small_data: Path, tmp_path: Path, limit: int) -> None:
-    rows = train(request_for(tmp_path / "run", small_data, limit=limit), Interrupting(0))
+    rows = train(request_for(tmp_path / "run", small_data, limit=limit), Silent())
     assert all(row.n == limit for row in rows)
 
 
@@ -246,7 +233,7 @@ def test_a_run_of_another_request_is_not_resumed(
     trained: RunFolder, small_data: Path, changes: dict[str, int], difference: str
 ) -> None:
     with pytest.raises(InputError, match=difference):
-        train(request_for(trained.path, small_data, resume=True, **changes), Interrupting(0))
+        train(request_for(trained.path, small_data, resume=True, **changes), Silent())
 
 
 def test_a_run_of_other_data_is_not_resumed(trained: RunFolder, small_data: Path, tmp_path: Path) -> None:
@@ -254,7 +241,7 @@ def test_a_run_of_other_data_is_not_resumed(trained: RunFolder, small_data: Path
     info = trained.info | {"data_sha256": "0" * 64}
     (out / "run.json").write_text(json.dumps(info))
     with pytest.raises(InputError, match="was begun with other data"):
-        train(request_for(out, small_data, resume=True), Interrupting(0))
+        train(request_for(out, small_data, resume=True), Silent())
 
 
 def test_data_of_other_classes_are_not_evaluated(trained: RunFolder, small_data: Path, tmp_path: Path) -> None:
@@ -267,7 +254,7 @@ def test_data_of_other_classes_are_not_evaluated(trained: RunFolder, small_data:
 def test_a_folder_of_something_else_is_not_resumed(small_data: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="is not a run folder"):
-        train(request_for(tmp_path, small_data, resume=True), Interrupting(0))
+        train(request_for(tmp_path, small_data, resume=True), Silent())
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
@@ -275,18 +262,20 @@ def test_a_folder_of_something_else_is_not_resumed(small_data: Path, tmp_path: P
 def test_a_damaged_checkpoint_is_refused_with_advice(small_data: Path, tmp_path: Path, kept: int) -> None:
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        train(request_for(out, small_data), Interrupting(9))  # within the classifier's second epoch
+        train(request_for(out, small_data), Interrupting(5))  # within the classifier's second epoch
     checkpoint = out / "checkpoints" / "classifier.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:kept])
     with pytest.raises(InputError, match=r"classifier\.pt cannot be resumed from .*remove it to repeat this stage"):
-        train(request_for(out, small_data, resume=True), Interrupting(0))
+        train(request_for(out, small_data, resume=True), Silent())
     checkpoint.unlink()
-    train(request_for(out, small_data, resume=True), Interrupting(0))
+    with pytest.raises(KeyboardInterrupt):
+        train(request_for(out, small_data, resume=True), Interrupting(10))
+    assert RunFolder(out).has("classifier")
 
 
 def test_a_resumed_run_that_was_complete_is_evaluated_again(trained: RunFolder, small_data: Path) -> None:
     before = (trained.path / "student.safetensors").stat().st_mtime_ns
-    rows = train(request_for(trained.path, small_data, resume=True), Interrupting(0))
+    rows = train(request_for(trained.path, small_data, resume=True), Silent())
     assert len(rows) == 5
     assert (trained.path / "student.safetensors").stat().st_mtime_ns == before
 
@@ -295,13 +284,39 @@ def test_a_run_that_other_code_goes_on_with_says_so(
     trained: RunFolder, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = Path(shutil.copytree(trained.path, tmp_path / "run"))
-    train(request_for(out, small_data, resume=True), Interrupting(0))
+    train_only(request_for(out, small_data, resume=True))
     assert "resumed_with" not in RunFolder(out).info
     now = provenance() | {"commit": "0" * 40}
-    monkeypatch.setattr("purify_toolkit.train.train.provenance", lambda: now)
+    monkeypatch.setattr("purify_toolkit.train.request.provenance", lambda: now)
     for _ in range(2):
-        train(request_for(out, small_data, resume=True), Interrupting(0))
+        train_only(request_for(out, small_data, resume=True))
     assert RunFolder(out).info == trained.info | {"resumed_with": [now]}
+
+
+def test_a_run_that_is_there_is_replaced_by_force(trained: RunFolder, small_data: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(trained.path, tmp_path / "run"))
+    request = request_for(out, small_data, seed=5, limit=64, force=True)
+    with pytest.raises(KeyboardInterrupt):
+        train(request, Interrupting(10))
+    run = RunFolder(out)
+    assert run.info["seed"] == 5
+    assert run.has("classifier")
+    assert not run.has("student")
+    assert run.weights_path("classifier").read_bytes() != trained.weights_path("classifier").read_bytes()
+
+
+def test_force_replaces_no_other_folder_and_not_its_own_base(
+    trained: RunFolder, small_data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="is not a run folder, and --force replaces no other"):
+        train(request_for(tmp_path, small_data, force=True), Silent())
+    assert (tmp_path / "notes.txt").exists()
+    with pytest.raises(InputError, match="would be replaced; --out names another folder"):
+        train(request_for(trained.path, small_data, force=True, base=trained), Silent())
+    with pytest.raises(InputError, match="does not hold Fashion-MNIST"):  # nothing is lost to a wrong option
+        train(request_for(trained.path, tmp_path, force=True), Silent())
+    assert trained.has("student")
 
 
 def test_generators_depend_on_everything_named() -> None:

@@ -18,7 +18,8 @@ from purify_toolkit.networks.user_classifier import ClassifierSource, build_clas
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.pretrained import open_run
 from purify_toolkit.train.cli import main as train_command
-from purify_toolkit.train.train import Request, train
+from purify_toolkit.train.request import Request
+from purify_toolkit.train.train import train
 
 MEAN, STD = (0.286,), (0.353,)
 NAMES = tuple("abcdefghij")

@@ -9,7 +9,8 @@ from helpers.silent import Silent
 from helpers.small_data import RECIPE
 from purify_toolkit.networks.architectures import whiten
 from purify_toolkit.runs.folder import RunFolder
-from purify_toolkit.train.train import Request, train
+from purify_toolkit.train.request import Request
+from purify_toolkit.train.train import train
 from purify_toolkit.train.trainer import OPTIMIZERS
 
 

@@ -93,7 +93,7 @@ class AttackTable(_Table, frozen=True, kw_only=True):
 class AdaptiveTable(_Table, frozen=True, kw_only=True):
     """White-box training of the student, see `student.StudentLosses`: how its examples are made, the labels' weight.
 
-    With `decay` the steps shrink from `relative_step` on, see `attacks.gradient.pgd`.
+    With `decay` the steps shrink from `relative_step` on, see `attacks.gradient.PGD`.
     """
 
     epsilon: Fraction
@@ -104,7 +104,7 @@ class AdaptiveTable(_Table, frozen=True, kw_only=True):
 
 
 class EvaluationTable(_Table, frozen=True, kw_only=True):
-    """The PGD of the final evaluation, see `attacks.pgd`."""
+    """The PGD of the final evaluation, see `attacks.gradient.PGD`."""
 
     epsilon: Fraction
     steps: Count
@@ -140,26 +140,26 @@ class Recipe(_Table, frozen=True, kw_only=True):
         return tuple(name for name, is_wanted in wanted.items() if is_wanted)
 
     def same_teacher(self, name: str, other: "Recipe") -> bool:
-        """Whether another recipe trains the same teacher for the same classifier; the normal one sees no attack."""
+        """Return whether another recipe trains the same teacher; the normal one sees no attack."""
         guidance = self.distillation.classifier_guidance == other.distillation.classifier_guidance
         same_attack = guidance and self.attack == other.attack
         return self.teacher == other.teacher and (name == "normal_teacher" or same_attack)
 
 
 def recipe_folder() -> Path:
-    """Where the shipped recipes lie: inside the installed package, beside it in a checkout."""
+    """Return where the shipped recipes lie: inside the installed package, beside it in a checkout."""
     package = Path(__file__).parent
     installed = package / "recipes"
     return installed if installed.is_dir() else package.parent / "recipes"
 
 
 def shipped_recipes() -> list[str]:
-    """The names of the recipes that ship with the package."""
+    """Return the names of the recipes that ship with the package."""
     return sorted(path.stem for path in recipe_folder().glob("*.toml"))
 
 
 def find_recipe(name_or_path: str) -> Path:
-    """The file of a shipped recipe's name, or of a path that ends in `.toml`.
+    """Find the file of a shipped recipe by its name, or by a path that ends in `.toml`.
 
     Raises:
         InputError: there is no such recipe.
@@ -176,7 +176,7 @@ def find_recipe(name_or_path: str) -> Path:
 
 
 def read_recipe(path: Path) -> str:
-    """The text of a recipe's file.
+    """Read the text of a recipe's file.
 
     Raises:
         InputError: it is not UTF-8.
@@ -188,7 +188,7 @@ def read_recipe(path: Path) -> str:
 
 
 def with_image_size(text: str, size: tuple[int, int]) -> str:
-    r"""The text of a recipe with another `image_size`, height and width; all else stays as it is.
+    r"""Return the text of a recipe with another `image_size`, height and width; all else stays as it is.
 
     >>> with_image_size('image_size = [8, 8] # small\n[teacher]\n', (32, 48))
     'image_size = [32, 48]\n[teacher]\n'
@@ -198,7 +198,7 @@ def with_image_size(text: str, size: tuple[int, int]) -> str:
 
 
 def parse_recipe(text: str, *, source: str) -> Recipe:
-    """The recipe that a TOML text holds; `source` names the text in errors.
+    """Parse the recipe that a TOML text holds; `source` names the text in errors.
 
     Raises:
         InputError: not TOML; a key is missing, unknown or out of range.
@@ -212,7 +212,7 @@ def parse_recipe(text: str, *, source: str) -> Recipe:
 
 
 def _suggestion(message: str) -> str:
-    """The nearest known key, when msgspec reports an unknown one."""
+    """Name the nearest known key, when msgspec reports an unknown one."""
     match = re.search(r"unknown field `(.+?)`(?: - at `\$\.?(\w*)`)?", message)
     if match is None:
         return ""

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from purify_edge.bundle.golden import GoldenSplit
 from purify_export.networks import Networks
+from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.data.pixels import batch_size, to_8bit, to_float
 from purify_toolkit.data.splits import Split
-from purify_toolkit.evaluate import attack, attack_name
 from purify_toolkit.recipe import EvaluationTable
 
 IMAGES = 256
@@ -37,13 +37,13 @@ def golden_set(
         "noise": noisy(clean, epsilon=table.epsilon, seed=seed),
     }
     splits = {name: reference(networks, version, labels) for name, version in versions.items()}
-    return splits, f"{attack_name(table)}, against the classifier alone, rounded to 8 bits"
+    return splits, f"{PGD.of(table)}, against the classifier alone, rounded to 8 bits"
 
 
 def attacked(model: nn.Module, images_u8: Tensor, labels: Tensor, table: EvaluationTable, *, seed: int) -> Tensor:
     """Return 8-bit images `[N, C, H, W]` after an attack on the model, rounded to 8 bits within the ball."""
-    generator = torch.Generator().manual_seed(seed)
-    parts = [attack(model, to_float(part), classes, table, generator) for part, classes in _parts(images_u8, labels)]
+    attack, generator = PGD.of(table), torch.Generator().manual_seed(seed)
+    parts = [attack(model, to_float(part), classes, generator=generator) for part, classes in _parts(images_u8, labels)]
     return to_8bit(torch.cat(parts), clean=images_u8, epsilon=table.epsilon)
 
 

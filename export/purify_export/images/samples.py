@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from purify_edge.images import decoding
 from purify_export.images.golden import IMAGES
 from purify_toolkit.data.splits import Split
-from purify_toolkit.runs.datasets import load_data_of
+from purify_toolkit.runs.data import choose_samples, load_data_of
 from purify_toolkit.runs.folder import RunFolder
-from purify_toolkit.train.train import choose_samples
 
 OTHERS = 2000
 """Images beside the golden set, at most."""
@@ -62,5 +62,5 @@ def resized(images: Split, size: tuple[int, int]) -> Split:
     if tuple(images.images.shape[2:]) == size:
         return images
     planes = images.images.flatten(0, 1).numpy()
-    small = [np.asarray(Image.fromarray(plane).resize(size[::-1], Image.Resampling.BILINEAR)) for plane in planes]
+    small = [np.asarray(decoding.resized(Image.fromarray(plane), *size)) for plane in planes]
     return Split(torch.from_numpy(np.stack(small)).view(*images.images.shape[:2], *size), images.labels)

@@ -34,12 +34,12 @@ from purify_export.networks import Networks
 from purify_export.progress import Tell, silent
 from purify_export.verify.report import VerifyReport, VerifyRow
 from purify_toolkit.attacks.base import numpy_model
-from purify_toolkit.attacks.libraries import square
+from purify_toolkit.attacks.gradient import PGD
+from purify_toolkit.attacks.libraries import Square
 from purify_toolkit.data.splits import Split
-from purify_toolkit.evaluate import attack_name
 from purify_toolkit.evaluate.stats import mcnemar
 from purify_toolkit.recipe import EvaluationTable
-from purify_toolkit.runs.datasets import load_data_of
+from purify_toolkit.runs.data import load_data_of
 from purify_toolkit.runs.folder import RunFolder
 
 SQUARE = "square"
@@ -161,7 +161,7 @@ def live_splits(
     """
     count = min(question.attack_limit, len(samples.labels))
     few, labels = samples.images[:count], samples.labels[:count]
-    name = attack_name(table)
+    name = str(PGD.of(table))
     plans: dict[str, tuple[str, Tensor, Callable[[], Tensor]]] = {
         "clean": ("none", samples.labels, lambda: samples.images),
         "noise": (
@@ -228,13 +228,13 @@ def square_row(
     def logits(x: Array) -> Array:
         return in_batches(engines.stages["pipeline"], x)
 
-    found = square(numpy_model(logits), images, labels, epsilon=epsilon, queries=question.queries, seed=seed)
+    attack, generator = Square(epsilon=epsilon, queries=question.queries), torch.Generator().manual_seed(seed)
+    found = attack(numpy_model(logits), images, labels, generator=generator)
     output = logits(np.ascontiguousarray(found.numpy()))
     with torch.no_grad():
         live = networks.defended(found).numpy()
     row = parity_row(engines, "pipeline", SQUARE, output, live, labels.numpy())
-    attack = f"Square, {question.queries} queries, Linf {epsilon:g}, against the engine"
-    return _with_test(row, answers_of(output), live, labels.numpy(), attack)
+    return _with_test(row, answers_of(output), live, labels.numpy(), f"{attack}, against the engine")
 
 
 def _divergences(

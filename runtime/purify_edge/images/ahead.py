@@ -14,7 +14,7 @@ PATIENCE_S = 5  # for threads to end; one may wait for a camera that gives nothi
 def ahead(
     function: Callable[[T], R], items: Iterable[T], *, batch: int, threads: int = 1, eager: bool = False
 ) -> Generator[list[R], None, None]:
-    """The function's results for the items, in order, as lists of `batch` of them; the last may be shorter.
+    """Yield the function's results for the items, in order, as lists of `batch` of them; the last may be shorter.
 
     Threads of their own ask for items, one at a time, and call the function, until two lists are ready. They start with
     the first list that is asked for, and end with the generator.
@@ -102,7 +102,7 @@ class _Work(Generic[T, R]):
         return self._ended and self._given + self._ready == self._asked
 
     def take(self, most: int, *, at_least: int) -> list[R | _Failure]:
-        """The next results, as soon as there are so many or no more will come."""
+        """Return the next results, as soon as there are so many or no more will come."""
         with self._changed:
             self._wanted = at_least
             self._changed.wait_for(lambda: self._ready >= at_least or self._complete())

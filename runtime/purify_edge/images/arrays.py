@@ -11,7 +11,7 @@ from purify_edge.errors import InputError
 
 
 def as_batch(images: NDArray[np.generic], contract: InputContract) -> NDArray[np.float32]:
-    """Images as the models take them: float32 `[N, C, H, W]` in [0, 1], contiguous.
+    """Return images as the models take them: float32 `[N, C, H, W]` in [0, 1], contiguous.
 
     Args:
         images: float `[N, C, H, W]` in [0, 1], or uint8 `[N, H, W, C]` as a camera gives them.
@@ -46,6 +46,6 @@ def _expect_shape(images: NDArray[np.generic], shape: tuple[int, ...], layout: s
 
 
 def to_8bit(image_CHW: NDArray[np.floating[Any]]) -> Image.Image:
-    """A model's image, float32 `[C, H, W]` in [0, 1], as one that can be saved."""
+    """Turn a model's image, float32 `[C, H, W]` in [0, 1], into one that can be saved."""
     pixels = (image_CHW.transpose(1, 2, 0) * 255).round().astype(np.uint8)
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)

@@ -1,11 +1,12 @@
-"""Image files in: any format, size and mode, decoded within bounds and brought to the bundle's input contract."""
+"""The one decoder of image files, for training, export and device: any format, size and mode, within bounds."""
 
 import io
 import os
 import threading
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from purify_edge.bundle.manifest import InputContract
 from purify_edge.errors import InputError
 
+Result = TypeVar("Result")
+
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 512 * 1024 * 1024
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+_PNG, _JPEG = (".png", ".apng"), (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")
+_OTHERS = (".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
+IMAGE_SUFFIXES = frozenset((*_PNG, *_JPEG, *_OTHERS))
 SMALL_BYTES = 1_000_000  # read at once
 LARGE_PIXELS = 8_000_000
 ORIENTED = frozenset(("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"))  # where Pillow finds an orientation
@@ -24,8 +30,13 @@ _large = threading.Lock()  # readers are several: only one of them has a large i
 _small = nullcontext()
 
 
+def is_image_name(name: str) -> bool:
+    """Return whether a file in a folder or zip is taken for an image: by its suffix, and not hidden."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122  # faster
+
+
 def read_image(path: str | Path, contract: InputContract) -> NDArray[np.uint8]:
-    """Read an image file as uint8 `[H, W, C]` of the contract; see `decode_image`.
+    """Read an image file as uint8 `[H, W, C]` of the contract; see `decode` and `fitted`.
 
     Raises:
         InputError: no such file, or see `decode_image`.
@@ -46,32 +57,50 @@ def read_image(path: str | Path, contract: InputContract) -> NDArray[np.uint8]:
 def decode_image(
     content: bytes | BinaryIO, contract: InputContract, *, source: str, size_bytes: int | None = None
 ) -> NDArray[np.uint8]:
-    """Decode an image of any size and mode to uint8 `[H, W, C]` of the contract.
-
-    In this order: the first frame of an animation or page of a document is taken; EXIF orientation is applied; 16 bits
-    become 8 by keeping the upper ones; transparency is laid over black; CMYK and the like become RGB without colour
-    management; colour becomes grey (ITU-R 601) or grey colour, as the contract's C asks; the image is resized to H x W,
-    its aspect ratio not kept, by a bilinear filter that averages when it shrinks.
+    """Decode an image of any size and mode to uint8 `[H, W, C]` of the contract; see `decode` and `fitted`.
 
     Args:
-        content: of the file, or the file itself, open.
+        content: the bytes of the file, or the file itself, open.
         contract: the bundle's C, H and W.
-        source: what errors call it.
-        size_bytes: of the content, where it is a file.
+        source: the name that errors give it.
+        size_bytes: the size of the content, where it is a file.
+
+    Raises:
+        InputError: the contract has neither 1 nor 3 channels, or see `decode`.
+    """
+    if contract.channels not in (1, 3):
+        raise InputError(f"image files have 1 or 3 channels, the bundle takes {contract.channels}; pass arrays instead")
+    return decode(content, lambda image: fitted(image, contract), source=source, size_bytes=size_bytes)
+
+
+def decode(
+    content: bytes | BinaryIO, use: Callable[[Image.Image], Result], *, source: str, size_bytes: int | None = None
+) -> Result:
+    """Decode an image file of any mode and return what `use` makes of it.
+
+    The image that `use` is given has mode "L" where the file is grey, else "RGB".
+
+    In this order: the first frame of an animation or page of a document is taken; EXIF orientation is applied; 16 bits
+    become 8 by keeping the upper ones; transparency is laid over black; palettes, CMYK and the like become RGB without
+    colour management. A palette counts as colour, whatever is in it.
+
+    Args:
+        content: the bytes of the file, or the file itself, open.
+        use: turns the image into what is wanted, while no other large image is in memory.
+        source: the name that errors give it.
+        size_bytes: the size of the content, where it is a file.
 
     Raises:
         InputError: not an image, damaged, of more than MAX_PIXELS, or of a mode whose range of values is unknown.
     """
-    if contract.channels not in (1, 3):
-        raise InputError(f"image files have 1 or 3 channels, the bundle takes {contract.channels}; pass arrays instead")
     size_bytes = len(content) if isinstance(content, bytes) else size_bytes
     if size_bytes == 0:
-        raise InputError(f"{source} is empty")
+        raise InputError(f"{source} is empty; expected an image")
     if size_bytes is not None and size_bytes > MAX_FILE_BYTES:
         raise InputError(f"{source} has {size_bytes:,} bytes, more than {MAX_FILE_BYTES:,}; is it an image?")
     try:
         with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as file:
-            return _within_bounds(file, contract, source)
+            return _within_bounds(file, use, source)
     except InputError:
         raise
     except Image.DecompressionBombError as error:
@@ -86,7 +115,7 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _within_bounds(file: Image.Image, contract: InputContract, source: str) -> NDArray[np.uint8]:
+def _within_bounds(file: Image.Image, use: Callable[[Image.Image], Result], source: str) -> Result:
     pixels = file.width * file.height
     if pixels > MAX_PIXELS:
         raise InputError(f"{source} has {file.width} x {file.height} pixels, more than {MAX_PIXELS:,}; scale it down")
@@ -96,24 +125,33 @@ def _within_bounds(file: Image.Image, contract: InputContract, source: str) -> N
         file.load()
         if file.format == "TIFF" or not ORIENTED.isdisjoint(file.info):
             ImageOps.exif_transpose(file, in_place=True)
-        return fitted(file, contract)
-
-
-def fitted(image: Image.Image, contract: InputContract) -> NDArray[np.uint8]:
-    """An image of any size, 8 or 16 bits, as uint8 `[H, W, C]` of the contract; see `decode_image`."""
-    image, mode = _opaque_8bit(image), "L" if contract.channels == 1 else "RGB"
-    if image.mode != mode:
-        image = image.convert(mode)
-    size = (contract.width, contract.height)
-    if image.size != size:
-        image = image.resize(size, Image.Resampling.BILINEAR)
-    return np.asarray(image, dtype=np.uint8).reshape(contract.height, contract.width, contract.channels)
+        return use(_opaque_8bit(file))
 
 
 def _opaque_8bit(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip at 255
         return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-    return image
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+    return image if image.mode == mode else image.convert(mode)
+
+
+def fitted(image: Image.Image, contract: InputContract) -> NDArray[np.uint8]:
+    """Return an image of mode "L" or "RGB" as uint8 `[H, W, C]` of the contract.
+
+    Colour becomes grey (ITU-R 601) or grey colour, as the contract's C asks, then the image is resized to H x W.
+    """
+    mode = "L" if contract.channels == 1 else "RGB"
+    if image.mode != mode:
+        image = image.convert(mode)
+    image = resized(image, contract.height, contract.width)
+    return np.asarray(image, dtype=np.uint8).reshape(contract.height, contract.width, contract.channels)
+
+
+def resized(image: Image.Image, height: int, width: int) -> Image.Image:
+    """Return an image stretched to another size, by a bilinear filter that averages when it shrinks."""
+    if image.size == (width, height):
+        return image
+    return image.resize((width, height), Image.Resampling.BILINEAR)

@@ -34,7 +34,7 @@ class Tile:
 
 
 def draw_grid(tiles: list[Tile]) -> Image.Image:
-    """The tiles, two a row, under heads; under each picture what the classifier calls it; at the end what red means."""
+    """Draw the tiles, two in a row, under heads; under each picture its class, at the end what red means."""
     width, height = _tile_size(tiles[0])
     font = ImageFont.load_default(12)
     cell = (3 * (width + GAP) + 2 * GAP, height + 2 * LINE + 2 * GAP)
@@ -62,7 +62,7 @@ def save_grid(tiles: list[Tile], path: Path) -> None:
 
 
 def is_grid(path: Path) -> bool:
-    """Whether a file was written by `save_grid`."""
+    """Return whether a file was written by `save_grid`."""
     try:
         with Image.open(path, formats=["PNG"]) as picture:
             return picture.info.get(MARK[0]) == MARK[1]
@@ -95,7 +95,7 @@ def _draw_tile(canvas: Image.Image, tile: Tile, left: int, top: int, size: tuple
 
 
 def _fitted(text: str, width: int, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont") -> str:
-    """The text, its end cut off where it would be wider than `width` pixels."""
+    """Return the text, its end cut off where it would be wider than `width` pixels."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(f"{text}…") > width:

@@ -39,7 +39,7 @@ class Item:
 
 
 def broken(file: str, error: InputError) -> Item:
-    """An item that cannot be read."""
+    """Return an item that cannot be read."""
 
     def read(contract: InputContract) -> NDArray[np.uint8]:
         raise error

@@ -16,30 +16,9 @@ from numpy.typing import NDArray
 
 from purify_edge.bundle.manifest import InputContract
 from purify_edge.errors import InputError
-from purify_edge.images.decoding import MAX_FILE_BYTES, decode_image, read_image
+from purify_edge.images.decoding import MAX_FILE_BYTES, decode_image, is_image_name, read_image
 from purify_edge.images.items import Item, broken
 
-IMAGE_SUFFIXES = frozenset(
-    [
-        ".png",
-        ".apng",
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".mpo",
-        ".webp",
-        ".gif",
-        ".bmp",
-        ".dib",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-    ]
-)
 VIDEO_SUFFIXES = frozenset([".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"])
 STREAM = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
@@ -54,14 +33,14 @@ class Source(Protocol):
     live: bool
 
     def items(self) -> Iterator[Item]:
-        """Its images in an order that is the same each time, read when asked for; broken ones are items too."""
+        """Yield its images in an order that is the same each time, read when asked for; broken ones are items too."""
 
     def count(self) -> int | None:
-        """How many, roughly for a video; None where that cannot be known."""
+        """Return how many, roughly for a video; None where that cannot be known."""
 
 
 def open_source(argument: str, *, pictures: bool = False) -> list[Source]:
-    """The sources that an argument of the command line names; several where it is a glob.
+    """Return the sources that an argument of the command line names; several where it is a glob.
 
     Args:
         argument: a file, folder, zip, video or glob; the number of a camera, or a stream's URL; `-` for standard input.
@@ -103,11 +82,6 @@ def _of_path(path: Path, pictures: bool) -> Source:
     return ImageFile(path)
 
 
-def is_image_name(name: str) -> bool:
-    """Whether a file in a folder or zip is taken for an image: by its suffix, and not hidden."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122  # faster
-
-
 @dataclass(frozen=True)
 class ImageFile:
     """A file that was named, whatever its suffix."""
@@ -116,11 +90,11 @@ class ImageFile:
     live = False
 
     def items(self) -> Iterator[Item]:
-        """The file."""
+        """Yield the file."""
         yield _file_item(str(self.path), self.path.name)
 
     def count(self) -> int:
-        """One."""
+        """Return one."""
         return 1
 
 
@@ -136,7 +110,7 @@ class Folder:
     live = False
 
     def items(self) -> Iterator[Item]:
-        """The images."""
+        """Yield the images."""
         root = str(self.path)
         for file in self._walk(root, set()):
             if isinstance(file, InputError):
@@ -145,7 +119,7 @@ class Folder:
                 yield _file_item(file, file[len(root) :].lstrip("/"))
 
     def count(self) -> int:
-        """How many there are."""
+        """Return how many there are."""
         return sum(1 for _ in self._walk(str(self.path), set()))
 
     def _walk(self, folder: str, entered: set[tuple[int, int]]) -> Iterator[str | InputError]:
@@ -182,7 +156,7 @@ class Zip:
     live = False
 
     def items(self) -> Iterator[Item]:
-        """The images."""
+        """Yield the images."""
         try:
             archive = zipfile.ZipFile(self.path)
             members = self._members(archive)
@@ -196,7 +170,7 @@ class Zip:
             yield Item(name, place, partial(_read_member, archive, member, name))
 
     def count(self) -> int:
-        """How many there are; none if it cannot be read."""
+        """Return how many there are; one, which tells why, if it cannot be read."""
         try:
             with zipfile.ZipFile(self.path) as archive:
                 return len(self._members(archive))
@@ -232,18 +206,18 @@ class Listing:
     live = True
 
     def items(self) -> Iterator[Item]:
-        """The images of all of them."""
+        """Yield the images of all of them."""
         for line in self.stream:
             argument = os.fsdecode(line.rstrip(b"\r\n"))
             if argument and argument != "-":
                 yield from items_of([argument])
 
     def count(self) -> None:
-        """Unknown."""
+        """Return nothing: that is unknown."""
 
 
 def items_of(arguments: Iterable[str]) -> Iterator[Item]:
-    """The images of arguments, one after the other; one that names nothing is a broken item."""
+    """Yield the images of arguments, one after the other; one that names nothing is a broken item."""
     for argument in arguments:
         try:
             sources = open_source(argument)

@@ -45,7 +45,7 @@ class Video:
         self.path, self._pictures, self.fps = path, pictures, DEFAULT_FPS
 
     def items(self) -> Iterator[Item]:
-        """The frames; a last item that is broken if the video ends before its time."""
+        """Yield the frames, and a last item that is broken if the video ends before its time."""
         cv2 = require()
         capture = cv2.VideoCapture(str(self.path))
         try:
@@ -96,7 +96,7 @@ def _fps(cv2: Any, capture: Any) -> float:
 
 
 def _item(file: str, folder: str, number: int, time_s: float, frame: NDArray[np.uint8], *, pictures: bool) -> Item:
-    """A frame, BGR as OpenCV gives it."""
+    """Return the item of a frame, BGR as OpenCV gives it."""
     return Item(
         file,
         f"{folder}/{number:06d}",
@@ -128,7 +128,7 @@ class Camera:
         self._ended = False
 
     def items(self) -> Iterator[Item]:
-        """The newest frame, each time one is asked for, until the stream ends.
+        """Yield the newest frame, each time one is asked for, until the stream ends.
 
         Raises:
             MissingError: there is no such camera, or nothing answers.

@@ -12,10 +12,10 @@ class StageProgress(Protocol):
     """What the loop tells of itself."""
 
     def epoch(self, stage: str, epoch: int, epochs: int, units: int) -> None:
-        """An epoch of so many units of work begins."""
+        """Tell that an epoch of so many units of work begins."""
 
     def advance(self, units: int, text: str) -> None:
-        """So many units are done; `text` says what and with which losses."""
+        """Tell that so many units are done; `text` says what and with which losses."""
 
 
 class QuietProgress:
@@ -74,7 +74,7 @@ class RichProgress:
         self._bars.stop()
 
     def epoch(self, stage: str, epoch: int, epochs: int, units: int) -> None:
-        """An epoch begins, perhaps the first of another stage."""
+        """Tell that an epoch begins, perhaps the first of another stage."""
         self._tell()
         name, count = stage.replace("_", " "), f"{self._unit} {epoch + 1}/{epochs}"
         if stage != self._stage:
@@ -85,7 +85,7 @@ class RichProgress:
         self._stage, self._units, self._line = stage, units, f"{name}: {count}"
 
     def advance(self, units: int, text: str) -> None:
-        """So many units of the epoch are done."""
+        """Tell that so many units of the epoch are done."""
         self._bars.update(self._epoch_bar, advance=units, text=text)
         self._bars.update(self._stage_bar, advance=units / self._units)
         self._line = f"{self._line.partition('  ')[0]}  {text}"

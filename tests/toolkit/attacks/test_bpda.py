@@ -3,7 +3,7 @@ from torch import Tensor, nn
 
 from helpers.shipped import Shipped, generator
 from purify_toolkit.attacks.bpda import identity_backward
-from purify_toolkit.attacks.gradient import pgd
+from purify_toolkit.attacks.gradient import PGD
 
 
 class Quantise(nn.Module):
@@ -24,13 +24,13 @@ def test_the_forward_pass_is_the_purifiers_and_the_backward_pass_the_identity(sh
 
 
 def test_a_purifier_that_shatters_gradients_falls_to_bpda_only(shipped: Shipped) -> None:
-    images, labels = shipped.images[:60], shipped.labels[:60]
+    images, labels = shipped.images[:30], shipped.labels[:30]
     defended = nn.Sequential(Quantise(), shipped.classifier)
     bypassed = nn.Sequential(identity_backward(Quantise()), shipped.classifier)
 
     def right(attacked_model: nn.Module) -> int:
-        found = pgd(attacked_model, images, labels, epsilon=0.1, steps=10, relative_step=0.25, generator=generator())
+        found = PGD(epsilon=0.1, steps=10, relative_step=0.25)(attacked_model, images, labels, generator=generator())
         return int(shipped.right(defended, found).sum())
 
-    assert right(defended) >= 36  # the random start alone crosses some levels
-    assert right(bypassed) <= 6
+    assert right(defended) >= 18  # the random start alone crosses some levels
+    assert right(bypassed) <= 3

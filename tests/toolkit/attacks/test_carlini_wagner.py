@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from helpers.shipped import Shipped, generator
-from purify_toolkit.attacks.carlini_wagner import carlini_wagner_l2
+from purify_toolkit.attacks.carlini_wagner import CarliniWagner
 from purify_toolkit.attacks.norms import L2
 
 
@@ -22,7 +22,9 @@ def test_the_distance_found_is_the_one_to_the_hyperplane(scale: float) -> None:
     side = ((images - 0.55) * weight).sum(dim=(1, 2, 3))
     model = hyperplane(weight * scale, -0.55 * scale * float(weight.sum()))
     labels = (side < 0).long()
-    found = carlini_wagner_l2(model, images, labels, steps=200, binary_steps=10, learning_rate=0.01, initial_c=0.1)
+    found = CarliniWagner(steps=200, searches=10, rate=0.01, initial_c=0.1)(
+        model, images, labels, generator=generator()
+    )
     distance, least = L2.size(found - images), side.abs() / weight.norm()
     assert (model(found).argmax(1) != labels).all()
     assert (distance >= least * 0.999).all()
@@ -34,14 +36,8 @@ def test_too_small_a_c_looks_robust_until_it_may_grow(shipped: Shipped) -> None:
     right = shipped.right(shipped.classifier, images)
 
     def attacked(binary_steps: int) -> Tensor:
-        return carlini_wagner_l2(
-            shipped.classifier,
-            images,
-            labels,
-            steps=30,
-            binary_steps=binary_steps,
-            learning_rate=0.05,
-            initial_c=1e-5,
+        return CarliniWagner(steps=30, searches=binary_steps, rate=0.05, initial_c=1e-5)(
+            shipped.classifier, images, labels, generator=generator()
         )
 
     # Adam's first steps go as far whatever c is, and so find the nearest few.
@@ -57,8 +53,8 @@ def test_confidence_asks_for_a_lead() -> None:
     weight = torch.randn(1, 1, 4, 4, generator=generator(1))
     images, labels = torch.full((1, 1, 4, 4), 0.5), torch.tensor([0])
     model = hyperplane(weight, 0.5 - 0.5 * float(weight.sum()))
-    found = carlini_wagner_l2(
-        model, images, labels, steps=200, binary_steps=6, learning_rate=0.003, initial_c=0.1, confidence=1.0
+    found = CarliniWagner(steps=200, searches=6, rate=0.003, initial_c=0.1, confidence=1.0)(
+        model, images, labels, generator=generator()
     )
     logits = model(found)[0]
     assert 1.0 < logits[1] - logits[0] < 1.1

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from helpers.shipped import Shipped, generator
-from purify_toolkit.attacks.gradient import cross_entropy, fgsm, margin, pgd
+from purify_toolkit.attacks.gradient import FGSM, PGD, cross_entropy, margin
 from purify_toolkit.attacks.norms import L2, LINF, NORMS, Norm
 
 
@@ -24,7 +24,7 @@ def weighted(weight: Tensor) -> nn.Module:
 def test_on_a_linear_model_pgd_finds_the_corner_of_the_ball() -> None:
     images = torch.full((3, 1, 4, 4), 0.5)
     labels = torch.tensor([0, 1, 0])
-    found = pgd(linear_model, images, labels, epsilon=0.1, steps=10, relative_step=0.25, generator=generator())
+    found = PGD(epsilon=0.1, steps=10, relative_step=0.25)(linear_model, images, labels, generator=generator())
     signs = torch.tensor([-1, 1, -1]).view(3, 1, 1, 1)
     assert torch.allclose(found, images + 0.1 * signs, atol=1e-6)
 
@@ -33,16 +33,8 @@ def test_on_a_linear_model_pgd_finds_the_corner_of_the_ball() -> None:
 def test_on_a_linear_model_l2_pgd_finds_the_gradients_direction(loss: object) -> None:
     weight = torch.randn(1, 3, 4, 4, generator=generator(1))
     images, labels = torch.full((2, 3, 4, 4), 0.5), torch.tensor([0, 1])
-    found = pgd(
-        weighted(weight),
-        images,
-        labels,
-        epsilon=0.3,
-        steps=60,
-        relative_step=0.5,
-        generator=generator(),
-        norm=L2,
-        loss=loss,
+    found = PGD(epsilon=0.3, steps=60, relative_step=0.5, norm=L2, loss=loss)(
+        weighted(weight), images, labels, generator=generator()
     )
     signs = torch.tensor([-1, 1]).view(2, 1, 1, 1)
     assert torch.allclose(found, images + 0.3 * signs * weight / weight.norm(), atol=1e-4)
@@ -56,8 +48,10 @@ def test_the_fast_gradient_method_goes_to_the_balls_edge_whatever_the_gradients_
     def model(x: Tensor) -> Tensor:
         return weighted(weight)(x - 0.5) * scale
 
-    assert torch.equal(fgsm(model, images, labels, epsilon=0.125), images + 0.125 * weight.sign())
-    found = fgsm(model, images, labels, epsilon=0.125, norm=L2)
+    assert torch.equal(
+        FGSM(epsilon=0.125)(model, images, labels, generator=generator()), images + 0.125 * weight.sign()
+    )
+    found = FGSM(epsilon=0.125, norm=L2)(model, images, labels, generator=generator())
     assert torch.allclose(found, images + 0.125 * weight / weight.norm(), atol=1e-6)
 
 
@@ -65,7 +59,9 @@ def test_fgsm_is_the_fast_gradient_sign_method(shipped: Shipped) -> None:
     x = shipped.images[:20].clone().requires_grad_(True)
     F.cross_entropy(shipped.classifier(x), shipped.labels[:20]).backward()
     expected = (shipped.images[:20] + 0.1 * x.grad.sign()).clamp(0, 1)
-    assert torch.equal(fgsm(shipped.classifier, shipped.images[:20], shipped.labels[:20], epsilon=0.1), expected)
+    assert torch.equal(
+        FGSM(epsilon=0.1)(shipped.classifier, shipped.images[:20], shipped.labels[:20], generator=generator()), expected
+    )
 
 
 @pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS.keys())
@@ -73,8 +69,8 @@ def test_fgsm_is_the_fast_gradient_sign_method(shipped: Shipped) -> None:
 def test_examples_stay_in_the_ball_and_in_range(epsilon: float, norm: Norm) -> None:
     images = torch.rand(8, 1, 6, 6, generator=generator(1))
     labels = torch.zeros(8, dtype=torch.long)
-    found = pgd(
-        linear_model, images, labels, epsilon=epsilon, steps=5, relative_step=0.5, generator=generator(), norm=norm
+    found = PGD(epsilon=epsilon, steps=5, relative_step=0.5, norm=norm)(
+        linear_model, images, labels, generator=generator()
     )
     assert norm.size(found - images).max() <= epsilon + 1e-6
     assert found.min() >= 0
@@ -87,8 +83,8 @@ def test_each_image_may_have_a_ball_of_its_own(norm: Norm) -> None:
     images = torch.full((2, 1, 4, 4), 0.5)
     epsilon = torch.tensor([0.01, 0.2]).view(2, 1, 1, 1)
     labels = torch.zeros(2, dtype=torch.long)
-    found = pgd(
-        linear_model, images, labels, epsilon=epsilon, steps=10, relative_step=0.25, generator=generator(), norm=norm
+    found = PGD(epsilon=epsilon, steps=10, relative_step=0.25, norm=norm)(
+        linear_model, images, labels, generator=generator()
     )
     assert torch.allclose(norm.size(found - images), epsilon.flatten(), atol=1e-6)
 
@@ -97,15 +93,8 @@ def test_the_start_is_random_and_seeded() -> None:
     images, labels = torch.full((1, 1, 8, 8), 0.5), torch.zeros(1, dtype=torch.long)
 
     def start(seed: int, *, random_start: bool = True) -> Tensor:
-        return pgd(
-            linear_model,
-            images,
-            labels,
-            epsilon=0.1,
-            steps=0,
-            relative_step=0.25,
-            generator=generator(seed),
-            random_start=random_start,
+        return PGD(epsilon=0.1, steps=0, relative_step=0.25, random_start=random_start)(
+            linear_model, images, labels, generator=generator(seed)
         )
 
     assert torch.equal(start(0), start(0))
@@ -123,7 +112,7 @@ def test_without_a_restart_linf_pgd_is_the_plain_recursion(shipped: Shipped) -> 
         x = expected.clone().requires_grad_(True)
         (gradient,) = torch.autograd.grad(F.cross_entropy(shipped.classifier(x), labels, reduction="sum"), x)
         expected = torch.clamp(expected + 0.25 * epsilon * gradient.sign(), low, high)
-    found = pgd(shipped.classifier, images, labels, epsilon=epsilon, steps=3, relative_step=0.25, generator=generator())
+    found = PGD(epsilon=epsilon, steps=3, relative_step=0.25)(shipped.classifier, images, labels, generator=generator())
     assert torch.equal(found, expected)
 
 
@@ -141,7 +130,7 @@ def test_the_margin_attacks_where_the_cross_entropy_has_no_gradient_left() -> No
         return linear_model(x - 0.4) * 1000
 
     def attacked(loss: object) -> Tensor:
-        return pgd(sure, images, labels, epsilon=0.15, steps=5, relative_step=0.5, generator=generator(), loss=loss)
+        return PGD(epsilon=0.15, steps=5, relative_step=0.5, loss=loss)(sure, images, labels, generator=generator())
 
     assert sure(attacked(margin)).argmax() == 1
     assert sure(attacked(cross_entropy)).argmax() == 0
@@ -151,15 +140,8 @@ def test_restarts_are_never_worse_and_keep_the_first_success(shipped: Shipped) -
     model, images, labels = shipped.classifier, shipped.images[:60], shipped.labels[:60]
 
     def attacked(restarts: int) -> Tensor:
-        return pgd(
-            model,
-            images,
-            labels,
-            epsilon=0.02,
-            steps=2,
-            relative_step=0.5,
-            generator=generator(),
-            restarts=restarts,
+        return PGD(epsilon=0.02, steps=2, relative_step=0.5, restarts=restarts)(
+            model, images, labels, generator=generator()
         )
 
     once, often = attacked(1), attacked(4)
@@ -182,20 +164,14 @@ class Noisy(nn.Module):
         return self.classifier((x + self.std * torch.randn(x.shape)).clamp(0, 1))
 
 
+@pytest.mark.slow
 def test_the_mean_of_several_evaluations_beats_one_on_a_randomised_model(shipped: Shipped) -> None:
     model, images, labels = Noisy(shipped.classifier, 0.05), shipped.images[:60], shipped.labels[:60]
 
     def right(samples: int) -> float:
         torch.manual_seed(0)
-        found = pgd(
-            model,
-            images,
-            labels,
-            epsilon=0.02,
-            steps=5,
-            relative_step=0.25,
-            generator=generator(),
-            samples=samples,
+        found = PGD(epsilon=0.02, steps=5, relative_step=0.25, samples=samples)(
+            model, images, labels, generator=generator()
         )
         return sum(int(shipped.right(model, found).sum()) for _ in range(10)) / (10 * len(images))
 
@@ -204,16 +180,9 @@ def test_the_mean_of_several_evaluations_beats_one_on_a_randomised_model(shipped
 
 
 def test_the_shipped_classifier_falls_to_pgd(shipped: Shipped) -> None:
-    images = shipped.images[:100]
-    found = pgd(
-        shipped.classifier,
-        images,
-        shipped.labels[:100],
-        epsilon=0.1,
-        steps=20,
-        relative_step=0.125,
-        generator=generator(),
-        norm=LINF,
+    images, labels = shipped.images[:40], shipped.labels[:40]
+    found = PGD(epsilon=0.1, steps=20, relative_step=0.125, norm=LINF)(
+        shipped.classifier, images, labels, generator=generator()
     )
-    assert shipped.right(shipped.classifier, images).sum() >= 85
-    assert shipped.right(shipped.classifier, found).sum() <= 8
+    assert shipped.right(shipped.classifier, images).sum() >= 34
+    assert shipped.right(shipped.classifier, found).sum() <= 3

@@ -5,7 +5,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from helpers.shipped import Shipped, generator
 from purify_toolkit.attacks.gradient import margin
-from purify_toolkit.attacks.spatial import rotate_translate, warp
+from purify_toolkit.attacks.spatial import RotateTranslate, warp
 
 
 def random_images(*shape: int) -> torch.Tensor:
@@ -43,9 +43,7 @@ def test_the_worst_of_the_tries_is_kept_for_each_image(shipped: Shipped) -> None
     model, images, labels = shipped.classifier, shipped.images[:50], shipped.labels[:50]
 
     def attacked(tries: int, degrees: float = 30.0, shift: float = 0.1) -> torch.Tensor:
-        return rotate_translate(
-            model, images, labels, max_degrees=degrees, max_shift=shift, tries=tries, generator=generator()
-        )
+        return RotateTranslate(degrees=degrees, shift=shift, tries=tries)(model, images, labels, generator=generator())
 
     margins = [margin(model(found), labels) for found in (images, attacked(1), attacked(10))]
     assert (margins[1] >= margins[0] - 1e-5).all()

@@ -1,7 +1,8 @@
-"""What all attacks share: the model they see, the check of their images, the choice per example."""
+"""What all attacks share: their interface, the check of their images, the choice image by image."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -10,6 +11,44 @@ from torch import Tensor
 
 from purify_edge.errors import InputError
 from purify_toolkit.networks.answers import Model
+
+Size = tuple[str, float]
+"""The name of a norm and the radius of its ball."""
+
+
+class Attack(ABC):
+    """An attack: its settings are the fields of a frozen dataclass, a call runs it, `str()` describes it.
+
+    The description tells all that the result depends on besides model, images, labels and generator.
+
+    Attributes:
+        needs: the library that the attack calls, if it is not torch.
+    """
+
+    needs: ClassVar[str | None] = None
+
+    @abstractmethod
+    def __call__(self, model: Model, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Tensor:
+        """Return attacked images `[N, C, H, W]` in [0, 1].
+
+        Args:
+            model: maps pixels `[N, C, H, W]` to logits `[N, K]`; the attack may need its gradient.
+            images: `[N, C, H, W]` in [0, 1].
+            labels: the true classes, `[N]`.
+            generator: of all random choices, on the images' device.
+
+        Raises:
+            InputError: an image lies outside [0, 1].
+        """
+
+    @property
+    def size(self) -> Size | None:
+        """The ball around each image that the attack stays in; None where it has none."""
+        return None
+
+
+class AttackWarning(UserWarning):
+    """A library's doubt in the result of its own attack."""
 
 
 def check_images(images: Tensor) -> None:
@@ -28,15 +67,15 @@ def check_images(images: Tensor) -> None:
 
 
 def choose(condition: Tensor, then: Tensor, otherwise: Tensor) -> Tensor:
-    """Image by image `[N, C, H, W]`, `then` where the condition `[N]` holds."""
+    """Return, image by image `[N, C, H, W]`, `then` where the condition `[N]` holds, else `otherwise`."""
     return torch.where(condition.view(-1, 1, 1, 1), then, otherwise)
 
 
 def numpy_model(function: Callable[[NDArray[Any]], NDArray[Any]]) -> Model:
-    """A model out of a function of arrays, say an exported engine, for the attacks that need no gradient.
+    """Make a model out of a function of arrays, say an exported engine, for the attacks that need no gradient.
 
     Args:
-        function: float32 pixels `[N, C, H, W]` -> logits `[N, K]`.
+        function: maps float32 pixels `[N, C, H, W]` to logits `[N, K]`.
     """
 
     def model(images: Tensor) -> Tensor:

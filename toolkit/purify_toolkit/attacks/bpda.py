@@ -26,13 +26,13 @@ class _IdentityBackward(nn.Module):
         self.purifier = purifier
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """`[N, C, H, W] -> [N, C, H, W]`."""
+        """Map `[N, C, H, W] -> [N, C, H, W]`."""
         purified: Tensor = _Identity.apply(x_NCHW, self.purifier)
         return purified
 
 
 def identity_backward(purifier: Model) -> nn.Module:
-    """The purifier with the identity as its gradient: BPDA (Athalye, Carlini and Wagner 2018, arXiv 1802.00420).
+    """Give a purifier the identity as its gradient: BPDA (Athalye, Carlini and Wagner 2018, arXiv 1802.00420).
 
     A purifier's output resembles its input, so the identity approximates its Jacobian even where the
     purifier's own is zero or of no use. Attack `nn.Sequential(identity_backward(purifier), classifier)`.

@@ -9,6 +9,7 @@ import functools
 import io
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,17 +20,18 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tv
 
 from purify_edge.errors import InputError
-from purify_toolkit.attacks.base import check_images
+from purify_toolkit.attacks.base import Attack, check_images
 from purify_toolkit.attacks.spatial import warp
 from purify_toolkit.data.pixels import to_8bit, to_float
+from purify_toolkit.networks.answers import Model
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
-Corruption = Callable[[Tensor, int, torch.Generator], Tensor]
+Function = Callable[[Tensor, int, torch.Generator], Tensor]
 """Images `[N, C, H, W]` in [0, 1], severity 1 to 5, generator on the images' device -> images in [0, 1]."""
 
 
-def _corruption(function: Corruption) -> Corruption:
+def _corruption(function: Function) -> Function:
     """Check what comes, keep the result in [0, 1]."""
 
     @functools.wraps(function)
@@ -44,20 +46,20 @@ def _corruption(function: Corruption) -> Corruption:
 
 @_corruption
 def gaussian_noise(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """Normal noise, as in poor light."""
+    """Add normal noise, as in poor light."""
     return images + (0.04, 0.06, 0.08, 0.09, 0.10)[severity] * _normal(images, generator)
 
 
 @_corruption
 def shot_noise(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """Poisson noise: the light's own grain, `Poisson(x c) / c`."""
+    """Add Poisson noise, the light's own grain: `Poisson(x c) / c`."""
     photons = (500, 250, 100, 75, 50)[severity]
     return torch.poisson(images * photons, generator=generator) / photons
 
 
 @_corruption
 def impulse_noise(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """Salt and pepper: values lost to 0 or 1."""
+    """Add salt and pepper: lose values to 0 or 1."""
     amount = (0.01, 0.02, 0.03, 0.05, 0.07)[severity]
     draw = torch.rand(images.shape, generator=generator, device=images.device)
     return images.masked_fill(draw < amount, 1).masked_fill(draw < amount / 2, 0)
@@ -65,7 +67,7 @@ def impulse_noise(images: Tensor, severity: int, generator: torch.Generator) -> 
 
 @_corruption
 def speckle_noise(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """Normal noise in proportion to the pixel."""
+    """Add normal noise in proportion to the pixel."""
     return images + images * (0.06, 0.1, 0.12, 0.16, 0.2)[severity] * _normal(images, generator)
 
 
@@ -80,7 +82,7 @@ def gaussian_blur(images: Tensor, severity: int, generator: torch.Generator) -> 
 
 @_corruption
 def defocus_blur(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """Blur by a disk: out of focus. The disk's edge is smoothed by a 3 x 3 normal kernel."""
+    """Blur by a disk, whose edge is smoothed by a 3 x 3 normal kernel: a camera out of focus."""
     radius, alias = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1.0, 0.2), (1.5, 0.1))[severity]
     radius, alias = radius * _scale(images), alias * _scale(images)
     half = int(radius) + 1
@@ -94,7 +96,7 @@ def defocus_blur(images: Tensor, severity: int, generator: torch.Generator) -> T
 
 @_corruption
 def motion_blur(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """The camera moved: shifted copies along a direction of each image's own, within 45 degrees of the horizontal."""
+    """Average copies shifted along a line of each image's own, near the horizontal: a moved camera."""
     radius, sigma = ((6, 1.0), (6, 1.5), (6, 2.0), (8, 2.0), (9, 2.5))[severity]
     sigma *= _scale(images)
     angle = (torch.rand(len(images), generator=generator, device=images.device) - 0.5) * (math.pi / 2)
@@ -109,7 +111,7 @@ def motion_blur(images: Tensor, severity: int, generator: torch.Generator) -> Te
 
 @_corruption
 def zoom_blur(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """The camera came nearer: the mean of the image and enlarged copies."""
+    """Average the image and enlarged copies: a camera that came nearer."""
     largest = (5, 10, 15, 20, 25)[severity]
     copies = [warp(images, zoom=1 + percent / 100, padding="border") for percent in range(largest + 1)]
     return (images + torch.stack(copies).sum(0)) / (len(copies) + 1)
@@ -117,7 +119,7 @@ def zoom_blur(images: Tensor, severity: int, generator: torch.Generator) -> Tens
 
 @_corruption
 def brightness(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """Brighter by a constant: V of HSV is raised, hue and saturation stay."""
+    """Raise the brightness by a constant: V of HSV rises, hue and saturation stay."""
     value = images.amax(1, keepdim=True)
     raised = (value + (0.05, 0.1, 0.15, 0.2, 0.3)[severity]).clamp(max=1)
     return torch.where(value > 0, images * raised / value.clamp_min(1e-6), raised)
@@ -125,14 +127,14 @@ def brightness(images: Tensor, severity: int, generator: torch.Generator) -> Ten
 
 @_corruption
 def contrast(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """Nearer to each channel's mean."""
+    """Bring pixels nearer to each channel's mean."""
     mean = images.mean((2, 3), keepdim=True)
     return mean + (0.75, 0.5, 0.4, 0.3, 0.15)[severity] * (images - mean)
 
 
 @_corruption
 def pixelate(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """A lower resolution and back by the nearest pixel; the original shrinks by a box, not by a triangle filter."""
+    """Lower the resolution and go back by the nearest pixel; the original shrinks by a box, not a triangle filter."""
     share = (0.95, 0.9, 0.85, 0.75, 0.65)[severity]
     small = [max(1, int(side * share)) for side in images.shape[2:]]
     return F.interpolate(tv.resize(images, small, antialias=True), images.shape[2:], mode="nearest-exact")
@@ -140,7 +142,7 @@ def pixelate(images: Tensor, severity: int, generator: torch.Generator) -> Tenso
 
 @_corruption
 def jpeg_compression(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """Stored as JPEG of a low quality, on the CPU; for one or three channels."""
+    """Store images as JPEG of a low quality, on the CPU; for one or three channels."""
     quality = (80, 65, 58, 50, 40)[severity]
     stored = [_through_jpeg(image, quality) for image in to_8bit(images).cpu().permute(0, 2, 3, 1).numpy()]
     shape = (len(images), *images.shape[2:], images.shape[1])
@@ -148,7 +150,7 @@ def jpeg_compression(images: Tensor, severity: int, generator: torch.Generator) 
 
 
 def _through_jpeg(image_HWC: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    """Encoded and decoded by Pillow, as in the original; torchvision is about to drop its own codec."""
+    """Encode and decode an image by Pillow, as in the original; torchvision is about to drop its own codec."""
     file = io.BytesIO()
     Image.fromarray(image_HWC.squeeze(2) if image_HWC.shape[2] == 1 else image_HWC).save(file, "JPEG", quality=quality)
     return np.asarray(Image.open(file))
@@ -159,11 +161,11 @@ def _normal(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _scale(images: Tensor) -> float:
-    """The shorter side in units of CIFAR's 32 pixels, 1 at least."""
+    """Return the shorter side in units of CIFAR's 32 pixels, 1 at least."""
     return max(min(images.shape[2:]) / 32, 1.0)
 
 
-CORRUPTIONS: dict[str, Corruption] = {
+CORRUPTIONS: dict[str, Function] = {
     "gaussian_noise": gaussian_noise,
     "shot_noise": shot_noise,
     "impulse_noise": impulse_noise,
@@ -177,3 +179,18 @@ CORRUPTIONS: dict[str, Corruption] = {
     "pixelate": pixelate,
     "jpeg_compression": jpeg_compression,
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corruption(Attack):
+    """One of `CORRUPTIONS` at a severity from 1 to 5; the model is not asked."""
+
+    name: str
+    severity: int = 3
+
+    def __str__(self) -> str:
+        return f"{self.name.replace('_', ' ')}, severity {self.severity} of 5"
+
+    def __call__(self, model: Model, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Tensor:
+        """See `Attack.__call__`."""
+        return CORRUPTIONS[self.name](images, self.severity, generator)

@@ -2,47 +2,34 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from purify_toolkit.attacks.base import check_images, choose
+from purify_toolkit.attacks.base import Attack, Size, check_images, choose
 from purify_toolkit.attacks.norms import LINF, Norm
 from purify_toolkit.networks.answers import Model
+from purify_toolkit.recipe import EvaluationTable
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Logits `[N, K]`, labels `[N]` -> a loss an example `[N]`; an attack raises it."""
+"""Logits `[N, K]`, labels `[N]` -> a loss for each example `[N]`; an attack raises it."""
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """`-log softmax(z)_y`, `[N]`. Its gradient vanishes where the model is very sure; the margin's does not."""
+    """Return `-log softmax(z)_y`, `[N]`; its gradient vanishes where the model is very sure, the margin's does not."""
     return F.cross_entropy(logits, labels, reduction="none")
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """`max_{j != y} z_j - z_y`, `[N]`: above 0 when misclassified (Carlini and Wagner 2017, arXiv 1608.04644)."""
+    """Return `max_{j != y} z_j - z_y`, `[N]`: above 0 when misclassified (Carlini and Wagner, arXiv 1608.04644)."""
     index = labels.view(-1, 1)
     return logits.scatter(1, index, float("-inf")).amax(1) - logits.gather(1, index).squeeze(1)
 
 
-def pgd(
-    model: Model,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    epsilon: float | Tensor,
-    steps: int,
-    relative_step: float,
-    generator: torch.Generator,
-    norm: Norm = LINF,
-    loss: Loss = cross_entropy,
-    restarts: int = 1,
-    samples: int = 1,
-    random_start: bool = True,
-    decay: bool = False,
-    start: Tensor | None = None,
-) -> Tensor:
+@dataclass(frozen=True, kw_only=True)
+class PGD(Attack):
     """Untargeted projected gradient ascent of a loss (Madry et al. 2018, arXiv 1706.06083).
 
     With several restarts the best example of each image is kept: the first that is misclassified,
@@ -53,84 +40,109 @@ def pgd(
     radius and step t of T is `(1 + cos(pi t / T)) / 2` of that: on the pair that ships, 100 such steps broke
     as many images as 100 of APGD's, and 5 to 7 of 200 more than the best steps of one length.
 
-    Args:
-        model: pixels `[N, C, H, W]` -> logits `[N, K]`, differentiable.
-        images: `[N, C, H, W]` in [0, 1].
-        labels: `[N]`, the true classes.
-        epsilon: radius of the ball in pixel units, a number or a tensor `[N, 1, 1, 1]`.
-        steps: gradient steps.
-        relative_step: length of a step, with `decay` of the first one, as a fraction of epsilon.
-        generator: of the random starts, on the images' device.
-        norm: of the ball.
+    Attributes:
+        epsilon: the radius of the ball in pixel units, a number or a tensor `[N, 1, 1, 1]`.
+        steps: how many gradient steps to take.
+        relative_step: the length of a step, with `decay` of the first one, as a fraction of epsilon.
+        norm: the norm of the ball.
         loss: what is raised.
-        restarts: how often to begin anew.
-        samples: evaluations a gradient.
-        random_start: begin at a random point of the ball instead of the image.
-        start: begin at this perturbation `[N, C, H, W]` instead, see `Norm.start`.
-        decay: shorten the steps to 0.
-
-    Returns:
-        Adversarial images `[N, C, H, W]` in [0, 1], within epsilon of `images`.
-
-    Raises:
-        InputError: an image lies outside [0, 1].
+        restarts: how often to begin.
+        samples: how many evaluations a gradient takes.
+        random_start: whether to begin at a random point of the ball instead of the image.
+        decay: whether to shorten the steps to 0.
     """
-    check_images(images)
 
-    def climb() -> Tensor:
+    epsilon: float | Tensor
+    steps: int
+    relative_step: float
+    norm: Norm = LINF
+    loss: Loss = cross_entropy
+    restarts: int = 1
+    samples: int = 1
+    random_start: bool = True
+    decay: bool = False
+
+    @classmethod
+    def of(cls, table: EvaluationTable) -> "PGD":
+        """Return the attack that a recipe's table describes."""
+        return cls(epsilon=table.epsilon, steps=table.steps, relative_step=table.relative_step)
+
+    @property
+    def size(self) -> Size:
+        """See `Attack.size`."""
+        return self.norm.name, float(self.epsilon)
+
+    def __str__(self) -> str:
+        step, starts = f"{self.relative_step * self.epsilon:g}", f"{self.restarts} random starts"
+        return ", ".join(
+            [
+                f"{'margin-loss ' if self.loss is margin else ''}PGD-{self.steps}",
+                f"{self.norm.name} {self.epsilon:g}",
+                f"steps shrinking from {step} to 0" if self.decay else f"step {step}",
+                (starts if self.restarts > 1 else "1 random start") if self.random_start else "no random start",
+                *([f"mean gradient of {self.samples} evaluations"] if self.samples > 1 else []),
+            ]
+        )
+
+    def __call__(
+        self,
+        model: Model,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        generator: torch.Generator,
+        start: Tensor | None = None,
+    ) -> Tensor:
+        """See `Attack.__call__`; with `start`, begin at this perturbation `[N, C, H, W]`, see `Norm.start`."""
+        check_images(images)
+        best = self._climb(model, images, labels, generator, start)
+        if self.restarts > 1:
+            best_score = self._score(model, best, labels)
+        for _ in range(self.restarts - 1):
+            found = self._climb(model, images, labels, generator, start)
+            score = self._score(model, found, labels)
+            best = choose(score > best_score, found, best)
+            best_score = torch.maximum(score, best_score)
+        return best
+
+    def _climb(
+        self, model: Model, images: Tensor, labels: Tensor, generator: torch.Generator, start: Tensor | None
+    ) -> Tensor:
+        """Return the end of one ascent."""
         adversarial = images.detach().clone()
-        if random_start:
-            first = norm.start(images, epsilon, generator) if start is None else start
-            adversarial = norm.project(images + first, images, epsilon)
-        for step in range(steps):
-            length = relative_step * ((1 + math.cos(math.pi * step / steps)) / 2 if decay else 1)
-            direction = norm.direction(_gradient(model, adversarial, labels, loss, samples))
-            adversarial = norm.project(adversarial + length * epsilon * direction, images, epsilon)
+        if self.random_start:
+            first = self.norm.start(images, self.epsilon, generator) if start is None else start
+            adversarial = self.norm.project(images + first, images, self.epsilon)
+        for step in range(self.steps):
+            length = self.relative_step * ((1 + math.cos(math.pi * step / self.steps)) / 2 if self.decay else 1)
+            direction = self.norm.direction(self._gradient(model, adversarial, labels))
+            adversarial = self.norm.project(adversarial + length * self.epsilon * direction, images, self.epsilon)
         return adversarial
 
-    best = climb()
-    if restarts > 1:
-        best_score = _score(model, best, labels, loss, samples)
-    for _ in range(restarts - 1):
-        found = climb()
-        score = _score(model, found, labels, loss, samples)
-        best = choose(score > best_score, found, best)
-        best_score = torch.maximum(score, best_score)
-    return best
+    def _gradient(self, model: Model, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss's gradient by the images, `[N, C, H, W]`, the mean over the evaluations."""
+        total = torch.zeros_like(images)
+        for _ in range(self.samples):
+            with torch.enable_grad():
+                x = images.detach().requires_grad_(True)
+                value = self.loss(model(x), labels).sum()
+            total += torch.autograd.grad(value, x)[0]
+        return total / self.samples
+
+    @torch.no_grad()
+    def _score(self, model: Model, images: Tensor, labels: Tensor) -> Tensor:
+        """Return how good each example is, `[N]`: infinite when misclassified, else its loss, by the logits' mean."""
+        logits = torch.stack([model(images) for _ in range(self.samples)]).mean(0)
+        return self.loss(logits, labels).masked_fill(logits.argmax(1) != labels, float("inf"))
 
 
-def fgsm(model: Model, images: Tensor, labels: Tensor, *, epsilon: float | Tensor, norm: Norm = LINF) -> Tensor:
-    """The fast gradient (sign) method: one step from the image to the ball's edge (Goodfellow et al. 2015, 1412.6572).
+@dataclass(frozen=True, kw_only=True)
+class FGSM(PGD):
+    """The fast gradient (sign) method: one step to the ball's edge (Goodfellow et al. 2015, arXiv 1412.6572)."""
 
-    Args, returns and raises as `pgd`.
-    """
-    generator = torch.Generator(images.device)  # not drawn from
-    return pgd(
-        model,
-        images,
-        labels,
-        epsilon=epsilon,
-        steps=1,
-        relative_step=1,
-        generator=generator,
-        norm=norm,
-        random_start=False,
-    )
+    steps: int = 1
+    relative_step: float = 1.0
+    random_start: bool = False
 
-
-def _gradient(model: Model, images: Tensor, labels: Tensor, loss: Loss, samples: int) -> Tensor:
-    """The loss's gradient by the images, `[N, C, H, W]`, the mean over so many evaluations of the model."""
-    total = torch.zeros_like(images)
-    for _ in range(samples):
-        with torch.enable_grad():
-            x = images.detach().requires_grad_(True)
-            value = loss(model(x), labels).sum()
-        total += torch.autograd.grad(value, x)[0]
-    return total / samples
-
-
-@torch.no_grad()
-def _score(model: Model, images: Tensor, labels: Tensor, loss: Loss, samples: int) -> Tensor:
-    """How good each example is, `[N]`: infinite when misclassified, else its loss, by the logits' mean."""
-    logits = torch.stack([model(images) for _ in range(samples)]).mean(0)
-    return loss(logits, labels).masked_fill(logits.argmax(1) != labels, float("inf"))
+    def __str__(self) -> str:
+        return f"FGSM, {self.norm.name} {self.epsilon:g}, 1 step, no random start"

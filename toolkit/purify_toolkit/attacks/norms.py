@@ -12,16 +12,16 @@ class Norm(Protocol):
     name: str
 
     def start(self, images: Tensor, epsilon: float | Tensor, generator: torch.Generator) -> Tensor:
-        """A perturbation `[N, C, H, W]` drawn evenly from the ball; the generator is on the images' device."""
+        """Draw a perturbation `[N, C, H, W]` evenly from the ball; the generator is on the images' device."""
 
     def direction(self, gradient: Tensor) -> Tensor:
-        """The perturbation of size 1 along which a loss with this gradient rises fastest; 0 for a zero gradient."""
+        """Return the perturbation of size 1 along which a loss with this gradient rises fastest, else 0."""
 
     def project(self, candidate: Tensor, images: Tensor, epsilon: float | Tensor) -> Tensor:
-        """The candidate moved into the ball around `images` and into [0, 1]."""
+        """Move the candidate into the ball around `images` and into [0, 1]."""
 
     def size(self, perturbation: Tensor) -> Tensor:
-        """The norm of each perturbation, `[N, C, H, W] -> [N]`."""
+        """Return the norm of each perturbation, `[N, C, H, W] -> [N]`."""
 
 
 class _Linf:
@@ -70,7 +70,7 @@ class _L2:
 
 
 def _column(values: Tensor) -> Tensor:
-    """`[N] -> [N, 1, 1, 1]`."""
+    """Reshape `[N] -> [N, 1, 1, 1]`."""
     return values.view(-1, 1, 1, 1)
 
 

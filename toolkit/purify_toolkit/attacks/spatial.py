@@ -1,59 +1,56 @@
 """Spatial attacks: images rotated and shifted a little."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from purify_toolkit.attacks.base import check_images, choose
+from purify_toolkit.attacks.base import Attack, check_images, choose
 from purify_toolkit.attacks.gradient import margin
 from purify_toolkit.networks.answers import Model
 
 
-@torch.no_grad()
-def rotate_translate(
-    model: Model,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    max_degrees: float,
-    max_shift: float,
-    tries: int,
-    generator: torch.Generator,
-) -> Tensor:
+@dataclass(frozen=True, kw_only=True)
+class RotateTranslate(Attack):
     """The worst of some random rotations and shifts of each image, and of the image itself.
 
     Engstrom et al. 2019 (arXiv 1712.02779) found the worst of ten random ones nearly as strong as a full grid,
-    and stronger than following the gradient.
+    and stronger than following the gradient. The model is only evaluated; the image is black where nothing came from.
 
-    Args:
-        model: pixels `[N, C, H, W]` -> logits `[N, K]`; only evaluated.
-        images: `[N, C, H, W]` in [0, 1].
-        labels: `[N]`, the true classes.
-        max_degrees: largest rotation, either way.
-        max_shift: largest shift along either axis, as a fraction of the image's side.
-        tries: transformations an image.
-        generator: on the images' device.
-
-    Returns:
-        Images `[N, C, H, W]` in [0, 1]: of the highest margin, black where nothing came from.
-
-    Raises:
-        InputError: an image lies outside [0, 1].
+    Attributes:
+        degrees: the largest rotation, either way.
+        shift: the largest shift along either axis, as a fraction of the image's side.
+        tries: how many transformations of each image to try.
     """
-    check_images(images)
-    best = images.clone()
-    if not max_degrees and not max_shift:  # interpolation alone would change the image by a rounding error
+
+    degrees: float = 30.0
+    shift: float = 0.1
+    tries: int = 10
+
+    def __str__(self) -> str:
+        return (
+            f"rotation to {self.degrees:g} degrees and shift to {self.shift:g} of the side, "
+            f"worst of {self.tries} random tries"
+        )
+
+    @torch.no_grad()
+    def __call__(self, model: Model, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Tensor:
+        """See `Attack.__call__`."""
+        check_images(images)
+        best = images.clone()
+        if not self.degrees and not self.shift:  # interpolation alone would change the image by a rounding error
+            return best
+        best_margin = margin(model(best), labels)
+        for _ in range(self.tries):
+            draw = torch.rand(3, len(images), generator=generator, device=images.device) * 2 - 1
+            degrees, shift_x, shift_y = draw[0] * self.degrees, draw[1] * self.shift, draw[2] * self.shift
+            found = warp(images, degrees=degrees, shift_x=shift_x, shift_y=shift_y)
+            found_margin = margin(model(found), labels)
+            best = choose(found_margin > best_margin, found, best)
+            best_margin = torch.maximum(found_margin, best_margin)
         return best
-    best_margin = margin(model(best), labels)
-    for _ in range(tries):
-        draw = torch.rand(3, len(images), generator=generator, device=images.device) * 2 - 1
-        found = warp(images, degrees=draw[0] * max_degrees, shift_x=draw[1] * max_shift, shift_y=draw[2] * max_shift)
-        found_margin = margin(model(found), labels)
-        best = choose(found_margin > best_margin, found, best)
-        best_margin = torch.maximum(found_margin, best_margin)
-    return best
 
 
 def warp(

@@ -8,7 +8,7 @@ from purify_toolkit.data.batch import Batch
 
 
 def augment(images_u8: Tensor, batch: Batch, *, shift: int = 2, cutout: int = 0) -> Tensor:
-    """Each image mirrored by chance and shifted, a square of it black; uint8 as they came, on their device.
+    """Mirror each image by chance, shift it and make a square of it black; uint8 as they came, on their device.
 
     Args:
         images_u8: `[N, C, H, W]`.
@@ -38,6 +38,6 @@ def augment(images_u8: Tensor, batch: Batch, *, shift: int = 2, cutout: int = 0)
 
 
 def _range(first: Tensor, length: int, size: int) -> Tensor:
-    """Which of `size` places lie in the `length` from `first` `[N, 1]` on: `[N, size]`."""
+    """Return which of `size` places lie in the `length` from `first` `[N, 1]` on: `[N, size]`."""
     place = torch.arange(size) - first
     return (place >= 0) & (place < length)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """What a stage's losses may look at.
+    """All that a stage's losses may look at.
 
     Attributes:
         indices: `[B]`, into the training images; of the whole batch, however many processes share it.
@@ -28,6 +28,6 @@ class Batch:
         return self.indices[self.share]
 
     def first(self, fraction: float) -> tuple[int, int]:
-        """How many images the first part of the batch holds, and how many of these are this process's."""
+        """Return how many images the first part of the batch holds, and how many of these are this process's."""
         count = round(fraction * len(self.indices))
         return count, len(range(count)[self.share])

@@ -1,19 +1,6 @@
-"""The names of the classes of the known datasets, in the order of the labels."""
+"""The names of classes that torchvision does not know before it has read the files, in the order of the labels."""
 
 DIGITS = tuple("0123456789")
-
-FASHION_MNIST = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 

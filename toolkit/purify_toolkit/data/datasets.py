@@ -6,28 +6,32 @@ from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
 
+import torchvision.datasets
+
 from purify_edge.errors import InputError, MissingError, reason
-from purify_toolkit.data.cifar import CIFAR10, CIFAR100
-from purify_toolkit.data.gtsrb import FOLDERS, GTSRB, Gtsrb
-from purify_toolkit.data.idx import FASHION_MNIST, MNIST
+from purify_toolkit.data.class_names import CIFAR10, CIFAR100, DIGITS, GTSRB
+from purify_toolkit.data.gtsrb import FOLDERS, Gtsrb
+from purify_toolkit.data.idx import Idx
 from purify_toolkit.data.image_folder import LAYOUT, is_image_folder, load_image_folder
-from purify_toolkit.data.source import Source
+from purify_toolkit.data.known_datasets import SPLITS, ChecksummedDataset, KnownDataset
 from purify_toolkit.data.splits import ImageData, cache_folder
-from purify_toolkit.data.svhn import SVHN
 
 IMAGE_FOLDER = "image-folder"
+GREY, COLOUR = (1, 28, 28), (3, 32, 32)
+FASHION = tuple(torchvision.datasets.FashionMNIST.classes)
 
-DATASETS: dict[str, Source] = {
-    "mnist": MNIST,
-    "fashion-mnist": FASHION_MNIST,
-    "cifar10": CIFAR10,
-    "cifar100": CIFAR100,
-    "svhn": SVHN,
-    "gtsrb": GTSRB,
+DATASETS: dict[str, KnownDataset] = {
+    "mnist": Idx("MNIST", "MNIST", GREY, DIGITS, "MNIST/raw"),
+    "fashion-mnist": Idx("Fashion-MNIST", "FashionMNIST", GREY, FASHION, "FashionMNIST/raw"),
+    "cifar10": ChecksummedDataset("CIFAR-10", "CIFAR10", COLOUR, CIFAR10, "cifar-10-batches-py"),
+    "cifar100": ChecksummedDataset("CIFAR-100", "CIFAR100", COLOUR, CIFAR100, "cifar-100-python"),
+    "svhn": ChecksummedDataset("SVHN", "SVHN", COLOUR, DIGITS, "SVHN", SPLITS),
+    "gtsrb": Gtsrb("GTSRB", "GTSRB", COLOUR, GTSRB, "gtsrb", SPLITS),
 }
+"""Every known dataset by its name in a recipe: title, torchvision's class, shape, classes, folder, parts."""
 
-# Folders that hold a dataset's own files, and how a user comes by one.
 PACKAGES = {"fashion-mnist": (Path("/usr/share/datasets/fashion-mnist"), "apt-get install dataset-fashion-mnist")}
+"""Packages of Debian by the dataset that they hold: their folder, and how to install them."""
 
 
 def load_data(
@@ -38,7 +42,7 @@ def load_data(
     channels: int | None = None,
     image_size: tuple[int, int] | None = None,
 ) -> ImageData:
-    """The dataset called `name`: one of `DATASETS`, or `image-folder` for the user's own images.
+    """Return the dataset called `name`: one of `DATASETS`, or `image-folder` for the user's own images.
 
     The files of a known dataset are taken from `folder`, else from torchvision's cache (`cache_folder()`), else
     downloaded into it by torchvision, else from Debian's package. In `folder` they may also lie as images
@@ -71,7 +75,7 @@ def load_data(
     return replace(data, name=name, class_names=source.classes)
 
 
-def _source(name: str, channels: int | None, image_size: tuple[int, int] | None) -> Source:
+def _source(name: str, channels: int | None, image_size: tuple[int, int] | None) -> KnownDataset:
     if name not in DATASETS:
         raise InputError(f"no dataset {name!r}; known are {', '.join([*DATASETS, IMAGE_FOLDER])}")
     source = DATASETS[name]
@@ -83,8 +87,8 @@ def _source(name: str, channels: int | None, image_size: tuple[int, int] | None)
     return source
 
 
-def _anywhere(name: str, source: Source) -> Path:
-    """The cache, filled by torchvision where it is empty, or a package's folder."""
+def _anywhere(name: str, source: KnownDataset) -> Path:
+    """Return the cache, filled by torchvision where it is empty, or the folder of a package."""
     cache = cache_folder()
     if found := source.find(cache):
         return found
@@ -107,8 +111,8 @@ def _anywhere(name: str, source: Source) -> Path:
     raise MissingError(f"{source.title} cannot be had: the download failed ({problem}). Do one of these:{lines}")
 
 
-def _as_images(source: Source, folder: Path, validation_size: int) -> ImageData:
-    """The dataset from images `SPLIT/CLASS/FILE`."""
+def _as_images(source: KnownDataset, folder: Path, validation_size: int) -> ImageData:
+    """Return the dataset from images `SPLIT/CLASS/FILE`."""
     if not is_image_folder(folder):
         raise InputError(f"{folder} does not hold {source.title}: expected {source.files}; or images, {LAYOUT}")
     channels, *size = source.shape

@@ -1,17 +1,17 @@
-"""GTSRB, German traffic signs: a folder of .ppm files a class, read by torchvision, resized to one size."""
+"""GTSRB, German traffic signs: a folder of .ppm files a class, listed by torchvision, resized to one size."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision.datasets
 from torch import Tensor
 
+from purify_edge.bundle.manifest import InputContract
 from purify_edge.errors import InputError, reason
+from purify_edge.images.decoding import read_image
 from purify_toolkit.data import class_names
-from purify_toolkit.data.image_folder import resize
-from purify_toolkit.data.source import Parts
+from purify_toolkit.data.known_datasets import KnownDataset, Parts
 from purify_toolkit.data.splits import Split, check_validation_size
 
 ORDER_SEED = 0
@@ -20,7 +20,7 @@ AGAIN = "remove the folder and fetch it again"
 
 
 @dataclass(frozen=True)
-class Gtsrb:
+class Gtsrb(KnownDataset):
     """The German Traffic Sign Recognition Benchmark (Stallkamp et al. 2012, doi:10.1016/j.neunet.2012.02.016).
 
     A sign was photographed about 30 times while a car passed it, and its photographs are much alike. The validation
@@ -28,23 +28,15 @@ class Gtsrb:
     torchvision checks the MD5 sums of the archives that it downloads, nobody those of the files unpacked from them.
     """
 
-    title: str = "GTSRB"
-    classes: tuple[str, ...] = class_names.GTSRB
-    shape: tuple[int, int, int] = (3, 32, 32)
-    files: str = "torchvision's folder gtsrb (GTSRB/Training, GTSRB/Final_Test/Images and GT-final_test.csv in it)"
+    files = "torchvision's folder gtsrb (GTSRB/Training, GTSRB/Final_Test/Images and GT-final_test.csv in it)"
 
     def find(self, folder: Path) -> Path | None:
-        """The folder gtsrb, in `folder` or `folder` itself."""
-        places = [folder / "gtsrb"] + ([folder] if folder.absolute().name == "gtsrb" else [])
+        """See `KnownDataset.find`; the folder itself counts under its own name."""
+        places = [folder / self.folder] + ([folder] if folder.absolute().name == self.folder else [])
         return next((place for place in places if _complete(place)), None)
 
-    def fetch(self, folder: Path) -> None:
-        """Into `folder`/gtsrb, as the makers' archives and unpacked from them."""
-        for part in ("train", "test"):
-            torchvision.datasets.GTSRB(str(folder), split=part, download=True)
-
     def read(self, found: Path, *, validation_size: int) -> Parts:
-        """The images at the size that `shape` says; InputError where one is missing or damaged."""
+        """See `KnownDataset.read`; the images have the size that `shape` says."""
         folders = sorted(path.name for path in (found / "GTSRB" / "Training").iterdir() if path.is_dir())
         if folders != list(FOLDERS):
             raise InputError(f"{found}: expected the folders 00000 to 00042 in GTSRB/Training, got {folders}; {AGAIN}")
@@ -55,20 +47,20 @@ class Gtsrb:
         return train[for_training], train[held_out], test
 
     def _split(self, found: Path, part: str) -> tuple[Split, list[Path]]:
-        path = found
+        channels, height, width = self.shape
+        contract = InputContract(channels=channels, height=height, width=width)
         try:
-            data = torchvision.datasets.GTSRB(str(found.absolute().parent), split=part)
-            images = np.empty((len(data), *self.shape), np.uint8)
-            for index, (name, _) in enumerate(data._samples):
-                path = Path(name)
-                images[index] = np.asarray(resize(data[index][0], self.shape[1:])).transpose(2, 0, 1)
-        except Exception as error:  # a file is missing, or damaged in one of many ways
-            raise InputError(f"{path} cannot be read ({reason(error)}); {AGAIN}") from error
-        names, labels = zip(*data._samples, strict=True)
+            samples = self.torchvision(str(found.absolute().parent), split=part)._samples
+        except Exception as error:  # a file or a column is missing
+            raise InputError(f"{found} cannot be read ({reason(error)}); {AGAIN}") from error
+        images = np.empty((len(samples), *self.shape), np.uint8)
+        for index, (name, _) in enumerate(samples):
+            try:
+                images[index] = read_image(name, contract).transpose(2, 0, 1)
+            except InputError as error:
+                raise InputError(f"{error}; {AGAIN}") from error
+        names, labels = zip(*samples, strict=True)
         return Split(torch.from_numpy(images), torch.tensor(labels)), [Path(name) for name in names]
-
-
-GTSRB = Gtsrb()
 
 
 def _complete(folder: Path) -> bool:
@@ -77,7 +69,7 @@ def _complete(folder: Path) -> bool:
 
 
 def by_sign(paths: list[Path], validation_size: int) -> tuple[Tensor, Tensor]:
-    """Positions of the training and of the validation images, so that no sign is in both.
+    """Return the positions of the training and of the validation images, so that no sign is in both.
 
     The last sign that is taken for validation may have more photographs than are still needed; those are in neither.
 

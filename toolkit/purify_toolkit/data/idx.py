@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST: four IDX files whose content is known to the byte."""
+"""MNIST and Fashion-MNIST: four IDX files, plain or packed, checked by SHA-256, which torchvision does not do."""
 
 import gzip
 import hashlib
@@ -8,13 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision.datasets
-from numpy.typing import NDArray
 from torch import Tensor
 
 from purify_edge.errors import InputError
-from purify_toolkit.data import class_names
-from purify_toolkit.data.source import Parts
+from purify_toolkit.data.known_datasets import KnownDataset, Parts
 from purify_toolkit.data.splits import Split, hold_out
 
 # SHA-256 of the original files, decompressed: the wrapping gzip differs between mirrors.
@@ -35,35 +32,23 @@ SHA256 = {
 
 
 @dataclass(frozen=True)
-class Idx:
-    """A dataset in MNIST's format; `kind` is torchvision's class for it and the key of `SHA256`.
-
-    The validation part is the end of the 60,000 training images, whose order is random.
-    """
-
-    title: str
-    kind: str
-    classes: tuple[str, ...]
-    shape: tuple[int, int, int] = (1, 28, 28)
+class Idx(KnownDataset):
+    """A dataset in MNIST's format; the validation part is the end of its training images, whose order is random."""
 
     @property
     def files(self) -> str:
-        """The names of the four files."""
+        """See `KnownDataset.files`."""
         return f"{', '.join(SHA256[self.kind])}, each plain or as .gz"
 
     def find(self, folder: Path) -> Path | None:
-        """The folder of the four files."""
-        places = (folder, folder / self.kind / "raw", folder / "raw")
+        """See `KnownDataset.find`."""
+        places = (folder, folder / self.folder, folder / "raw")
         return next((place for place in places if all(_path(place, name) for name in SHA256[self.kind])), None)
 
-    def fetch(self, folder: Path) -> None:
-        """Into `folder`/KIND/raw."""
-        getattr(torchvision.datasets, self.kind)(str(folder), download=True)
-
     def read(self, found: Path, *, validation_size: int) -> Parts:
-        """The images in the files' order; InputError where one is not the original."""
-        train, validation = hold_out(self._split(found, "train"), validation_size)
-        return train, validation, self._split(found, "t10k")
+        """See `KnownDataset.read`; the images keep the order of the files."""
+        train, test = (self._split(found, part) for part in ("train", "t10k"))
+        return *hold_out(train, validation_size), test
 
     def _split(self, folder: Path, part: str) -> Split:
         pixels = self._payload(folder, f"{part}-images-idx3-ubyte", header_bytes=16)
@@ -71,29 +56,21 @@ class Idx:
         return Split(pixels.reshape(-1, *self.shape), labels.long())
 
     def _payload(self, folder: Path, name: str, *, header_bytes: int) -> Tensor:
-        path = _path(folder, name)
+        """Return the payload of an IDX file, if it is the original."""
+        path, sha256 = _path(folder, name), SHA256[self.kind][name]
         assert path is not None
-        return torch.from_numpy(_checked(path, SHA256[self.kind][name], header_bytes=header_bytes))
-
-
-MNIST = Idx("MNIST", "MNIST", class_names.DIGITS)
-FASHION_MNIST = Idx("Fashion-MNIST", "FashionMNIST", class_names.FASHION_MNIST)
+        try:
+            content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"{path} cannot be read: {error}; remove it and fetch it again") from error
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != sha256:
+            raise InputError(
+                f"{path} is not the original: expected SHA-256 {sha256} of the decompressed file, "
+                f"got {digest}; remove it and fetch it again"
+            )
+        return torch.from_numpy(np.frombuffer(bytearray(content), np.uint8, offset=header_bytes))
 
 
 def _path(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
-
-
-def _checked(path: Path, sha256: str, *, header_bytes: int) -> NDArray[np.uint8]:
-    """The payload of an IDX file, if it is the original."""
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} cannot be read: {error}; remove it and fetch it again") from error
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != sha256:
-        raise InputError(
-            f"{path} is not the original: expected SHA-256 {sha256} of the decompressed file, "
-            f"got {digest}; remove it and fetch it again"
-        )
-    return np.frombuffer(bytearray(content), np.uint8, offset=header_bytes)

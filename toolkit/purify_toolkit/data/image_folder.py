@@ -1,20 +1,21 @@
 """A user's own images as tensors: `split/class/file`, in a folder or in zips."""
 
-import io
 import os
 import zipfile
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
-from torchvision.datasets.folder import IMG_EXTENSIONS
+from PIL import Image
 
+from purify_edge.bundle.manifest import InputContract
 from purify_edge.errors import InputError, reason
+from purify_edge.images.decoding import IMAGE_SUFFIXES, decode, fitted, is_image_name
 from purify_toolkit.data.splits import ImageData, Split, hold_out
 
 VALIDATION_NAMES = ("validation", "valid", "val")
@@ -25,7 +26,7 @@ Pixels: TypeAlias = NDArray[np.uint8]
 
 
 def is_image_folder(source: Path) -> bool:
-    """Whether `source` is a zip, a folder of zips, or a folder with a folder `train`."""
+    """Return whether `source` is a zip, a folder of zips, or a folder with a folder `train`."""
     if source.is_dir():
         return (source / "train").is_dir() or any(source.glob("*.zip"))
     return source.suffix == ".zip" and source.is_file()
@@ -39,10 +40,10 @@ def load_image_folder(
     image_size: tuple[int, int] | None = None,
     labels: Mapping[str, int] | None = None,
 ) -> ImageData:
-    """Images `SPLIT/CLASS/FILE` of a folder, a zip, or a folder of zips.
+    """Load the images `SPLIT/CLASS/FILE` of a folder, a zip, or a folder of zips.
 
-    The tensors are `[N, channels, H, W]`. As on the device, transparency is laid over black and the camera's
-    orientation applied. Each split is in a random order, always the same, so that its first images are a fair
+    The tensors are `[N, channels, H, W]`, of the pixels that the device makes of the files, see
+    `purify_edge.images.decoding`. Each split is in a random order, always the same, so that its first images are a fair
     sample. Without a split `validation`, that part is taken from `train`. Zips are read where they lie; nothing
     is unpacked.
 
@@ -141,7 +142,7 @@ class _Reader:
     ) -> None:
         self._files, self._size, self._resize = files, image_size, image_size is not None
         self._labels, self._prescribed = dict(labels or {}), labels is not None
-        self._channels, self.coloured = channels, channels == 3
+        self._channels, self._stored, self.coloured = channels, channels or 3, channels is not None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -150,7 +151,7 @@ class _Reader:
         return tuple(names[label] for label in sorted(names))
 
     def split(self, name: str) -> Split:
-        """The images of a split as RGB; the three channels of grey images are the same."""
+        """Return the images of a split; without `channels` as RGB, where a grey image has three channels alike."""
         found = self._listed(name)
         if name == "train":
             self._settle_labels(sorted(found))
@@ -163,28 +164,30 @@ class _Reader:
         for place, (file, _) in zip(order.argsort().tolist(), files, strict=True):
             pixels = self._load(file)
             if images is None:
-                images = np.empty((len(files), 3, *pixels.shape[:2]), np.uint8)
+                images = np.empty((len(files), self._stored, *pixels.shape[:2]), np.uint8)
             images[place] = pixels.transpose(2, 0, 1)
         assert images is not None
         return Split(torch.from_numpy(images), torch.tensor([label for _, label in files])[order])
 
     def _listed(self, name: str) -> dict[str, list[str]]:
-        """The images of each class's folder, in the order of their folders and names."""
+        """Return the images of each class's folder, in the order of their folders and names."""
         found: dict[str, list[str]] = {}
         for path in sorted(self._files.names(name), key=lambda path: path.rpartition("/")[::2]):
             folder, slash, file = path.removeprefix(f"{name}/").partition("/")
             if slash:
                 found.setdefault(folder, [])
-                if file.lower().endswith(IMG_EXTENSIONS):
+                if is_image_name(file.rpartition("/")[2]):
                     found[folder].append(path)
         empty = sorted(folder for folder, images in found.items() if not images)
         if empty or not found:
-            problem = f"no image ({', '.join(IMG_EXTENSIONS)}) of the class {empty[0]!r}" if empty else "no class"
+            problem = (
+                f"no image ({', '.join(sorted(IMAGE_SUFFIXES))}) of the class {empty[0]!r}" if empty else "no class"
+            )
             raise InputError(f"the split {name!r}: there is {problem}; {LAYOUT}")
         return found
 
     def _settle_labels(self, folders: list[str]) -> None:
-        """Number the folders in `train`, or check them where their labels are prescribed."""
+        """Give each folder in `train` a label, or check them where labels are prescribed."""
         for folder in folders:
             try:
                 folder.encode()
@@ -206,37 +209,25 @@ class _Reader:
             raise InputError(f"the split 'train': there is one class only; {LAYOUT}")
 
     def _load(self, name: str) -> Pixels:
-        content = self._files.read(name)
-        try:
-            with Image.open(io.BytesIO(content)) as file:
-                image = ImageOps.exif_transpose(file)
-                if image.mode.startswith(("I", "F")):
-                    raise InputError(f"{name} has more than 8 bits a channel; convert it to 8 bits first")
-                self.coloured |= self._channels is None and image.mode not in ("1", "L", "LA")
-                if image.has_transparency_data:
-                    image = image.convert("RGBA")
-                    image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-                pixels = (image.convert("L") if self._channels == 1 else image).convert("RGB")
-        except InputError:
-            raise
-        except Exception as error:  # decoders raise almost anything at a damaged file
-            raise InputError(f"{name} cannot be read as an image ({reason(error)}); remove it") from error
-        self._size = self._size or (pixels.height, pixels.width)
-        if (pixels.height, pixels.width) != self._size:
-            if not self._resize:
-                raise InputError(
-                    f"{name} is {pixels.height} x {pixels.width}, others are {self._size[0]} x {self._size[1]}; "
-                    "--size HEIGHTxWIDTH, or image_size = [HEIGHT, WIDTH] in an image folder's recipe, resizes them all"
-                )
-            pixels = resize(pixels, self._size)
-        return np.asarray(pixels)
+        """Return an image as uint8 `[H, W, 3]`, or `[H, W, 1]` where all are to be grey."""
+        coloured, pixels = decode(self._files.read(name), partial(self._converted, name), source=name)
+        self.coloured |= coloured and self._channels is None
+        return pixels
+
+    def _converted(self, name: str, image: Image.Image) -> tuple[bool, Pixels]:
+        """Return whether an image has colours, and its pixels at the size of all."""
+        size = (image.height, image.width)
+        self._size = self._size or size
+        if size != self._size and not self._resize:
+            raise InputError(
+                f"{name} is {size[0]} x {size[1]}, others are {self._size[0]} x {self._size[1]}; "
+                "--size HEIGHTxWIDTH, or image_size = [HEIGHT, WIDTH] in an image folder's recipe, resizes them all"
+            )
+        return image.mode == "RGB", fitted(
+            image, InputContract(channels=self._stored, height=self._size[0], width=self._size[1])
+        )
 
 
 def _few(names: Iterable[str]) -> str:
     quoted = [repr(name) for name in names]
     return ", ".join(quoted[:5]) + (f" and {len(quoted) - 5} more" if len(quoted) > 5 else "") or "none"
-
-
-def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The image at another height and width, bilinear (over the whole area where it shrinks)."""
-    return image.resize((size[1], size[0]), Image.Resampling.BILINEAR)

@@ -8,7 +8,7 @@ GPU_BATCHES = 8  # so many of these at once keep a GPU busy, which a small batch
 
 
 def batch_size(images: Tensor, device: torch.device | None = None) -> int:
-    """How many images `[N, C, H, W]` to attack at once: fewer where they are large, for memory's sake.
+    """Return how many images `[N, C, H, W]` to attack at once: fewer where they are large, for memory's sake.
 
     Args:
         images: of which only the shape counts.
@@ -33,5 +33,5 @@ def to_8bit(images: Tensor, *, clean: Tensor | None = None, epsilon: float | Ten
 
 
 def to_float(images_u8: Tensor, device: torch.device | str = "cpu") -> Tensor:
-    """uint8 `[N, C, H, W]` -> float32 in [0, 1], channels last in memory, on `device`."""
+    """Turn uint8 `[N, C, H, W]` into float32 in [0, 1], channels last in memory, on `device`."""
     return images_u8.to(device).float().div_(255).contiguous(memory_format=torch.channels_last)

@@ -26,6 +26,10 @@ class Split:
     def __getitem__(self, index: slice | Tensor) -> "Split":
         return Split(self.images[index], self.labels[index])
 
+    def sha256(self) -> str:
+        """Return the SHA-256 of images and labels."""
+        return _sha256(self)
+
 
 @dataclass(frozen=True)
 class ImageData:
@@ -38,11 +42,11 @@ class ImageData:
     test: Split
 
     def limited(self, count: int) -> "ImageData":
-        """The first `count` images of each part, for a quick trial."""
+        """Return the first `count` images of each part, for a quick trial."""
         return ImageData(self.name, self.class_names, self.train[:count], self.validation[:count], self.test[:count])
 
     def mean_std(self) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation of the training pixels, a value a channel, in units of [0, 1]."""
+        """Return mean and standard deviation of the training pixels, a value for each channel, in units of [0, 1]."""
         pixels = self.train.images.transpose(0, 1).flatten(1)  # their histogram, for floats would take much memory
         counts = torch.stack([torch.bincount(channel, minlength=256) for channel in pixels]).double()
         shares, levels = counts / pixels.shape[1], torch.arange(256, dtype=torch.float64) / 255
@@ -51,16 +55,20 @@ class ImageData:
         return mean.flatten().tolist(), std.tolist()
 
     def sha256(self) -> str:
-        """Of all images and labels: whether two are the same data."""
-        digest = hashlib.sha256()
-        for split in (self.train, self.validation, self.test):
-            digest.update(repr(tuple(split.images.shape)).encode())
-            digest.update(split.images.numpy().tobytes() + split.labels.numpy().tobytes())
-        return digest.hexdigest()
+        """Return the SHA-256 of all images and labels, which tells whether two are the same data."""
+        return _sha256(self.train, self.validation, self.test)
+
+
+def _sha256(*splits: Split) -> str:
+    digest = hashlib.sha256()
+    for split in splits:
+        digest.update(repr(tuple(split.images.shape)).encode())
+        digest.update(split.images.numpy().tobytes() + split.labels.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def hold_out(train: Split, validation_size: int) -> tuple[Split, Split]:
-    """The images without the last `validation_size`, and these.
+    """Split off the last `validation_size` images.
 
     Raises:
         InputError: one of the two would be empty.
@@ -70,7 +78,7 @@ def hold_out(train: Split, validation_size: int) -> tuple[Split, Split]:
 
 
 def check_validation_size(validation_size: int, count: int) -> None:
-    """InputError unless `validation_size` of `count` training images leave some to train on."""
+    """Raise InputError unless `validation_size` of `count` training images leave some to train on."""
     if not 0 < validation_size < count:
         raise InputError(
             f"validation_size must be between 1 and {count - 1}, got {validation_size}: so many of the {count} "
@@ -79,12 +87,12 @@ def check_validation_size(validation_size: int, count: int) -> None:
 
 
 def cache_folder() -> Path:
-    """Where torchvision's downloads are kept: `$PURIFY_DATA`, else `~/.cache/purify-edge`."""
+    """Return where torchvision's downloads are kept: `$PURIFY_DATA`, else `~/.cache/purify-edge`."""
     return Path(os.environ.get("PURIFY_DATA") or Path.home() / ".cache" / "purify-edge")
 
 
 def batches(split: Split, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images float `[B, C, H, W]` in [0, 1] and labels, on `device`, in order."""
+    """Yield images float `[B, C, H, W]` in [0, 1] and labels, on `device`, in order."""
     size = batch_size(split.images, device)
     for images, labels in zip(split.images.split(size), split.labels.split(size), strict=True):
         yield to_float(images, device), labels.to(device)

@@ -6,7 +6,7 @@ from purify_edge.errors import InputError, MissingError, reason
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`; `auto` is a CUDA GPU, else Apple's, else the CPU.
+    """Return the device called `name`; `auto` is a CUDA GPU, else Apple's, else the CPU.
 
     Raises:
         InputError: no such kind of device.

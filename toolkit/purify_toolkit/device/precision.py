@@ -9,7 +9,7 @@ Precision = Literal["float32", "bfloat16"]
 
 
 def precision_on(device: torch.device, wanted: Precision) -> Precision:
-    """What a training computes its convolutions in: the recipe's `precision`, or float32 where bfloat16 is emulated.
+    """Return the precision of a training's convolutions: the recipe's, or float32 where bfloat16 is emulated.
 
     Emulated bfloat16 is several times slower than float32.
     """
@@ -17,7 +17,7 @@ def precision_on(device: torch.device, wanted: Precision) -> Precision:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for bfloat16: AVX512-BF16 or AMX on x86, what oneDNN asks for on Arm."""
+    """Return whether the device has instructions for bfloat16: AVX512-BF16 or AMX on x86, oneDNN's on Arm."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":

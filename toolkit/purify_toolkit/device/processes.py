@@ -21,7 +21,7 @@ PATIENCE = timedelta(hours=2)  # of the others while the main process validates;
 
 
 class Processes:
-    """The processes of a training: this one alone.
+    """The processes of a training, which is this one alone.
 
     Attributes:
         index: of this process.
@@ -46,30 +46,30 @@ class Processes:
         return slice(self.index, None, self.count)
 
     def wrap(self, losses: nn.Module, network: nn.Module) -> nn.Module:
-        """The module whose call and backward pass train `network`, a part of `losses`, on all processes' images."""
+        """Return a module whose backward pass trains `network`, a part of `losses`, on all processes' images."""
         return losses
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean over the processes of a tensor that each has."""
+        """Return the mean over the processes of a tensor that each has."""
         return values
 
     def from_owner(self, tensor: Tensor, owner: int) -> Tensor:
-        """What the process `owner` passes; the others pass a tensor of the same shape and type."""
+        """Return what the process `owner` passes; the others pass a tensor of the same shape and type."""
         return tensor
 
     def wait(self) -> None:
         """Wait until all processes are here."""
 
     def one_first(self) -> AbstractContextManager[Any]:
-        """A block that the first process of each machine runs before the others do."""
+        """Return a context that the first process of each machine enters before the others do."""
         return nullcontext()
 
     def close(self) -> None:
-        """Part from the others."""
+        """Leave the group of processes."""
 
 
 class _Launched(Processes):
-    """Those that a launcher started."""
+    """The processes that a launcher started."""
 
     def __init__(self, device: torch.device) -> None:
         from accelerate import Accelerator, InitProcessGroupKwargs
@@ -107,7 +107,7 @@ class _Launched(Processes):
 
 
 def find_processes(device: torch.device) -> Processes:
-    """The current process alone, or those of the launcher that started it; on CUDA each takes a GPU of its own.
+    """Return this process alone, or those of the launcher that started it; on CUDA each takes a GPU of its own.
 
     Args:
         device: of this process alone, or which kind the launched ones are to take.
@@ -122,40 +122,26 @@ def find_processes(device: torch.device) -> Processes:
     return _Launched(device)
 
 
-class _Sum(torch.autograd.Function):
-    """The sum over all processes; each of its elements depends on every process's, so gradients are summed likewise."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        total = values.clone()
-        distributed.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].contiguous().clone()
-        distributed.all_reduce(total)
-        return total
-
-
 class SharedBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation whose training statistics are those of all processes' images.
 
     `y = (x - m) / sqrt(v + eps) * weight + bias`, `m` and `v` mean and variance over the whole batch, as Ioffe and
-    Szegedy 2015 (arXiv 1502.03167); torch's SyncBatchNorm does the same on GPUs only. Parameters, buffers
+    Szegedy 2015 (arXiv 1502.03167). torch's SyncBatchNorm does the same, but refuses the CPU. Parameters, buffers
     and their names are those of BatchNorm2d.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the base class's name
-        """`[N, C, H, W] -> [N, C, H, W]`; N may differ from process to process."""
+        """Map `[N, C, H, W] -> [N, C, H, W]`; N may differ from process to process."""
         if not self.training:
             return super().forward(input)
+        from torch.distributed.nn.functional import all_reduce  # absent where torch is built without
+
         x = input.to(self.weight.dtype)  # in mixed precision it is bfloat16
         count = torch.full((1,), x.numel() // x.shape[1], dtype=x.dtype, device=x.device)
-        sums = _Sum.apply(torch.cat([x.sum((0, 2, 3)), count]))
+        sums = all_reduce(torch.cat([x.sum((0, 2, 3)), count]))
         total, mean = sums[-1].detach(), sums[:-1] / sums[-1].detach()
         centred = x - mean.view(1, -1, 1, 1)
-        variance = _Sum.apply(centred.square().sum((0, 2, 3))) / total
+        variance = all_reduce(centred.square().sum((0, 2, 3))) / total
         self._keep(mean.detach(), variance.detach() * total / (total - 1))
         scale = self.weight * torch.rsqrt(variance + self.eps)
         output = centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)

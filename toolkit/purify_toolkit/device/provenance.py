@@ -11,7 +11,7 @@ PACKAGES = ("purify-edge", "torch", "torchvision", "numpy", "safetensors")
 
 
 def provenance() -> dict[str, Any]:
-    """Versions, Python, machine, time (UTC, ISO 8601), and the git commit or None."""
+    """Return versions, Python, machine, time (UTC, ISO 8601), and the git commit or None."""
     return {
         "versions": {package: version(package) for package in PACKAGES},
         "python": platform.python_version(),
@@ -22,7 +22,7 @@ def provenance() -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout this code runs from, with `-dirty` for uncommitted changes; None outside one."""
+    """Return the commit of the checkout this code runs from, `-dirty` with uncommitted changes; None outside one."""
     folder = Path(__file__).parent
     try:
         described = subprocess.run(

@@ -4,18 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from purify_toolkit.attacks.gradient import pgd
+from purify_toolkit.attacks.base import Attack
 from purify_toolkit.data.splits import Split, batches
 from purify_toolkit.device.generators import device_generator
 from purify_toolkit.evaluate.stats import Counted
-from purify_toolkit.networks.answers import Model, count_correct
-from purify_toolkit.recipe import EvaluationTable
+from purify_toolkit.networks.answers import count_correct
 
 
 @dataclass(frozen=True)
-class Row(Counted):
+class EvaluationRow(Counted):
     """One accuracy. `attack` is "none" or names norm, size, steps and restarts."""
 
     threat: str  # one of `threats.THREATS`
@@ -23,64 +22,40 @@ class Row(Counted):
     defended: bool
 
 
-def attack_name(table: EvaluationTable) -> str:
-    """Norm, size, steps and start of the evaluation's attack."""
-    return f"PGD-{table.steps}, Linf {table.epsilon:g}, step {table.relative_step * table.epsilon:g}, 1 random start"
-
-
-def attack(model: Model, images: Tensor, labels: Tensor, table: EvaluationTable, generator: torch.Generator) -> Tensor:
-    """The table's PGD, see `attacks.pgd`."""
-    return pgd(
-        model,
-        images,
-        labels,
-        epsilon=table.epsilon,
-        steps=table.steps,
-        relative_step=table.relative_step,
-        generator=generator,
-    )
-
-
 def evaluate(
     classifier: nn.Module,
     purifier: nn.Module,
     test: Split,
-    table: EvaluationTable,
+    attack: Attack,
     *,
     seed: int,
     device: torch.device,
     advance: Callable[[int], None] = lambda images: None,
-) -> list[Row]:
-    """Accuracy of classifier and pipeline: clean, grey-box (the attacker knows the classifier only), white-box.
+) -> list[EvaluationRow]:
+    """Measure classifier and pipeline: clean, grey-box (the attacker knows the classifier only), white-box.
 
     Args:
         classifier, purifier: in evaluation mode, on `device`.
         test: the images.
-        table: the attack; both threats use the same, against different models.
-        seed: of the attacks' random starts.
+        attack: both threats use the same, against different models.
+        seed: of the attack's random choices.
+        device: where to compute.
         advance: told the number of images done, after each batch.
     """
-    defended = nn.Sequential(purifier, classifier)
-    generator = device_generator(seed, device)
-    name = attack_name(table)
-    keys = [
-        ("clean", "none", False),
-        ("clean", "none", True),
-        ("grey-box", name, False),
-        ("grey-box", name, True),
-        ("white-box", name, True),
-    ]
-    correct = dict.fromkeys(keys, 0)
+    defended, generator = nn.Sequential(purifier, classifier), device_generator(seed, device)
+    shown = {"clean": (False, True), "grey-box": (False, True), "white-box": (True,)}
+    correct = {(threat, is_defended): 0 for threat, both in shown.items() for is_defended in both}
     for images, labels in batches(test, device):
         attacked = {
-            threat: attack(model, images, labels, table, generator)
-            for threat, model in (("grey-box", classifier), ("white-box", defended))
-        } | {"clean": images}
-        for key in keys:
-            threat, _, is_defended = key
-            correct[key] += count_correct(defended if is_defended else classifier, attacked[threat], labels)
+            "clean": images,
+            "grey-box": attack(classifier, images, labels, generator=generator),
+            "white-box": attack(defended, images, labels, generator=generator),
+        }
+        for threat, is_defended in correct:
+            model = defended if is_defended else classifier
+            correct[threat, is_defended] += count_correct(model, attacked[threat], labels)
         advance(len(labels))
     return [
-        Row(threat, attack, is_defended, n=len(test), correct=count)
-        for (threat, attack, is_defended), count in correct.items()
+        EvaluationRow(threat, "none" if threat == "clean" else str(attack), is_defended, n=len(test), correct=count)
+        for (threat, is_defended), count in correct.items()
     ]

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,54 +12,33 @@ from purify_edge.files import write_json
 from purify_edge.shell.stages import StageProgress
 from purify_toolkit.data.splits import Split
 from purify_toolkit.device.provenance import provenance
-from purify_toolkit.evaluate.gates import GREY, LARGE, WHITE, Results, check
-from purify_toolkit.evaluate.measure import Measurement, Plan, Store, digest, measure
-from purify_toolkit.evaluate.methods import METHODS, Settings, default_settings
+from purify_toolkit.evaluate.gates import Results, check
+from purify_toolkit.evaluate.measure import Measurement, measure
 from purify_toolkit.evaluate.plots import save_accuracy_curves, save_threat_grid
-from purify_toolkit.evaluate.report import Report, summarise
-from purify_toolkit.evaluate.threats import ROWS, Subject, check_libraries, select
+from purify_toolkit.evaluate.report import EvaluationReport, summarise
+from purify_toolkit.evaluate.selection import EvaluationPlan, EvaluationRequest, check_libraries, plans, select
+from purify_toolkit.evaluate.store import Store
+from purify_toolkit.evaluate.threats import Strength, Subject
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.pretrained import FOLDER
 
-FRACTIONS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
-"""Sizes of the curves, in units of the evaluation's; Linf 0.5 besides."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """What `purify-eval` was asked.
-
-    Attributes:
-        attacks: words for `threats.select`.
-        limit: test images for a row; None for all.
-        costly_limit: for the rows that cost most.
-        curve_limit: for the curves and the doubled steps; 0 leaves them out.
-        l2_epsilon: L2 radius; None for the usual one.
-        transfer_from: another run.
-        seed: of all random choices.
-        fresh: measure again what has been measured.
-    """
-
-    attacks: str = "default"
-    limit: int | None = None
-    costly_limit: int = 1000
-    curve_limit: int = 500
-    l2_epsilon: float | None = None
-    transfer_from: RunFolder | None = None
-    seed: int = 0
-    fresh: bool = False
-
 
 def default_out(run: RunFolder) -> Path:
-    """Where the report goes: into the run, or, where that is the package's or read-only, `evaluations/NAME` here."""
+    """Return where the report goes: into the run; `evaluations/NAME` if that is the package's or read-only."""
     own = run.path / "evaluation"
     ships = FOLDER in run.path.resolve().parents
     return own if not ships and os.access(run.path, os.W_OK) else Path("evaluations") / run.path.resolve().name
 
 
 def assess(
-    run: RunFolder, test: Split, question: Question, *, out: Path, device: torch.device, progress: StageProgress
-) -> Report:
+    run: RunFolder,
+    test: Split,
+    question: EvaluationRequest,
+    *,
+    out: Path,
+    device: torch.device,
+    progress: StageProgress,
+) -> EvaluationReport:
     """Answer the question, on test images of the run's classes and shape; everything is written to `out`.
 
     ```
@@ -69,39 +47,31 @@ def assess(
     grid.png           images: clean, attacked, purified
     rows/              each measurement, see `measure.Store`
     ```
-    An interrupted evaluation goes on where it stopped.
+    An interrupted evaluation goes on where it stopped, unless the question says `force`.
 
     Raises:
         InputError: an unknown attack; the other run does not fit.
         MissingError: an attack's library is not installed.
     """
     rows = select(question.attacks, transfer=question.transfer_from is not None)
-    check_libraries(rows)
+    shape, classes = tuple(run.info["image_shape"]), len(run.info["class_names"])
+    strength = Strength.of(run.recipe.evaluation, shape, classes, l2_epsilon=question.l2_epsilon)
+    planned = plans(rows, strength, question, len(test))
+    check_libraries(planned.rows.values())
     weights = digests(run, question.transfer_from)
-    settings = default_settings(
-        run.recipe.evaluation,
-        tuple(run.info["image_shape"]),
-        len(run.info["class_names"]),
-        l2_epsilon=question.l2_epsilon,
-    )
     subject = load_subject(run, question.transfer_from, device)
-    store = Store(out, test, weights, question.seed, question.fresh)
-    results = measure_all(
-        subject,
-        plans(rows, settings, question, len(test)),
-        store,
-        device=device,
-        progress=progress,
-    )
-    about = _about(run, test, question, weights, device)
-    report = summarise(results, check(results, store), settings, about)
+    seed = run.info["seed"] if question.seed is None else question.seed
+    store = Store(out, test, weights, seed, question.force)
+    results = measure_all(subject, planned, strength, store, device=device, progress=progress)
+    about = _about(run, test, question, weights, device) | {"seed": seed}
+    report = summarise(results, check(results, store), about)
     write_json(out / "evaluation.json", report.as_dict())
     draw(report, subject, store, tuple(run.info["class_names"]))
     return report
 
 
 def digests(run: RunFolder, other: RunFolder | None) -> dict[str, str]:
-    """SHA-256 of the weights that a result may depend on."""
+    """Return the SHA-256 of the weights that a result may depend on."""
     folders = {"": run} | ({"transfer_from_": other} if other else {})
     return {
         f"{prefix}{name}": hashlib.sha256(folder.weights_path(name).read_bytes()).hexdigest()
@@ -112,7 +82,7 @@ def digests(run: RunFolder, other: RunFolder | None) -> dict[str, str]:
 
 
 def load_subject(run: RunFolder, other: RunFolder | None, device: torch.device) -> Subject:
-    """The run's networks, and the other's composed, on the device.
+    """Load the run's networks, and the other's composed, onto the device.
 
     Raises:
         InputError: the other run is of other classes or images, or has the same purifier.
@@ -140,43 +110,20 @@ def _other_pipeline(run: RunFolder, other: RunFolder) -> torch.nn.Sequential:
 
 
 def _same(weights: dict[str, str], name: str) -> bool:
-    """Whether the run and the other have the same weights of one network."""
+    """Return whether the run and the other have the same weights of one network."""
     return weights.get(name) == weights.get(f"transfer_from_{name}")
-
-
-@dataclass(frozen=True)
-class Plans:
-    """What is to be measured, see `gates.Results`."""
-
-    rows: dict[str, Plan]
-    curves: dict[str, dict[float, Plan]]
-    doubled: Plan | None
-
-
-def plans(rows: list[str], settings: Settings, question: Question, available: int) -> Plans:
-    """The rows, and for PGD where it is among them the curves and the doubled steps."""
-    n = min(available, question.limit or available)
-    costly, few = min(n, question.costly_limit), min(n, question.curve_limit)
-    planned = {row: Plan(row, row, settings, costly if METHODS[ROWS[row][1]].costly else n) for row in rows}
-    sizes = sorted({min(1.0, fraction * settings.epsilon) for fraction in FRACTIONS} | {LARGE})
-    curves = {
-        row: {size: Plan(f"curve:{row}:{size:g}", row, replace(settings, epsilon=size), few) for size in sizes}
-        for row in (GREY, WHITE)
-        if row in rows and few
-    }
-    twice = replace(settings, steps=2 * settings.steps)
-    return Plans(planned, curves, Plan(f"doubled:{WHITE}", WHITE, twice, few) if WHITE in curves else None)
 
 
 def measure_all(
     subject: Subject,
-    planned: Plans,
+    planned: EvaluationPlan,
+    strength: Strength,
     store: Store,
     *,
     device: torch.device,
     progress: StageProgress,
 ) -> Results:
-    """Measure, or take from the store, everything that is planned."""
+    """Measure everything that is planned, or take it from the store."""
     flat = [*planned.rows.values(), *(plan for curve in planned.curves.values() for plan in curve.values())]
     flat += [planned.doubled] if planned.doubled else []
     done: dict[str, Measurement] = {}
@@ -200,32 +147,31 @@ def measure_all(
         rows={row: done[plan.name] for row, plan in planned.rows.items()},
         curves={row: {size: done[plan.name] for size, plan in curve.items()} for row, curve in planned.curves.items()},
         doubled=done[planned.doubled.name] if planned.doubled else None,
-        classes=next(iter(flat)).settings.classes,
+        strength=strength,
     )
 
 
 def _about(
-    run: RunFolder, test: Split, question: Question, weights: dict[str, str], device: torch.device
+    run: RunFolder, test: Split, question: EvaluationRequest, weights: dict[str, str], device: torch.device
 ) -> dict[str, Any]:
-    """What made the report."""
+    """Return what made the report."""
     other = question.transfer_from
     return {
         "run": {key: run.info.get(key) for key in ("recipe", "recipe_sha256", "seed", "limit", "dataset", "commit")},
         "recipe": (run.path / "recipe.toml").read_text(),
-        "seed": question.seed,
         "transfer_from": None
         if other is None
         else {"path": str(other.path), "seed": other.info["seed"], "same_classifier": _same(weights, "classifier")},
         "weights_sha256": weights,
         "test_images": len(test),
-        "test_sha256": digest(test),
+        "test_sha256": test.sha256(),
         "device": str(device),
         "evaluated_with": provenance(),
     }
 
 
-def draw(report: Report, subject: Subject, store: Store, class_names: tuple[str, ...]) -> None:
-    """The pictures, of what was measured."""
+def draw(report: EvaluationReport, subject: Subject, store: Store, class_names: tuple[str, ...]) -> None:
+    """Draw the pictures of what was measured."""
     results = report.results
     if results.curves:
         save_accuracy_curves(_lines(results), store.folder / "curves.png")
@@ -239,7 +185,7 @@ def draw(report: Report, subject: Subject, store: Store, class_names: tuple[str,
 
 
 def _lines(results: Results) -> dict[str, dict[float, tuple[int, int]]]:
-    """For the picture: line -> size -> images right, images."""
+    """Return what the picture shows: line -> size -> images right, images."""
     lines: dict[str, dict[float, tuple[int, int]]] = {}
     for curve in results.curves.values():
         for size, point in curve.items():

@@ -12,10 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from purify_edge.stats import wilson
 from purify_toolkit.attacks.norms import NORMS
 from purify_toolkit.data.pixels import to_float
-from purify_toolkit.evaluate.measure import Measurement, Plan, Store
-from purify_toolkit.evaluate.stats import Correct, p_of_rise, wilson
+from purify_toolkit.evaluate.measure import Measurement, MeasurementPlan
+from purify_toolkit.evaluate.stats import Correct, p_of_rise
+from purify_toolkit.evaluate.store import Store
+from purify_toolkit.evaluate.threats import Strength
 
 LEVEL = 0.05
 """Of all tests of one gate together."""
@@ -29,27 +32,30 @@ SLACK = 1e-5
 BROKEN = 0.1
 """Where there are many classes: more than so much accuracy left is more than an attack may leave undefended."""
 
+LESS_KNOWN = ("noise", "grey-box", "transfer", "query", "bpda")
+"""The threats whose attackers know less than a white-box one."""
+
 GREY, WHITE = "grey-box:pgd", "white-box:pgd"
 
 
 @dataclass(frozen=True)
 class Results:
-    """What was measured.
+    """All measurements of an evaluation.
 
     Attributes:
         rows: by name, the full-strength rows.
         curves: by row and size, PGD at other sizes, on fewer images.
         doubled: white-box PGD with twice the steps, on fewer images.
-        classes: K.
+        strength: of the attacks.
     """
 
     rows: dict[str, Measurement]
+    strength: Strength
     curves: dict[str, dict[float, Measurement]] = field(default_factory=dict)
     doubled: Measurement | None = None
-    classes: int = 10
 
     def all(self) -> list[Measurement]:
-        """Every measurement."""
+        """Return every measurement."""
         points = [point for curve in self.curves.values() for point in curve.values()]
         return [*self.rows.values(), *points, *([self.doubled] if self.doubled else [])]
 
@@ -65,17 +71,17 @@ class Gate:
     explanation: str
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the content for JSON."""
         return asdict(self)
 
 
 def check(results: Results, store: Store) -> list[Gate]:
-    """All gates, in the order of `GATES`."""
+    """Answer all gates, in the order of `GATES`."""
     return [gate(results, store) for gate in GATES]
 
 
 def falls_with_size(results: Results, store: Store) -> Gate:
-    """A larger attack cannot leave more right, where the attack is made on the very model that it is shown to."""
+    """Check that a larger attack leaves no more right, where it is made on the very model that it is shown to."""
     pairs = [
         (f"{who}: {smaller:g} to {larger:g}", curve[smaller], curve[larger])
         for who, curve in _direct_curves(results).items()
@@ -85,16 +91,18 @@ def falls_with_size(results: Results, store: Store) -> Gate:
 
 
 def chance_at_large_size(results: Results, store: Store) -> Gate:
-    """At Linf 0.5 every image can be made plain grey, so that nothing better than guessing is possible."""
+    """Check that accuracy is chance at Linf 0.5, where every image can be made plain grey."""
     name = f"white-box accuracy reaches chance at Linf {LARGE:g}"
     point = results.curves.get(WHITE, {}).get(LARGE)
     if point is None:
         return _not_checked(name, WHITE)
-    return _at_most(name, point.defended, 1 / results.classes, "gradients are masked, or the attack is too weak")
+    return _at_most(
+        name, point.defended, 1 / results.strength.classes, "gradients are masked, or the attack is too weak"
+    )
 
 
 def single_step(results: Results, store: Store) -> Gate:
-    """One step finding more than many means that the many were misled."""
+    """Check that one step finds no more than many; else the many were misled."""
     pairs = []
     for threat in ("grey-box", "white-box"):
         one, many = results.rows.get(f"{threat}:fgsm"), results.rows.get(f"{threat}:pgd")
@@ -104,16 +112,20 @@ def single_step(results: Results, store: Store) -> Gate:
 
 
 def white_box_strongest(results: Results, store: Store) -> Gate:
-    """Whoever knows more can do all that the others can: noise, grey-box, transfer, queries, a guessed gradient.
+    """Check that whoever knows more breaks no less: noise, grey-box, transfer, queries, a guessed gradient.
 
     Against each stands the worst case over the white-box attacks of more than one step and of the same size, on
     the images that all of them saw.
     """
     pairs = []
-    white = [row for name, row in results.rows.items() if row.threat == "white-box" and name != "white-box:fgsm"]
+    white = [row for name, row in results.rows.items() if row.plan.threat == "white-box" and name != "white-box:fgsm"]
     for name, other in results.rows.items():
-        rivals = [row.defended for row in white if row.plan.size == other.plan.size]
-        if other.threat in ("noise", "grey-box", "transfer", "query", "bpda") and other.plan.size and rivals:
+        rivals = [row.defended for row in white if row.plan.attack.size == other.plan.attack.size]
+        if (
+            other.plan.threat in ("noise", "grey-box", "transfer", "query", "bpda")
+            and other.plan.attack.size
+            and rivals
+        ):
             n = min(map(len, [other.defended, *rivals]))
             worst: Correct = np.all([rival[:n] for rival in rivals], axis=0)
             pairs.append((f"{name} to white-box", other.defended[:n], worst))
@@ -121,7 +133,7 @@ def white_box_strongest(results: Results, store: Store) -> Gate:
 
 
 def doubled_steps(results: Results, store: Store) -> Gate:
-    """An attack that has converged finds no more in twice the steps."""
+    """Check that the attack has converged: it finds no more in twice the steps."""
     name = "twice the steps change nothing"
     row, doubled = results.rows.get(WHITE), results.doubled
     if row is None or doubled is None:
@@ -131,24 +143,24 @@ def doubled_steps(results: Results, store: Store) -> Gate:
     low, high = wilson(int(before.sum()), n)
     change, limit = abs(float(after.mean() - before.mean())), (high - low) / 2
     explanation = (
-        f"white-box accuracy {before.mean():.1%}, with {doubled.plan.settings.steps} steps {after.mean():.1%}, of {n} "
+        f"white-box accuracy {before.mean():.1%}, with {2 * results.strength.steps} steps {after.mean():.1%}, of {n} "
         f"images; half of its 95% interval is {100 * limit:.1f} points"
     )
     return Gate(name, change, limit, change <= limit, explanation)
 
 
 def breaks_undefended(results: Results, store: Store) -> Gate:
-    """An attack that does not break a classifier without a defence says nothing of one with it."""
+    """Check that the attack breaks the classifier without a defence; else it says nothing of one with it."""
     name = "the attack breaks the undefended classifier"
     row = results.rows.get(GREY)
     if row is None or row.undefended is None:
         return _not_checked(name, GREY)
-    limit = max(BROKEN, 1 / results.classes)
+    limit = max(BROKEN, 1 / results.strength.classes)
     return _at_most(name, row.undefended, limit, "the attack is too weak, or the classifier is robust by itself")
 
 
 def inside_ball(results: Results, store: Store) -> Gate:
-    """All attacked images lie in the stated ball and in [0, 1]; so do the saved ones, read again."""
+    """Check that all attacked images lie in the stated ball and in [0, 1], and so do the saved ones, read again."""
     found = {}
     for measurement in results.all():
         found[measurement.plan.name] = _excess(measurement.plan, measurement.pixels, measurement.distance)
@@ -162,7 +174,7 @@ def inside_ball(results: Results, store: Store) -> Gate:
 
 
 def size_0_is_clean(results: Results, store: Store) -> Gate:
-    """An attack of size 0 changes nothing; a difference is a fault of the evaluation, or the model is random."""
+    """Check that an attack of size 0 changes nothing; else the evaluation is at fault, or the model is random."""
     name, clean = "size 0 is clean", results.rows.get("clean:none")
     points = [curve[0.0] for curve in results.curves.values() if 0.0 in curve]
     if clean is None or not points:
@@ -176,7 +188,7 @@ def size_0_is_clean(results: Results, store: Store) -> Gate:
 
 
 def library_warnings(results: Results, store: Store) -> Gate:
-    """AutoAttack says of itself where its result cannot be trusted: zero gradients, a random model, probabilities."""
+    """Check that AutoAttack does not doubt its own result: zero gradients, a random model, probabilities."""
     name = "AutoAttack has no objections"
     rows = [row for key, row in results.rows.items() if key.endswith(":autoattack")]
     if not rows:
@@ -199,13 +211,13 @@ GATES: tuple[Callable[[Results, Store], Gate], ...] = (
 
 
 def _direct(measurement: Measurement) -> Correct:
-    """The answers of the model that the attack was made on."""
-    grey = measurement.threat == "grey-box" and measurement.undefended is not None
+    """Return the answers of the model that the attack was made on."""
+    grey = measurement.plan.threat == "grey-box" and measurement.undefended is not None
     return measurement.undefended if grey else measurement.defended  # type: ignore[return-value]
 
 
 def _direct_curves(results: Results) -> dict[str, dict[float, Correct]]:
-    """Where grey-box images are shown to the pipeline they are transferred: that curve need not fall."""
+    """Return the curves that must fall; where grey-box images are shown to the pipeline they are transferred."""
     names = {GREY: "undefended", WHITE: "white-box"}
     return {
         names[row]: {size: _direct(point) for size, point in curve.items()} for row, curve in results.curves.items()
@@ -213,7 +225,7 @@ def _direct_curves(results: Results) -> dict[str, dict[float, Correct]]:
 
 
 def _no_rise(name: str, pairs: Iterable[tuple[str, Correct, Correct]], what: str) -> Gate:
-    """Passes if in no pair, the same images before and after, there are significantly more right after."""
+    """Pass if in no pair, the same images before and after, there are significantly more right after."""
     tests = [
         (p_of_rise(before, after), about, before.mean(), after.mean(), len(after)) for about, before, after in pairs
     ]
@@ -229,7 +241,7 @@ def _no_rise(name: str, pairs: Iterable[tuple[str, Correct, Correct]], what: str
 
 
 def _at_most(name: str, correct: Correct, limit: float, doubt: str) -> Gate:
-    """Passes if the accuracy's 95% interval reaches down to the limit."""
+    """Pass if the accuracy's 95% interval reaches down to the limit."""
     accuracy, n = float(correct.mean()), len(correct)
     low, high = wilson(int(correct.sum()), n)
     passed = low <= limit
@@ -241,15 +253,16 @@ def _not_checked(name: str, *rows: str) -> Gate:
     return Gate(name, None, None, None, f"it needs {', '.join(rows)}")
 
 
-def _excess(plan: Plan, pixels: tuple[float, float], distance: float | None) -> float:
-    """How far images lie outside the ball, as a fraction of the radius or of 1, or outside [0, 1]; 0 inside."""
-    outside = [0.0, -pixels[0], pixels[1] - 1]
-    if plan.size is not None and distance is not None:
-        outside.append((distance - plan.size[1]) / max(1.0, plan.size[1]))
+def _excess(plan: MeasurementPlan, pixels: tuple[float, float], distance: float | None) -> float:
+    """Return how far images lie outside the ball, as a fraction of the radius or of 1, or outside [0, 1]; 0 inside."""
+    outside, size = [0.0, -pixels[0], pixels[1] - 1], plan.attack.size
+    if size is not None and distance is not None:
+        outside.append((distance - size[1]) / max(1.0, size[1]))
     return float(np.max(outside))  # which keeps a NaN
 
 
-def _saved_excess(plan: Plan, store: Store) -> float:
+def _saved_excess(plan: MeasurementPlan, store: Store) -> float:
     clean, attacked, _ = store.load_examples(plan)
-    distance = None if plan.size is None else float(NORMS[plan.size[0]].size(attacked - to_float(clean)).max())
+    size = plan.attack.size
+    distance = None if size is None else float(NORMS[size[0]].size(attacked - to_float(clean)).max())
     return _excess(plan, (float(attacked.min()), float(attacked.max())), distance)

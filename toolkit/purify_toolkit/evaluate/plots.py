@@ -11,18 +11,17 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 from purify_edge.files import atomic
+from purify_edge.stats import wilson
+from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.data.pixels import to_float
 from purify_toolkit.data.splits import Split
 from purify_toolkit.device.generators import device_generator
-from purify_toolkit.evaluate import attack, attack_name
-from purify_toolkit.evaluate.stats import wilson
-from purify_toolkit.recipe import EvaluationTable
 
 matplotlib.use("agg")
 
 
 def save_loss_curves(metrics: list[dict[str, Any]], path: Path) -> None:
-    """One panel a stage: training losses on the left axis, validation accuracies on the right."""
+    """Draw a panel for each stage: training losses on the left axis, validation accuracies on the right."""
     stages = list(dict.fromkeys(line["stage"] for line in metrics))
     figure = Figure(figsize=(4.4 * len(stages), 4), layout="constrained")
     for axes, stage in zip(figure.subplots(1, len(stages), squeeze=False)[0], stages, strict=True):
@@ -49,36 +48,36 @@ def save_grid(
     purifier: nn.Module,
     examples: Split,
     class_names: tuple[str, ...],
-    table: EvaluationTable,
+    attack: PGD,
     path: Path,
 ) -> None:
-    """A row an image: clean, adversarial (grey-box), purified, and what the purifier took away.
+    """Draw a row for each image: clean, adversarial (grey-box), purified, and what the purifier took away.
 
     Under each image stands the classifier's word for it, red where it is wrong. Networks on the CPU.
     """
     clean = to_float(examples.images)
-    adversarial = attack(classifier, clean, examples.labels, table, device_generator(0, clean.device))
+    adversarial = attack(classifier, clean, examples.labels, generator=device_generator(0, clean.device))
     with torch.no_grad():
         purified = purifier(adversarial)
         shown = {"clean": clean, "adversarial": adversarial, "purified": purified}
         words = {title: classifier(images).argmax(1).tolist() for title, images in shown.items()}
     rows = len(examples)
     figure = Figure(figsize=(6.4, 1.55 * rows + 0.7), layout="constrained")
-    figure.suptitle(f"{attack_name(table)}, against the classifier alone", fontsize=8)
+    figure.suptitle(f"{attack}, against the classifier alone", fontsize=8)
     grid = figure.subplots(rows, 4, squeeze=False)
     for row, label in enumerate(examples.labels.tolist()):
         for column, (title, images) in enumerate(shown.items()):
             word = words[title][row]
             colour = "black" if word == label else "crimson"
             _show(grid[row][column], images[row], title if row == 0 else "", class_names[word], colour)
-        removed = (adversarial[row] - purified[row]) / (2 * table.epsilon) + 0.5
-        title = f"taken away (±{table.epsilon:g})" if row == 0 else ""
+        removed = (adversarial[row] - purified[row]) / (2 * attack.epsilon) + 0.5
+        title = f"taken away (±{attack.epsilon:g})" if row == 0 else ""
         _show(grid[row][3], removed.clamp(0, 1), title, "", "black")
     _save(figure, path)
 
 
 def save_accuracy_curves(lines: dict[str, dict[float, tuple[int, int]]], path: Path) -> None:
-    """Accuracy against the attack's size, with 95% intervals: a line a model; size -> images right, images.
+    """Draw accuracy against the attack's size, with 95% intervals: a line for each model; size -> images right, images.
 
     The sizes stand side by side, not to scale: they span two orders of magnitude and begin at 0.
     """
@@ -109,7 +108,7 @@ def save_threat_grid(
     *,
     rows: int = 8,
 ) -> None:
-    """A row an image: clean, then for each threat the attacked image and what the purifier makes of it.
+    """Draw a row for each image: clean, then for each threat the attacked image and what becomes of it.
 
     Under each image stands the classifier's word for it, red where it is wrong.
 

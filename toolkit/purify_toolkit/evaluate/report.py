@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from purify_toolkit.attacks.base import Size
 from purify_toolkit.evaluate.gates import Gate, Results
 from purify_toolkit.evaluate.measure import Measurement
-from purify_toolkit.evaluate.methods import Settings, Size
 from purify_toolkit.evaluate.stats import Correct, Counted, mcnemar
 from purify_toolkit.evaluate.threats import THREATS
 
@@ -48,12 +48,12 @@ class Tax:
         return 100 * (self.undefended - self.defended)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the content for JSON."""
         return asdict(self) | {"points": self.points}
 
 
 @dataclass(frozen=True)
-class Report:
+class EvaluationReport:
     """All of an evaluation. `about` says what made it."""
 
     results: Results
@@ -73,7 +73,7 @@ class Report:
         return [f"{name}: {warning}" for name, row in self.results.rows.items() for warning in row.warnings]
 
     def as_dict(self) -> dict[str, Any]:
-        """The content of evaluation.json."""
+        """Return the content of evaluation.json."""
         return {
             "schema_version": SCHEMA_VERSION,
             "passed": self.passed,
@@ -93,13 +93,15 @@ class Report:
         }
 
 
-def summarise(results: Results, gates: list[Gate], settings: Settings, about: dict[str, Any]) -> Report:
-    """The report on what was measured; `clean:none` must be among it."""
-    return Report(results, headlines(results), tax(results), gates, {"settings": asdict(settings)} | about)
+def summarise(results: Results, gates: list[Gate], about: dict[str, Any]) -> EvaluationReport:
+    """Sum up what was measured; `clean:none` must be among it."""
+    return EvaluationReport(
+        results, headlines(results), tax(results), gates, {"settings": asdict(results.strength)} | about
+    )
 
 
 def headlines(results: Results) -> list[Headline]:
-    """Per threat, size and model, the per-example worst case over the attacks.
+    """Return the worst case over the attacks, image by image, per threat, size and model.
 
     Costly attacks are shown fewer images than others. Then one headline is of the attacks that were shown all images,
     another of all attacks on the images that each of them was shown.
@@ -108,7 +110,7 @@ def headlines(results: Results) -> list[Headline]:
     for name, row in results.rows.items():
         for is_defended, correct in ((False, row.undefended), (True, row.defended)):
             if correct is not None:
-                groups.setdefault((row.threat, row.plan.size, is_defended), {})[name] = correct
+                groups.setdefault((row.plan.threat, row.plan.attack.size, is_defended), {})[name] = correct
     return [
         _headline(threat, size, is_defended, n, {name: correct for name, correct in rows.items() if len(correct) >= n})
         for (threat, size, is_defended), rows in groups.items()
@@ -123,7 +125,7 @@ def _headline(threat: str, size: Size | None, is_defended: bool, n: int, rows: d
 
 
 def tax(results: Results) -> Tax:
-    """The purifier's, on clean images."""
+    """Return what the purifier costs on clean images."""
     clean = results.rows["clean:none"]
     assert clean.undefended is not None
     return Tax(

@@ -1,4 +1,4 @@
-"""The statistics of an evaluation: intervals of an accuracy, and tests of two accuracies on the same images."""
+"""The statistics of an evaluation: counted images, and tests of two accuracies on the same images."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,19 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from purify_edge.stats import wilson
+
 Correct = NDArray[np.bool_]
 """Which images are classified right, `[N]`."""
 
 
-def wilson(correct: int, n: int) -> tuple[float, float]:
-    """95% Wilson score interval of the accuracy `correct / n` (Wilson 1927)."""
-    interval = binomtest(correct, n).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Counted:
-    """So many images of `n` classified right."""
+    """A number of images of `n` that are classified right."""
 
     n: int
     correct: int
@@ -35,12 +31,12 @@ class Counted:
         return wilson(self.correct, self.n)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the content for JSON."""
         return asdict(self) | {"accuracy": self.accuracy, "ci95": self.interval}
 
 
 def mcnemar(first: Correct, second: Correct) -> float:
-    """Exact two-sided McNemar test of equal accuracy on the same images: the p-value.
+    """Return the p-value of the exact two-sided McNemar test of equal accuracy on the same images.
 
     Only images that one of the two has right and the other wrong say anything; under equality they are
     a fair coin's throws (McNemar 1947).
@@ -52,7 +48,7 @@ def mcnemar(first: Correct, second: Correct) -> float:
 
 
 def p_of_rise(before: Correct, after: Correct) -> float:
-    """One-sided McNemar test: the chance of so many more right answers in `after`, were there no true rise.
+    """Return the chance of so many more right answers in `after`, were there no true rise: a one-sided McNemar test.
 
     >>> p_of_rise(np.zeros(8, bool), np.ones(8, bool))
     0.00390625

@@ -9,8 +9,8 @@ import click
 from purify_edge.document.model import Document, Paragraph, Section, Table, TableRow, Verdict, table
 from purify_edge.document.terminal import print_document
 from purify_edge.document.wording import plural
-from purify_toolkit.evaluate import Row
-from purify_toolkit.evaluate.report import Report
+from purify_toolkit.evaluate.accuracy import EvaluationRow
+from purify_toolkit.evaluate.report import EvaluationReport
 
 Entry = dict[str, Any]
 """A row, a headline or a gate, as evaluation.json has it."""
@@ -18,7 +18,7 @@ BOTH = ("classifier alone", "purifier and classifier")
 VERDICTS = {True: "passed", False: "failed", None: "not checked"}
 
 
-def print_rows(rows: Sequence[Row], *, as_json: bool) -> None:
+def print_rows(rows: Sequence[EvaluationRow], *, as_json: bool) -> None:
     """Print accuracies with n and 95% intervals, as a table or as JSON."""
     entries = [row.as_dict() for row in rows]
     if as_json:
@@ -27,7 +27,7 @@ def print_rows(rows: Sequence[Row], *, as_json: bool) -> None:
         print_document(Document(title="", sections=(Section("", (row_table(entries),)),)))
 
 
-def print_report(report: Report, *, as_json: bool) -> None:
+def print_report(report: EvaluationReport, *, as_json: bool) -> None:
     """Print headlines, the purifier's tax, all rows and the gates; or what evaluation.json holds."""
     content = report.as_dict()
     if as_json:

@@ -1,25 +1,30 @@
-"""The rows of an evaluation: which threats there are, which attacks each has, and which rows a user's words mean."""
+"""The rows of an evaluation: which threats there are, and which attacks each has."""
 
-import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.util import find_spec
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import nn
 
-from purify_edge.errors import InputError, MissingError
+from purify_edge.errors import InputError
+from purify_toolkit.attacks.base import Attack
 from purify_toolkit.attacks.bpda import identity_backward
-from purify_toolkit.attacks.corruptions import CORRUPTIONS
-from purify_toolkit.evaluate.methods import METHODS
+from purify_toolkit.attacks.carlini_wagner import CarliniWagner
+from purify_toolkit.attacks.corruptions import CORRUPTIONS, Corruption
+from purify_toolkit.attacks.gradient import FGSM, PGD, margin
+from purify_toolkit.attacks.libraries import AutoAttack, HopSkipJump, Square
+from purify_toolkit.attacks.norms import L2
+from purify_toolkit.attacks.search import GaussianNoise, NoAttack, RandomSearch, UniformNoise
+from purify_toolkit.attacks.spatial import RotateTranslate
 from purify_toolkit.networks.answers import Model
+from purify_toolkit.recipe import EvaluationTable
 
 Against = Literal["nothing", "classifier", "pipeline", "approximation", "other pipeline"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What is evaluated: networks in evaluation mode, on one device.
+    """The networks to evaluate: in evaluation mode, on one device.
 
     Attributes:
         classifier: pixels -> logits.
@@ -37,9 +42,9 @@ class Subject:
         return nn.Sequential(self.purifier, self.classifier)
 
     def target(self, against: Against) -> Model:
-        """The model that an attack is made against."""
+        """Return the model that an attack is made against."""
         targets: dict[str, Callable[[], nn.Module | None]] = {
-            "nothing": lambda: self.pipeline,  # which no such method asks
+            "nothing": lambda: self.pipeline,  # which no such attack asks
             "classifier": lambda: self.classifier,
             "pipeline": lambda: self.pipeline,
             "approximation": lambda: nn.Sequential(identity_backward(self.purifier), self.classifier),
@@ -56,123 +61,142 @@ class Threat:
     """One threat model.
 
     Attributes:
-        against: what the attacker computes with: its logits, and their gradient where the method takes one.
-        methods: the attacks, names in `METHODS`.
-        about: in a sentence, what the attacker knows.
+        against: what the attacker computes with: its logits, and their gradient where the attack takes one.
+        about: a phrase that says what the attacker knows.
         undefended: whether the classifier alone is shown the same images, as another row.
     """
 
     against: Against
-    methods: tuple[str, ...]
     about: str
     undefended: bool = True
 
 
-GRADIENT = ("fgsm", "pgd", "pgd-restarts", "pgd-margin", "pgd-decay", "pgd-l2", "cw-l2", "autoattack")
-
 THREATS: dict[str, Threat] = {
-    "clean": Threat(against="nothing", methods=("none",), about="unchanged images"),
-    "noise": Threat(against="nothing", methods=("uniform", "gaussian"), about="random noise, nobody attacks"),
-    "corruptions": Threat(
-        against="nothing",
-        methods=tuple(name.replace("_", "-") for name in CORRUPTIONS),
-        about="common corruptions (arXiv 1903.12261), nobody attacks",
-    ),
+    "clean": Threat(against="nothing", about="unchanged images"),
+    "noise": Threat(against="nothing", about="random noise, nobody attacks"),
+    "corruptions": Threat(against="nothing", about="common corruptions (arXiv 1903.12261), nobody attacks"),
     "spatial": Threat(
         against="pipeline",
-        methods=("rotate-translate",),
         about="the worst of random rotations and shifts (arXiv 1712.02779)",
         undefended=False,
     ),
-    "grey-box": Threat(against="classifier", methods=GRADIENT, about="the attacker knows the classifier only"),
+    "grey-box": Threat(against="classifier", about="the attacker knows the classifier only"),
     "transfer": Threat(
         against="other pipeline",
-        methods=("fgsm", "pgd", "pgd-margin"),
         about="white-box examples of an independently trained purifier and classifier",
     ),
     "query": Threat(
         against="pipeline",
-        methods=("random-search", "square", "hop-skip-jump"),
         about="the attacker sees the pipeline's answers, no gradients",
         undefended=False,
     ),
     "white-box": Threat(
         against="pipeline",
-        methods=(*GRADIENT, "pgd-eot"),
         about="the attacker differentiates through purifier and classifier",
         undefended=False,
     ),
     "bpda": Threat(
         against="approximation",
-        methods=("pgd",),
         about="white-box, with the identity for the purifier's gradient (arXiv 1802.00420)",
         undefended=False,
     ),
 }
 
-ROWS: dict[str, tuple[str, str]] = {
-    f"{threat}:{method}": (threat, method) for threat, about in THREATS.items() for method in about.methods
-}
-"""Every row by its name: threat and method."""
-
-DEFAULT = (
-    "clean:none",
-    "noise:uniform",
-    "noise:gaussian",
-    "grey-box:fgsm",
-    "grey-box:pgd",
-    "white-box:fgsm",
-    "white-box:pgd",
-    "bpda:pgd",
-)
+L2_EPSILONS: dict[tuple[int, ...], float] = {(1, 28, 28): 1.5}
+"""L2 radii in use for images of a shape; 0.5, RobustBench's for CIFAR-10 (arXiv 2010.09670), for all others."""
 
 
-def select(words: str, *, transfer: bool) -> list[str]:
-    """The rows that words with commas between mean, in the table's order; clean always, and transfer's if it can be.
+@dataclass(frozen=True, kw_only=True)
+class Strength:
+    """How strong the attacks of an evaluation are; their other settings have the defaults of their sources.
 
-    A word is a row (`white-box:pgd`), a threat (`white-box`), a method (`pgd`: under every threat that has it),
-    `default` or `all`. `all` leaves out transfer where there is no other run.
-
-    >>> select("bpda", transfer=False)
-    ['clean:none', 'bpda:pgd']
-
-    Raises:
-        InputError: an unknown word; or one that means transfer and nothing else, without another run.
+    Attributes:
+        epsilon: the Linf radius, in pixel units like all sizes here.
+        steps: the steps of PGD.
+        relative_step: the length of a step of PGD, as a fraction of the radius.
+        l2_epsilon: the L2 radius.
+        classes: K, which AutoAttack's choice of losses depends on.
     """
-    chosen = {"clean:none"} | ({"transfer:pgd"} if transfer else set())
-    for word in filter(None, (part.strip() for part in words.split(","))):
-        found = _meaning(word)
-        possible = {row for row in found if transfer or ROWS[row][0] != "transfer"}
-        if not possible:
-            raise InputError(f"{word} needs another run to make its examples on: --transfer-from RUN")
-        chosen |= possible
-    return [row for row in ROWS if row in chosen]
 
+    epsilon: float
+    steps: int
+    relative_step: float
+    l2_epsilon: float
+    classes: int
 
-def _meaning(word: str) -> set[str]:
-    if word == "default":
-        return set(DEFAULT)
-    found = {row for row, (threat, method) in ROWS.items() if word in (row, threat, method, "all")}
-    if not found:
-        known = ["default", "all", *THREATS, *METHODS, *ROWS]
-        close = difflib.get_close_matches(word, known, n=1)
-        nearest = f" (did you mean {close[0]!r}?)" if close else ""
-        raise InputError(
-            f"no attack {word!r}{nearest}; known: default, all, the threats {', '.join(THREATS)}, and the attacks "
-            f"{', '.join(METHODS)}, also as THREAT:ATTACK"
+    @classmethod
+    def of(
+        cls, table: EvaluationTable, image_shape: tuple[int, ...], classes: int, *, l2_epsilon: float | None
+    ) -> "Strength":
+        """Return that of a recipe's attack, for images `[C, H, W]`, K, and an L2 radius or None for the usual one."""
+        return cls(
+            epsilon=table.epsilon,
+            steps=table.steps,
+            relative_step=table.relative_step,
+            l2_epsilon=L2_EPSILONS.get(image_shape, 0.5) if l2_epsilon is None else l2_epsilon,
+            classes=classes,
         )
-    return found
+
+    @property
+    def pgd(self) -> PGD:
+        """The attack that most others vary."""
+        return PGD(epsilon=self.epsilon, steps=self.steps, relative_step=self.relative_step)
 
 
-def check_libraries(rows: list[str]) -> None:
-    """See to it that what the rows call is installed, before hours are spent on the others.
+@dataclass(frozen=True, kw_only=True)
+class AttackEntry:
+    """An attack that an evaluation can run.
 
-    Raises:
-        MissingError: it is not.
+    Attributes:
+        make: builds the attack, as strong as asked for.
+        threats: under which it runs.
+        costly: whether it is run on the first images of the test part only, by default.
     """
-    extras = {"pyautoattack": "train", "foolbox": "attacks"}
-    for row in rows:
-        needs = METHODS[ROWS[row][1]].needs
-        if needs is not None and find_spec(needs) is None:
-            extra = extras[needs]
-            raise MissingError(f"{row} needs '{extra}': pip install 'purify-edge[{extra}]' ({needs} is not installed)")
+
+    make: Callable[[Strength], Attack]
+    threats: tuple[str, ...]
+    costly: bool = False
+
+
+BOXES = ("grey-box", "white-box")
+GRADIENT = ("grey-box", "transfer", "white-box")
+
+ATTACKS: dict[str, AttackEntry] = {
+    "none": AttackEntry(make=lambda s: NoAttack(), threats=("clean",)),
+    "uniform": AttackEntry(make=lambda s: UniformNoise(epsilon=s.epsilon), threats=("noise",)),
+    "gaussian": AttackEntry(make=lambda s: GaussianNoise(std=s.epsilon), threats=("noise",)),
+    "rotate-translate": AttackEntry(make=lambda s: RotateTranslate(), threats=("spatial",)),
+    "fgsm": AttackEntry(make=lambda s: FGSM(epsilon=s.epsilon), threats=GRADIENT),
+    "pgd": AttackEntry(make=lambda s: s.pgd, threats=(*GRADIENT, "bpda")),
+    "pgd-restarts": AttackEntry(make=lambda s: replace(s.pgd, restarts=5), threats=BOXES),
+    "pgd-margin": AttackEntry(make=lambda s: replace(s.pgd, loss=margin), threats=GRADIENT),
+    # As many steps as APGD takes (arXiv 2003.01690).
+    "pgd-decay": AttackEntry(
+        make=lambda s: replace(s.pgd, steps=100, relative_step=1.0, decay=True), threats=BOXES, costly=True
+    ),
+    "pgd-l2": AttackEntry(make=lambda s: replace(s.pgd, norm=L2, epsilon=s.l2_epsilon), threats=BOXES),
+    "cw-l2": AttackEntry(make=lambda s: CarliniWagner(epsilon=s.l2_epsilon), threats=BOXES, costly=True),
+    "autoattack": AttackEntry(
+        make=lambda s: AutoAttack(epsilon=s.epsilon, classes=s.classes), threats=BOXES, costly=True
+    ),
+    "pgd-eot": AttackEntry(make=lambda s: replace(s.pgd, samples=10), threats=("white-box",), costly=True),
+    "random-search": AttackEntry(make=lambda s: RandomSearch(epsilon=s.epsilon), threats=("query",), costly=True),
+    "square": AttackEntry(make=lambda s: Square(epsilon=s.epsilon), threats=("query",), costly=True),
+    "hop-skip-jump": AttackEntry(make=lambda s: HopSkipJump(epsilon=s.l2_epsilon), threats=("query",), costly=True),
+}
+"""Every attack by its name; to add one, write its class and a row here."""
+
+
+def _corruption(name: str) -> AttackEntry:
+    return AttackEntry(make=lambda s: Corruption(name=name), threats=("corruptions",))
+
+
+ATTACKS |= {name.replace("_", "-"): _corruption(name) for name in CORRUPTIONS}
+
+ROWS: dict[str, tuple[str, str]] = {
+    f"{threat}:{name}": (threat, name)
+    for threat in THREATS
+    for name, entry in ATTACKS.items()
+    if threat in entry.threats
+}
+"""Every row by its name: threat and attack."""

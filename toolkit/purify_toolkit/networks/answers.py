@@ -11,5 +11,5 @@ Model = Callable[[Tensor], Tensor]
 
 @torch.no_grad()
 def count_correct(model: Model, images: Tensor, labels: Tensor) -> int:
-    """How many images `[N, C, H, W]` the model gives their label."""
+    """Return how many images `[N, C, H, W]` the model gives their label."""
     return int((model(images).argmax(1) == labels).sum())

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 
 def _conv(channels_in: int, channels_out: int, *, stride: int = 1) -> nn.Sequential:
-    """3 x 3 convolution, batch normalisation, ReLU."""
+    """Build a 3 x 3 convolution, batch normalisation and ReLU."""
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False),
         nn.BatchNorm2d(channels_out),
@@ -29,7 +29,7 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[N, C, H, W] -> [N, C, H, W]`."""
+        """Map `[N, C, H, W] -> [N, C, H, W]`."""
         return F.relu(x + self.body(x))
 
 
@@ -69,7 +69,7 @@ class Purifier(nn.Module):
         self.head = nn.Conv2d(width, channels, 3, 1, 1)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """`[N, C, H, W] -> [N, C, H, W]`, pixels in [0, 1]."""
+        """Map `[N, C, H, W] -> [N, C, H, W]`, pixels in [0, 1]."""
         height, width = x_NCHW.shape[-2:]
         pad_bottom, pad_right = -height % self.multiple, -width % self.multiple
         y = F.pad(x_NCHW, (0, pad_right, 0, pad_bottom), mode="replicate") if pad_bottom or pad_right else x_NCHW
@@ -84,7 +84,7 @@ class Purifier(nn.Module):
 
 
 def _residual_features(channels: int, width: int, blocks: int) -> tuple[nn.Sequential, int]:
-    """Three stages of residual blocks; the second and third halve the resolution and double the channels."""
+    """Build three stages of residual blocks; the second and third halve the resolution and double the channels."""
     return nn.Sequential(
         _conv(channels, width),
         *_blocks(blocks, width),
@@ -96,7 +96,7 @@ def _residual_features(channels: int, width: int, blocks: int) -> tuple[nn.Seque
 
 
 def _pooled_features(channels: int, width: int, blocks: int) -> tuple[nn.Sequential, int]:
-    """Three stages that pool right after their first convolution, which makes them cheap: after airbench.
+    """Build three stages that pool right after their first convolution, which makes them cheap: after airbench.
 
     Jordan 2024 (arXiv 2404.00498), with ReLU for GELU. Its first layer is meant to be whitened, see `whiten`.
     """
@@ -139,7 +139,7 @@ def whiten(convolution: nn.Conv2d, images: Tensor, *, epsilon: float = 5e-4) -> 
 
 
 def _separable_features(channels: int, width: int, blocks: int) -> tuple[nn.Sequential, int]:
-    """Three stages of depthwise separable convolutions: after MobileNet, Howard et al. 2017 (arXiv 1704.04861)."""
+    """Build three stages of depthwise separable convolutions, after MobileNet (Howard et al. 2017, 1704.04861)."""
 
     def separable(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
         return nn.Sequential(
@@ -200,7 +200,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(channels_out, classes)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """`[N, C, H, W]` pixels in [0, 1] -> `[N, K]` logits."""
+        """Map `[N, C, H, W]` pixels in [0, 1] to `[N, K]` logits."""
         features = self.features((x_NCHW - self.mean) / self.std)
         logits: Tensor = self.head(features.mean(dim=(2, 3)))
         return logits

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from purify_edge.errors import InputError
 
 
-class Features(nn.Module):
-    """What the classifier's last linear or convolutional layer is given, for images `[N, C, H, W]`: float32 `[N, D]`.
+class ClassifierFeatures(nn.Module):
+    """The input of the classifier's last linear or convolutional layer, for images `[N, C, H, W]`: float32 `[N, D]`.
 
     Raises:
         InputError: it has no such layer.
@@ -26,11 +26,11 @@ class Features(nn.Module):
         self._last = layers[-1]
 
     def forward(self, images: Tensor) -> Tensor:
-        """The features alone."""
+        """Return the features alone."""
         return self.with_logits(images)[0]
 
     def with_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and logits."""
+        """Return features and logits."""
         given: list[Tensor] = []
 
         def keep(layer: nn.Module, inputs: tuple[Any, ...]) -> None:

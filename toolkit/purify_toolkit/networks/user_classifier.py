@@ -23,7 +23,7 @@ PARALLEL = "module."  # what torch's DataParallel puts before every name
 
 @dataclass(frozen=True)
 class ClassifierSource:
-    """How a user's classifier is built.
+    """Where a user's classifier comes from.
 
     Attributes:
         factory: `package.module:callable`, called without arguments; or `torchvision:name` or `timm:name`.
@@ -36,12 +36,12 @@ class ClassifierSource:
     std: tuple[float, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """For run.json."""
+        """Return the content for run.json."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "ClassifierSource":
-        """What `as_dict` gave."""
+        """Return the source that `as_dict` was called on."""
         return cls(content["factory"], tuple(content["mean"]), tuple(content["std"]))
 
 
@@ -58,14 +58,14 @@ class PixelClassifier(nn.Module):
         self.network = network
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """`[N, C, H, W]` pixels in [0, 1] -> `[N, K]` logits."""
+        """Map `[N, C, H, W]` pixels in [0, 1] to `[N, K]` logits."""
         # Contiguous, for images may come channels-last, and many a network flattens its features by view().
         logits: Tensor = self.network(((x_NCHW - self.mean) / self.std).contiguous())
         return logits
 
 
 def build_classifier(source: ClassifierSource, *, channels: int, classes: int) -> PixelClassifier:
-    """The user's network, its weights not yet read.
+    """Build the user's network, its weights not yet read.
 
     Raises:
         InputError: there is no such callable or name; it fails, or gives no module; mean or std do not fit.
@@ -119,7 +119,7 @@ def read_weights(network: nn.Module, path: Path) -> None:
 
 
 def _without_prefix(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """A state dict without DataParallel's prefix, where every key has it and it is not the network's own."""
+    """Drop DataParallel's prefix where every key has it and it is not the network's own."""
     if all(key.startswith(PARALLEL) for key in state) and not state.keys() <= network.state_dict().keys():
         return {key.removeprefix(PARALLEL): value for key, value in state.items()}
     return state
@@ -128,7 +128,7 @@ def _without_prefix(state: dict[str, Tensor], network: nn.Module) -> dict[str, T
 def check_classifier(
     network: nn.Module, validation: Split, class_names: tuple[str, ...], device: torch.device
 ) -> float:
-    """See that a network classifies the data: its accuracy on the validation images, a fraction.
+    """See that a network classifies the data; return its accuracy on the validation images, a fraction.
 
     Raises:
         InputError: it cannot take the images; gives something else than finite logits, a value a class; has no
@@ -172,7 +172,7 @@ def check_classifier(
 
 
 def _factory(library: str, name: str) -> Callable[[int, int], Any]:
-    """Channels and classes -> the network."""
+    """Return a function that builds the network from channels and classes."""
     if not library or not name:
         raise InputError(f"--classifier {library or name!r}: {HOW}")
     if library == "torchvision":

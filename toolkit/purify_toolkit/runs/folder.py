@@ -83,7 +83,7 @@ class RunFolder:
         return info
 
     def provenance(self) -> dict[str, Any]:
-        """Where this run came from and how it did: run.json, and metrics.json where the run is evaluated."""
+        """Return where this run came from and how it did: run.json, and metrics.json where the run is evaluated."""
         path = self.path / "metrics.json"
         try:
             return {"run": self.info, "metrics": json.loads(path.read_text()) if path.is_file() else None}
@@ -109,15 +109,15 @@ class RunFolder:
         return self.path.parent / other / own.name if other else own
 
     def checkpoint_path(self, name: str) -> Path:
-        """The file of one stage's checkpoint."""
+        """Return the file of one stage's checkpoint."""
         return self.path / "checkpoints" / f"{name}.pt"
 
     def has(self, name: str) -> bool:
-        """Whether this network is trained."""
+        """Return whether this network is trained."""
         return self.weights_path(name).is_file()
 
     def new_classifier(self) -> Classifier | PixelClassifier:
-        """An untrained classifier of the recipe's size, or the user's own without its weights."""
+        """Build an untrained classifier of the recipe's size, or the user's own without its weights."""
         info, table = self.info, self.recipe.classifier
         if info.get("classifier"):
             source = ClassifierSource.from_dict(info["classifier"])
@@ -138,20 +138,20 @@ class RunFolder:
         return ("classifier", *self.recipe.teachers, "student")
 
     def new_purifier(self, table: PurifierTable) -> Purifier:
-        """An untrained purifier of a table's size."""
+        """Build an untrained purifier of a table's size."""
         channels = self.info["image_shape"][0]
         return Purifier(channels, width=table.width, depth=table.depth, blocks=table.blocks)
 
     def load_classifier(self) -> Classifier | PixelClassifier:
-        """The trained classifier, the recipe's or the user's own, frozen, in evaluation mode, on the CPU."""
+        """Load the trained classifier, the recipe's or the user's own: frozen, in evaluation mode, on the CPU."""
         return self._load("classifier", self.new_classifier)
 
     def load_student(self) -> Purifier:
-        """The trained purifier, frozen, in evaluation mode, on the CPU."""
+        """Load the trained purifier: frozen, in evaluation mode, on the CPU."""
         return self._load("student", lambda: self.new_purifier(self.recipe.student))
 
     def load_teacher(self, name: str) -> Purifier:
-        """A trained teacher, `adversarial_teacher` or `normal_teacher`, frozen, in evaluation mode."""
+        """Load a trained teacher, `adversarial_teacher` or `normal_teacher`: frozen, in evaluation mode."""
         return self._load(name, lambda: self.new_purifier(self.recipe.teacher))
 
     def _load(self, name: str, make: Callable[[], Network]) -> Network:
@@ -177,7 +177,7 @@ class RunFolder:
         save_state(examples, self.checkpoint_path("examples"))
 
     def load_examples(self) -> Tensor | None:
-        """Those of an earlier stage, uint8 `[N, C, H, W]`; None where no stage has made any.
+        """Read the examples of an earlier stage, uint8 `[N, C, H, W]`; None where no stage has made any.
 
         Raises:
             InputError: the file is damaged.

@@ -56,7 +56,7 @@ class History:
         self._draw(line)
 
     def _draw(self, line: Line) -> None:
-        """A point in each of TensorBoard's curves."""
+        """Draw a point in each of TensorBoard's curves."""
         for group in ("losses", "validation"):
             for name, value in line[group].items():
                 self._events.add_scalar(f"{group}/{name}", value, line["epoch"])
@@ -65,7 +65,7 @@ class History:
 
 
 def read_metrics(run: RunFolder) -> list[Line]:
-    """The lines of metrics.jsonl, none where there is no file; a last one that was cut short is left out."""
+    """Read the lines of metrics.jsonl, none where there is no file; a last one that was cut short is left out."""
     path, lines = run.path / "metrics.jsonl", []
     for line in path.read_text().splitlines() if path.is_file() else ():
         try:

@@ -2,59 +2,99 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from purify_edge.shell.command import Command
-from purify_edge.shell.options import MAX_SEED, image_size
+from purify_edge.shell.options import MAX_SEED, image_size, option_object
+from purify_toolkit.runs.options import check_existing, data_option, device_option, existing_options
+
+if TYPE_CHECKING:
+    from purify_toolkit.train.request import Request
+
+FOLDER = click.Path(path_type=Path)
 
 
 def _numbers(context: click.Context, option: click.Parameter, value: str | None) -> tuple[float, ...]:
-    """`0.49,0.48,0.45` -> a number a channel."""
+    """Return a number for each channel from `0.49,0.48,0.45`."""
     try:
         return tuple(float(number) for number in value.split(",")) if value else ()
     except ValueError as error:
         raise click.BadParameter(f"expected numbers with commas between, 0.49,0.48,0.45, got {value!r}") from error
 
 
-@click.command(cls=Command)
-@click.argument("recipe")
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder; default runs/RECIPE.")
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    help="Folder that holds the dataset; default: cache, download or Debian's.",
-)
-@click.option(
-    "--size", callback=image_size, metavar="HxW", help="Resize images of a folder to it; else all have one size."
-)
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, MAX_SEED), help="Of every random choice.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--classifier", metavar="MODULE:CALLABLE", help="Your own classifier; see below.")
-@click.option("--weights", type=click.Path(path_type=Path), help="Its weights: safetensors or a torch state dict.")
-@click.option("--mean", callback=_numbers, help="Of the normalisation it was trained with: 0.49,0.48,0.45, say.")
-@click.option("--std", callback=_numbers, help="Likewise; without --mean and --std it takes pixels in [0, 1].")
-@click.option("--base", metavar="RUN", help="Take classifier and teachers from a finished run; or the name of a pair.")
-@click.option("--limit", type=click.IntRange(min=1), help="Use only so many images of each part: a quick trial.")
-@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
-@click.option("--json", "as_json", is_flag=True, help="Print the evaluation as JSON.")
-@click.version_option(package_name="purify-edge")
-def main(
+def _is_main() -> bool:
+    """Return whether this process speaks for all that a launcher started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _request(
     recipe: str,
     out: Path | None,
-    data: Path | None,
     size: tuple[int, int] | None,
-    seed: int,
-    device: str,
     classifier: str | None,
-    weights: Path | None,
     mean: tuple[float, ...],
     std: tuple[float, ...],
     base: str | None,
-    limit: int | None,
     resume: bool,
-    as_json: bool,
-) -> None:
+    force: bool,
+    **others: Any,
+) -> "Request":
+    """Return the request that the options make."""
+    check_existing(resume, force)
+    if (mean or std) and classifier is None:
+        raise click.UsageError("--mean and --std are those of your own classifier: they need --classifier")
+    if base and classifier:
+        raise click.UsageError("--base takes that run's classifier: it does not go with --classifier")
+    if _is_main():
+        click.echo("importing PyTorch", err=True)
+    from purify_toolkit.networks.user_classifier import ClassifierSource
+    from purify_toolkit.recipe import find_recipe, read_recipe, with_image_size
+    from purify_toolkit.runs.pretrained import open_run
+    from purify_toolkit.train.request import Request
+
+    path = find_recipe(recipe)
+    text = read_recipe(path)
+    return Request(
+        recipe_name=path.stem,
+        recipe_text=text if size is None else with_image_size(text, size),
+        out=out or Path("runs") / path.stem,
+        classifier=None if classifier is None else ClassifierSource(classifier, mean, std),
+        base=None if base is None else open_run(base),
+        resume=resume,
+        force=force,
+        **others,
+    )
+
+
+@click.command(cls=Command)
+@option_object(
+    "request",
+    _request,
+    click.argument("recipe"),
+    click.option("--out", type=FOLDER, help="Run folder; default runs/RECIPE."),
+    data_option,
+    click.option(
+        "--size", callback=image_size, metavar="HxW", help="Resize images of a folder to it; else all have one size."
+    ),
+    click.option(
+        "--seed", default=0, show_default=True, type=click.IntRange(0, MAX_SEED), help="Of every random choice."
+    ),
+    device_option,
+    click.option("--classifier", metavar="MODULE:CALLABLE", help="Your own classifier; see below."),
+    click.option("--weights", type=FOLDER, help="Its weights: safetensors or a torch state dict."),
+    click.option("--mean", callback=_numbers, help="Of the normalisation it was trained with: 0.49,0.48,0.45, say."),
+    click.option("--std", callback=_numbers, help="Likewise; without --mean and --std it takes pixels in [0, 1]."),
+    click.option(
+        "--base", metavar="RUN", help="Take classifier and teachers from a finished run; or the name of a pair."
+    ),
+    click.option("--limit", type=click.IntRange(min=1), help="Use only so many images of each part: a quick trial."),
+    existing_options(resume="Go on with an interrupted run.", force="Replace a run that is there."),
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the evaluation as JSON.")
+@click.version_option(package_name="purify-edge")
+def main(request: "Request", as_json: bool) -> None:
     """Train the purifier of RECIPE: a shipped recipe's name, or the path of a .toml file.
 
     With --classifier, your own classifier is taken as it is and the purifier is trained for it:
@@ -66,52 +106,36 @@ def main(
     `torchrun --nproc-per-node 2 -m purify_toolkit.train.cli RECIPE ...` trains on two GPUs, or with --device cpu by two
     processes. A batch stays the recipe's. Several machines need a run folder that all of them see.
     """
-    is_main = os.environ.get("RANK", "0") == "0"  # of the processes that a launcher started
-    if is_main:
-        click.echo("importing PyTorch", err=True)
     from purify_edge.shell.stages import QuietProgress, RichProgress
-    from purify_toolkit.device.choice import choose_device
-    from purify_toolkit.device.precision import precision_on
     from purify_toolkit.evaluate.tables import print_rows
-    from purify_toolkit.networks.user_classifier import ClassifierSource
-    from purify_toolkit.recipe import find_recipe, parse_recipe, read_recipe, with_image_size
     from purify_toolkit.runs.history import EVENTS
-    from purify_toolkit.runs.pretrained import open_run
-    from purify_toolkit.train.train import Request, train
+    from purify_toolkit.train.train import train
 
-    if (mean or std) and classifier is None:
-        raise click.UsageError("--mean and --std are those of your own classifier: they need --classifier")
-    if base and classifier:
-        raise click.UsageError("--base takes that run's classifier: it does not go with --classifier")
-    path = find_recipe(recipe)
-    request = Request(
-        recipe_name=path.stem,
-        recipe_text=read_recipe(path) if size is None else with_image_size(read_recipe(path), size),
-        out=out or Path("runs") / path.stem,
-        data=data,
-        seed=seed,
-        limit=limit,
-        device=device,
-        resume=resume,
-        classifier=None if classifier is None else ClassifierSource(classifier, mean, std),
-        weights=weights,
-        base=None if base is None else open_run(base),
-    )
-    wanted = parse_recipe(request.recipe_text, source=request.recipe_name).precision
-    if is_main and (here := precision_on(choose_device(device), wanted)) != wanted:
-        click.echo(f"this processor has no {wanted}, which the recipe asks for: training in {here}", err=True)
+    if _is_main():
+        _tell_precision(request)
     try:
-        with RichProgress() if is_main else QuietProgress() as progress:
+        with RichProgress() if _is_main() else QuietProgress() as progress:
             rows = train(request, progress)
     except KeyboardInterrupt:
-        if not is_main:
-            raise click.exceptions.Exit(130) from None
-        click.echo("\ninterrupted; the same command with --resume goes on from the last full epoch", err=True)
+        if _is_main():
+            click.echo("\ninterrupted; the same command with --resume goes on from the last full epoch", err=True)
         raise click.exceptions.Exit(130) from None
-    if is_main:
+    if _is_main():
         print_rows(rows, as_json=as_json)
         click.echo(f"run folder: {request.out}", err=True)
         click.echo(f"its curves: tensorboard --logdir {request.out / EVENTS}", err=True)
+
+
+def _tell_precision(request: "Request") -> None:
+    """Tell where the processor does not compute in the recipe's precision."""
+    from purify_toolkit.device.choice import choose_device
+    from purify_toolkit.device.precision import precision_on
+    from purify_toolkit.recipe import parse_recipe
+
+    wanted = parse_recipe(request.recipe_text, source=request.recipe_name).precision
+    found = precision_on(choose_device(request.device), wanted)
+    if found != wanted:
+        click.echo(f"this processor has no {wanted}, which the recipe asks for: training in {found}", err=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from purify_toolkit.attacks.gradient import fgsm, pgd
+from purify_toolkit.attacks.gradient import FGSM, PGD
 from purify_toolkit.attacks.norms import LINF
 from purify_toolkit.data.pixels import batch_size, to_8bit, to_float
 from purify_toolkit.device.processes import Processes
@@ -54,7 +54,7 @@ class AdversarialPool:
         self._classifier, self._attack, self._processes = classifier, attack, processes
 
     def due(self, epoch: int) -> Tensor:
-        """The indices of the images that are attacked anew in this epoch."""
+        """Return the indices of the images that are attacked anew in this epoch."""
         indices = torch.arange(len(self._images))
         return indices if self._new and epoch == 0 else indices[(indices + epoch) % self._attack.refresh_epochs == 0]
 
@@ -72,7 +72,7 @@ class AdversarialPool:
                 yield len(indices)
 
     def _attacked(self, indices: Tensor, generator: torch.Generator, owner: int) -> Tensor:
-        """The examples, uint8; those that fall to another process unchanged."""
+        """Return the examples, uint8; those that fall to another process unchanged."""
         attack, images = self._attack, self._images[indices]
         device = self._processes.device
         draw = torch.rand(len(indices), 1, 1, 1, generator=generator, device=device)
@@ -83,15 +83,8 @@ class AdversarialPool:
             return images
         x, labels, many = to_float(images, device), self._labels[indices].to(device), ~single
         examples = x.clone()
-        examples[single] = fgsm(self._classifier, x[single], labels[single], epsilon=epsilon[single])
-        examples[many] = pgd(
-            self._classifier,
-            x[many],
-            labels[many],
-            epsilon=epsilon[many],
-            steps=attack.steps,
-            relative_step=attack.relative_step,
-            generator=generator,
-            start=start[many],
-        )
+        fgsm = FGSM(epsilon=epsilon[single])
+        examples[single] = fgsm(self._classifier, x[single], labels[single], generator=generator)
+        pgd = PGD(epsilon=epsilon[many], steps=attack.steps, relative_step=attack.relative_step)
+        examples[many] = pgd(self._classifier, x[many], labels[many], generator=generator, start=start[many])
         return to_8bit(examples).cpu()

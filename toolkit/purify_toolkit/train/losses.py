@@ -42,22 +42,22 @@ WINDOW = 7
 
 
 def reconstruction_loss(output: Tensor, clean: Tensor) -> Tensor:
-    """`|output - x|`, both `[N, C, H, W]`; scalar."""
+    """Return `|output - x|`, both `[N, C, H, W]`; scalar."""
     return F.l1_loss(output, clean)
 
 
 def ensemble(adversarial_teacher: Tensor, normal_teacher: Tensor, *, adversarial_weight: float) -> Tensor:
-    """`E = a A(x') + (1 - a) T(x)`, images `[N, C, H, W]`; `a` is `adversarial_weight`."""
+    """Return `E = a A(x') + (1 - a) T(x)`, images `[N, C, H, W]`; `a` is `adversarial_weight`."""
     return torch.lerp(normal_teacher, adversarial_teacher, adversarial_weight)
 
 
 def imitation_loss(student: Tensor, teachers: Tensor) -> Tensor:
-    """`|S(x') - E|`, the distillation term; both `[N, C, H, W]`; scalar."""
+    """Return `|S(x') - E|`, the distillation term; both `[N, C, H, W]`; scalar."""
     return F.l1_loss(student, teachers)
 
 
 def guidance_loss(purified: Tensor, clean: Tensor) -> Tensor:
-    """`KL(softmax f(x) || softmax f(output))`, mean over the batch; scalar.
+    """Return `KL(softmax f(x) || softmax f(output))`, mean over the batch; scalar.
 
     Args:
         purified: logits `[N, K]` of the purified images; gradients flow through the frozen classifier to the image.
@@ -68,12 +68,12 @@ def guidance_loss(purified: Tensor, clean: Tensor) -> Tensor:
 
 
 def feature_loss(purified: Tensor, clean: Tensor) -> Tensor:
-    """`|g(output) - g(x)| / |g(x)|`, `g` the classifier's features `[N, D]`: HGD's, made independent of their scale."""
+    """Return `|g(output) - g(x)| / |g(x)|`, `g` the classifier's features `[N, D]`: HGD's, whatever their scale."""
     return F.l1_loss(purified, clean) / clean.abs().mean().clamp_min(torch.finfo(clean.dtype).tiny)
 
 
 def structure_loss(output: Tensor, clean: Tensor) -> Tensor:
-    """`1 - SSIM(output, x)`, images `[N, C, H, W]` of at least 7 x 7; scalar in [0, 2].
+    """Return `1 - SSIM(output, x)`, images `[N, C, H, W]` of at least 7 x 7; scalar in [0, 2].
 
     Structural similarity after Wang, Bovik, Sheikh and Simoncelli 2004 (doi:10.1109/TIP.2003.819861), with windows of
     7 x 7 pixels of equal weight, and its constants for images in [0, 1].

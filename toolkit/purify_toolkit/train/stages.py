@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from purify_edge.errors import InputError
+from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.data.augmentation import augment
 from purify_toolkit.data.batch import Batch
 from purify_toolkit.data.pixels import to_8bit, to_float
 from purify_toolkit.data.splits import ImageData, Split, batches
 from purify_toolkit.device.generators import device_generator
 from purify_toolkit.device.processes import Processes
-from purify_toolkit.evaluate import attack
 from purify_toolkit.networks.answers import count_correct
 from purify_toolkit.networks.architectures import Classifier, whiten
-from purify_toolkit.recipe import EvaluationTable, OptimizerTable, Recipe
+from purify_toolkit.recipe import OptimizerTable, Recipe
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.train.examples import AdversarialPool
 from purify_toolkit.train.losses import guidance_loss, reconstruction_loss
@@ -31,7 +31,7 @@ WHITE_BOX_IMAGES = 500  # of those, attacked through purifier and classifier
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingStage:
     """One network to train."""
 
     name: str
@@ -49,12 +49,12 @@ class Validation:
 
     classifier: nn.Module
     split: Split
-    attack: EvaluationTable
+    attack: PGD
     device: torch.device
     _adversarial: Split | None = field(default=None, init=False)
 
     def purification(self, purifier: nn.Module) -> dict[str, float]:
-        """Accuracy of the classifier on purified clean and adversarial images, and the L1 to the clean ones."""
+        """Measure the classifier on purified clean and adversarial images, and the L1 to the clean ones."""
         pipeline = nn.Sequential(purifier, self.classifier)
         with torch.no_grad():
             l1 = sum(float((purifier(x) - x).abs().mean()) * len(x) for x, _ in batches(self.split, self.device))
@@ -65,17 +65,17 @@ class Validation:
         }
 
     def white_box(self, purifier: nn.Module) -> dict[str, float]:
-        """Accuracy under the recipe's attack through purifier and classifier, on the first images."""
+        """Measure the pipeline under the recipe's attack through purifier and classifier, on the first images."""
         pipeline, split = nn.Sequential(purifier, self.classifier), self.split[:WHITE_BOX_IMAGES]
         generator = device_generator(0, self.device)
         right = sum(
-            count_correct(pipeline, attack(pipeline, x, y, self.attack, generator), y)
+            count_correct(pipeline, self.attack(pipeline, x, y, generator=generator), y)
             for x, y in batches(split, self.device)
         )
         return {"accuracy_white_box": right / len(split)}
 
     def accuracy(self, model: nn.Module, *, adversarial: bool = False) -> float:
-        """Fraction of the validation images, or of their adversarial examples, classified right."""
+        """Return the fraction of the validation images, or of their adversarial examples, classified right."""
         split = self._attacked() if adversarial else self.split
         return sum(count_correct(model, x, y) for x, y in batches(split, self.device)) / len(split)
 
@@ -83,7 +83,7 @@ class Validation:
         if self._adversarial is None:
             generator = device_generator(0, self.device)
             examples = [
-                attack(self.classifier, images, labels, self.attack, generator)
+                self.attack(self.classifier, images, labels, generator=generator)
                 for images, labels in batches(self.split, self.device)
             ]
             self._adversarial = Split(to_8bit(torch.cat(examples)).cpu(), self.split.labels)
@@ -91,7 +91,7 @@ class Validation:
 
 
 class Stages:
-    """Builds the stages of a recipe, in order; each after the first needs those before it to be trained."""
+    """Builder of the stages of a recipe, in order; each after the first needs those before it to be trained."""
 
     def __init__(self, run: RunFolder, data: ImageData, *, processes: Processes) -> None:
         self._run, self._data = run, data
@@ -99,9 +99,9 @@ class Stages:
         self._recipe: Recipe = run.recipe
         self._validation: Validation | None = None
 
-    def build(self, name: str) -> Stage:
-        """The stage called `name`, one of `RunFolder.stages`."""
-        builders: dict[str, Callable[[], Stage]] = {
+    def build(self, name: str) -> TrainingStage:
+        """Build the stage called `name`, one of `RunFolder.stages`."""
+        builders: dict[str, Callable[[], TrainingStage]] = {
             "classifier": self._classifier,
             "adversarial_teacher": partial(self._teacher, adversarial=True),
             "normal_teacher": partial(self._teacher, adversarial=False),
@@ -130,10 +130,10 @@ class Stages:
     def _validate_with(self, classifier: nn.Module) -> Validation:
         if self._validation is None:
             split = self._data.validation[:VALIDATION_IMAGES]
-            self._validation = Validation(classifier, split, self._recipe.evaluation, self._device)
+            self._validation = Validation(classifier, split, PGD.of(self._recipe.evaluation), self._device)
         return self._validation
 
-    def _classifier(self) -> Stage:
+    def _classifier(self) -> TrainingStage:
         network, table = self._run.new_classifier().to(self._device), self._recipe.classifier
         side = min(self._data.train.images.shape[2:])
         if max(table.shift, table.cutout) >= side:
@@ -141,7 +141,7 @@ class Stages:
                 f"[classifier] shift {table.shift} or cutout {table.cutout} leaves nothing of images of {side} pixels; "
                 "expected less"
             )
-        validation = Validation(network, self._data.validation, self._recipe.evaluation, self._device)
+        validation = Validation(network, self._data.validation, PGD.of(self._recipe.evaluation), self._device)
 
         def losses(batch: Batch) -> Losses:
             split = self._data.train[batch.mine]
@@ -155,7 +155,7 @@ class Stages:
                 images = to_float(self._data.train.images[:WHITENING_IMAGES], self._device)
                 whiten(first, (images - network.mean) / network.std)
 
-        return Stage(
+        return TrainingStage(
             "classifier",
             network,
             table,
@@ -164,7 +164,7 @@ class Stages:
             prepare=prepare,
         )
 
-    def _teacher(self, *, adversarial: bool) -> Stage:
+    def _teacher(self, *, adversarial: bool) -> TrainingStage:
         network = self._run.new_purifier(self._recipe.teacher).to(self._device)
         classifier = self._frozen_classifier()
         remembered = Remembered(classifier, len(self._data.train))
@@ -184,9 +184,11 @@ class Stages:
 
         validation = self._validate_with(classifier)
         name = "adversarial_teacher" if adversarial else "normal_teacher"
-        return Stage(name, network, self._recipe.teacher, losses, lambda: validation.purification(network), pool)
+        return TrainingStage(
+            name, network, self._recipe.teacher, losses, lambda: validation.purification(network), pool
+        )
 
-    def _student(self) -> Stage:
+    def _student(self) -> TrainingStage:
         network = self._run.new_purifier(self._recipe.student).to(self._device)
         classifier = self._frozen_classifier()
         adaptive = self._recipe.adaptive is not None
@@ -198,4 +200,4 @@ class Stages:
         def validate() -> dict[str, float]:
             return validation.purification(network) | (validation.white_box(network) if adaptive else {})
 
-        return Stage("student", network, self._recipe.student, losses, validate, pool)
+        return TrainingStage("student", network, self._recipe.student, losses, validate, pool)

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from purify_toolkit.attacks.gradient import pgd
+from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.attacks.norms import LINF
 from purify_toolkit.data.augmentation import augment
 from purify_toolkit.data.batch import Batch
 from purify_toolkit.data.pixels import to_float
 from purify_toolkit.data.splits import Split
-from purify_toolkit.networks.features import Features
+from purify_toolkit.networks.features import ClassifierFeatures
 from purify_toolkit.recipe import Recipe
 from purify_toolkit.train.examples import AdversarialPool
 from purify_toolkit.train.losses import (
@@ -49,7 +49,7 @@ class StudentLosses:
     device: torch.device
 
     def __call__(self, batch: Batch) -> Losses:
-        """Each weighted term by its name."""
+        """Return each weighted term by its name."""
         split, weights, adaptive = self.train[batch.mine], self.recipe.distillation, self.recipe.adaptive
         labels = split.labels.to(self.device)
         images = split.images.to(self.device)
@@ -77,7 +77,7 @@ class StudentLosses:
         return found
 
     def _seen(self, batch: Batch, clean: Tensor, labels: Tensor) -> tuple[Tensor, int]:
-        """The images, and how many at their beginning are attacked: a random choice, as the batch's order is random."""
+        """Return the images, and how many at their beginning are attacked: a random choice, as is the batch's order."""
         of_all, count = batch.first(self.recipe.distillation.adversarial_fraction)
         if self.pool is None:
             attacked = self._white_box(clean[:count], labels[:count], batch, of_all)
@@ -86,25 +86,22 @@ class StudentLosses:
         return torch.cat([attacked, clean[count:]]).contiguous(memory_format=torch.channels_last), count
 
     def _white_box(self, images: Tensor, labels: Tensor, batch: Batch, of_all: int) -> Tensor:
-        """The attacked images of this process; the random starts are drawn for those of all."""
+        """Attack the images of this process; the random starts are drawn for those of all."""
         adaptive = self.recipe.adaptive
         assert adaptive is not None
         all_images = images.new_empty(1).expand(of_all, *images.shape[1:])  # of which only the shape counts
         start = LINF.start(all_images, adaptive.epsilon, batch.attack_generator)[batch.share]
-        return pgd(
-            nn.Sequential(self.student, self.classifier),
-            images,
-            labels,
+        pgd = PGD(
             epsilon=adaptive.epsilon,
             steps=adaptive.steps,
             relative_step=adaptive.relative_step,
             decay=adaptive.decay,
-            generator=batch.attack_generator,
-            start=start,
         )
+        pipeline = nn.Sequential(self.student, self.classifier)
+        return pgd(pipeline, images, labels, generator=batch.attack_generator, start=start)
 
     def _shown(self, seen: Tensor, clean: Tensor, indices: Tensor, attacked: int) -> Tensor:
-        """What the adversarial teacher makes of what the student sees, and the normal one of the original."""
+        """Return what the adversarial teacher makes of what the student sees, and the normal one of the original."""
         images: dict[str, Tensor] = {}
         if "adversarial_teacher" in self.teachers:
             parts = {True: slice(attacked), False: slice(attacked, None)}
@@ -123,15 +120,15 @@ class StudentLosses:
 
     @torch.no_grad()
     def _made_by(self, name: str, images: Tensor, indices: Tensor, *, attacked: bool = False) -> Tensor:
-        """What a frozen network makes of training images, attacked or not; remembered where they come again."""
+        """Return what a frozen network makes of training images, attacked or not; remembered where they come again."""
         if self.pool is None:  # adaptive: augmented and attacked anew each time
             made: Tensor = self._frozen[name](images)
             return made
         return self._remembered[name, attacked](images, indices, self.pool.versions if attacked else None)
 
     @cached_property
-    def _features(self) -> Features:
-        return Features(self.classifier)
+    def _features(self) -> ClassifierFeatures:
+        return ClassifierFeatures(self.classifier)
 
     @property
     def _frozen(self) -> dict[str, nn.Module]:

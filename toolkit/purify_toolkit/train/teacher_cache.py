@@ -24,7 +24,7 @@ class Remembered:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, indices: Tensor, versions: Tensor | None = None) -> Tensor:
-        """The network's outputs, float32, for some of the training images.
+        """Return the network's outputs, float32, for some of the training images.
 
         Args:
             images: `[B, C, H, W]`, on the network's device; at least one.

@@ -21,7 +21,7 @@ from purify_toolkit.device.precision import precision_on
 from purify_toolkit.device.processes import Processes
 from purify_toolkit.runs.folder import RunFolder, save_state
 from purify_toolkit.runs.history import History
-from purify_toolkit.train.stages import Stage
+from purify_toolkit.train.stages import TrainingStage
 from purify_toolkit.train.student import Losses
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -42,7 +42,7 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
 
 
 def batch_indices(count: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
-    """A random order of `count` images in batches; a last, smaller batch is left out of all but a lone one."""
+    """Put `count` images into random batches; a last, smaller batch is left out of all but a lone one."""
     batches = torch.randperm(count, generator=generator).split(batch_size)
     full = [batch for batch in batches if len(batch) == batch_size]
     return full or list(batches)
@@ -51,7 +51,7 @@ def batch_indices(count: int, batch_size: int, generator: torch.Generator) -> li
 class _Losses(nn.Module):
     """A stage's losses with its network in it: what DistributedDataParallel can wrap."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: TrainingStage) -> None:
         super().__init__()
         self.network = stage.network
         self._losses = stage.losses
@@ -61,10 +61,17 @@ class _Losses(nn.Module):
 
 
 class Trainer:
-    """Trains one stage of a run, together with the same object in each other process."""
+    """Trainer of one stage of a run, together with the same object in each other process."""
 
     def __init__(
-        self, stage: Stage, run: RunFolder, *, count: int, seed: int, processes: Processes, progress: StageProgress
+        self,
+        stage: TrainingStage,
+        run: RunFolder,
+        *,
+        count: int,
+        seed: int,
+        processes: Processes,
+        progress: StageProgress,
     ) -> None:
         self._stage, self._run, self._count, self._seed = stage, run, count, seed
         self._processes, self._progress = processes, progress
@@ -96,7 +103,7 @@ class Trainer:
         self._processes.wait()
 
     def _epochs(self, first: int, history: History | None) -> None:
-        """All epochs from `first` on; the process that has the history judges them and makes the checkpoints."""
+        """Train all epochs from `first` on; the process that has the history judges them and makes the checkpoints."""
         for epoch in range(first, self._stage.optimizer.epochs):
             start = time.perf_counter()
             losses = self._epoch(epoch)
@@ -147,7 +154,7 @@ class Trainer:
         return {name: value / len(order) for name, value in sums.items()}
 
     def _step(self, batch: Batch) -> dict[str, float]:
-        """One step of the optimizer; the losses over the whole batch, each by its name."""
+        """Take one step of the optimizer; return the losses over the whole batch, each by its name."""
         with self._mixed():
             losses = self._losses(batch)
         values = torch.stack(list(losses.values()))
@@ -160,7 +167,7 @@ class Trainer:
         return dict(zip(losses, self._processes.mean(values.detach()).tolist(), strict=True))
 
     def _mixed(self) -> torch.autocast:
-        """Convolutions in bfloat16, which needs no scaling of the loss, or all in float32."""
+        """Compute convolutions in bfloat16, which needs no scaling of the loss, or all in float32."""
         return torch.autocast(self._processes.device.type, torch.bfloat16, enabled=self._precision == "bfloat16")
 
     def _save(self, epochs_done: int) -> None:
@@ -193,6 +200,6 @@ class Trainer:
 
 
 def _check_share(batch: int, processes: Processes) -> None:
-    """InputError unless a batch has an image for each process."""
+    """Raise InputError unless a batch has an image for each process."""
     if batch < processes.count:
         raise InputError(f"a batch of {batch} images cannot be shared by {processes.count} processes; start fewer")

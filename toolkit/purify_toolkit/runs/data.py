@@ -1,16 +1,21 @@
-"""The dataset of a recipe and of a run."""
+"""The dataset of a recipe and of a run, and the test images that travel with a run."""
 
 from pathlib import Path
+
+import numpy as np
+import torch
 
 from purify_edge.errors import InputError
 from purify_toolkit.data import datasets
 from purify_toolkit.data.splits import ImageData
 from purify_toolkit.recipe import Recipe
-from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.runs.folder import RunFolder, Samples
+
+SAMPLES = 1000
 
 
 def load_data(recipe: Recipe, folder: Path | None) -> ImageData:
-    """The recipe's dataset.
+    """Load the dataset of a recipe.
 
     Raises:
         InputError, MissingError: see `datasets.load_data`.
@@ -25,7 +30,7 @@ def load_data(recipe: Recipe, folder: Path | None) -> ImageData:
 
 
 def load_data_of(run: RunFolder, folder: Path | None) -> ImageData:
-    """The dataset that a run was made with, or another of the same classes and image shape.
+    """Load the dataset that a run was made with, or another of the same classes and image shape.
 
     Raises:
         InputError, MissingError: see `load_data`; or the data do not fit the run.
@@ -35,3 +40,11 @@ def load_data_of(run: RunFolder, folder: Path | None) -> ImageData:
         if found != run.info[key]:
             raise InputError(f"the data do not fit {run.path}: {key} {found}, the run has {run.info[key]}")
     return data
+
+
+def choose_samples(data: ImageData, seed: int) -> Samples:
+    """Choose test images at random, and keep them in the order of the test set."""
+    chosen = np.random.default_rng(seed).permutation(len(data.test))[:SAMPLES]
+    indices = torch.from_numpy(np.sort(chosen))
+    split = data.test[indices]
+    return Samples(split.images, split.labels, indices)

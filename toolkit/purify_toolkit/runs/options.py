@@ -1,0 +1,31 @@
+"""Options that training and evaluation share."""
+
+from pathlib import Path
+
+import click
+
+from purify_edge.shell.options import Decorator, option_group
+
+data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Folder that holds the dataset; default: cache, download or Debian's.",
+)
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+
+
+def existing_options(*, resume: str, force: str) -> Decorator:
+    """Return `--resume` and `--force`, with their help: what to do with files that are there. Without, refuse them."""
+    return option_group(
+        click.option("--resume", is_flag=True, help=resume), click.option("--force", is_flag=True, help=force)
+    )
+
+
+def check_existing(resume: bool, force: bool) -> None:
+    """Refuse `--resume` together with `--force`.
+
+    Raises:
+        click.UsageError: both are given.
+    """
+    if resume and force:
+        raise click.UsageError("--resume goes on with what is there, --force replaces it: give one of the two")

@@ -1,0 +1,171 @@
+"""What a training is asked for, and the run folder that it begins or goes on with."""
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from purify_edge.errors import InputError
+from purify_edge.files import atomic, file_sha256, write_json
+from purify_toolkit.data.splits import ImageData
+from purify_toolkit.device.provenance import provenance
+from purify_toolkit.networks.user_classifier import ClassifierSource
+from purify_toolkit.recipe import parse_recipe
+from purify_toolkit.runs.data import choose_samples
+from purify_toolkit.runs.folder import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A request to `purify-train`; together with the data it determines the result.
+
+    Attributes:
+        recipe_name: what run.json calls the recipe.
+        recipe_text: the recipe, in TOML.
+        out: the run folder.
+        data: the folder that holds the dataset; None to look for it.
+        seed: of every random choice.
+        limit: how many images of each part to use; None for all.
+        device: the name of the device, see `choose_device`.
+        resume: go on with what is in `out`.
+        force: replace the run that is in `out`.
+        classifier, weights: a classifier of the user's own, which is then not trained; the two go together.
+        base: a finished run for the same data, whose classifier is taken, and its teachers where the recipe would
+            train the same.
+    """
+
+    recipe_name: str
+    recipe_text: str
+    out: Path
+    data: Path | None = None
+    seed: int = 0
+    limit: int | None = None
+    device: str = "auto"
+    resume: bool = False
+    force: bool = False
+    classifier: ClassifierSource | None = None
+    weights: Path | None = None
+    base: RunFolder | None = None
+
+
+def open_folder(request: Request) -> RunFolder:
+    """Return the run folder: new, to be replaced, or one that this very request may resume."""
+    run = RunFolder(request.out)
+    if not request.out.exists():
+        return run
+    if request.force:
+        if not (request.out / "run.json").is_file():
+            raise InputError(f"{request.out} is not a run folder, and --force replaces no other; --out names another")
+        if request.base is not None and request.base.path.resolve() == request.out.resolve():
+            raise InputError(f"--base {request.base.path} would be replaced; --out names another folder")
+        return run
+    if not request.resume:
+        raise InputError(
+            f"{request.out} exists; --resume goes on with it, --force replaces it, --out names another folder"
+        )
+    if not request.out.is_dir():
+        raise InputError(f"{request.out} is not a folder")
+    if all(path.name.startswith(".") for path in request.out.iterdir()):  # interrupted before anything was whole
+        return run
+    asked, found = _identity(request), run.info
+    differing = [
+        f"{key}: {found.get(key)!r} there, {value!r} asked for"
+        for key, value in asked.items()
+        if found.get(key) != value
+    ]
+    if differing:
+        raise InputError(f"{request.out} is of another training ({'; '.join(differing)}); --out names another folder")
+    return run
+
+
+def begin_folder(run: RunFolder, request: Request, data: ImageData) -> None:
+    """Write what identifies the run, where an interrupted attempt has not done so already."""
+    identity = _identity(request)
+    if request.force:
+        shutil.rmtree(run.path, ignore_errors=True)
+    run.path.mkdir(parents=True, exist_ok=True)
+    if (run.path / "run.json").is_file():
+        if run.info.get("data_sha256") != data.sha256():
+            raise InputError(f"{run.path} was begun with other data; --data names the same, --out another folder")
+        _note_other_code(run)
+    else:
+        mean, std = data.mean_std()
+        about = {
+            "dataset": data.name,
+            "data_sha256": data.sha256(),
+            "class_names": list(data.class_names),
+            "image_shape": list(data.train.images.shape[1:]),
+            "mean": mean,
+            "std": std,
+            "images": {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)},
+        }
+        write_json(run.path / "run.json", identity | about | provenance())
+    with atomic(run.path / "recipe.toml") as temporary:
+        temporary.write_text(request.recipe_text)
+    run.save_samples(choose_samples(data, request.seed))
+
+
+def _note_other_code(run: RunFolder) -> None:
+    """Record in run.json that other code than the one that began the run goes on with it."""
+    now, sessions = provenance(), [run.info, *run.info.get("resumed_with", [])]
+    if any(sessions[-1].get(key) != now[key] for key in ("commit", "versions", "python")):
+        write_json(run.path / "run.json", run.info | {"resumed_with": [*sessions[1:], now]})
+        del run.__dict__["info"]  # cached
+
+
+def check_base(request: Request, data: ImageData) -> None:
+    """Raise InputError where the run to take networks from is of other data or another classifier."""
+    base, recipe = request.base, parse_recipe(request.recipe_text, source=request.recipe_name)
+    assert base is not None
+    asked = {
+        "dataset": data.name,
+        "class_names": list(data.class_names),
+        "image_shape": list(data.train.images.shape[1:]),
+    }
+    for key, value in asked.items():
+        if value != base.info[key]:
+            raise InputError(f"--base {base.path} does not fit: its {key} is {base.info[key]}, here {value}")
+    if not base.info.get("classifier") and recipe.classifier != base.recipe.classifier:
+        raise InputError(f"--base {base.path} does not fit: the table [classifier] of its recipe.toml is another one")
+
+
+def take_over(run: RunFolder, base: RunFolder) -> None:
+    """Copy the networks of another run that the recipe would train just so."""
+    if not run.has("classifier"):
+        run.save_weights("classifier", base.load_classifier())
+    for name in run.recipe.teachers:
+        if run.recipe.same_teacher(name, base.recipe) and base.has(name) and not run.has(name):
+            run.save_weights(name, base.load_teacher(name))
+
+
+def _identity(request: Request) -> dict[str, Any]:
+    return {
+        "recipe": request.recipe_name,
+        "recipe_sha256": hashlib.sha256(request.recipe_text.encode()).hexdigest(),
+        "seed": request.seed,
+        "limit": request.limit,
+        "classifier": None if request.classifier is None else request.classifier.as_dict() | _weights_digest(request),
+    } | _base_identity(request)
+
+
+def _base_identity(request: Request) -> dict[str, Any]:
+    """Return what identifies the run whose classifier is taken; that classifier may be its user's own."""
+    if request.base is None:
+        return {}
+    path = request.base.weights_path("classifier")
+    if not path.is_file():
+        raise InputError(f"--base {request.base.path} has no {path.name}; expected a run that purify-train finished")
+    return {
+        "base": {
+            "run": request.base.info["recipe"],
+            "classifier_sha256": file_sha256(path),
+        },
+        "classifier": request.base.info.get("classifier"),
+    }
+
+
+def _weights_digest(request: Request) -> dict[str, str]:
+    if request.weights is None or not request.weights.is_file():  # read_weights will say what is wrong
+        return {}
+    return {"weights_sha256": file_sha256(request.weights)}
