@@ -144,7 +144,9 @@ def open_sets(
     for precision in [name for word in asked for name in (known if word == ALL else [word])]:
         try:
             named = AUTO if engine == ALL else engine
-            planned = open_plan(bundle, engine=named, precision=precision, policy=policy, golden=lambda: golden)
+            planned = open_plan(
+                bundle, engine=named, precision=precision, policy=policy, keep_others=True, golden=lambda: golden
+            )
         except (MissingError, BuildError) as error:
             if not everything:
                 raise
@@ -152,7 +154,7 @@ def open_sets(
             continue
         stack.enter_context(planned)
         opened.plan = opened.plan or (planned.plan if precision == AUTO else None)
-        for models in planned.ways:
+        for models in (*planned.ways, *planned.others):
             opened.add(models)
     for setup in _other_setups(known, precisions) if engine == ALL else ():
         models = stack.enter_context(Models(bundle, setup, policy))

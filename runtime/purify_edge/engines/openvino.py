@@ -13,8 +13,8 @@ DEVICE = "CPU"
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 """How OpenVINO is told to compute what the graph holds in float32: without a hint it takes bfloat16 where the CPU has
 it, unasked. What the graph holds in bfloat16 is computed in it all the same."""
-LOSSY = {"BF16": "bf16", "FP16": "fp16", "INT8": "int8"}
-"""OpenVINO's capability -> precision."""
+LOSSY = {"BF16": "bf16", "INT8": "int8"}
+"""OpenVINO's capability -> the precision that it makes faster; graphs in float16 are computed in float32 here."""
 _making = threading.Lock()
 # How an ONNX graph names another file for its weights: the key `location` (protobuf's field 1, length 8).
 EXTERNAL_WEIGHTS = re.compile(rb"\x0a(?:\x08|\x88\x80*\x00)location")

@@ -42,12 +42,19 @@ class PlannedPair(Closing):
 
     Attributes:
         ways: the models, opened one way each; they take turns where there are several.
+        others: what another opening on this device might choose, where that was asked for.
     """
 
     def __init__(
-        self, ways: Sequence[Models], *, gain: float | None, agreement: Agreement | None, left_out: dict[str, str]
+        self,
+        ways: Sequence[Models],
+        others: Sequence[Models],
+        *,
+        gain: float | None,
+        agreement: Agreement | None,
+        left_out: dict[str, str],
     ) -> None:
-        self.ways = list(ways)
+        self.ways, self.others = list(ways), list(others)
         self._gain, self._agreement, self._left_out = gain, agreement, left_out
         self._lanes: dict[tuple[str, int], Lane] = {}
         self._lock = Lock()
@@ -100,7 +107,7 @@ class PlannedPair(Closing):
 
     def close(self) -> None:
         """Close every engine."""
-        for models in self.ways:
+        for models in (*self.ways, *self.others):
             models.close()
 
 
@@ -111,6 +118,7 @@ def open_plan(
     precision: str = AUTO,
     policy: EnginePolicy | None = None,
     golden: Golden | None = None,
+    keep_others: bool = False,
 ) -> PlannedPair:
     """Open a bundle as it is to be run on this device: the one function that decides.
 
@@ -120,6 +128,7 @@ def open_plan(
         precision: `auto`, or one of the bundle's; also `bf16` where an engine can compute float32 graphs so.
         policy: what may be done about engine files.
         golden: loads the golden set, where it is loaded already; None to load it where it is needed.
+        keep_others: keep open what another opening might choose, since the speeds of two precisions may be close.
 
     Raises:
         BundleError: a file is damaged, or there is no such precision.
@@ -128,6 +137,7 @@ def open_plan(
         BuildError: the engine cannot be built of the bundle's graphs.
     """
     chooser = _Chooser(bundle, policy, golden or partial(load_golden, bundle), pinned=engine != AUTO)
+    chooser.keep_others = keep_others
     return chooser.open_first(precision) if engine == AUTO else chooser.open([engine], precision)
 
 
@@ -138,6 +148,8 @@ class _Chooser:
         self._bundle, self._policy, self._golden, self._pinned = bundle, policy, golden, pinned
         self._left_out: dict[str, str] = {}
         self._opened: list[Models] = []
+        self._possible: list[Models] = []
+        self.keep_others = False
 
     def open_first(self, precision: str) -> PlannedPair:
         """Open the first GPU engine that works here, else what runs on the CPU."""
@@ -154,22 +166,22 @@ class _Chooser:
 
     def open(self, engines: Sequence[str], precision: str) -> PlannedPair:
         """Open engines of one device, in a precision or in the one that is best; close what will not run."""
-        chosen: list[Models] = []
+        kept: list[Models] = []
         try:
             if precision == AUTO:
                 chosen, gain, agreement = self._best(engines)
             else:
                 chosen, gain, agreement = self._ways(engines, precision), None, None
             chosen = [*chosen, *self._with_one_thread(chosen)]
-            return PlannedPair(chosen, gain=gain, agreement=agreement, left_out=self._left_out)
-        except BaseException:
-            chosen = []
-            raise
+            others = [models for models in self._possible if models not in chosen] if self.keep_others else []
+            kept = [*chosen, *others]
+            return PlannedPair(chosen, others, gain=gain, agreement=agreement, left_out=self._left_out)
         finally:
             for models in self._opened:
-                if models not in chosen:
+                if models not in kept:
                     models.close()
             self._opened.clear()
+            self._possible.clear()
 
     def _best(self, engines: Sequence[str]) -> tuple[list[Models], float | None, Agreement | None]:
         """Return what runs in the best precision; its gain over float32 and its agreement where it is a lossy one.
@@ -178,7 +190,9 @@ class _Chooser:
         """
         lossless = self._ways(engines, LOSSLESS) if self._is_there(engines) else []
         best, gain, agreement = lossless, None, None
+        self._possible += lossless
         for rival, found in self._rivals(engines):
+            self._possible.append(rival)
             faster = _gain(lossless[0], rival, self._bundle) if lossless else LEAST_GAIN
             if faster >= max(LEAST_GAIN, gain or 0.0):
                 best, gain, agreement = [rival], faster, found

@@ -49,12 +49,13 @@ def x(bundle: Bundle) -> Any:
 
 
 def test_what_was_checked_is_what_runs(bundle: Bundle) -> None:
+    """The speeds of two precisions may be close: whatever another opening may choose was checked too."""
     report = check_bundle(bundle, rounds=0)
-    with Pipeline.load(bundle) as pipeline:
-        assert report.plan is not None
-        assert report.plan.precision == pipeline.plan.precision
-        checked = {(row.engine, row.precision) for row in report.parity}
-        assert {(way.setup.engine, way.setup.precision) for way in pipeline.planned.ways} == checked
+    assert report.plan is not None
+    checked = {(row.engine, row.precision) for row in report.parity}
+    for _ in range(3):
+        with Pipeline.load(bundle) as pipeline:
+            assert {(way.setup.engine, way.setup.precision) for way in pipeline.planned.ways} <= checked
         assert {row.role for row in report.parity} == {"purifier", "classifier", "pipeline", "defended"}
 
 
