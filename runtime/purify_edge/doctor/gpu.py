@@ -97,11 +97,12 @@ def probe_cuda(host: Host) -> Iterator[Finding]:
 
 def _fit(host: Host) -> Iterator[Finding]:
     """Yield a finding where the driver is too old: it runs programs for its own major version of CUDA, and older."""
-    runtimes = [library["version"] for library in host.native("library", "cudart").result.get("found", [])]
+    files = host.native("library", "cudart").result.get("found", [])
+    majors = [int(found) for found in re.findall(r"libcudart\.so\.(\d+)", "\n".join(files))]
     driver = host.native("driver").result.get("cuda", 0)
-    if not driver or not runtimes or any(runtime // 1000 <= driver // 1000 for runtime in runtimes):
+    if not driver or not majors or min(majors) <= driver // 1000:
         return
-    major = min(runtimes) // 1000
+    major = min(majors)
     needed = f"driver {OLDEST_DRIVER[major]} or newer" if major in OLDEST_DRIVER else "a newer driver"
     reason = f"CUDA {major} needs {needed}; this one is for CUDA up to {_cuda_version(driver)}"
     remedy = "sudo apt install nvidia-cuda" if host.is_jetson else driver_remedy(host)
@@ -112,25 +113,10 @@ def _library(host: Host, name: str, library: str) -> Iterator[Finding]:
     answer = host.native("library", library)
     errors = answer.failure or "\n".join(map(str, answer.result.get("errors", [])))
     found = answer.result.get("found", [])
-    for each in found:
-        yield _cuda(name, f"{version_of(library, each['version'])}, {each['file']}")
     if found:
-        return
-    if errors:
+        yield _cuda(name, ", ".join(found))
+    elif errors:
         reason, remedy = explain(errors, host)
         yield _cuda(name, "cannot be loaded", Status.PROBLEM, reason, remedy)
     else:
         yield _cuda(name, "none", Status.ABSENT, "only engines on NVIDIA GPUs need it")
-
-
-def version_of(library: str, number: int) -> str:
-    """Return a library's version from its own number; its header says how to read it.
-
-    >>> version_of("cudnn", 90400), version_of("cudnn", 8907), version_of("nvinfer", 100300)
-    ('9.4.0', '8.9.7', '10.3.0')
-    """
-    if library == "cudart":
-        return _cuda_version(number)
-    # Up to cuDNN 8 and TensorRT 8: 1000 * major + 100 * minor + patch; later 10000 * major + 100 * minor + patch.
-    thousand = 1000 if number < 10_000 else 10_000
-    return f"{number // thousand}.{number % thousand // 100}.{number % 100}"

@@ -16,12 +16,12 @@ from purify_edge.doctor.child import MARK
 CUDA_SUCCESS = 0
 COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR, INTEGRATED = 75, 76, 18  # CUdevice_attribute, cuda.h
 
-LIBRARIES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "cudart": ("cudaRuntimeGetVersion", ("libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0")),
-    "cudnn": ("cudnnGetVersion", ("libcudnn.so.9", "libcudnn.so.8")),
-    "nvinfer": ("getInferLibVersion", ("libnvinfer.so.11", "libnvinfer.so.10", "libnvinfer.so.8")),
+LIBRARIES: dict[str, tuple[str, ...]] = {
+    "cudart": ("libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0"),
+    "cudnn": ("libcudnn.so.9", "libcudnn.so.8"),
+    "nvinfer": ("libnvinfer.so.11", "libnvinfer.so.10", "libnvinfer.so.8"),
 }
-"""Library -> the function that tells its version, and its names on Linux, newest first."""
+"""Library -> its names on Linux, newest first."""
 
 INPUT, OUTPUT = "images", "purified"
 SIZE = 8
@@ -91,21 +91,19 @@ def library(name: str) -> dict[str, Any]:
     """Load every major version of a key of LIBRARIES, by the loader's own paths, else from pip's packages.
 
     Returns:
-        `found`, newest first, each with `file` and `version`, in the library's own numbering; `errors` of those that
-        are there and cannot be loaded.
+        `found`, the files that load, newest first, and `errors` of those that are there and do not.
     """
-    found: list[dict[str, Any]] = []
+    found: list[str] = []
     errors: list[str] = []
-    function, sonames = LIBRARIES[name]
-    for soname in sonames:
+    for soname in LIBRARIES[name]:
         for file in (soname, *_from_pip(soname)):
             try:
-                loaded = ctypes.CDLL(file)
+                ctypes.CDLL(file)
             except OSError as error:
                 if not str(error).startswith(f"{soname}: cannot open shared object file"):
                     errors.append(str(error))
                 continue
-            found.append({"file": file, "version": _version(getattr(loaded, function), name)})
+            found.append(file)
             break
     return {"found": found, "errors": errors}
 
@@ -113,14 +111,6 @@ def library(name: str) -> dict[str, Any]:
 def _from_pip(soname: str) -> list[str]:
     folders = [Path(folder) / "nvidia" for folder in sys.path if folder]
     return [str(file) for folder in folders for file in sorted(folder.glob(f"*/lib/{soname}"))]
-
-
-def _version(function: Any, library: str) -> int:
-    if library != "cudart":
-        return int(function())
-    version = c_int()
-    function(byref(version))
-    return version.value
 
 
 def module(name: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from importlib import metadata
 
 from purify_edge.doctor.child import printable
 from purify_edge.doctor.findings import Finding, Status
-from purify_edge.doctor.gpu import version_of
 from purify_edge.doctor.host import Host, numbers
 from purify_edge.doctor.libraries import explain
 from purify_edge.doctor.system import SYSTEM_TENSORRT
@@ -92,7 +91,7 @@ def _tensorrt(host: Host) -> Finding | None:
         return _package(name, "hidden", Status.PROBLEM, reason)
     library = next(iter(host.native("library", "nvinfer").result.get("found", [])), None)
     if library:
-        reason = f"{library['file']} {version_of('nvinfer', library['version'])} is there, its Python package is not"
+        reason = f"{library} is there, its Python package is not"
         return _package(name, "none", Status.PROBLEM, reason, "sudo apt install python3-libnvinfer")
     if host.is_jetson:
         return _package(name, "none", Status.ABSENT, "not installed", "sudo apt install nvidia-jetpack")

@@ -90,9 +90,7 @@ def test_there_are_none_without_attacked_images(bundle_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("precision", "verified"), [("fp32", False), ("fp16", True)])
-def test_a_check_gives_examples_of_what_its_first_engine_made(
-    bundle_path: Path, precision: str, verified: bool
-) -> None:
+def test_a_check_gives_examples_of_its_first_engine(bundle_path: Path, precision: str, verified: bool) -> None:
     bundle = replace(Bundle.open(bundle_path), verified=verified)
     _, found = check_with_examples(bundle, engine="onnxruntime", precisions=(precision,), rounds=0)
     assert (found.manifest, found.verified) == (bundle.manifest, verified)
