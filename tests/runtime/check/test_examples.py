@@ -76,12 +76,12 @@ def test_images_that_are_no_pictures_are_not_shown(channels: int) -> None:
     assert examples_of(sample(channels=channels), LABELS, NAMES) == ()
 
 
-@pytest.mark.parametrize("value", [np.nan, -np.inf])
-def test_a_purifier_that_gives_no_numbers_is_shown_all_the_same(value: float) -> None:
+@pytest.mark.parametrize(("value", "pixel"), [(np.nan, 0), (-np.inf, 0), (np.inf, 255)])
+def test_a_purifier_that_gives_no_numbers_is_shown_all_the_same(value: float, pixel: int) -> None:
     shown = sample()
     purified, probabilities = shown["purified"]
     shown["purified"] = np.full_like(purified, value), probabilities
-    assert not examples_of(shown, LABELS, NAMES)[0].pictures[2].image.any()
+    assert (examples_of(shown, LABELS, NAMES)[0].pictures[2].image == pixel).all()
 
 
 def test_there_are_none_without_attacked_images(bundle_path: Path) -> None:
