@@ -9,6 +9,7 @@ from purify_edge.bundle.manifest import FileEntry, GoldenEntry, InputContract, M
 from purify_edge.bundle.report import (
     SIMULATION,
     AccuracyRow,
+    Agreement,
     Attempt,
     Check,
     CurvePoint,
@@ -17,6 +18,7 @@ from purify_edge.bundle.report import (
     LatencyRow,
     NotChecked,
     ParityRow,
+    Plan,
     Report,
     SuspicionReport,
     SuspicionSplit,
@@ -143,6 +145,15 @@ def full_report(name: str = "conv1", **changes: Any) -> Report:
                 ("white-box", True, {0.0: 920, 0.1: 15}),
             )
             for size, right in line.items()
+        ),
+        plan=Plan(
+            engine="openvino",
+            device="cpu",
+            precision="bf16",
+            ways=("openvino in bf16", "openvino in bf16, 1 thread"),
+            gain=2.73,
+            agreement=Agreement(512, 510, 0.006),
+            left_out={"tensorrt": f"cannot build {name}"},
         ),
         suspicion=SuspicionReport(
             threshold=2.0,

@@ -26,21 +26,7 @@ int cuDeviceGetAttribute(int *value, int which, int device) {{
     *value = which == 75 ? {major} : which == 76 ? {minor} : which == 18 ? {integrated} : -1; return 0;
 }}
 """
-MANAGEMENT = """
-struct memory {{ unsigned long total, free, used; }};
-int nvmlInit_v2(void) {{ return {error}; }}
-const char *nvmlErrorString(int error) {{ return "Driver/library version mismatch"; }}
-int nvmlSystemGetDriverVersion(char *version, unsigned length) {{
-    version[0] = '5'; version[1] = '8'; version[2] = '0'; version[3] = 0; return 0;
-}}
-int nvmlDeviceGetCount_v2(unsigned *count) {{ *count = 1; return 0; }}
-int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) {{ *handle = (void *)1; return 0; }}
-int nvmlDeviceGetMemoryInfo(void *handle, struct memory *memory) {{
-    memory->free = 6UL << 30; return handle == (void *)1 ? 0 : 1;
-}}
-"""
-CUDART = "int cudaRuntimeGetVersion(int *version) {{ *version = {version}; return 0; }}"
-CUDNN = "unsigned long cudnnGetVersion(void) {{ return {version}; }}"
+EMPTY = "int nothing(void) { return 0; }"
 ORIN = {"cuda": 12060, "error": 0, "nameless": 0, "count": 1, "name": "Orin", "major": 8, "minor": 7, "integrated": 1}
 
 Compile = Callable[..., Path]

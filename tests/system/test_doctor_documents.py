@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from purify_edge.doctor import PROBES
+from purify_edge.doctor.examine import PROBES
 from purify_edge.doctor.findings import SCHEMA_VERSION, EngineVerdict, Finding, Status
 from purify_edge.doctor.jetson import JETPACKS
-from purify_edge.doctor.packages import OLDEST_ONNXRUNTIME
+from purify_edge.doctor.packages import DISTRIBUTIONS, OLDEST_ONNXRUNTIME
 from purify_edge.doctor.system import NEWEST, OLDEST
 from purify_edge.doctor.table import TITLES
+from purify_edge.engines.registry import ENGINES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -80,5 +81,9 @@ def test_the_doctor_expects_the_versions_that_the_project_does() -> None:
 def test_the_remedies_name_extras_that_exist() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     source = (REPOSITORY / "runtime/purify_edge/doctor/packages.py").read_text()
-    named = set(re.findall(r'_pip\(\s*"(\w+)"', source)) | {"cpu", "gpu", "tensorrt", "rtx"}
-    assert named <= set(project["optional-dependencies"])
+    named = set(re.findall(r"purify-edge\[(\w+)\]", source)) | {row.extra for row in ENGINES.values()}
+    assert {"tensorrt", "cpu"} <= named <= set(project["optional-dependencies"])
+
+
+def test_every_engine_has_its_packages() -> None:
+    assert set(DISTRIBUTIONS) == set(ENGINES)

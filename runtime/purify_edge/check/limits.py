@@ -13,9 +13,10 @@ from purify_edge.pipeline.suspicion import is_suspicious, suspicion_of
 
 Array = NDArray[np.float32]
 MIN_AGREEMENT = {"fp32": 0.995, "fp16": 0.995, "bf16": 0.95, "int8": 0.95}
-"""Fewer bits turn images that lie between two classes, either way: there it is accuracy that decides."""
+"""The smallest agreement, by precision. Fewer bits turn images that lie between two classes, either way: there
+accuracy decides."""
 MAX_ERROR = {"fp32": 1e-4, "tf32": 0.005, "fp16": 0.01, "bf16": 0.1, "int8": 0.1}
-"""Of `relative_error`. GPUs may multiply float32 numbers in TF32, which has float16's precision."""
+"""The largest `relative_error`, by precision. GPUs may multiply float32 in TF32, which has float16's precision."""
 NOISE = "noise"
 
 
@@ -42,7 +43,7 @@ class Limits:
 
 
 def checks_of(parity: Iterable[ParityRow], latency: Iterable[LatencyRow], limits: Limits) -> Iterable[Check]:
-    """The limits of error, agreement and accuracy and, where one is set, of latency."""
+    """Yield the limits of error, agreement and accuracy and, where one is set, of latency."""
     for row in parity:
         where = f"{row.engine} {row.precision} {row.role} {row.split}"
         if row.relative_error is not None:
@@ -67,7 +68,7 @@ def checks_of(parity: Iterable[ParityRow], latency: Iterable[LatencyRow], limits
 def suspicion_checks(
     entry: SuspicionEntry, golden: Mapping[str, GoldenSplit], scores: Mapping[str, Array], limits: Limits, *, where: str
 ) -> Iterable[Check]:
-    """The limits of how many images an engine calls suspicious, against the reference.
+    """Yield the limits of how many images an engine calls suspicious, against the reference.
 
     Args:
         entry: the threshold.
@@ -85,5 +86,5 @@ def suspicion_checks(
 
 
 def _at_most(name: str, value: float, limit: float) -> Check:
-    """A check that what is not a number fails."""
+    """Return a check, which fails where the value is not a number."""
     return Check(name=name, value=value, limit=limit, passed=value <= limit)

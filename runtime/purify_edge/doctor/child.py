@@ -1,4 +1,4 @@
-"""Look at native code from a child process, so that its crash or its hang is an answer and not our end.
+"""Call native code in a child process, so that its crash or its hang is an answer and does not end the doctor.
 
 The child is a fresh interpreter with this one's `sys.path`. It calls one function of `native.py` and prints the result
 as one line of JSON behind MARK; libraries may print what they like around it.
@@ -7,13 +7,12 @@ as one line of JSON behind MARK; libraries may print what they like around it.
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from typing import Any
-
-from purify_edge.doctor.text import printable
 
 MARK = "purify-doctor:"
 PROGRAM = (
@@ -24,12 +23,12 @@ REAP_S = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class Answer:
     """How a call of a native function ended.
 
     Attributes:
         result: what it returned; empty where it failed.
-        failure: how it failed, in one line: an exception, a signal, a hang. Empty where it did not.
+        failure: how it failed, in one line: an exception, a signal, a hang; empty where it did not.
         log: the end of what was written to standard error.
     """
 
@@ -39,17 +38,17 @@ class Outcome:
 
     @property
     def text(self) -> str:
-        """Failure and log, in which to look for the cause."""
+        """Return failure and log, in which to look for the cause."""
         return f"{self.failure}\n{self.log}"
 
 
-def call_native(function: str, *arguments: str, limit_s: float) -> Outcome:
+def call_native(function: str, *arguments: str, limit_s: float) -> Answer:
     """Call `native.FUNCTION(*arguments)` in a child process.
 
     Args:
-        function: its name in NATIVE.
-        arguments: what it takes.
-        limit_s: how long it may take, in seconds.
+        function: a key of NATIVE.
+        arguments: its arguments.
+        limit_s: how long the call may take, in seconds.
     """
     command = [sys.executable, "-c", PROGRAM, json.dumps(sys.path), function, *arguments]
     try:
@@ -61,21 +60,21 @@ def call_native(function: str, *arguments: str, limit_s: float) -> Outcome:
             start_new_session=True,
         )
     except (OSError, ValueError, TypeError) as error:
-        return Outcome(failure=f"cannot start {sys.executable or 'Python'}: {error}")
+        return Answer(failure=f"cannot start {sys.executable or 'Python'}: {error}")
     try:
         out, err = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
-        return Outcome(failure=f"no answer within {limit_s:g} s", log=_end_of(_kill(process)))
+        return Answer(failure=f"no answer within {limit_s:g} s", log=_end_of(_kill(process)))
     except BaseException:  # Ctrl-C reaches us alone: the child has a session of its own
         _kill(process)
         raise
-    return _outcome(out, err, process.returncode)
+    return _ended(out, err, process.returncode)
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> bytes:
-    """End a child and its children; what it had written to standard error.
+    """End a child and its children, and return what it had written to standard error.
 
-    One that waits inside a broken driver does not die. It is left behind.
+    A child that waits inside a broken driver does not die; it is left behind.
     """
     with contextlib.suppress(OSError, AttributeError):  # gone already; no process groups on Windows
         os.killpg(process.pid, signal.SIGKILL)
@@ -86,18 +85,18 @@ def _kill(process: "subprocess.Popen[bytes]") -> bytes:
         return b""
 
 
-def _outcome(out: bytes, err: bytes, code: int) -> Outcome:
+def _ended(out: bytes, err: bytes, code: int) -> Answer:
     log = _end_of(err)
-    answer = _answer(out)
-    if answer is not None:  # a library that crashes afterwards, while the interpreter ends, has done its work
-        return Outcome(result=answer["result"], failure=printable(answer["failure"]), log=log)
+    told = _told(out)
+    if told is not None:  # a library that crashes afterwards, while the interpreter ends, has done its work
+        return Answer(result=told["result"], failure=printable(told["failure"]), log=log)
     if code < 0:
-        return Outcome(failure=f"the process was killed by {_signal_name(-code)}", log=log)
+        return Answer(failure=f"the process was killed by {_signal_name(-code)}", log=log)
     last = log.strip().rpartition("\n")[2]
-    return Outcome(failure=f"the process ended with {code} and no answer{': ' if last else ''}{last}", log=log)
+    return Answer(failure=f"the process ended with {code} and no answer{': ' if last else ''}{last}", log=log)
 
 
-def _answer(out: bytes) -> dict[str, Any] | None:
+def _told(out: bytes) -> dict[str, Any] | None:
     for line in reversed(out.decode(errors="replace").splitlines()):
         if not line.startswith(MARK):
             continue
@@ -117,3 +116,24 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def printable(text: str) -> str:
+    r"""Return the text on one line, without control characters and colours: a file or a log may hold anything.
+
+    >>> printable("NVIDIA\x1b[31m  Orin\0\n")
+    'NVIDIA Orin'
+    """
+    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
+    return " ".join("".join(c for c in text if c.isprintable() or c.isspace()).split())
+
+
+def first_line(text: str, *, limit: int = 300) -> str:
+    r"""Return the first line that says something, cut to `limit` characters.
+
+    >>> first_line("\n  a\nb")
+    'a'
+    """
+    lines = [printable(line) for line in text.splitlines()]
+    line = next((line for line in lines if line), "")
+    return line if len(line) <= limit else line[: limit - 3] + "..."

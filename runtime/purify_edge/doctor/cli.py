@@ -13,7 +13,7 @@ def main(as_json: bool) -> None:
 
     Exit code 0 when at least one engine works, 1 when none does. Changes nothing.
     """
-    from purify_edge.doctor import examine
+    from purify_edge.doctor.examine import examine
     from purify_edge.doctor.host import Host
     from purify_edge.doctor.table import print_diagnosis, progress
 

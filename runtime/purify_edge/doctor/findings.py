@@ -1,13 +1,11 @@
-"""What the doctor says: findings, and the diagnosis that they add up to. Plain dataclasses and json, nothing that can
-be broken here.
-"""
+"""What the doctor says: findings, verdicts, and the diagnosis that they make up. Nothing here can be broken."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Of the JSON. It grows when a key is renamed or removed or changes its meaning; new keys may come without that."""
 
 
@@ -29,8 +27,8 @@ class Finding:
         name: what was looked at.
         value: what was found: a version, a size, a name.
         status: how it matters.
-        reason: why this status.
-        remedy: a command, or several joined by `&&`, that comes next.
+        reason: why it has this status.
+        remedy: the command that comes next, or several joined by `&&`.
     """
 
     area: str
@@ -43,14 +41,15 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineVerdict:
-    """Whether one engine of purify-edge really ran a small graph here, and gave the right numbers.
+    """Whether an engine of purify-edge ran a small graph here and gave the right numbers.
 
     Attributes:
         name: what `--engine` calls it.
-        works: it did.
-        device: where it ran, `cpu` or `cuda:0`, say.
+        works: whether it did.
+        device: where it ran, such as `cpu` or `cuda:0`.
         version: of its library.
         reason: why it does not work.
+        remedy: the command that comes next.
     """
 
     name: str
@@ -58,6 +57,7 @@ class EngineVerdict:
     device: str = ""
     version: str = ""
     reason: str = ""
+    remedy: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class Diagnosis:
         return any(engine.works for engine in self.engines)
 
     def as_json(self) -> str:
-        """The diagnosis as indented JSON; the keys are those of the dataclasses."""
+        """Return the diagnosis as indented JSON; the keys are those of the dataclasses."""
         content = {
             "schema_version": SCHEMA_VERSION,
             "works": self.works,

@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator
 from functools import partial
 
+from purify_edge.doctor.child import printable
 from purify_edge.doctor.findings import Finding, Status
-from purify_edge.doctor.host import Host
+from purify_edge.doctor.host import Host, size
 from purify_edge.doctor.libraries import driver_remedy, explain
-from purify_edge.doctor.text import printable, size
 
 _gpu = partial(Finding, "gpu")
 _cuda = partial(Finding, "cuda")
@@ -35,21 +35,16 @@ OLDEST_DRIVER = {11: "450", 12: "525", 13: "580"}
 
 
 def probe_gpu(host: Host) -> Iterator[Finding]:
-    """The driver, and the GPUs that it shows."""
-    outcome = host.native("driver")
-    if outcome.failure:
-        yield _no_driver(host, outcome.failure)
+    """Look at the driver, and at the GPUs that it shows."""
+    answer = host.native("driver")
+    if answer.failure:
+        yield _no_driver(host, answer.failure)
         return
-    yield from _driver(host, outcome.result)
-    management = host.native("management").result
-    free = management.get("free_bytes", [])
-    devices = outcome.result["devices"]
-    for index, device in enumerate(devices):
+    yield _driver(host, answer.result)
+    for index, device in enumerate(answer.result["devices"]):
         capability = f"compute capability {device['major']}.{device['minor']}"
         kind = ", integrated" if device["integrated"] else ""
         memory = size(device["memory_bytes"])
-        if not device["integrated"] and len(free) == len(devices):
-            memory = f"{size(free[index])} free of {memory}"
         yield _gpu(f"GPU {index}", f"{printable(device['name'])}, {capability}, {memory}{kind}")
 
 
@@ -63,7 +58,7 @@ def _no_driver(host: Host, failure: str) -> Finding:
 
 
 def _nvidia_on_the_bus(host: Host) -> bool:
-    """Whether a display or compute device of NVIDIA is on the PCI bus, as the kernel sees it."""
+    """Return whether a display or compute device of NVIDIA is on the PCI bus, as the kernel sees it."""
     for folder in host.glob("/sys/bus/pci/devices/*"):
         name = f"/sys/bus/pci/devices/{folder.name}"
         vendor, kind = host.read(f"{name}/vendor") or "", host.read(f"{name}/class") or ""
@@ -72,33 +67,20 @@ def _nvidia_on_the_bus(host: Host) -> bool:
     return False
 
 
-def _driver(host: Host, result: dict[str, object]) -> Iterator[Finding]:
-    cuda = int(str(result["cuda"]))
-    version = _driver_version(host)
-    value = f"{version + ', ' if version else ''}for CUDA up to {_cuda_version(cuda)}"
-    error = int(str(result["error"]))
+def _driver(host: Host, result: dict[str, object]) -> Finding:
+    cuda, error = int(str(result["cuda"])), int(str(result["error"]))
+    version = re.search(r"NVRM version:.*?\s(\d+\.\d+[.\d]*)\s", host.read("/proc/driver/nvidia/version") or "")
+    value = f"{version.group(1) + ', ' if version else ''}for CUDA up to {_cuda_version(cuda)}"
     if not error:
-        yield _gpu("driver", value)
-        return
+        return _gpu("driver", value)
     reason, remedy = CUDA_ERRORS.get(error, ("the driver does not start", driver_remedy(host)))
     if error == 100 and host.in_container:
         reason, remedy = "this container was started without GPUs", driver_remedy(host)
-    reason = f"{printable(str(result['error_name']))}: {reason}"
-    mismatch = host.native("management").result.get("error")
-    yield _gpu("driver", value, Status.PROBLEM, f"{reason}; NVML: {mismatch}" if mismatch else reason, remedy)
-
-
-def _driver_version(host: Host) -> str:
-    """By NVML, else by the kernel module; on Jetsons before JetPack 6 by neither."""
-    version = str(host.native("management").result.get("driver", ""))
-    if version:
-        return printable(version)
-    found = re.search(r"NVRM version:.*?\s(\d+\.\d+[.\d]*)\s", host.read("/proc/driver/nvidia/version") or "")
-    return found.group(1) if found else ""
+    return _gpu("driver", value, Status.PROBLEM, f"{printable(str(result['error_name']))}: {reason}", remedy)
 
 
 def _cuda_version(number: int) -> str:
-    """A CUDA version of its number: 1000 * major + 10 * minor.
+    """Return a CUDA version from its number, 1000 * major + 10 * minor.
 
     >>> _cuda_version(12060)
     '12.6'
@@ -107,19 +89,20 @@ def _cuda_version(number: int) -> str:
 
 
 def probe_cuda(host: Host) -> Iterator[Finding]:
-    """CUDA's runtime and cuDNN, really loaded."""
+    """Load CUDA's runtime and cuDNN."""
     yield from _library(host, "CUDA runtime", "cudart")
     yield from _fit(host)
     yield from _library(host, "cuDNN", "cudnn")
 
 
 def _fit(host: Host) -> Iterator[Finding]:
-    """A driver runs programs made for its own major version of CUDA and for older ones."""
-    runtimes = [library["version"] for library in host.native("library", "cudart").result.get("found", [])]
+    """Yield a finding where the driver is too old: it runs programs for its own major version of CUDA, and older."""
+    files = host.native("library", "cudart").result.get("found", [])
+    majors = [int(found) for found in re.findall(r"libcudart\.so\.(\d+)", "\n".join(files))]
     driver = host.native("driver").result.get("cuda", 0)
-    if not driver or not runtimes or any(runtime // 1000 <= driver // 1000 for runtime in runtimes):
+    if not driver or not majors or min(majors) <= driver // 1000:
         return
-    major = min(runtimes) // 1000
+    major = min(majors)
     needed = f"driver {OLDEST_DRIVER[major]} or newer" if major in OLDEST_DRIVER else "a newer driver"
     reason = f"CUDA {major} needs {needed}; this one is for CUDA up to {_cuda_version(driver)}"
     remedy = "sudo apt install nvidia-cuda" if host.is_jetson else driver_remedy(host)
@@ -127,28 +110,13 @@ def _fit(host: Host) -> Iterator[Finding]:
 
 
 def _library(host: Host, name: str, library: str) -> Iterator[Finding]:
-    outcome = host.native("library", library)
-    errors = outcome.failure or "\n".join(map(str, outcome.result.get("errors", [])))
-    found = outcome.result.get("found", [])
-    for each in found:
-        yield _cuda(name, f"{version_of(library, each['version'])}, {each['file']}")
+    answer = host.native("library", library)
+    errors = answer.failure or "\n".join(map(str, answer.result.get("errors", [])))
+    found = answer.result.get("found", [])
     if found:
-        return
-    if errors:
+        yield _cuda(name, ", ".join(found))
+    elif errors:
         reason, remedy = explain(errors, host)
         yield _cuda(name, "cannot be loaded", Status.PROBLEM, reason, remedy)
     else:
         yield _cuda(name, "none", Status.ABSENT, "only engines on NVIDIA GPUs need it")
-
-
-def version_of(library: str, number: int) -> str:
-    """A library's version of its own number; its header says how to read it.
-
-    >>> version_of("cudnn", 90400), version_of("cudnn", 8907), version_of("nvinfer", 100300)
-    ('9.4.0', '8.9.7', '10.3.0')
-    """
-    if library == "cudart":
-        return _cuda_version(number)
-    # Up to cuDNN 8 and TensorRT 8: 1000 * major + 100 * minor + patch; later 10000 * major + 100 * minor + patch.
-    thousand = 1000 if number < 10_000 else 10_000
-    return f"{number // thousand}.{number % thousand // 100}.{number % 100}"

@@ -1,4 +1,4 @@
-"""The probe of a Jetson: Jetson Linux (L4T), JetPack, model, power mode, clocks.
+"""The probe of a Jetson: model, JetPack, power mode, permission to use the GPU.
 
 Formats by NVIDIA's Jetson Linux Developer Guide; the tests have real files of JetPack 5.1 to 7.2.
 """
@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from purify_edge.doctor.child import printable
 from purify_edge.doctor.findings import Finding, Status
-from purify_edge.doctor.host import Host
-from purify_edge.doctor.text import numbers, printable
+from purify_edge.doctor.host import Host, numbers
 
 _finding = partial(Finding, "jetson")
 
 
 @dataclass(frozen=True)
 class JetPack:
-    """A release of JetPack: the first L4T release that it has, and what comes with it."""
+    """A release of JetPack: its first release of Jetson Linux (L4T), and what comes with it."""
 
     l4t: tuple[int, ...]
     name: str
@@ -27,7 +27,7 @@ class JetPack:
 
     @property
     def is_supported(self) -> bool:
-        """Whether its TensorRT's Python package fits a Python that purify-edge supports."""
+        """Return whether its TensorRT's Python package fits a Python that purify-edge supports."""
         return numbers(self.python) >= (3, 10)
 
 
@@ -51,7 +51,7 @@ JETPACKS = (
 
 
 def jetpack_of(l4t: tuple[int, ...]) -> JetPack | None:
-    """The JetPack that a release of L4T belongs to; the newest known one for what is newer.
+    """Return the JetPack that a release of L4T belongs to; the newest known one for what is newer.
 
     >>> jetpack_of((36, 4, 7)).name
     '6.2.1'
@@ -60,13 +60,12 @@ def jetpack_of(l4t: tuple[int, ...]) -> JetPack | None:
 
 
 def probe_jetson(host: Host) -> Iterator[Finding]:
-    """Nothing where this is no Jetson."""
+    """Look at a Jetson; yield nothing where this is none."""
     if host.l4t is None:
         return
     yield _finding("model", printable(host.read("/proc/device-tree/model") or "unknown"))
     yield _jetpack(host, host.l4t)
     yield _power_mode(host)
-    yield from _clocks(host)
     yield from _device_files(host)
 
 
@@ -106,33 +105,14 @@ def _power_mode(host: Host) -> Finding:
 
 
 def _fastest_mode(config: str) -> tuple[int, str] | None:
-    """Number and name of the mode without limits: its number differs from board to board."""
+    """Return number and name of the mode without limits: its number differs from board to board."""
     modes = re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", config)
     fastest = [(int(number), name) for number, name in modes if name.startswith("MAXN")]
     return max(fastest, key=lambda mode: len(mode[1]), default=None)  # MAXN_SUPER before MAXN
 
 
-def _clocks(host: Host) -> Iterator[Finding]:
-    """The GPU's clock, in MHz: fixed after `jetson_clocks`, else it follows the load."""
-    for folder in host.glob("/sys/class/devfreq/*"):
-        if not re.search(r"gpu|ga10b|gv11b", folder.name):
-            continue
-        hertz = [host.read(f"/sys/class/devfreq/{folder.name}/{name}_freq") for name in ("cur", "min", "max")]
-        mhz = [int(text) // 1_000_000 for text in hertz if text and text.strip().isdigit()]
-        if len(mhz) < 3:
-            continue
-        current, lowest, highest = mhz
-        if lowest == highest:
-            yield _finding("GPU clock", f"fixed at {highest} MHz")
-        else:
-            reason = "it follows the load: the first batches are slow, and measurements scatter"
-            yield _finding(
-                "GPU clock", f"{current} MHz of {lowest} to {highest}", Status.WARNING, reason, "sudo jetson_clocks"
-            )
-
-
 def _device_files(host: Host) -> Iterator[Finding]:
-    """Whether this user may use the GPU."""
+    """Yield a finding where this user may not use the GPU."""
     for name in ("/dev/nvmap", "/dev/nvhost-gpu", "/dev/nvgpu/igpu0/ctrl"):
         if host.exists(name) and not host.is_writable(name):
             reason = f"this user may not write to {name}"

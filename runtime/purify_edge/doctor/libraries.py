@@ -3,14 +3,13 @@
 import re
 from dataclasses import dataclass
 
-from purify_edge.doctor.elf import libraries_in
+from purify_edge.doctor.child import first_line
 from purify_edge.doctor.host import Host
-from purify_edge.doctor.text import first_line
 
 
 @dataclass(frozen=True)
 class Package:
-    """Where a library comes from: Debian package on a Jetson; pip's; Debian package elsewhere. Empty where in none."""
+    """Where a library comes from: Debian's package on a Jetson, pip's, and Debian's elsewhere; empty for none."""
 
     jetson: str
     pip: str
@@ -47,7 +46,7 @@ PACKAGES: dict[str, Package] = {
     "libstdc++.so.6": Package("libstdc++6", "", "libstdc++6"),
     "libz.so.1": Package("zlib1g", "", "zlib1g"),
 }
-"""Library -> its packages; apt's of CUDA and TensorRT need NVIDIA's repository. The driver's: `driver_remedy`."""
+"""Library -> its packages; apt's of CUDA and TensorRT need NVIDIA's repository. See also `driver_remedy`."""
 
 FOR_CUDA_12 = {
     "libcurand.so.10": Package("nvidia-cuda", "nvidia-curand-cu12", CUDA_12),
@@ -56,6 +55,11 @@ FOR_CUDA_12 = {
 """Those that are called the same in CUDA 12 and in CUDA 13, for which PACKAGES has them."""
 
 DRIVERS_LIBRARIES = ("libcuda.so.1", "libnvidia-ml.so.1")
+
+_UNLOADABLE = (
+    r"([\w.+-]+\.so[\w.]*): (?:cannot open shared object file|file too short|invalid ELF header)",  # glibc
+    r"Error loading shared library ([\w.+-]+\.so[\w.]*):",  # musl
+)
 
 # What else a loader or an import may complain of -> what it means, what to do.
 _COMPLAINTS: tuple[tuple[str, str, str], ...] = (
@@ -87,14 +91,32 @@ _COMPLAINTS: tuple[tuple[str, str, str], ...] = (
 )
 
 
+def libraries_in(message: str) -> list[str]:
+    """Return the libraries that the dynamic loader could not load, by its own message or by a log that quotes it.
+
+    >>> libraries_in("ImportError: libnvinfer.so.10: cannot open shared object file: No such file or directory")
+    ['libnvinfer.so.10']
+    """
+    found = [match for pattern in _UNLOADABLE for match in re.findall(pattern, message)]
+    return list(dict.fromkeys(found))
+
+
+def missing_libraries(message: str, host: Host) -> list[str]:
+    """Return the libraries in a loader's message, and what else `ldd` misses in the files that it names."""
+    missing = libraries_in(message)
+    for file in re.findall(r"/[^\s:'\"]+\.so[\w.]*", message) if missing else ():
+        missing += re.findall(r"^\s*(\S+) => not found", host.run("ldd", file) or "", re.MULTILINE)
+    return list(dict.fromkeys(missing))
+
+
 def explain(message: str, host: Host) -> tuple[str, str]:
-    """Reason and remedy for a failed import or a failed load; the remedy is empty where none is known.
+    """Return reason and remedy for a failed import or a failed load; the remedy is empty where none is known.
 
     Args:
         message: the loader's or the package's own words, a log included.
         host: the machine.
     """
-    missing = libraries_in(message)
+    missing = missing_libraries(message, host)
     if missing:
         return missing_reason(missing, host), install_remedy(missing, host)
     for pattern, reason, remedy in _COMPLAINTS:
@@ -105,13 +127,13 @@ def explain(message: str, host: Host) -> tuple[str, str]:
 
 
 def missing_reason(libraries: list[str], host: Host) -> str:
-    """In words: which libraries are missing, with the package of each."""
+    """Return in words which libraries are missing, with the package of each."""
     packages = _packages(libraries, host)
     return "missing " + ", ".join(f"{library}{_source(library, packages.get(library), host)}" for library in libraries)
 
 
 def _packages(libraries: list[str], host: Host) -> dict[str, Package]:
-    """The package of each library that has one, all of them for one version of CUDA."""
+    """Return the package of each library that has one, all of them for one version of CUDA."""
     packages = {library: PACKAGES[library] for library in libraries if library in PACKAGES}
     names = [package.apt for library, package in packages.items() if library not in FOR_CUDA_12]
     driver = host.native("driver").result.get("cuda", 0)
@@ -132,7 +154,7 @@ def _source(library: str, package: Package | None, host: Host) -> str:
 
 
 def install_remedy(libraries: list[str], host: Host) -> str:
-    """The command that installs missing libraries: apt's on a Jetson, else pip's, which needs no root."""
+    """Return the command that installs missing libraries: apt's on a Jetson, else pip's, which needs no root."""
     if any(library in DRIVERS_LIBRARIES for library in libraries):
         return driver_remedy(host)
     packages = _packages(libraries, host).values()
@@ -151,7 +173,7 @@ def _command(install: str, packages: list[str]) -> str:
 
 
 def driver_remedy(host: Host) -> str:
-    """What brings NVIDIA's driver: into a container, onto a Jetson, onto a server."""
+    """Return what brings NVIDIA's driver into a container, onto a Jetson, or onto a server."""
     if host.in_container:
         return "docker run --runtime nvidia IMAGE" if host.is_jetson else "docker run --gpus all IMAGE"
     if host.is_jetson:

@@ -1,6 +1,5 @@
 """A diagnosis on standard output: the verdict first, then the findings by area."""
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
@@ -13,19 +12,13 @@ from purify_edge.doctor.findings import Diagnosis, EngineVerdict, Finding, Statu
 
 STYLES = {Status.OK: "green", Status.WARNING: "yellow", Status.PROBLEM: "red", Status.ABSENT: "dim"}
 TITLES = {
-    "python": "Python",
     "system": "System",
     "jetson": "Jetson",
     "gpu": "NVIDIA GPU",
     "cuda": "CUDA",
-    "onnxruntime": "ONNX Runtime",
-    "tensorrt": "TensorRT",
-    "tensorrt_rtx": "TensorRT for RTX",
-    "openvino": "OpenVINO",
-    "torch": "PyTorch",
+    "packages": "Packages",
 }
 INDENT, NAME = 10, 18  # columns
-INSTALL = re.compile(r": (pip install '[^']+')")  # as the engines' errors have it
 
 
 @contextmanager
@@ -36,7 +29,7 @@ def progress() -> Iterator[Callable[[str], None]]:
 
 
 def print_diagnosis(diagnosis: Diagnosis, console: Console | None = None) -> None:
-    """Print it. Commands stand on lines of their own and are never wrapped, so that they can be copied."""
+    """Print a diagnosis; commands stand on lines of their own and are never wrapped, so that they can be copied."""
     console = console or Console()
     width = max((len(_engine_name(engine)) for engine in diagnosis.engines), default=0)
     for engine in sorted(diagnosis.engines, key=lambda engine: not engine.works):
@@ -57,24 +50,21 @@ def _engine_name(engine: EngineVerdict) -> str:
 
 
 def _print_engine(engine: EngineVerdict, console: Console, width: int) -> None:
-    name = _engine_name(engine)
-    if engine.works:
-        console.print(_row(Text("works", style="bold green"), name, f"{engine.version} on {engine.device}", width))
-        return
-    console.print(_row(Text("does not", style="bold red"), name, INSTALL.sub("", engine.reason), width))
-    for command in INSTALL.findall(engine.reason):
-        _print_command(command, console)
+    status = Text("works", style="bold green") if engine.works else Text("does not", style="bold red")
+    value = f"{engine.version} on {engine.device}" if engine.works else engine.reason
+    console.print(_row(status, _engine_name(engine), value, width))
+    _print_command(engine.remedy, console)
 
 
 def _print_finding(finding: Finding, console: Console) -> None:
     value = f"{finding.value}: {finding.reason}" if finding.reason else finding.value
     console.print(_row(Text(finding.status.value, style=STYLES[finding.status]), finding.name, value))
-    if finding.remedy:
-        _print_command(finding.remedy, console)
+    _print_command(finding.remedy, console)
 
 
 def _print_command(command: str, console: Console) -> None:
-    console.print(Text(" " * INDENT + command, style="cyan"), soft_wrap=True)
+    if command:
+        console.print(Text(" " * INDENT + command, style="cyan"), soft_wrap=True)
 
 
 def _row(status: Text, name: str, value: str, width: int = 0) -> Table:
@@ -89,10 +79,8 @@ def _row(status: Text, name: str, value: str, width: int = 0) -> Table:
 def _summary(diagnosis: Diagnosis) -> Text:
     counts = {status: sum(finding.status is status for finding in diagnosis.findings) for status in Status}
     problems, warnings = counts[Status.PROBLEM], counts[Status.WARNING]
-    commands = any(finding.remedy for finding in diagnosis.findings) or any(
-        INSTALL.search(engine.reason) for engine in diagnosis.engines if not engine.works
-    )
-    more = "; commands to go on with are indented" if commands else ""
+    remedies = [finding.remedy for finding in diagnosis.findings] + [engine.remedy for engine in diagnosis.engines]
+    more = "; commands to go on with are indented" if any(remedies) else ""
     return Text(f"{_count(problems, 'problem')}, {_count(warnings, 'warning')}{more}")
 
 

@@ -88,6 +88,7 @@ def test_every_part_of_the_report_is_there() -> None:
     assert titles(render_html(full_report(), subject())) == [
         "Broken limits",
         "What was not checked",
+        "What runs here",
         "Parity with PyTorch",
         "Accuracy under attack",
         "Examples",
@@ -97,6 +98,16 @@ def test_every_part_of_the_report_is_there() -> None:
         "Limits",
         "Environment",
     ]
+
+
+def test_the_plan_stands_with_its_gain_its_agreement_and_what_it_left_out() -> None:
+    text = Parsed(render_html(full_report(), subject())).text
+    assert (
+        "purify-run: openvino in bf16 or openvino in bf16, 1 thread on cpu, 2.7 times as fast as float32 here; "
+        "510 of 512 golden answers are as PyTorch's; bf16 stays for the life of a pipeline"
+    ) in text
+    assert "not tensorrt: cannot build conv1" in text
+    assert "What runs here" not in titles(render_html(full_report(plan=None), subject()))
 
 
 def test_figures_stand_with_n_units_and_intervals() -> None:

@@ -70,6 +70,9 @@ def test_nothing_is_cut_off(width: int) -> None:
     text = printed(document_of(full_report(), subject()), width)
     assert "…" not in text
     assert "PGD-20, plain" in text
+    rows = [("x" * 300, "1")]
+    text = printed(Document(title="", sections=(Section("", (table("", ("a", "b"), rows),)),)), width)
+    assert text.count("x") == 300  # folded, not cropped
 
 
 def test_names_are_printed_as_they_are_but_for_control_characters() -> None:
@@ -91,6 +94,6 @@ def test_a_document_may_be_a_table_alone() -> None:
 
 
 def test_paragraphs_and_lists_are_printed_and_intros_are_not() -> None:
-    section = Section("Heading", (Paragraph("words"), Bullets((("term", "said"),))), intro="how to read it")
+    section = Section("Heading", (Paragraph("words\x07"), Bullets((("term", "said"),))), intro="how to read it")
     document = Document(title="t", sections=(section,), verdict=Verdict(passed=True, summary="fine"))
-    assert printed(document) == "t\nHeading\nwords\n\nterm: said\n\npassed: fine\n"
+    assert printed(document) == "t\nHeading\nwords\ufffd\n\nterm: said\n\npassed: fine\n"

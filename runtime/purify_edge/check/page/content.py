@@ -10,6 +10,7 @@ from purify_edge.check.page.examples import examples_section
 from purify_edge.check.page.latency import latency_section
 from purify_edge.check.page.not_checked import not_checked_section
 from purify_edge.check.page.parity import key_of, parity_section
+from purify_edge.check.page.plan import plan_section
 from purify_edge.check.page.suspicion import suspicion_section
 from purify_edge.document.model import Block, Document, KeyFigure, Section, TableRow, Verdict, table
 from purify_edge.document.wording import in_words, interval, milliseconds, moment, percent, plural
@@ -28,6 +29,7 @@ def document_of(report: Report, about: CheckedBundle) -> Document:
     sections = (
         _broken(report),
         not_checked_section(report, about),
+        plan_section(report),
         parity_section(report),
         accuracy_section(report, about),
         examples_section(report, about),

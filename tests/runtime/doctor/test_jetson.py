@@ -11,10 +11,8 @@ import pytest
 from helpers.machines import JETSONS, Jetson, jetson_root, write, write_command, write_package
 from helpers.nobody import as_nobody, needs_root
 from purify_edge.doctor.findings import Finding, Status
-from purify_edge.doctor.host import Host
+from purify_edge.doctor.host import Host, l4t_from_release
 from purify_edge.doctor.jetson import JETPACKS, jetpack_of, probe_jetson
-from purify_edge.doctor.l4t import l4t_from_package, l4t_from_release
-from purify_edge.doctor.system import probe_system
 
 SUPPORTED = [name for name in JETSONS if not name.startswith("JetPack 5")]
 
@@ -115,31 +113,6 @@ def test_a_power_mode_that_cannot_be_asked_for_is_unknown(tmp_path: Path, script
     assert found(host)["power mode"].value == "unknown"
 
 
-@pytest.mark.parametrize(
-    ("folder", "frequencies", "value", "status"),
-    [
-        # 17000000.gpu: Orin on JetPack 6, .ga10b: on JetPack 5, gpu-gpc-0: Thor
-        ("17000000.gpu", (306_000_000, 306_000_000, 1_020_000_000), "306 MHz of 306 to 1020", Status.WARNING),
-        ("17000000.ga10b", (1_300_500_000,) * 3, "fixed at 1300 MHz", Status.OK),
-        ("gpu-gpc-0", (1_575_000_000,) * 3, "fixed at 1575 MHz", Status.OK),
-    ],
-)
-def test_clocks(tmp_path: Path, folder: str, frequencies: tuple[int, ...], value: str, status: Status) -> None:
-    host = jetson_root(tmp_path, JETSONS["JetPack 6.2.1"])
-    write(tmp_path, "/sys/class/devfreq/15340000.vic/cur_freq", "115200000\n")  # the video engine, not the GPU
-    for name, hertz in zip(("cur", "min", "max"), frequencies, strict=True):
-        write(tmp_path, f"/sys/class/devfreq/{folder}/{name}_freq", f"{hertz}\n")
-    finding = found(host)["GPU clock"]
-    assert (finding.value, finding.status) == (value, status)
-
-
-def test_clocks_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
-    host = jetson_root(tmp_path, JETSONS["JetPack 6.2.1"])
-    for name in ("cur", "min", "max"):
-        write(tmp_path, f"/sys/class/devfreq/17000000.gpu/{name}_freq", b"\xff\n")
-    assert "GPU clock" not in found(host)
-
-
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """A folder that everybody may read, unlike pytest's own."""
@@ -166,34 +139,15 @@ def test_files_that_may_not_be_read_are_unknown(open_folder: Path) -> None:
 
     def values() -> str:
         host = Host(open_folder)  # a new one: the other may know already
-        return " ".join(
-            f"{finding.name}={finding.value}" for probe in (probe_jetson, probe_system) for finding in probe(host)
-        )
+        return " ".join(f"{finding.name}={finding.value}" for finding in probe_jetson(host))
 
     answer = as_nobody(values)
     assert "model=unknown JetPack=unknown power mode=unknown" in answer
-    assert "memory=unknown" in answer
-
-
-def test_memory_and_swap(tmp_path: Path) -> None:
-    device = JETSONS["JetPack 6.2.1"]
-    findings = {finding.name: finding for finding in probe_system(jetson_root(tmp_path, device))}
-    assert findings["memory"].value == "3.7 GiB free of 7.4 GiB, shared with the GPU"
-    assert findings["swap"].status is Status.WARNING
-    assert "mkswap" in findings["swap"].remedy
-    low = jetson_root(tmp_path, replace(device, memory_kb=1_500_000))
-    findings = {finding.name: finding for finding in probe_system(low)}
-    assert findings["memory"].status is Status.WARNING
-    assert findings["memory"].remedy.startswith("sudo systemctl isolate multi-user.target")
 
 
 @pytest.mark.parametrize("text", ["", "R36", "# R36 (release)", "\ufffd\ufffd", "# R (release), REVISION: x"])
 def test_what_is_no_release_is_none(text: str) -> None:
     assert l4t_from_release(text) == ()
-
-
-def test_a_package_version_that_is_none() -> None:
-    assert l4t_from_package("") == ()
 
 
 def test_the_newest_jetpack_stands_in_for_newer_ones(tmp_path: Path) -> None:

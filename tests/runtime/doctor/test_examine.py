@@ -17,12 +17,13 @@ from rich.console import Console
 from helpers.findings import found
 from helpers.machines import JETSONS, jetson_root, write
 from helpers.processes import wait_for
-from purify_edge import doctor
-from purify_edge.doctor import PROBES, examine
+from purify_edge.doctor import examine as module
+from purify_edge.doctor.child import Answer
 from purify_edge.doctor.cli import main
+from purify_edge.doctor.examine import PROBES, examine
 from purify_edge.doctor.findings import Diagnosis, EngineVerdict, Finding, Status
 from purify_edge.doctor.host import Host
-from purify_edge.doctor.system import probe_python, probe_system
+from purify_edge.doctor.system import probe_system
 from purify_edge.doctor.table import print_diagnosis
 
 HEAVY = ("torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "openvino", "numpy", "msgspec", "PIL")
@@ -35,7 +36,7 @@ def run(*arguments: str) -> Result:
 def test_the_verdict_comes_first_and_the_exit_code_is_0() -> None:
     result = run()
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith("works     engine onnxruntime")
+    assert re.match(r"works     engine (onnxruntime|openvino) ", result.stdout)
     assert " on cpu" in result.stdout.splitlines()[0]
 
 
@@ -60,26 +61,26 @@ def test_no_name_of_an_engine_is_broken_into_the_place_of_commands() -> None:
 
 
 def test_what_to_install_for_an_engine_is_a_command_on_a_line_of_its_own() -> None:
-    reason = "needs 'openvino': pip install 'purify-edge[openvino]' (No module named 'openvino')"
+    remedy = "pip install 'purify-edge[openvino]'"
     out = io.StringIO()
-    engines = [EngineVerdict(name="openvino", works=False, reason=reason)]
+    engines = [EngineVerdict(name="openvino", works=False, reason="not installed", remedy=remedy)]
     print_diagnosis(Diagnosis(engines=engines, findings=[]), Console(file=out, width=40))
     assert "          pip install 'purify-edge[openvino]'\n" in out.getvalue()
     assert out.getvalue().count("pip") == 1
-    assert " ".join(out.getvalue().split()).startswith("does not engine openvino needs 'openvino'")
+    assert " ".join(out.getvalue().split()).startswith("does not engine openvino not installed")
 
 
 @pytest.mark.parametrize(
-    ("engine", "remedy", "last"),
+    ("for_engine", "remedy", "last"),
     [
-        ("no GPU", "", "0 problems, 1 warning"),
-        ("no GPU", "sudo nvpmodel -m 0", "0 problems, 1 warning; commands to go on with are indented"),
-        ("needs 'x': pip install 'y[x]' (no)", "", "0 problems, 1 warning; commands to go on with are indented"),
+        ("", "", "0 problems, 1 warning"),
+        ("", "sudo nvpmodel -m 0", "0 problems, 1 warning; commands to go on with are indented"),
+        ("pip install 'y[x]'", "", "0 problems, 1 warning; commands to go on with are indented"),
     ],
 )
-def test_commands_are_promised_only_where_there_is_one(engine: str, remedy: str, last: str) -> None:
+def test_commands_are_promised_only_where_there_is_one(for_engine: str, remedy: str, last: str) -> None:
     finding = Finding(area="jetson", name="power", value="15W", status=Status.WARNING, remedy=remedy)
-    engines = [EngineVerdict(name="fast", works=False, reason=engine)]
+    engines = [EngineVerdict(name="fast", works=False, reason="no GPU", remedy=for_engine)]
     out = io.StringIO()
     print_diagnosis(Diagnosis(engines=engines, findings=[finding]), Console(file=out))
     assert out.getvalue().splitlines()[-1] == last
@@ -90,8 +91,8 @@ def test_json_has_the_documented_keys() -> None:
     diagnosis = json.loads(result.stdout)
     assert result.exit_code == 0
     assert set(diagnosis) == {"schema_version", "works", "engines", "findings"}
-    assert (diagnosis["schema_version"], diagnosis["works"]) == (1, True)
-    assert set(diagnosis["engines"][0]) == {"name", "works", "device", "version", "reason"}
+    assert (diagnosis["schema_version"], diagnosis["works"]) == (2, True)
+    assert set(diagnosis["engines"][0]) == {"name", "works", "device", "version", "reason", "remedy"}
     for finding in diagnosis["findings"]:
         assert set(finding) == {"area", "name", "status", "value", "reason", "remedy"}
         assert finding["area"] in PROBES
@@ -109,14 +110,13 @@ def test_where_no_engine_works_the_exit_code_is_1(tmp_path: Path, monkeypatch: p
     assert result.stdout.startswith("does not  engine ")
     assert "does not  engine onnxruntime" in result.stdout
     assert "No engine works here." in result.stdout
-    assert run("--json").exit_code == 1
 
 
 @pytest.mark.parametrize("package", ["numpy", "msgspec", "PIL"])
 def test_a_broken_base_package_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     write(tmp_path, f"/{package}/__init__.py", "import os, signal; os.kill(os.getpid(), signal.SIGILL)")
     monkeypatch.syspath_prepend(tmp_path)
-    finding = next(finding for finding in probe_python(Host(tmp_path)) if finding.status is Status.PROBLEM)
+    finding = next(finding for finding in probe_system(Host(tmp_path)) if finding.status is Status.PROBLEM)
     assert finding.value == "cannot be imported"
     assert finding.reason.startswith("it uses instructions that this processor lacks")
     assert finding.remedy.startswith("pip install --force-reinstall")
@@ -140,7 +140,7 @@ def test_a_probe_that_fails_is_a_finding_and_the_others_go_on(tmp_path: Path, mo
     def whole(_: Host) -> Iterator[Finding]:
         yield Finding(area="whole", name="last", status=Status.OK, value="seen")
 
-    monkeypatch.setattr(doctor, "PROBES", {"half": half, "whole": whole})
+    monkeypatch.setattr(module, "PROBES", {"half": half, "whole": whole})
     told: list[str] = []
     diagnosis = examine(Host(tmp_path), tell=told.append)
     assert [(finding.area, finding.name) for finding in diagnosis.findings] == [
@@ -184,34 +184,25 @@ BREAKAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def native_answers() -> dict[tuple[str, ...], Answer]:
+    return {}
+
+
 @pytest.mark.parametrize("breakage", BREAKAGES)
 def test_a_broken_machine_is_examined_to_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, breakage: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, breakage: str, native_answers: dict[tuple[str, ...], Answer]
 ) -> None:
     BREAKAGES[breakage](tmp_path)
     monkeypatch.setenv("PATH", "")
-    diagnosis = examine(Host(tmp_path))
+    machine = Host(tmp_path)
+    machine._answers = native_answers  # native code does not depend on the files that are broken here
+    diagnosis = examine(machine)
     assert diagnosis.works
     assert not [finding for finding in diagnosis.findings if finding.name == "probe"]
     assert all(finding.value.isprintable() for finding in diagnosis.findings)
     json.loads(diagnosis.as_json())
     print_diagnosis(diagnosis, Console(file=io.StringIO()))
-
-
-def test_without_a_temporary_folder_or_a_working_one_it_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse() -> str:
-        raise FileNotFoundError(2, "No usable temporary directory found")
-
-    monkeypatch.setattr("tempfile.gettempdir", refuse)
-    gone = tmp_path / "gone"
-    gone.mkdir()
-    monkeypatch.chdir(gone)
-    gone.rmdir()
-    findings = found(probe_system(Host(tmp_path)))
-    assert findings["disk, temporary"].status is Status.PROBLEM
-    assert findings["disk, here"].status is Status.PROBLEM
 
 
 def test_a_command_that_hangs_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,7 +245,7 @@ def test_an_environment_that_hides_apts_tensorrt_is_a_warning(
     write(tmp_path, "/venv/pyvenv.cfg", config)
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
     monkeypatch.setattr(sys, "base_prefix", "/usr")
-    finding = found(probe_python(Host(tmp_path)))["environment"]
+    finding = found(probe_system(Host(tmp_path)))["environment"]
     assert finding.status is status
     assert ("python3.6 -m venv" in finding.remedy) == (packages == "python3.6")
     assert ("--system-site-packages" in finding.remedy) == (status is Status.WARNING)
@@ -263,7 +254,7 @@ def test_an_environment_that_hides_apts_tensorrt_is_a_warning(
 def test_conda_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "conda-meta").mkdir()
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    assert found(probe_python(Host(tmp_path)))["environment"].value == f"conda, {tmp_path}"
+    assert found(probe_system(Host(tmp_path)))["environment"].value == f"conda, {tmp_path}"
 
 
 @pytest.mark.parametrize(("version", "status"), [((3, 9, 1), Status.WARNING), ((3, 99, 0), Status.WARNING)])
@@ -271,18 +262,18 @@ def test_a_python_that_was_not_tested_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...], status: Status
 ) -> None:
     monkeypatch.setattr(sys, "version_info", version)
-    assert found(probe_python(Host(tmp_path)))["Python"].status is status
+    assert found(probe_system(Host(tmp_path)))["Python"].status is status
 
 
 def test_32_bits_are_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "maxsize", 2**31 - 1)
-    assert found(probe_python(Host(tmp_path)))["Python"].status is Status.PROBLEM
+    assert found(probe_system(Host(tmp_path)))["Python"].status is Status.PROBLEM
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Alpine is a Linux")
 def test_alpine_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
-    finding = found(probe_python(Host(tmp_path)))["Python"]
+    finding = found(probe_system(Host(tmp_path)))["Python"]
     assert finding.reason.startswith("no glibc, as on Alpine")
 
 
@@ -293,7 +284,7 @@ def test_only_the_systems_own_python_sees_apts_tensorrt(
     (tmp_path / "usr/lib/python3/dist-packages/tensorrt").mkdir(parents=True)
     monkeypatch.setattr(sys, "prefix", prefix)
     monkeypatch.setattr(sys, "base_prefix", prefix)
-    finding = found(probe_python(Host(tmp_path)))["environment"]
+    finding = found(probe_system(Host(tmp_path)))["environment"]
     assert finding.value == f"none, {prefix}"
     assert (finding.status is Status.WARNING) == hidden
 
@@ -303,13 +294,7 @@ def test_an_environment_without_its_configuration_hides_the_systems_packages(
 ) -> None:
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "gone"))
     monkeypatch.setattr(sys, "base_prefix", "/usr")
-    assert found(probe_python(Host(tmp_path)))["environment"].value == f"virtual, {tmp_path / 'gone'}"
-
-
-def test_little_free_disk_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("purify_edge.doctor.system.LITTLE_DISK_BYTES", 2**70)
-    finding = found(probe_system(Host(tmp_path)))["disk, here"]
-    assert (finding.status, finding.remedy) == (Status.WARNING, "df -h")
+    assert found(probe_system(Host(tmp_path)))["environment"].value == f"virtual, {tmp_path / 'gone'}"
 
 
 def test_commands_are_not_wrapped_and_markup_is_not_obeyed() -> None:
@@ -327,14 +312,26 @@ def test_commands_are_not_wrapped_and_markup_is_not_obeyed() -> None:
         assert text in out.getvalue()
 
 
-def test_examining_loads_nothing_heavy_into_this_process() -> None:
+def test_examining_loads_nothing_heavy_into_this_process_and_needs_no_folder(tmp_path: Path) -> None:
     program = (
-        "import json, sys\n"
-        "from purify_edge.doctor import examine\n"
+        "import json, os, sys\n"
+        "os.rmdir(os.getcwd())\n"
+        "from purify_edge.doctor.examine import examine\n"
         "from purify_edge.doctor.host import Host\n"
         "assert examine(Host()).works\n"
         "print(json.dumps(sorted(sys.modules)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(folder for folder in sys.path if folder)}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+        cwd=gone,
+        env=environment,
+    )
     loaded = {name.partition(".")[0] for name in json.loads(done.stdout)}
     assert not loaded & set(HEAVY)
