@@ -12,7 +12,7 @@ from typing import IO
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary sibling to write to; it takes the name `path` only if the block succeeds."""
+    """Provide a temporary sibling to write to; it takes the name `path` only if the block succeeds."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
@@ -27,7 +27,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

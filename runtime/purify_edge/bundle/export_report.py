@@ -17,7 +17,7 @@ class Exported(msgspec.Struct, frozen=True):
 
 
 def exported(bundle: Bundle) -> Exported:
-    """What the bundle's own report tells; nothing where it has none.
+    """Return what the bundle's own report tells; nothing where it has none.
 
     Raises:
         BundleError: damaged, or not a report.
@@ -32,7 +32,7 @@ def exported(bundle: Bundle) -> Exported:
 
 
 def with_export(report: Report, told: Exported) -> Report:
-    """A device's report with what the exporter told; of conversions that of the precisions in the report."""
+    """Return a device's report with what the exporter told; of conversions that of the precisions in the report."""
     checked = {row.precision for row in report.parity}
     return msgspec.structs.replace(
         report,

@@ -41,7 +41,7 @@ NAMES = tuple(field.name for field in fields(GoldenSplit))
 
 
 def encode_golden(splits: Mapping[str, GoldenSplit]) -> bytes:
-    """The golden set as a compressed npz with an array `<split>_<name>` for each field."""
+    """Return the golden set as a compressed npz with an array `<split>_<name>` for each field."""
     arrays: dict[str, NDArray[Any]] = {
         f"{split}_{name}": getattr(content, name) for split, content in splits.items() for name in NAMES
     }
@@ -51,7 +51,7 @@ def encode_golden(splits: Mapping[str, GoldenSplit]) -> bytes:
 
 
 def load_golden(bundle: Bundle) -> dict[str, GoldenSplit]:
-    """The golden set of a bundle, a split a key, verified.
+    """Return the golden set of a bundle, a split a key, verified.
 
     Raises:
         BundleError: damaged, or not what the manifest says.
@@ -81,7 +81,7 @@ Arrays = dict[str, tuple[str, tuple[int, ...]]]
 
 
 def _expected(bundle: Bundle, n: int) -> Arrays:
-    """What a split of n images must hold."""
+    """Return what a split of n images must hold."""
     contract, classes = bundle.manifest.input, len(bundle.manifest.class_names)
     return {
         "images": ("uint8", (n, contract.height, contract.width, contract.channels)),

@@ -66,7 +66,7 @@ class EngineEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What it is the engine of: role, precision and builder."""
+        """Return what it is the engine of: role, precision and builder."""
         return self.role, self.precision, self.builder
 
 
@@ -134,7 +134,7 @@ class _Version(msgspec.Struct):
 
 
 def parse_manifest(content: bytes, *, source: str) -> Manifest:
-    """The manifest that a JSON text holds; `source` names the text in errors.
+    """Return the manifest that a JSON text holds; `source` names the text in errors.
 
     Raises:
         BundleError: not JSON, of a newer schema, incomplete, or a path leads outside the bundle.
@@ -154,5 +154,5 @@ def parse_manifest(content: bytes, *, source: str) -> Manifest:
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """The manifest as indented JSON."""
+    """Return the manifest as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"

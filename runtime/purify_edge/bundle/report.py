@@ -236,12 +236,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     plan: Plan | None = None
 
     def with_checks(self, *more: Check) -> "Report":
-        """The report with further limits, which must hold too."""
+        """Return the report with further limits, which must hold too."""
         return msgspec.structs.replace(
             self, checks=(*self.checks, *more), passed=self.passed and all(check.passed for check in more)
         )
 
 
 def encode_report(report: Report) -> bytes:
-    """The report as indented JSON."""
+    """Return the report as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"

@@ -69,7 +69,7 @@ class Diagnosis:
 
     @property
     def works(self) -> bool:
-        """Whether at least one engine works here."""
+        """Return whether at least one engine works here."""
         return any(engine.works for engine in self.engines)
 
     def as_json(self) -> str:

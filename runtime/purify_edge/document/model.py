@@ -165,7 +165,7 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """The verdict in one word."""
+        """Return the verdict in one word."""
         return "Passed" if self.passed else "Failed"
 
 

@@ -52,7 +52,7 @@ def build_options_from(
     version_compatible: bool,
     hardware_compatible: bool,
 ) -> "BuildOptions":
-    """The options of a builder from those of the command line.
+    """Return the options of a builder from those of the command line.
 
     Raises:
         InputError: a value that no builder takes.
@@ -87,7 +87,7 @@ def _batch(text: str) -> tuple[int, int, int]:
 
 
 def policy_from(*, no_build: bool, trust_engines: bool) -> "EnginePolicy":
-    """What the command line says may be done about engine files."""
+    """Return what the command line says may be done about engine files."""
     from purify_edge.engines.tensorrt.store import EnginePolicy
 
     return EnginePolicy(build=not no_build, trust=trust_engines)

@@ -34,7 +34,7 @@ class Item:
 
     @property
     def key(self) -> Key:
-        """What tells it from other images; of a stream, from those of other days too."""
+        """Return what tells it from other images; of a stream, from those of other days too."""
         return self.file, self.frame, self.time_s
 
 

@@ -42,7 +42,7 @@ def stream(
 
 
 def rows(prediction: Prediction) -> Iterator[Prediction]:
-    """The prediction of N images as N predictions of one; copies, so that keeping one does not keep the others."""
+    """Yield N predictions of one image from one of N; they are copies, so that keeping one does not keep the others."""
     arrays = {field.name: getattr(prediction, field.name) for field in fields(prediction)}
     for index in range(len(prediction.labels)):
         row = {name: value[index : index + 1].copy() for name, value in arrays.items() if value is not None}

@@ -22,7 +22,7 @@ BINS = 30
 
 
 def suspicion_of(unpurified: Scores, purified: Scores) -> Array:
-    """The score of N images, float32 `[N]`: the standard deviation over the classes of the logits' change.
+    """Return the score of N images, float32 `[N]`: the standard deviation over the classes of the logits' change.
 
     With z(x) the classifier's K logits and P the purifier, `std_k(z_k(x) - z_k(P(x)))`. A number added to all logits,
     which no probability shows, leaves it as it is. It is in the logits' own unit, so it has a threshold a bundle.
@@ -39,12 +39,12 @@ def suspicion_of(unpurified: Scores, purified: Scores) -> Array:
 
 
 def is_suspicious(scores: Array, threshold: float) -> NDArray[np.bool_]:
-    """Which scores `[N]` lie above the threshold; a score that is not a number counts as such."""
+    """Return which scores `[N]` lie above the threshold; a score that is not a number counts as such."""
     return ~(scores <= threshold)
 
 
 def calibrate(scores: Array, *, rate: float = FALSE_POSITIVE_RATE, source: str) -> SuspicionEntry | None:
-    """The threshold that a new clean image exceeds with a chance of `rate` at most; None where there are too few.
+    """Return the threshold that a new clean image exceeds with a chance of `rate` at most; None for too few images.
 
     Of n scores it is the one in place `ceil((n + 1) (1 - rate))`, the smallest first: so the bound holds for every
     distribution and every n, over the draw of images of the same kind as these (split conformal prediction, Lei et al.
@@ -64,7 +64,7 @@ def calibrate(scores: Array, *, rate: float = FALSE_POSITIVE_RATE, source: str) 
 
 
 def auroc(clean: Scores, other: Scores) -> float:
-    """The area under the ROC curve: the chance that one of `other` scores higher than one of `clean`; a tie is half.
+    """Return the area under the ROC curve: the chance that one of `other` scores above one of `clean`; a tie is half.
 
     >>> auroc(np.array([1, 2, 3, 4]), np.array([4, 5]))
     0.9375
@@ -75,7 +75,7 @@ def auroc(clean: Scores, other: Scores) -> float:
 
 
 def report_of(entry: SuspicionEntry, scores: Mapping[str, Array]) -> SuspicionReport:
-    """The scores `[N]` of each split as fractions above the threshold, AUROC, and histograms over common edges.
+    """Return the scores `[N]` of each split as fractions above the threshold, AUROC, and histograms over common edges.
 
     Edges grow by equal factors, and scores below the first count in the first bin; the threshold lies between them. A
     score that is not a number counts as the highest.

@@ -45,8 +45,10 @@ class Job:
                 raise InputError(f"{path} exists; --force writes into it, or name another")
 
     def _can_go_on(self, path: Path) -> bool:
-        """Whether a run into this folder was killed, or the file of results tells of images in it; or of a picture:
-        whether there are results to go on with, and it is a grid, which is drawn again.
+        """Return whether an earlier run of this job left the output.
+
+        A folder is one that a killed run was writing into, or that the file of results tells of; a picture is a grid,
+        which is drawn again, beside results to go on with.
         """
         if not (self.out and self.out.exists()):
             return False

@@ -19,13 +19,13 @@ class Metrics(Protocol):
     """Where a run tells what it does; any thread may."""
 
     def time(self, stage: str, seconds: float) -> None:
-        """A stage took so long: `read` for an image, `predict` and `write` for a batch."""
+        """Note how long a stage took: `read` for an image, `predict` and `write` for a batch."""
 
     def batch(self, images: int) -> None:
-        """So many images ran together."""
+        """Note how many images ran together."""
 
     def count(self, results: Iterable[Result]) -> None:
-        """These images are done."""
+        """Count these images as done."""
 
     def close(self) -> None:
         """Nothing more will come."""
@@ -155,5 +155,5 @@ def _require() -> Any:
 
 
 def open_metrics(where: str | None, *, model: str, engine: str) -> Metrics:
-    """The metrics that a command line asks for; see `PrometheusMetrics`."""
+    """Return the metrics that a command line asks for; see `PrometheusMetrics`."""
     return NoMetrics() if where is None else PrometheusMetrics(where, model=model, engine=engine)

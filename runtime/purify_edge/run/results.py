@@ -73,12 +73,12 @@ class JsonLines:
     begins = b'{"file": '
 
     def encode(self, result: Result) -> bytes:
-        """A line."""
+        """Return a line."""
         record = {NAMES[name]: value for name, value in asdict(result).items() if value is not None}
         return json.dumps(record).encode() + b"\n"
 
     def decode(self, file: BinaryIO) -> Iterator[Result | None]:
-        """The results in a file; None for each line that is none."""
+        """Yield the results in a file; None for each line that is none."""
         for line in file:
             yield self._result(line)
 
@@ -97,13 +97,13 @@ class Csv:
     begins = header
 
     def encode(self, result: Result) -> bytes:
-        """A row."""
+        """Return a row."""
         text = io.StringIO(newline="")
         csv.writer(text).writerow(asdict(result).values())
         return text.getvalue().encode("utf-8", "surrogateescape")  # names of files need not be UTF-8
 
     def decode(self, file: BinaryIO) -> Iterator[Result | None]:
-        """The results in a file; None for each row that is none."""
+        """Yield the results in a file; None for each row that is none."""
         file.readline()
         torn: list[bytes] = []
         reader = csv.reader(self._whole_lines(file, torn), strict=True)
@@ -142,7 +142,7 @@ FORMATS: dict[str, type[JsonLines] | type[Csv]] = {".jsonl": JsonLines, ".csv": 
 
 
 def format_of(path: Path) -> Format:
-    """How a results file of this name is written.
+    """Return how a results file of this name is written.
 
     Raises:
         InputError: its suffix is no format.
@@ -249,14 +249,14 @@ class ResultsFile:
 
 
 def tells_of(path: Path, folder: Path) -> bool:
-    """Whether a file holds results of purify-run with purified images in the folder."""
+    """Return whether a file holds results of purify-run with purified images in the folder."""
     with path.open("rb") as file:
         found = format_of(path).decode(file)
         return any(result and result.saved and Path(result.saved).is_relative_to(folder) for result in found)
 
 
 def holds_results(path: Path) -> bool:
-    """Whether a file is there and holds results of purify-run."""
+    """Return whether a file is there and holds results of purify-run."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -273,7 +273,7 @@ def precision_of(path: Path) -> str | None:
 
 
 def _is_whole(png: Path, folder: Path) -> bool:
-    """Whether a PNG lies in the folder, with its end."""
+    """Return whether a PNG lies in the folder, with its end."""
     try:
         with png.open("rb") as file:
             file.seek(-len(PNG_END), os.SEEK_END)

@@ -81,7 +81,7 @@ class Run:
             self._stack = stack.pop_all()
 
     def _open_sources(self) -> "list[tuple[str, Source | InputError]]":
-        """The sources, each with the argument that names it; an argument that names nothing stays an error."""
+        """Return the sources, each with the argument that names it; an argument that names nothing stays an error."""
         sources: list[tuple[str, Source | InputError]] = []
         for argument in self.job.inputs:
             try:
@@ -121,7 +121,7 @@ class Run:
         self._annotator = job.annotate and stack.enter_context(Annotator(job.annotate))
 
     def count(self) -> int | None:
-        """How many images there are; None where that cannot be known."""
+        """Return how many images there are; None where that cannot be known."""
         total = 0
         for _, source in self._sources:
             images = 1 if isinstance(source, InputError) else source.count()
@@ -150,7 +150,7 @@ class Run:
                 save_grid(self._tiles, temporary)
 
     def _items(self) -> Iterator[tuple[Item, Path | None]]:
-        """What is to be done, with the file for its purified image."""
+        """Yield what is to be done, with the file for its purified image."""
         for argument, source in self._sources:
             items = iter([broken(argument, source)]) if isinstance(source, InputError) else source.items()
             for item in items:
@@ -202,7 +202,7 @@ class Run:
         self._metrics.time("write", time.perf_counter() - begin)
 
     def _answers(self, prediction: Prediction, alone: NDArray[np.float32]) -> Iterator[dict[str, Any]]:
-        """The fields of a result for each image of a prediction."""
+        """Yield the fields of a result for each image of a prediction."""
         names = self._pipeline.class_names
         columns: dict[str, Sequence[Any]] = {
             "label": prediction.labels.tolist(),
@@ -218,7 +218,7 @@ class Run:
             yield dict(zip(columns, row, strict=True))
 
     def _finish(self, images: Sequence[_Image]) -> list[Result]:
-        """What is done in order: a line in the file of results, a tile of the grid, a frame of the video."""
+        """Return what is done in order: a line in the file of results, a tile of the grid, a frame of the video."""
         results = [image.result for image in images if image.result is not None]
         if self._out:
             self._out.append(results)

@@ -41,7 +41,7 @@ class SaveFolder:
             self._folders.update(map(_key, file.parents))
 
     def reserve(self, place: str) -> Path:
-        """A file for the image of a place, see `Item`; called in the images' order, so that names come out alike."""
+        """Return a file for the image of a place, see `Item`; call it in the images' order, so that names come out alike."""
         *folders, name = PurePosixPath(place).parts
         folder = self.path
         for part in folders:
@@ -61,7 +61,7 @@ class SaveFolder:
         temporary.replace(file)
 
     def _temporary(self) -> Path:
-        """A name a thread: after a kill, the next run takes the same."""
+        """Return a name a thread: after a kill, the next run takes the same."""
         if not hasattr(self._threads, "name"):
             self._threads.name = self.path / f".part-{next(self._counter)}"
         name: Path = self._threads.name
@@ -74,7 +74,7 @@ class SaveFolder:
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Whether a `SaveFolder` there was not closed: its process was killed."""
+    """Return whether a `SaveFolder` there was not closed: its process was killed."""
     return (folder / UNFINISHED).exists()
 
 

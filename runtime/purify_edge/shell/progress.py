@@ -48,7 +48,7 @@ class Tracker:
         threading.Thread(target=work, name="count", daemon=True).start()
 
     def advance(self, count: int) -> None:
-        """So many more are done."""
+        """Count so many more as done."""
         self._done += count
         self._bar.advance(self._task, count)
         now = time.monotonic()

@@ -91,7 +91,7 @@ class RichProgress:
         self._line = f"{self._line.partition('  ')[0]}  {text}"
 
     def _tell(self) -> None:
-        """Where there are no bars: a line for the epoch that ended."""
+        """Print a line for the epoch that ended, where there are no bars."""
         if self._line:
             self._print(self._line.rstrip())
             self._line = ""

@@ -84,7 +84,7 @@ def build_engine(
 
 
 def resolve(options: BuildOptions, library: Library, device: Device | None) -> BuildOptions:
-    """The options with the compute capabilities that a builder is given where none are asked for."""
+    """Return the options with the compute capabilities that a builder is given where none are asked for."""
     if options.compute_capabilities or not library.features.compute_capabilities:
         return options
     capabilities = (device.compute_capability,) if device else RTX_COMPUTE_CAPABILITIES
@@ -103,7 +103,7 @@ class _Build:
     logger: "tensorrt.ILogger"
 
     def run(self, onnx: bytes, progress: Progress | None) -> tuple[bytes, tuple[str, ...]]:
-        """The serialised engine, and the layers that a DLA left to the GPU."""
+        """Return the serialised engine, and the layers that a DLA left to the GPU."""
         builder = self._builder()
         network = builder.create_network(self._network_flags())
         parser: tensorrt.OnnxParser = self.library.trt.OnnxParser(network, self.logger)
@@ -202,7 +202,7 @@ class _Build:
 
     @contextmanager
     def _timing_cache(self, config: "tensorrt.IBuilderConfig") -> "Iterator[None]":
-        """Timings from the file before the build, and into it after: a build that failed keeps its timings too."""
+        """Read timings from the file before the build and write them after it: a failed build keeps its timings too."""
         path = self.options.timing_cache
         if path is None:
             yield

@@ -61,7 +61,7 @@ class Device:
 
     @property
     def capability(self) -> tuple[int, int]:
-        """The compute capability as numbers."""
+        """Return the compute capability as numbers."""
         major, _, minor = self.compute_capability.partition(".")
         return int(major), int(minor)
 
@@ -110,17 +110,17 @@ class Cuda:
         return value.value
 
     def _create(self, name: str, *arguments: Any) -> int:
-        """The handle or address that a call gives through its first argument."""
+        """Return the handle or address that a call gives through its first argument."""
         handle = _ptr()
         self._call(name, ctypes.byref(handle), *arguments)
         return handle.value or 0
 
     def malloc(self, size_bytes: int) -> int:
-        """The address of GPU memory."""
+        """Return the address of GPU memory."""
         return self._allocate("cudaMalloc", size_bytes)
 
     def host_alloc(self, size_bytes: int) -> int:
-        """The address of page-locked memory, which the GPU copies from and to by itself."""
+        """Return the address of page-locked memory, which the GPU copies from and to by itself."""
         return self._allocate("cudaHostAlloc", size_bytes, 0)
 
     def _allocate(self, name: str, size_bytes: int, *arguments: Any) -> int:
@@ -148,7 +148,7 @@ class Cuda:
         self._call("cudaMemcpyAsync", target, source, size_bytes, kind, stream)
 
     def stream(self) -> int:
-        """A new stream."""
+        """Return a new stream."""
         return self._create("cudaStreamCreateWithFlags", NON_BLOCKING)
 
     def synchronize(self, stream: int) -> None:
@@ -164,7 +164,7 @@ class Cuda:
         self._call("cudaStreamBeginCapture", stream, CAPTURE_THREAD_LOCAL)
 
     def end_capture(self, stream: int) -> int:
-        """The graph of what was recorded, ready for `launch`."""
+        """Return the graph of what was recorded, ready for `launch`."""
         captured = _ptr()
         self._call("cudaStreamEndCapture", stream, ctypes.byref(captured))
         graph = captured.value
@@ -189,7 +189,7 @@ def host_array(address: int, count: int) -> NDArray[np.float32]:
 
 
 def open_cuda() -> Cuda:
-    """The first libcudart on this machine that works with its driver.
+    """Return the first libcudart on this machine that works with its driver.
 
     Raises:
         MissingError: there is none.

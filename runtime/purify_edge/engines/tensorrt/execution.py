@@ -81,7 +81,7 @@ class Executor:
         self._changed = threading.Condition()
 
     def run(self, x: Array, *, outputs: Sequence[int] = (-1,)) -> list[Array]:
-        """The outputs of the stages asked for, for an input of any batch size.
+        """Return the outputs of the stages asked for, for an input of any batch size.
 
         Args:
             x: `[N, ...]`.
@@ -154,7 +154,7 @@ class _Lane:
         return address
 
     def _pinned(self, buffer: int) -> Array:
-        """The page-locked twin of a buffer, `[batch, size]`; those that nobody reads are never made."""
+        """Return the page-locked twin of a buffer, `[batch, size]`; those that nobody reads are never made."""
         if buffer not in self._host:
             count = self._sizes[buffer] * self._batch[1]
             address = self._cuda.host_alloc(count * FLOAT_BYTES)
@@ -163,7 +163,7 @@ class _Lane:
         return self._host[buffer]
 
     def run(self, x: Array, outputs: Sequence[int]) -> list[Array]:
-        """The outputs of these stages; views of the lane's memory, to be copied before its next run."""
+        """Return the outputs of these stages; views of the lane's memory, to be copied before its next run."""
         count = len(x)
         size = max(count, self._batch[0])
         source, targets = self._pinned(0), [self._pinned(index + 1) for index in outputs]
@@ -245,7 +245,7 @@ class _Plan:
                 raise DeviceError(f"{self._library.title} cannot run the engine for a batch of {self._size}")
 
     def _capture(self) -> int | None:
-        """The graph, or None where a layer cannot be captured: then the contexts run as they are."""
+        """Return the graph, or None where a layer cannot be captured: then the contexts run as they are."""
         try:
             self._cuda.synchronize(self._stream)
             if self._library.features.stream_capturable:
@@ -297,7 +297,7 @@ def _context(
 
 
 def _new_context(library: Library, engine: "tensorrt.ICudaEngine") -> "tensorrt.IExecutionContext | None":
-    """A context whose scratch memory is ours."""
+    """Return a context whose scratch memory is ours."""
     how, trt = library.features.user_memory, library.trt
     if how == "method":
         return engine.create_execution_context_without_device_memory()

@@ -36,7 +36,7 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
     flags: dict[str, Any] = {}
 
     def options(self) -> BuildOptions:
-        """The options to build the like of it again, for the GPU at hand."""
+        """Return the options to build the like of it again, for the GPU at hand."""
         return BuildOptions.from_fingerprint(self.batch, self.flags)
 
     def differences(
@@ -48,7 +48,7 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
         device: Device | None,
         options: BuildOptions | None = None,
     ) -> list[str]:
-        """What keeps the engine from being used here, in words; empty where nothing does.
+        """Return what keeps the engine from being used here, in words; empty where nothing does.
 
         Args:
             onnx_sha256, precision: of the graph.
@@ -102,7 +102,7 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def read_fingerprint(values: dict[str, Any]) -> Fingerprint | None:
-    """The fingerprint in a manifest; None where it is of another purify-edge."""
+    """Return the fingerprint in a manifest; None where it is of another purify-edge."""
     try:
         return msgspec.convert(values, Fingerprint)
     except msgspec.ValidationError:

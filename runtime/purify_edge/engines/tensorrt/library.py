@@ -119,17 +119,17 @@ class Library:
 
     @property
     def version(self) -> str:
-        """The library's version."""
+        """Return the library's version."""
         return str(self.trt.__version__)
 
     @property
     def extra(self) -> str:
-        """The extra that installs it, which is also its engine's name."""
+        """Return the extra that installs it, which is also its engine's name."""
         return EXTRAS[self.builder]
 
     @property
     def title(self) -> str:
-        """What users call it, with its version."""
+        """Return what users call it, with its version."""
         return f"{TITLES[self.builder]} {self.version}"
 
     def refuse(self, options: BuildOptions, precision: str) -> None:
@@ -183,7 +183,7 @@ class Library:
             )
 
     def compute_capabilities(self) -> list[str]:
-        """The compute capabilities that it builds ahead of time for."""
+        """Return the compute capabilities that it builds ahead of time for."""
         if not self.features.compute_capabilities:
             return []
         names = [name for name in self.trt.ComputeCapability.__members__ if name.startswith("SM")]
@@ -197,7 +197,7 @@ _DLA = "TensorRT 8.6, 10.1 to 10.7, and 11.4.1 or later on an Orin have; without
 
 
 def is_installed(builder: Builder) -> bool:
-    """Whether a builder's library is there, as far as can be told without loading it."""
+    """Return whether a builder's library is there, as far as can be told without loading it."""
     if builder in sys.modules:
         return sys.modules[builder] is not None
     return importlib.util.find_spec(builder) is not None
@@ -237,12 +237,12 @@ def _features(builder: Builder, version: str) -> Features:
 
 
 def installed_builders() -> list[Builder]:
-    """The builders whose package is installed; whether they work shows only when they build."""
+    """Return the builders whose package is installed; whether they work shows only when they build."""
     return [builder for builder in EXTRAS if _is_installed(builder)]
 
 
 def _is_installed(package: str) -> bool:
-    """Whether a package is there; a mere folder of its name on the path (a namespace package) is not."""
+    """Return whether a package is there; a mere folder of its name on the path (a namespace package) is not."""
     try:
         spec = importlib.util.find_spec(package)
     except ValueError:  # it is imported already, and has no spec

@@ -17,12 +17,12 @@ class Log:
         self.warnings: deque[str] = deque(maxlen=KEPT)
 
     def reason(self) -> str:
-        """The errors, else the warnings, in one line."""
+        """Return the errors, else the warnings, in one line."""
         return "; ".join(self.errors or self.warnings) or "no reason given"
 
 
 def logger_for(trt: "tensorrt.Module", log: Log) -> "tensorrt.ILogger":
-    """An `ILogger` that writes into `log`. It must live as long as what was made with it."""
+    """Return an `ILogger` that writes into `log`. It must live as long as what was made with it."""
     errors = (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR)
 
     base: Any = trt.ILogger  # known only at run time
@@ -41,7 +41,7 @@ def logger_for(trt: "tensorrt.Module", log: Log) -> "tensorrt.ILogger":
 
 
 def parser_errors(parser: "tensorrt.OnnxParser") -> str:
-    """The parser's errors: node, operator and message of each."""
+    """Return the parser's errors: node, operator and message of each."""
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     told = [f"{_node(error)}: {error.desc()}" for error in errors]
     return "; ".join(told) or "it is no ONNX model with an input"

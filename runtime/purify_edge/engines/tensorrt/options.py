@@ -65,13 +65,13 @@ class BuildOptions:
             raise InputError(f"batch {least},{usual},{most}: a DLA takes one batch size only, expected 1,1,1 say")
 
     def flags(self) -> dict[str, Any]:
-        """What else than the batch and the GPU shapes the engine; part of its fingerprint."""
+        """Return what else than the batch and the GPU shapes the engine; part of its fingerprint."""
         values = {name: getattr(self, name) for name in FLAGS}
         return {name: value for name, value in values.items() if value is not None and value is not False}  # 0 counts
 
     @classmethod
     def from_fingerprint(cls, batch: tuple[int, int, int], flags: Mapping[str, Any]) -> "BuildOptions":
-        """The options that an engine was built with, to build it again.
+        """Return the options that an engine was built with, to build it again.
 
         Raises:
             InputError: not options of this purify-edge.

@@ -13,7 +13,7 @@ Progress = Callable[[str, float], None]
 
 
 def monitor_for(trt: "tensorrt.Module", progress: Progress, cancelled: threading.Event) -> "tensorrt.IProgressMonitor":
-    """An `IProgressMonitor` that tells `progress`, and ends the build once `cancelled` is set."""
+    """Return an `IProgressMonitor` that tells `progress`, and ends the build once `cancelled` is set."""
     base: Any = trt.IProgressMonitor  # known only at run time
 
     class Monitor(base):  # type: ignore[misc]
@@ -54,7 +54,7 @@ class _Phase:
     steps_done: int = 0
 
     def whole(self) -> float:
-        """Which fraction of the outermost phase is done."""
+        """Return which fraction of the outermost phase is done."""
         phase: _Phase | None = self
         done = 0.0
         while phase:
@@ -64,7 +64,7 @@ class _Phase:
 
 
 def interruptible(work: Callable[[], Any], cancelled: threading.Event) -> Any:
-    """What `work` returns, done in a thread: this one stays free to see Ctrl-C, which sets `cancelled`.
+    """Return what `work` returns, done in a thread: this one stays free to see Ctrl-C, which sets `cancelled`.
 
     Raises:
         KeyboardInterrupt: after `work` has ended.

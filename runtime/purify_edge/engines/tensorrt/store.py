@@ -80,7 +80,7 @@ class EngineFiles:
     def find(
         self, graph: bytes, library: "Library", device: "Device | None", options: "BuildOptions | None" = None
     ) -> Found:
-        """The engine for this graph, builder and device.
+        """Return the engine for this graph, builder and device.
 
         Args:
             graph: the model.
@@ -98,7 +98,7 @@ class EngineFiles:
         return nearest
 
     def _vouched_for(self, place: "Place") -> bool:
-        """Whether a signature was verified that covers this place: the bundle's does not cover the user's cache."""
+        """Return whether a verified signature covers this place: the bundle's does not cover the user's cache."""
         return self.bundle.verified and place.path == self.bundle.path
 
     def _entries(self, place: "Place") -> tuple[EngineEntry, ...]:
@@ -157,7 +157,7 @@ class EngineFiles:
         force: bool = False,
         progress: "Progress | None" = None,
     ) -> tuple["BuiltEngine", bool]:
-        """The engine that was built with these options, and whether it was there already; else see `build`.
+        """Return the engine that was built with these options, and whether it was there already; else see `build`.
 
         Raises:
             OSError: it cannot be kept.
@@ -244,7 +244,7 @@ class EngineFiles:
         return built
 
     def _locked_place(self, stack: ExitStack, must_keep: bool) -> "Place | None":
-        """Where the engine will go, locked until the stack is closed; None where that cannot be."""
+        """Return where the engine will go, locked until the stack is closed; None where that cannot be."""
         source = self.model.file.path
         try:
             place = Place.of(self.bundle)
@@ -267,7 +267,7 @@ class EngineFiles:
             logger.info("%s: the engine cannot be kept (%s)", self.model.file.path, error)
 
     def _like(self, refused: EngineEntry | None, library: "Library") -> "BuildOptions":
-        """The options of an engine that is to be built again; the defaults where this builder has not all of them."""
+        """Return the options to build an engine again with; the defaults where this builder lacks one of them."""
         from purify_edge.engines.tensorrt.fingerprint import read_fingerprint
         from purify_edge.engines.tensorrt.options import BuildOptions
         from purify_edge.errors import InputError
@@ -292,7 +292,7 @@ class Place:
 
     @classmethod
     def of(cls, bundle: Bundle) -> "Place":
-        """Where new engines of a bundle go."""
+        """Return where new engines of a bundle go."""
         if os.access(bundle.path, os.W_OK) and not (bundle.path / SIGNATURE).exists() and not is_shipped(bundle.path):
             return cls(bundle.path)
         name = hashlib.sha256(encode_manifest(bundle.manifest)).hexdigest()[:16]
@@ -304,7 +304,7 @@ class Place:
         return locked(self.path / LOCK, waiting=waiting)
 
     def entries(self) -> tuple[EngineEntry, ...]:
-        """What is there now."""
+        """Return what is there now."""
         if (self.path / MANIFEST).exists():
             return Bundle.open(self.path, allow_failed=True).manifest.engines
         try:
@@ -345,7 +345,7 @@ class Place:
 
 
 def engine_entry(model: ModelEntry, library: "Library", built: "BuiltEngine") -> EngineEntry:
-    """The manifest's entry of an engine, with the path where it is to be written."""
+    """Return the manifest's entry of an engine, with the path where it is to be written."""
     digest = hashlib.sha256(built.content).hexdigest()
     path = f"engines/{model.role}.{model.precision}.{library.extra}.{digest[:8]}.engine"
     return EngineEntry(

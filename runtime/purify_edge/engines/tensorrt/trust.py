@@ -27,7 +27,7 @@ def trust(sha256: str) -> None:
 
 
 def is_trusted(sha256: str) -> bool:
-    """Whether this user built the engine."""
+    """Return whether this user built the engine."""
     try:
         return (_folder() / sha256).is_file()
     except OSError:
