@@ -19,12 +19,6 @@ def pair(networks: Networks) -> GraphPair:
     return GraphPair.from_torch(networks.purifier, networks.classifier, (1, 28, 28))
 
 
-@pytest.fixture(params=["purifier", "classifier", "defended"])
-def network(request: pytest.FixtureRequest, networks: Networks) -> nn.Module:
-    module: nn.Module = getattr(networks, request.param)
-    return module
-
-
 @pytest.fixture(scope="session")
 def own() -> tuple[nn.Module, nn.Module]:
     """A purifier and a classifier that are not ours, on three channels; not to be changed."""
