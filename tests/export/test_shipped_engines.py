@@ -23,7 +23,16 @@ from purify_toolkit.runs.pretrained import DEFAULT, open_run, pretrained_names
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 ROLES: tuple[str, ...] = ("purifier", "classifier", "defended")
-PROFILES = [*((role, batch) for role in ROLES for batch in ((1, 1, 1), (1, 16, 64))), ("defended", (2, 8, 8))]
+USUAL = ("defended", (1, 16, 64))
+PROFILES = [
+    USUAL,
+    *(
+        pytest.param(role, batch, marks=pytest.mark.slow)
+        for role in ROLES
+        for batch in ((1, 1, 1), (1, 16, 64), (2, 8, 8))
+        if (role, batch) != USUAL
+    ),
+]
 TOLERANCE = {"fp32": 1e-4, "fp16": 0.02, "bf16": 0.1, "int8": 0.3}
 """Of the logits, as a fraction of the largest one's size."""
 COUNT = 16

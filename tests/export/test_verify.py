@@ -23,7 +23,7 @@ SMALL = Question(limit=40, attack_limit=24, square_limit=6, queries=60)
 
 @pytest.fixture(scope="module")
 def report(bundle_path: Path, shipped: RunFolder) -> VerifyReport:
-    return verify(Bundle.open(bundle_path), shipped, SMALL, precisions=("fp32",))
+    return verify(Bundle.open(bundle_path), shipped, SMALL, engine="onnxruntime", precisions=("fp32",))
 
 
 def row(report: VerifyReport, role: str, threat: str) -> Any:

@@ -47,7 +47,7 @@ SQUARE = "square"
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """How much to verify; each takes the first so many test images.
+    """How much to verify; each number is of the first test images.
 
     Attributes:
         limit: clean and noisy images.
@@ -125,7 +125,7 @@ def verify(
 
 
 def _check_fit(bundle: Bundle, run: RunFolder, tell: Tell) -> None:
-    """See that the run's networks take and give what the bundle's do; tell where another run made the bundle."""
+    """Check that the run's networks take and give what the bundle's do; tell where another run made the bundle."""
     manifest, info = bundle.manifest, run.info
     for what, here, there in (
         ("classes", list(manifest.class_names), info["class_names"]),
@@ -154,7 +154,7 @@ def _samples(bundle: Bundle, run: RunFolder, data: Path | None, limit: int, tell
 def live_splits(
     networks: Networks, samples: Split, table: EvaluationTable, question: Question, *, seed: int, tell: Tell
 ) -> tuple[dict[str, GoldenSplit], dict[str, str]]:
-    """Images by threat with what the networks make of them, and what was done to them.
+    """Return images by threat with what the networks make of them, and the description of each attack.
 
     Attacks are made on the networks, with gradients: `grey-box` on the classifier alone, `white-box` on purifier and
     classifier. All images are rounded to 8 bits, within the ball.
@@ -191,7 +191,7 @@ def live_splits(
 def rows_of(
     engines: EngineSet, splits: Mapping[str, GoldenSplit], attacks: Mapping[str, str], bundle: Bundle
 ) -> Iterator[VerifyRow]:
-    """What an engine makes of images by threat, against the networks."""
+    """Yield what an engine makes of images by threat, against the networks."""
     found = compare(engines, splits, bundle)
     for row in found.rows:
         split, answers = splits[row.split], found.answers.get((row.role, row.split))
@@ -202,7 +202,7 @@ def rows_of(
 def _with_test(
     row: ParityRow, answers: NDArray[np.int64] | None, expected: Array, labels: NDArray[np.int64], attack: str
 ) -> VerifyRow:
-    """A row with McNemar's test of equal accuracy and the intervals of both accuracies; none for the purifier alone."""
+    """Return a row with McNemar's test of equal accuracy and both intervals; the purifier alone has neither."""
     same = VerifyRow(**msgspec.structs.asdict(row), attack=attack)
     if answers is None:
         return same
@@ -218,9 +218,9 @@ def _with_test(
 def square_row(
     engines: EngineSet, networks: Networks, clean: GoldenSplit, epsilon: float, question: Question, *, seed: int
 ) -> VerifyRow:
-    """The Square attack on the engine itself, which is only asked for answers; PyTorch sees what it found.
+    """Attack the engine itself by Square, which only asks it for answers, and return what PyTorch makes of the images.
 
-    What it finds lies just over the engine's boundary, so that the two may well differ there: no limit is set.
+    They lie just over the engine's boundary, where the two may well differ: no limit is set.
     """
     images = torch.from_numpy(as_floats(clean.images[: question.square_limit]))
     labels = torch.from_numpy(clean.labels[: question.square_limit])
@@ -240,7 +240,7 @@ def square_row(
 def _divergences(
     bundle: Bundle, precisions: Sequence[str], networks: Networks, clean: GoldenSplit
 ) -> tuple[list[Divergence], list[NotChecked]]:
-    """The first layer of each graph of the bundle that differs from the same layer of the networks, exported anew."""
+    """Return the first layer of each of the bundle's graphs that differs from the networks, exported anew."""
     contract = bundle.manifest.input
     shape = (contract.channels, contract.height, contract.width)
     exact = GraphPair.from_torch(networks.purifier, networks.classifier, shape).defended()

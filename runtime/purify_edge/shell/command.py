@@ -66,7 +66,7 @@ def _log_to_standard_error() -> None:
 
 
 def _explain(error: Exception) -> tuple[str, int]:
-    """What to tell the user of an exception, and the exit code."""
+    """Return what to tell the user of an exception, and the exit code."""
     code = getattr(error, "exit_code", None)  # of a PurifyError
     if isinstance(code, int):
         return str(error), code

@@ -14,7 +14,7 @@ LINE_INTERVAL_S = 10.0
 
 
 def images(count: int) -> str:
-    """A count of images.
+    """Return a count of images.
 
     >>> images(1), images(2000)
     ('1 image', '2,000 images')
@@ -65,7 +65,7 @@ class Tracker:
         return ", ".join(parts)
 
     def print(self, text: str, *, style: str = "") -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True, style=style)
 
 

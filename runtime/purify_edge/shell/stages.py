@@ -12,7 +12,7 @@ class StageProgress(Protocol):
     """What the loop tells of itself."""
 
     def epoch(self, stage: str, epoch: int, epochs: int, units: int) -> None:
-        """An epoch of so many units of work begins."""
+        """Begin an epoch of so many units of work."""
 
     def advance(self, units: int, text: str) -> None:
         """So many units are done; `text` says what and with which losses."""
@@ -74,7 +74,7 @@ class RichProgress:
         self._bars.stop()
 
     def epoch(self, stage: str, epoch: int, epochs: int, units: int) -> None:
-        """An epoch begins, perhaps the first of another stage."""
+        """Begin an epoch, perhaps the first of another stage."""
         self._tell()
         name, count = stage.replace("_", " "), f"{self._unit} {epoch + 1}/{epochs}"
         if stage != self._stage:
