@@ -11,7 +11,7 @@ import torch
 from helpers.graphs import build_for_every_gpu, needs_rtx, run
 from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.manifest import Precision
-from purify_export.convert.convert import Converted, Source, as_floats, convert
+from purify_export.convert.convert import ConversionInput, Converted, as_floats, convert
 from purify_export.convert.graph_pair import GraphPair
 from purify_export.convert.half_from_fp32 import rounding_from_half
 from purify_export.convert.image_set import ImageSet
@@ -64,7 +64,7 @@ def ships(request: pytest.FixtureRequest) -> Shipped:
             labels = networks.defended(noise).argmax(dim=1)
         golden[split] = reference(networks, (noise * 255).to(torch.uint8), labels)
         calibration[split] = ImageSet(as_floats(golden[split].images), labels.numpy())
-    source = Source(pair, golden, calibration, max_drop=0.5)
+    source = ConversionInput(pair, golden, calibration, max_drop=0.5)
     return Shipped({precision: convert(source, precision) for precision in PRECISIONS}, golden)
 
 

@@ -15,7 +15,7 @@ from purify_export.convert.graphs import Array, Layer
 from purify_export.convert.half_from_fp32 import Half, half_from_fp32
 from purify_export.convert.image_set import Calibration
 from purify_export.convert.int8_search import search
-from purify_export.convert.range_scan import Finding, range_scan
+from purify_export.convert.range_scan import LossyLayer, range_scan
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Converted:
 
 
 @dataclass(frozen=True)
-class Source:
+class ConversionInput:
     """A pair that is converted, and the images that decide how.
 
     Attributes:
@@ -44,7 +44,7 @@ class Source:
     max_drop: float = 0.01
 
 
-def convert(source: Source, precision: Precision) -> Converted:
+def convert(source: ConversionInput, precision: Precision) -> Converted:
     """Return the graphs of a precision.
 
     Raises:
@@ -53,15 +53,15 @@ def convert(source: Source, precision: Precision) -> Converted:
     return CONVERTERS[precision](source)
 
 
-def _fp32(source: Source) -> Converted:
+def _fp32(source: ConversionInput) -> Converted:
     return Converted(source.pair.by_role())
 
 
-def _half(source: Source, to: Half) -> Converted:
+def _half(source: ConversionInput, to: Half) -> Converted:
     """Convert to 16 bits all layers but those that the range scan finds."""
     raw = {name: as_floats(split.images) for name, split in source.golden.items()}
     purified = {f"purified {name}": split.purified for name, split in source.golden.items()}
-    found: dict[Role, list[Finding]] = {
+    found: dict[Role, list[LossyLayer]] = {
         "purifier": range_scan(source.pair.purifier, raw, to),
         "classifier": range_scan(source.pair.classifier, raw | purified, to),
     }
@@ -86,13 +86,13 @@ def _halved(pair: GraphPair, to: Half, keep: Mapping[Role, Iterable[str]]) -> di
     }
 
 
-def _int8(source: Source) -> Converted:
+def _int8(source: ConversionInput) -> Converted:
     assert source.calibration is not None
     found = search(source.pair, source.calibration, max_drop=source.max_drop)
     return Converted(found.pair.by_role(), found.kept, found.attempts)
 
 
-CONVERTERS: dict[Precision, Callable[[Source], Converted]] = {
+CONVERTERS: dict[Precision, Callable[[ConversionInput], Converted]] = {
     "fp32": _fp32,
     "fp16": partial(_half, to="fp16"),
     "bf16": partial(_half, to="bf16"),

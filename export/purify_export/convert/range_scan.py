@@ -33,7 +33,7 @@ all layers lose alike, and those that lose most are the first, which take an ima
 
 
 @dataclass(frozen=True)
-class Finding:
+class LossyLayer:
     """A layer that has to stay in float32, and why."""
 
     layer: Layer
@@ -73,7 +73,7 @@ class Extremes:
         return float(np.sqrt(self.worst / usual)) if usual else float("inf") if np.isinf(self.worst) else 0.0
 
 
-def range_scan(model: onnx.ModelProto, image_sets: Mapping[str, Array], to: Half = "fp16") -> list[Finding]:
+def range_scan(model: onnx.ModelProto, image_sets: Mapping[str, Array], to: Half = "fp16") -> list[LossyLayer]:
     """Return the nodes of a float32 graph that have to stay in float32 in a 16-bit one, in the order of the graph.
 
     Those are the nodes that take or give a tensor that reaches beyond half of what the type holds, those with such
@@ -98,7 +98,7 @@ def range_scan(model: onnx.ModelProto, image_sets: Mapping[str, Array], to: Half
     for node in model.graph.node:
         reason = _out_of_range(node, weights, scans, to) or _lossy(node, scans, to)
         if reason:
-            findings.append(Finding(layer_of(node, weights), reason))
+            findings.append(LossyLayer(layer_of(node, weights), reason))
     return findings
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from purify_export.images.golden import attacked, noisy, reference
 from purify_export.images.samples import resized
 from purify_export.networks import Networks
 from purify_export.progress import Tell, silent
+from purify_export.verify.options import Amounts
 from purify_export.verify.report import VerifyReport, VerifyRow
 from purify_toolkit.attacks.base import numpy_model
 from purify_toolkit.attacks.libraries import square
@@ -45,27 +45,10 @@ from purify_toolkit.runs.folder import RunFolder
 SQUARE = "square"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """How much to verify; each number is of the first test images.
-
-    Attributes:
-        limit: clean and noisy images.
-        attack_limit: images attacked with gradients, on the classifier alone and on the pipeline; 0 leaves these out.
-        square_limit: images attacked by querying the engine; 0 leaves this out.
-        queries: of the engine, an image at most.
-    """
-
-    limit: int = 1000
-    attack_limit: int = 256
-    square_limit: int = 100
-    queries: int = 500
-
-
 def verify(
     bundle: Bundle,
     run: RunFolder,
-    question: Question,
+    amounts: Amounts,
     *,
     data: Path | None = None,
     engine: str = "auto",
@@ -79,7 +62,7 @@ def verify(
     Args:
         bundle: the bundle.
         run: that it was exported from.
-        question: how much.
+        amounts: how much.
         data: the run's dataset; without it the test images that travel with the run.
         engine: `auto`, a key of ENGINES, or `all`.
         precisions: those to verify; empty for all.
@@ -97,18 +80,18 @@ def verify(
     for precision in chosen:
         bundle.model("defended", precision)
     networks, table, seed = Networks.load(run), run.recipe.evaluation, run.info["seed"]
-    samples = _samples(bundle, run, data, question.limit, tell)
+    samples = _samples(bundle, run, data, amounts.limit, tell)
     rows: list[VerifyRow] = []
     with ExitStack() as stack:
         opened = open_sets(bundle, engine, precisions or (ALL,), stack, policy, load_golden(bundle))
-        splits, attacks = live_splits(networks, samples, table, question, seed=seed, tell=tell)
+        splits, attacks = live_splits(networks, samples, table, amounts, seed=seed, tell=tell)
         for engines in opened.sets:
             tell(f"{engines.engine}, {engines.precision}: {', '.join(splits)}")
             rows += rows_of(engines, splits, attacks, bundle)
         checks = tuple(checks_of(rows, [], limits or Limits()))
-        for engines in opened.sets if question.square_limit else ():
-            tell(f"{engines.engine}, {engines.precision}: square, {question.queries} queries an image")
-            rows.append(square_row(engines, networks, splits["clean"], table.epsilon, question, seed=seed))
+        for engines in opened.sets if amounts.square_limit else ():
+            tell(f"{engines.engine}, {engines.precision}: square, {amounts.queries} queries an image")
+            rows.append(square_row(engines, networks, splits["clean"], table.epsilon, amounts, seed=seed))
         used = {engines.engine: engines.version for engines in opened.sets}
     tell("layer by layer")
     diverging, unmatched = _divergences(bundle, chosen, networks, splits["clean"])
@@ -152,14 +135,14 @@ def _samples(bundle: Bundle, run: RunFolder, data: Path | None, limit: int, tell
 
 
 def live_splits(
-    networks: Networks, samples: Split, table: EvaluationTable, question: Question, *, seed: int, tell: Tell
+    networks: Networks, samples: Split, table: EvaluationTable, amounts: Amounts, *, seed: int, tell: Tell
 ) -> tuple[dict[str, GoldenSplit], dict[str, str]]:
     """Return images by threat with what the networks make of them, and the description of each attack.
 
     Attacks are made on the networks, with gradients: `grey-box` on the classifier alone, `white-box` on purifier and
     classifier. All images are rounded to 8 bits, within the ball.
     """
-    count = min(question.attack_limit, len(samples.labels))
+    count = min(amounts.attack_limit, len(samples.labels))
     few, labels = samples.images[:count], samples.labels[:count]
     name = attack_name(table)
     plans: dict[str, tuple[str, Tensor, Callable[[], Tensor]]] = {
@@ -216,24 +199,24 @@ def _with_test(
 
 
 def square_row(
-    engines: EngineSet, networks: Networks, clean: GoldenSplit, epsilon: float, question: Question, *, seed: int
+    engines: EngineSet, networks: Networks, clean: GoldenSplit, epsilon: float, amounts: Amounts, *, seed: int
 ) -> VerifyRow:
     """Attack the engine itself by Square, which only asks it for answers, and return what PyTorch makes of the images.
 
     They lie just over the engine's boundary, where the two may well differ: no limit is set.
     """
-    images = torch.from_numpy(as_floats(clean.images[: question.square_limit]))
-    labels = torch.from_numpy(clean.labels[: question.square_limit])
+    images = torch.from_numpy(as_floats(clean.images[: amounts.square_limit]))
+    labels = torch.from_numpy(clean.labels[: amounts.square_limit])
 
     def logits(x: Array) -> Array:
         return in_batches(engines.stages["pipeline"], x)
 
-    found = square(numpy_model(logits), images, labels, epsilon=epsilon, queries=question.queries, seed=seed)
+    found = square(numpy_model(logits), images, labels, epsilon=epsilon, queries=amounts.queries, seed=seed)
     output = logits(np.ascontiguousarray(found.numpy()))
     with torch.no_grad():
         live = networks.defended(found).numpy()
     row = parity_row(engines, "pipeline", SQUARE, output, live, labels.numpy())
-    attack = f"Square, {question.queries} queries, Linf {epsilon:g}, against the engine"
+    attack = f"Square, {amounts.queries} queries, Linf {epsilon:g}, against the engine"
     return _with_test(row, answers_of(output), live, labels.numpy(), attack)
 
 
