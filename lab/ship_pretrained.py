@@ -42,12 +42,23 @@ def main() -> None:
     if arguments.half:  # its own metrics.json tells of other weights and is not needed
         for file in WEIGHTS:
             halve(target / file)
+        share_classifier(RunFolder(target))
         evaluate_again(RunFolder(target), arguments.data)
     else:
+        share_classifier(RunFolder(target))
         shutil.copyfile(arguments.run / "metrics.json", target / "metrics.json")
     if not arguments.without_images:
         shutil.copyfile(arguments.run / SAMPLES, target / SAMPLES)
         write_images(RunFolder(target), target / "images")
+
+
+def share_classifier(run: RunFolder) -> None:
+    """Leave out the classifier's file where the pair that the run was trained for has the same one."""
+    base = (run.info.get("base") or {}).get("run")
+    own, other = run.weights_path("classifier"), FOLDER / str(base) / "classifier.safetensors"
+    if other != own and other.is_file() and other.read_bytes() == own.read_bytes():
+        own.unlink()
+        write_json(run.path / "run.json", run.info | {"classifier_of": base})
 
 
 def halve(path: Path) -> None:

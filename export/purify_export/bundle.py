@@ -33,7 +33,7 @@ from purify_edge.check.page.checked_bundle import CheckedBundle
 from purify_edge.check.page.files import FORMATS
 from purify_edge.engines.latency import Contestant
 from purify_edge.engines.tensorrt.store import LOCK
-from purify_export.convert.convert import Converted, Source, convert
+from purify_export.convert.convert import ConversionInput, Converted, convert
 from purify_export.convert.graph_pair import GraphPair
 from purify_export.convert.onnx_from_torch import check_graph
 from purify_export.engines import targets_from, write_engines
@@ -55,7 +55,7 @@ class Material:
     golden: Mapping[str, GoldenSplit]
     entry: GoldenEntry
     suspicion: SuspicionEntry | None
-    source: Source
+    source: ConversionInput
 
 
 def write_bundle(given: ExportInput, out: Path, options: ExportOptions, tell: Tell) -> tuple[Bundle, Report]:
@@ -93,7 +93,7 @@ def _material(given: ExportInput, writer: BundleWriter, options: ExportOptions, 
         suspicion = threshold_of(networks, others, source=given.origin.others, tell=tell)
     with stage(tell, "purifier and classifier to ONNX"):
         pair = GraphPair.from_torch(networks.purifier, networks.classifier, given.image_shape)
-    source = Source(pair, splits, max_drop=options.max_accuracy_drop)
+    source = ConversionInput(pair, splits, max_drop=options.max_accuracy_drop)
     if options.int8:
         with stage(tell, "calibration of INT8"):
             source = replace(source, calibration=calibration_of(networks, others, given.attack, seed=given.seed))
@@ -103,7 +103,7 @@ def _material(given: ExportInput, writer: BundleWriter, options: ExportOptions, 
 
 
 def _write_models(
-    writer: BundleWriter, given: ExportInput, source: Source, options: ExportOptions, tell: Tell
+    writer: BundleWriter, given: ExportInput, source: ConversionInput, options: ExportOptions, tell: Tell
 ) -> tuple[dict[Precision, Converted], list[ModelEntry], Graphs]:
     found: dict[Precision, Converted] = {}
     entries, graphs = [], {}

@@ -1,16 +1,12 @@
 """purify-export: a run's purifier and classifier as a checked bundle."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from purify_edge.shell.command import Command
 from purify_edge.shell.options import image_size
-from purify_export.options import export_options
-
-if TYPE_CHECKING:
-    from purify_export.options import ExportOptions
+from purify_export.options import ExportOptions, export_options
 
 
 @click.command(cls=Command)
@@ -36,7 +32,7 @@ def main(
     size: tuple[int, int] | None,
     data: Path | None,
     out: Path | None,
-    options: "ExportOptions",
+    options: ExportOptions,
     as_json: bool,
 ) -> None:
     """Export RUN: a folder that purify-train wrote, or the name of a pre-trained pair; default fashion-mnist.

@@ -14,10 +14,10 @@ from purify_toolkit.runs.folder import RunFolder
 
 
 def evaluated(run: RunFolder, tell: Callable[[str], None]) -> tuple[tuple[AccuracyRow, ...], tuple[CurvePoint, ...]]:
-    """Accuracy by attack, and the curve, of `purify-eval` where it has been run, else of the training's end.
+    """Return accuracy by attack, and the curve: of `purify-eval` where it has been run, else of the training's end.
 
-    An evaluation of other weights than the run has now is left out, and so is one whose own gates doubt it, or that
-    cannot be read.
+    An evaluation is left out if it is of other weights than the run has now, if its own gates doubt it, or if it cannot
+    be read.
 
     Args:
         run: the run.
@@ -32,7 +32,7 @@ def evaluated(run: RunFolder, tell: Callable[[str], None]) -> tuple[tuple[Accura
 
 
 class _Evaluation(msgspec.Struct):
-    """What evaluation.json and metrics.json have in common."""
+    """The part that evaluation.json and metrics.json have in common."""
 
     weights_sha256: dict[str, Any]
     rows: tuple[AccuracyRow, ...]

@@ -31,7 +31,7 @@ from purify_export.convert.int8_from_fp32 import quantised_layers
 from purify_export.simulation import simulated
 
 TOLERANCE: dict[str, float] = {"fp32": 0.001, "fp16": 0.02, "bf16": 0.1, "int8": 0.2}
-"""Of a layer's output, root mean square of the error against that of what differs between images."""
+"""How far a layer's output may be off: root mean square of the error, against that of differences between images."""
 COMPARED = 64  # images of the split that a limit was broken on
 NOT_RUN = (
     "no engine here runs bfloat16 (on a CPU OpenVINO does, where both have it: pip install 'purify-edge[openvino]'); "
@@ -46,14 +46,14 @@ def gate(
     golden: Mapping[str, GoldenSplit],
     limits: Limits,
 ) -> Report:
-    """The runtime's report of the bundle, with what only the exporter can tell.
+    """Return the runtime's report of the bundle with what only the exporter can tell.
 
     Args:
-        report: of every precision that an engine runs here.
-        bundle: that it is of.
-        converted: the graphs of the bundle, fp32 among them.
-        golden: the bundle's golden set.
-        limits: of agreement and accuracy.
+        report: on every precision that an engine runs here.
+        bundle: the bundle.
+        converted: its graphs, fp32 among them.
+        golden: its golden set.
+        limits: what must hold of agreement and accuracy.
     """
     rows = list(report.parity)
     checks: list[Check] = []
@@ -92,7 +92,7 @@ def _int8_check(int8: Converted) -> Check:
 def _diverging(
     report: Report, converted: Mapping[Precision, Converted], golden: Mapping[str, GoldenSplit]
 ) -> Iterator[Divergence]:
-    """Of each precision that broke a limit, the first layer that diverges, on each split where one does."""
+    """Yield the first layer that diverges, for each precision that broke a limit and each split."""
     broken = [check.name for check in report.checks if not check.passed]
     for precision, item in converted.items():
         if precision == "fp32" or not any(f" {precision} " in name for name in broken):
@@ -117,13 +117,13 @@ def _diverging(
 def first_divergence(
     converted: onnx.ModelProto, exact: onnx.ModelProto, images: Array, *, tolerance: float
 ) -> tuple[Layer, float] | None:
-    """The first node, in the order of the graph, whose output differs by more than a tolerance; and by how much.
+    """Return the first node, in the order of the graph, whose output differs by more than a tolerance, and its error.
 
     Conversion leaves the names of what nodes give as they are; by these the two graphs are compared. A 16-bit graph is
     simulated, so that an overflow shows that ONNX Runtime, computing in float32, would hide.
 
     Args:
-        converted: of the float32 graph.
+        converted: the graph that was made of the float32 one.
         exact: the float32 graph.
         images: float32 `[N, C, H, W]`.
         tolerance: of the error, a root mean square against that of what differs between images.
@@ -140,7 +140,7 @@ def first_divergence(
 
 
 def _errors(found: Iterable[Mapping[str, Array]], expected: Iterable[Mapping[str, Array]]) -> dict[str, float]:
-    """The error of every tensor over all images; infinite where it holds NaN or infinity."""
+    """Return the error of every tensor over all images; infinite where it holds NaN or infinity."""
     changes: defaultdict[str, float] = defaultdict(float)
     spreads: defaultdict[str, Spread] = defaultdict(Spread)
     with np.errstate(invalid="ignore", over="ignore"):

@@ -7,7 +7,6 @@ from torch import nn
 
 from helpers.trained import quadrants, small_run, some_pair
 from purify_edge import export as export_pair
-from purify_export import options
 from purify_export.convert.graph_pair import GraphPair
 from purify_export.export import ExportResult
 from purify_export.networks import Networks
@@ -17,12 +16,6 @@ from purify_export.networks import Networks
 def pair(networks: Networks) -> GraphPair:
     """The shipped pair's float32 graphs; not to be changed."""
     return GraphPair.from_torch(networks.purifier, networks.classifier, (1, 28, 28))
-
-
-@pytest.fixture(params=["purifier", "classifier", "defended"])
-def network(request: pytest.FixtureRequest, networks: Networks) -> nn.Module:
-    module: nn.Module = getattr(networks, request.param)
-    return module
 
 
 @pytest.fixture(scope="session")
@@ -52,9 +45,3 @@ def exported(own: tuple[nn.Module, nn.Module], tmp_path_factory: pytest.TempPath
 def run_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder of small trained networks, with 400 test images; not to be changed."""
     return small_run(tmp_path_factory.mktemp("runs") / "small").path
-
-
-@pytest.fixture(autouse=True)
-def _short_timings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Latencies by a few calls where a command measures them: no test here looks at how long one took."""
-    monkeypatch.setattr(options, "ROUNDS", 3)

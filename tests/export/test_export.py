@@ -64,8 +64,8 @@ def test_the_report_holds_parity_of_every_model_and_pytorchs_latency(exported: E
     assert all(row.n == 256 for row in rows.values())
     assert [layer.reason for layer in exported.report.kept].count("first or last layer") == 4
     assert exported.report.attempts[-1].passed
-    timed = {(row.engine, row.precision, row.stage, row.batch) for row in exported.report.latency}
-    assert {("pytorch", "fp32", "pipeline", 1), ("onnxruntime", "fp16", "defended", 32)} <= timed
+    timed = {(row.engine == "pytorch", row.precision, row.stage, row.batch) for row in exported.report.latency}
+    assert {(True, "fp32", "pipeline", 1), (False, "fp16", "defended", 32)} <= timed
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

@@ -10,7 +10,7 @@ from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import Report
 from purify_edge.check.limits import Limits
-from purify_export.convert.convert import Source, convert
+from purify_export.convert.convert import ConversionInput, convert
 from purify_export.convert.graph_pair import GraphPair
 from purify_export.convert.half_from_fp32 import half_from_fp32
 from purify_export.convert.int8_from_fp32 import int8_from_fp32
@@ -83,7 +83,7 @@ def empty() -> Report:
 def test_bfloat16_is_simulated_and_said_not_to_be_checked(
     bundle_path: Path, pair: GraphPair, splits: dict[str, GoldenSplit]
 ) -> None:
-    converted = {name: convert(Source(pair, splits), name) for name in ("fp32", "bf16")}
+    converted = {name: convert(ConversionInput(pair, splits), name) for name in ("fp32", "bf16")}
     report = gate(empty(), Bundle.open(bundle_path), converted, splits, Limits(max_accuracy_drop=0.2))
     assert {(row.engine, row.precision) for row in report.parity} == {("simulation", "bf16")}
     assert len(report.parity) == 4 * 3
@@ -104,8 +104,8 @@ def test_a_broken_graph_is_caught_by_its_error_and_its_layer_is_reported(
     (head,) = (tensor for tensor in broken.graph.initializer if tensor.name == "head.bias")
     head.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(head) + 1, head.name))
     converted = {
-        "fp32": convert(Source(pair, splits), "fp32"),
-        "bf16": convert(Source(GraphPair(broken, pair.classifier), splits), "bf16"),
+        "fp32": convert(ConversionInput(pair, splits), "fp32"),
+        "bf16": convert(ConversionInput(GraphPair(broken, pair.classifier), splits), "bf16"),
     }
     report = gate(empty(), Bundle.open(bundle_path), converted, splits, Limits(max_accuracy_drop=1.0))
     assert not report.passed

@@ -11,7 +11,7 @@ import torch
 from helpers.graphs import build_for_every_gpu, needs_rtx, run
 from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.manifest import Precision
-from purify_export.convert.convert import Converted, Source, as_floats, convert
+from purify_export.convert.convert import ConversionInput, Converted, as_floats, convert
 from purify_export.convert.graph_pair import GraphPair
 from purify_export.convert.half_from_fp32 import rounding_from_half
 from purify_export.convert.image_set import ImageSet
@@ -23,7 +23,16 @@ from purify_toolkit.runs.pretrained import DEFAULT, open_run, pretrained_names
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 ROLES: tuple[str, ...] = ("purifier", "classifier", "defended")
-PROFILES = [*((role, batch) for role in ROLES for batch in ((1, 1, 1), (1, 16, 64))), ("defended", (2, 8, 8))]
+USUAL = ("defended", (1, 16, 64))
+PROFILES = [
+    USUAL,
+    *(
+        pytest.param(role, batch, marks=pytest.mark.slow)
+        for role in ROLES
+        for batch in ((1, 1, 1), (1, 16, 64), (2, 8, 8))
+        if (role, batch) != USUAL
+    ),
+]
 TOLERANCE = {"fp32": 1e-4, "fp16": 0.02, "bf16": 0.1, "int8": 0.3}
 """Of the logits, as a fraction of the largest one's size."""
 COUNT = 16
@@ -55,7 +64,7 @@ def ships(request: pytest.FixtureRequest) -> Shipped:
             labels = networks.defended(noise).argmax(dim=1)
         golden[split] = reference(networks, (noise * 255).to(torch.uint8), labels)
         calibration[split] = ImageSet(as_floats(golden[split].images), labels.numpy())
-    source = Source(pair, golden, calibration, max_drop=0.5)
+    source = ConversionInput(pair, golden, calibration, max_drop=0.5)
     return Shipped({precision: convert(source, precision) for precision in PRECISIONS}, golden)
 
 

@@ -12,18 +12,19 @@ from helpers.mutations import edit, mutate
 from purify_edge.bundle.reader import Bundle
 from purify_export.networks import Networks
 from purify_export.verify.cli import main
+from purify_export.verify.options import Amounts
 from purify_export.verify.report import VerifyReport
-from purify_export.verify.verify import Question, live_splits, verify
+from purify_export.verify.verify import live_splits, verify
 from purify_toolkit.data.splits import Split
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.pretrained import FOLDER
 
-SMALL = Question(limit=40, attack_limit=24, square_limit=6, queries=60)
+SMALL = Amounts(limit=40, attack_limit=24, square_limit=6, queries=60)
 
 
 @pytest.fixture(scope="module")
 def report(bundle_path: Path, shipped: RunFolder) -> VerifyReport:
-    return verify(Bundle.open(bundle_path), shipped, SMALL, precisions=("fp32",))
+    return verify(Bundle.open(bundle_path), shipped, SMALL, engine="onnxruntime", precisions=("fp32",))
 
 
 def row(report: VerifyReport, role: str, threat: str) -> Any:

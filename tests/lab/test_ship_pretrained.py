@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from helpers.tiny import tiny_run
 from lab import ship_pretrained
-from purify_edge.files import file_sha256
+from purify_edge.files import file_sha256, write_json
 from purify_toolkit.runs.data import load_data_of
 from purify_toolkit.runs.folder import RunFolder
 
@@ -34,6 +35,20 @@ def test_the_run_ships_as_it_is(ship: Ship, trained: RunFolder) -> None:
         assert (shipped.path / name).read_bytes() == (trained.path / name).read_bytes()
     assert not (shipped.path / "adversarial_teacher.safetensors").exists()
     assert len(list((shipped.path / "images").glob("*-adversarial.png"))) == len(trained.info["class_names"])
+
+
+def test_a_classifier_that_a_pair_has_already_is_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ship_pretrained, "FOLDER", tmp_path)
+    first = tiny_run(tmp_path / "first", classes=3, channels=1)
+    for name, seed in (("same", 0), ("other", 1)):
+        run = tiny_run(tmp_path / name, classes=3, channels=1, seed=seed)
+        write_json(run.path / "run.json", run.info | {"base": {"run": "first"}})
+        ship_pretrained.share_classifier(RunFolder(run.path))
+    ship_pretrained.share_classifier(first)
+    shares = {name: RunFolder(tmp_path / name).weights_path("classifier").parent.name for name in ("same", "other")}
+    assert shares == {"same": "first", "other": "other"}
+    assert not (tmp_path / "same" / "classifier.safetensors").exists()
+    assert RunFolder(tmp_path / "same").load_classifier().state_dict().keys()
 
 
 def test_half_the_bytes_and_the_figures_of_what_they_became(ship: Ship, trained: RunFolder, small_data: Path) -> None:

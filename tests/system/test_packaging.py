@@ -39,38 +39,63 @@ COMMANDS: dict[str, click.Command] = {
 DOCUMENTS = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The names in the wheel that pip builds of this checkout."""
-    out = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(out), str(REPOSITORY)]
+def wheel_of(project: Path, out: Path) -> Path:
+    """The wheel that pip builds of a project of this checkout."""
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(out), str(project)]
     subprocess.run(command, check=True, timeout=300)
     (path,) = out.glob("*.whl")
-    assert path.stat().st_size < 14_000_000  # nearly all of it the weights of the pairs
-    with zipfile.ZipFile(path) as archive:
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return wheel_of(REPOSITORY, tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="module")
+def names(wheel: Path) -> list[str]:
+    """The names in the wheel."""
+    with zipfile.ZipFile(wheel) as archive:
         return archive.namelist()
 
 
-def test_the_wheel_holds_every_module_and_the_pretrained_pair(wheel: list[str]) -> None:
+def test_the_wheel_holds_every_module_and_the_bundles(names: list[str]) -> None:
     for root in ("toolkit/purify_toolkit", "export/purify_export", "runtime/purify_edge"):
         package = REPOSITORY / root
         for source in [*package.rglob("*.py"), *package.rglob("*.css"), package / "py.typed"]:
-            assert str(source.relative_to(package.parent)) in wheel
-    for file in FOLDER.rglob("*"):
+            assert str(source.relative_to(package.parent)) in names
+    bundles = REPOSITORY / "runtime/purify_edge/bundles"
+    for file in bundles.rglob("*"):
         if file.is_file():
-            assert str(Path("purify_toolkit") / file.relative_to(FOLDER.parent)) in wheel
-    assert "purify_toolkit/recipes/fashion-mnist.toml" in wheel
+            assert str(Path("purify_edge/bundles") / file.relative_to(bundles)) in names
+    assert "purify_edge/bundles/fashion-mnist/models/defended.fp32.onnx" in names
+    assert "purify_toolkit/recipes/fashion-mnist.toml" in names
+    assert [name for name in names if name.endswith("bundles/NOTICE") and ".dist-info/licenses/" in name]
 
 
-def test_the_wheel_holds_nothing_else(wheel: list[str]) -> None:
-    assert {name.partition("/")[0].partition("-")[0] for name in wheel} == {
+def test_the_wheel_is_small_and_holds_nothing_else(wheel: Path, names: list[str]) -> None:
+    assert wheel.stat().st_size <= 9_000_000
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {
         "purify_toolkit",
         "purify_export",
         "purify_edge",
     }
-    assert not [name for name in wheel if "__pycache__" in name or "checkpoint" in name]
-    assert not [name for name in wheel if name.endswith("teacher.safetensors")]
-    assert [name for name in wheel if name.endswith("licenses/LICENSE")]
+    assert not [name for name in names if "__pycache__" in name]
+    data = [name for name in names if not name.endswith(".py")]
+    assert not [name for name in data if "teacher" in name or "checkpoint" in name]
+    assert not [name for name in names if name.endswith((".safetensors", ".pt", ".pth", ".engine"))]
+    assert [name for name in names if name.endswith("licenses/LICENSE")]
+
+
+def test_the_pairs_are_a_distribution_of_their_own(tmp_path: Path) -> None:
+    wheel = wheel_of(REPOSITORY / "toolkit" / "pairs", tmp_path)
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    for file in FOLDER.rglob("*"):
+        if file.is_file() and "__pycache__" not in file.parts:
+            assert str(Path("purify_pairs") / file.relative_to(FOLDER)) in names
+    assert len([name for name in names if name.endswith("/NOTICE") and "/licenses/" in name]) == 2
+    assert "purify-edge-pairs" in PROJECT["optional-dependencies"]["train"]
 
 
 def test_the_installed_commands_are_those_of_the_project() -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from purify_edge.errors import InputError
+from purify_edge.errors import InputError, MissingError
 from purify_toolkit.recipe import find_recipe
+from purify_toolkit.runs import pretrained
 from purify_toolkit.runs.pretrained import FOLDER, open_run, pretrained_names
 
 COMMIT = "[0-9a-f]{40}"  # a checkout with changes ends in `-dirty`
@@ -28,6 +29,32 @@ def test_a_folder_of_the_same_name_is_not_taken_for_the_default(
 def test_an_unknown_run_names_what_ships() -> None:
     with pytest.raises(InputError, match=r"no run 'absent'.*fashion-mnist"):
         open_run("absent")
+
+
+def test_where_the_pairs_are_missing_it_is_told_what_brings_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "purify_pairs")
+    for name in (None, "cifar10"):
+        with pytest.raises(MissingError, match=r"needs 'train': pip install 'purify-edge\[train\]'"):
+            open_run(name)
+    assert open_run(str(tmp_path)).path == tmp_path  # a run of one's own needs none
+
+
+def test_an_installed_copy_is_found_where_there_is_no_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "purify_pairs" / "a").mkdir(parents=True)
+    (tmp_path / "purify_pairs" / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(pretrained, "__file__", str(tmp_path / "site" / "purify_toolkit" / "runs" / "pretrained.py"))
+    assert pretrained.pairs_folder() == tmp_path / "purify_pairs"
+
+
+def test_two_pairs_share_a_classifier() -> None:
+    shared = open_run("cifar10").weights_path("classifier")
+    assert open_run("cifar10-adaptive").weights_path("classifier") == shared
+    assert open_run("cifar10-adaptive").has("classifier")
+    assert open_run("cifar10-adaptive").weights_path("student").parent.name == "cifar10-adaptive"
+    assert open_run("fashion-mnist-adaptive").weights_path("classifier").parent.name == "fashion-mnist-adaptive"
 
 
 @pytest.mark.parametrize("name", pretrained_names())

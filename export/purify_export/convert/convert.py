@@ -15,12 +15,12 @@ from purify_export.convert.graphs import Array, Layer
 from purify_export.convert.half_from_fp32 import Half, half_from_fp32
 from purify_export.convert.image_set import Calibration
 from purify_export.convert.int8_search import search
-from purify_export.convert.range_scan import Finding, range_scan
+from purify_export.convert.range_scan import LossyLayer, range_scan
 
 
 @dataclass(frozen=True)
 class Converted:
-    """The graphs of one precision, by role, the layers of them that stay in float32, and what was tried."""
+    """The graphs of one precision by role, their layers that stay in float32, and the conversions that were tried."""
 
     graphs: Mapping[Role, onnx.ModelProto]
     kept: tuple[KeptLayer, ...] = ()
@@ -28,13 +28,13 @@ class Converted:
 
 
 @dataclass(frozen=True)
-class Source:
-    """What is converted, and the images that decide how.
+class ConversionInput:
+    """A pair that is converted, and the images that decide how.
 
     Attributes:
-        pair: float32.
-        golden: whose images, clean and adversarial, the ranges of 16 bits are scanned on.
-        calibration: for INT8; None where that is not asked for.
+        pair: in float32.
+        golden: the golden set; the ranges of 16 bits are scanned on its images.
+        calibration: the images for INT8; None where that is not asked for.
         max_drop: the accuracy that INT8 may lose, a fraction.
     """
 
@@ -44,8 +44,8 @@ class Source:
     max_drop: float = 0.01
 
 
-def convert(source: Source, precision: Precision) -> Converted:
-    """The graphs of a precision.
+def convert(source: ConversionInput, precision: Precision) -> Converted:
+    """Return the graphs of a precision.
 
     Raises:
         BuildError: the graph cannot be converted.
@@ -53,15 +53,15 @@ def convert(source: Source, precision: Precision) -> Converted:
     return CONVERTERS[precision](source)
 
 
-def _fp32(source: Source) -> Converted:
+def _fp32(source: ConversionInput) -> Converted:
     return Converted(source.pair.by_role())
 
 
-def _half(source: Source, to: Half) -> Converted:
-    """16 bits, but for the layers that the range scan finds."""
+def _half(source: ConversionInput, to: Half) -> Converted:
+    """Convert to 16 bits all layers but those that the range scan finds."""
     raw = {name: as_floats(split.images) for name, split in source.golden.items()}
     purified = {f"purified {name}": split.purified for name, split in source.golden.items()}
-    found: dict[Role, list[Finding]] = {
+    found: dict[Role, list[LossyLayer]] = {
         "purifier": range_scan(source.pair.purifier, raw, to),
         "classifier": range_scan(source.pair.classifier, raw | purified, to),
     }
@@ -77,7 +77,7 @@ def _kept(to: Half, role: Role, layer: Layer, reason: str) -> KeptLayer:
 
 
 def _halved(pair: GraphPair, to: Half, keep: Mapping[Role, Iterable[str]]) -> dict[Role, onnx.ModelProto]:
-    """`defended` is converted in one, so that nothing is cast between its halves."""
+    """Convert all three; `defended` as one graph, so that nothing is cast between its halves."""
     both = [f"{role}/{name}" for role, names in keep.items() for name in names]
     return {
         "purifier": half_from_fp32(pair.purifier, to, keep=tuple(keep["purifier"])),
@@ -86,13 +86,13 @@ def _halved(pair: GraphPair, to: Half, keep: Mapping[Role, Iterable[str]]) -> di
     }
 
 
-def _int8(source: Source) -> Converted:
+def _int8(source: ConversionInput) -> Converted:
     assert source.calibration is not None
     found = search(source.pair, source.calibration, max_drop=source.max_drop)
     return Converted(found.pair.by_role(), found.kept, found.attempts)
 
 
-CONVERTERS: dict[Precision, Callable[[Source], Converted]] = {
+CONVERTERS: dict[Precision, Callable[[ConversionInput], Converted]] = {
     "fp32": _fp32,
     "fp16": partial(_half, to="fp16"),
     "bf16": partial(_half, to="bf16"),
@@ -101,5 +101,5 @@ CONVERTERS: dict[Precision, Callable[[Source], Converted]] = {
 
 
 def as_floats(images_u8: np.ndarray) -> Array:
-    """uint8 `[N, H, W, C]` -> float32 `[N, C, H, W]` in [0, 1]."""
+    """Return uint8 images `[N, H, W, C]` as float32 `[N, C, H, W]` in [0, 1]."""
     return np.ascontiguousarray(images_u8.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)

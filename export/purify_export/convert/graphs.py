@@ -18,7 +18,7 @@ SAME = 1e-6  # of a tensor's size: what float32 makes of sums in another order i
 
 @dataclass(frozen=True)
 class Layer:
-    """A node of a graph, as reports name it."""
+    """A node of a graph as reports name it."""
 
     node: str
     operator: str
@@ -29,19 +29,19 @@ class Layer:
 
 
 def layer_of(node: onnx.NodeProto, weights: Iterable[str]) -> Layer:
-    """The layer that a node is; its first weight carries the PyTorch module's name."""
+    """Return the layer of a node; its first weight carries the PyTorch module's name."""
     known = set(weights)
     weight = next((name for name in node.input if name in known), "")
     return Layer(node.name, node.op_type, weight)
 
 
 def weights_of(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
-    """The initialisers by their names."""
+    """Return the initialisers by their names."""
     return {tensor.name: tensor for tensor in model.graph.initializer}
 
 
 def typed(model: onnx.ModelProto) -> dict[str, int]:
-    """Every tensor's element type, by the tensor's name; the graph's shapes are inferred for it."""
+    """Return every tensor's element type by the tensor's name; shapes are inferred for it."""
     inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     values = (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
     types = {value.name: value.type.tensor_type.elem_type for value in values}
@@ -49,9 +49,9 @@ def typed(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def composed(purifier: onnx.ModelProto, classifier: onnx.ModelProto) -> onnx.ModelProto:
-    """The classifier after the purifier, as one graph; the names in it begin with `purifier/` or `classifier/`.
+    """Return one graph of the classifier after the purifier; names in it begin with `purifier/` or `classifier/`.
 
-    Its input and its output are called as those of the two are, so `images` and `logits`.
+    Its input keeps the name of the purifier's, its output that of the classifier's: `images` and `logits`.
     """
     (image,), (answer,) = purifier.graph.input, classifier.graph.output
     (middle,), (start,) = purifier.graph.output, classifier.graph.input
@@ -84,7 +84,7 @@ def _one_batch(model: onnx.ModelProto) -> None:
 
 
 def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
-    """The graph with further tensors as outputs."""
+    """Return the graph with further tensors as outputs."""
     types, exposed = typed(model), onnx.ModelProto()
     exposed.CopyFrom(model)
     there = {value.name for value in model.graph.output}
@@ -95,13 +95,13 @@ def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProt
 
 
 def in_parts(images: Array) -> Iterator[Array]:
-    """Images `[N, C, H, W]` in parts that leave room for every tensor of a graph."""
+    """Yield images `[N, C, H, W]` in parts that leave room for every tensor of a graph."""
     size = max(1, BATCH_PIXELS // (images.shape[2] * images.shape[3]))
     return (images[start : start + size] for start in range(0, len(images), size))
 
 
 def tensors(model: onnx.ModelProto, names: Sequence[str], images: Array) -> Iterator[Mapping[str, Array]]:
-    """What tensors hold as the graph runs over images `[N, C, H, W]`, part by part, in ONNX Runtime on the CPU.
+    """Yield the values of tensors for images `[N, C, H, W]`, part by part, from ONNX Runtime on the CPU.
 
     The graph is run as it is written, without ONNX Runtime's optimisations, which would merge nodes.
     """
@@ -119,13 +119,13 @@ def tensors(model: onnx.ModelProto, names: Sequence[str], images: Array) -> Iter
 
 
 def float_outputs(model: onnx.ModelProto) -> list[str]:
-    """The tensors that nodes give and that hold floating-point numbers, in the order of the graph."""
+    """Return the names of the floating-point tensors that nodes give, in the order of the graph."""
     types, kinds = typed(model), (TensorProto.FLOAT, TensorProto.FLOAT16)
     return [name for node in model.graph.node for name in node.output if name and types.get(name) in kinds]
 
 
 class Spread:
-    """How much a tensor differs between images, which may come part by part.
+    """A measure of how much a tensor differs between images, which may come part by part.
 
     Attributes:
         images: how many were seen.
@@ -138,7 +138,7 @@ class Spread:
         self._shifted = 0
 
     def see(self, values: Array) -> None:
-        """Take in the tensor of some images, `[N, ...]`; what is infinite in it, as masks are, counts as nothing."""
+        """Take in the tensor of some images, `[N, ...]`; infinite values, such as masks, count as 0."""
         values = np.where(np.isfinite(values), values, np.float32(0))
         if self._centre.shape[1:] != values.shape[1:]:  # the first part, or the batch is on another axis
             self._settled = self._between()
@@ -152,7 +152,7 @@ class Spread:
         self.images += len(values)
 
     def _between(self) -> float:
-        """Sum over the images of the mean square distance from their mean (variance by shifted data)."""
+        """Return the sum over the images of the mean square distance from their mean (variance by shifted data)."""
         if not self._shifted:
             return self._settled
         excess = float(mean_squares(self._shift).sum()) / self._shifted
@@ -160,9 +160,9 @@ class Spread:
 
     @property
     def usual(self) -> float:
-        """The mean square that errors are measured against: that of what differs between images.
+        """The mean square that errors are measured against: of the differences between images.
 
-        Of a tensor that is the same for all images it is the tensor's own.
+        A tensor that is the same for all images is measured against its own mean square.
         """
         between = self._between()
         varies = not between <= SAME**2 * self._power
@@ -170,12 +170,12 @@ class Spread:
 
 
 def difference(found: Array, expected: Array) -> Array:
-    """Element by element; equal infinities do not differ."""
+    """Return the difference element by element; equal infinities do not differ."""
     return np.where(found == expected, np.float32(0), found - expected)
 
 
 def mean_squares(values: Array) -> Array:
-    """Of each of N tensors, `[N, ...]` -> `[N]`."""
+    """Return the mean square of each of N tensors, `[N, ...]` -> `[N]`."""
     rows = values.reshape(len(values), -1)
     squares: Array = np.einsum("ij,ij->i", rows, rows) / max(1, rows.shape[1])
     return squares

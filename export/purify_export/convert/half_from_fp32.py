@@ -1,4 +1,4 @@
-"""fp32 ONNX to a graph that computes in float16 or bfloat16, with chosen nodes left in float32.
+"""Convert float32 graphs to float16 or bfloat16; chosen nodes stay in float32.
 
 `onnxruntime.transformers.float16` does the like, but it casts what passes from one node that is left in float32 to the
 next to float16 and back, so that the overflow it was left for happens all the same; and it knows no bfloat16.
@@ -19,7 +19,7 @@ from purify_export.convert.graphs import typed, weights_of
 
 Half = Literal["fp16", "bf16"]
 NOT_BUILT: dict[str, tuple[str, ...]] = {"fp16": (), "bf16": ("ConvTranspose", "HardSwish", "LpNormalization", "Mish")}
-"""Operators that ONNX has in a type and TensorRT's parser, or for ConvTranspose its builder, refuses in it."""
+"""Operators that ONNX knows in a type and TensorRT refuses in it: its parser, for ConvTranspose its builder."""
 BF16_OPSET = 22  # convolutions and pooling take bfloat16 from here on
 
 
@@ -58,7 +58,7 @@ def half_from_fp32(model: onnx.ModelProto, to: Half, *, keep: Collection[str] = 
 
 
 def in_opset_of(model: onnx.ModelProto, to: Half) -> onnx.ModelProto:
-    """The graph, its nodes called as they are, in an opset whose operators take the type.
+    """Return the graph in an opset whose operators take the type; nodes keep their names.
 
     Raises:
         BuildError: ONNX knows no way there.
@@ -75,7 +75,7 @@ def in_opset_of(model: onnx.ModelProto, to: Half) -> onnx.ModelProto:
 
 
 class _Conversion:
-    """One graph's; `types` grows with the tensors of the new graph."""
+    """The conversion of one graph; `types` grows with the tensors of the new graph."""
 
     def __init__(self, source: onnx.ModelProto, to: Half, keep: frozenset[str]) -> None:
         self.source, self.keep = source, keep
@@ -99,7 +99,7 @@ class _Conversion:
         return model
 
     def convert(self, source: onnx.NodeProto) -> None:
-        """Append a node in its type, after the casts of its inputs that it needs and before those of its outputs."""
+        """Append a node in its type, between the casts that its inputs and its outputs need."""
         if any(attribute.HasField("g") or attribute.graphs for attribute in source.attribute):
             raise BuildError(
                 f"{source.name} ({source.op_type}) is control flow, which no {self.suffix} graph is made of; "
@@ -115,7 +115,7 @@ class _Conversion:
                 self.give(node, index, name)
 
     def give(self, node: onnx.NodeProto, index: int, name: str) -> None:
-        """Let an output be of the type; the graph's own stays float32, behind a cast."""
+        """Give an output the type; the graph's own output stays float32, behind a cast."""
         if self.known.get(name) != TensorProto.FLOAT:
             return
         if name in self.outputs:
@@ -126,7 +126,7 @@ class _Conversion:
             self.types[name] = self.format.onnx
 
     def operand(self, name: str, half: bool) -> str:
-        """The name under which a float tensor is there in the wanted type, which is made if need be."""
+        """Return the name of a float tensor in the wanted type; a cast is added if there is none."""
         wanted = self.format.onnx if half else TensorProto.FLOAT
         if name in self.original:
             return self.weight(name, half and name in self.types)
@@ -157,14 +157,14 @@ def _tensor(values: NDArray[np.generic], name: str, kind: int) -> onnx.TensorPro
 
 
 def half_inputs(node: onnx.NodeProto, types: Mapping[str, int], opset: int, to: Half) -> list[int]:
-    """The indices of a node's inputs that are of 16 bits if the node is; none if it has to stay in float32.
+    """Return the indices of the inputs that a node takes in 16 bits; none if it has to stay in float32.
 
-    ONNX's schema of the operator says which may be: of a Resize the image, say, but not the scales.
+    ONNX's schema of the operator decides: a Resize takes the image in 16 bits, for example, but not the scales.
 
     Args:
-        node: of a float32 graph.
-        types: of the graph's tensors.
-        opset: of the graph.
+        node: a node of a float32 graph.
+        types: the types of the graph's tensors.
+        opset: the graph's opset.
         to: the type of 16 bits.
     """
     floats = [index for index, name in enumerate(node.input) if types.get(name) == TensorProto.FLOAT]
@@ -181,15 +181,13 @@ def half_inputs(node: onnx.NodeProto, types: Mapping[str, int], opset: int, to: 
 
 
 def rounding_from_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A graph that gives a 16-bit graph's numbers where its operators cannot run: in float32, each tensor rounded.
+    """Return a float32 graph that gives the numbers of a 16-bit one, for where 16-bit operators cannot run.
 
-    So tensor cores compute, but for the order of their sums: products and sums in float32, results rounded.
+    Each tensor that was of 16 bits is rounded to them: tensor cores too multiply and add in float32 and round results;
+    only the order of their sums differs.
 
     Args:
-        model: of `half_from_fp32`.
-
-    Returns:
-        A graph of float32 operators, in which each tensor that was of 16 bits is cast to them and back.
+        model: what `half_from_fp32` returned.
     """
     kinds = {form.onnx for form in FORMATS.values()}
     types, result = typed(model), onnx.ModelProto()
@@ -206,7 +204,7 @@ def rounding_from_half(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _rounded(node: onnx.NodeProto, outputs: dict[str, int]) -> list[onnx.NodeProto]:
-    """A node, with those of its outputs that are of 16 bits rounded to them."""
+    """Return a node whose 16-bit outputs are rounded."""
     exact = onnx.NodeProto()
     exact.CopyFrom(node)
     if node.op_type == "Cast" and outputs:

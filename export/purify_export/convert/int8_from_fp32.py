@@ -1,4 +1,4 @@
-"""fp32 ONNX to explicit INT8: quantise and dequantise around the layers with weights, the rest in float32.
+"""Convert float32 graphs to explicit INT8: quantised around the layers with weights, float32 elsewhere.
 
 ONNX Runtime quantises statically, in the form that TensorRT takes and no other: symmetric, weights per channel, bias as
 it is, and only the inputs of layers quantised, so that a ReLU or an addition fuses with the layer before it. Where a
@@ -18,11 +18,11 @@ from purify_export.convert.graphs import Array, in_parts, weights_of
 from purify_export.convert.tidying import tidied
 
 OPERATORS = ("Conv", "Gemm", "MatMul")
-"""What is quantised. A transposed convolution is not: TensorRT is known to lose accuracy or refuse it in INT8."""
+"""The operators that are quantised. Transposed convolution is not: TensorRT loses accuracy or refuses it in INT8."""
 
 
 def quantisable(model: onnx.ModelProto) -> list[str]:
-    """The names of the nodes that INT8 can hold: those with weights, in the order of the graph."""
+    """Return the names of the nodes that INT8 can hold: those with weights, in the order of the graph."""
     weights = weights_of(model)
     nodes = [node for node in model.graph.node if node.op_type in OPERATORS]
     return [node.name for node in nodes if any(name in weights for name in node.input[1:2])]
@@ -87,7 +87,7 @@ def _reader(name: str, images: Array) -> object:
 
 
 def with_float_layers(quantised: onnx.ModelProto, model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
-    """The quantised graph with some layers as they are in the float32 graph it was made from.
+    """Return the quantised graph with some layers as they are in the float32 graph.
 
     A tensor that no layer takes in INT8 any more is not quantised for the others either.
     """
@@ -110,7 +110,7 @@ def with_float_layers(quantised: onnx.ModelProto, model: onnx.ModelProto, names:
 
 
 def quantised_layers(model: onnx.ModelProto) -> list[str]:
-    """The names of the nodes whose weights come out of a DequantizeLinear."""
+    """Return the names of the nodes whose weights come out of a DequantizeLinear."""
     dequantised = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     nodes = [node for node in model.graph.node if node.op_type in OPERATORS]
     return [node.name for node in nodes if any(name in dequantised for name in node.input[1:2])]

@@ -21,7 +21,7 @@ Name = tuple[Role, str]
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The pair that the search ended with, the layers of it that are float32, and every attempt."""
+    """The pair that a search ended with, its layers that are float32, and every attempt."""
 
     pair: GraphPair
     kept: tuple[KeptLayer, ...]
@@ -29,9 +29,9 @@ class SearchResult:
 
 
 def quantise_pair(pair: GraphPair, calibration: Calibration) -> GraphPair:
-    """Both networks in INT8, all layers that can be, calibrated on what each is run on.
+    """Return both networks with every layer in INT8 that can be, calibrated on the images that each is run on.
 
-    That is for the classifier the purified images, and the images as they come, for it also runs without purifier.
+    The classifier is run on purified images, and on images as they come.
     """
     images = np.concatenate([split.images for split in calibration.values()])
     purified = _answer(pair.purifier, images)
@@ -84,7 +84,7 @@ def _ends(pair: GraphPair) -> Iterator[Name]:
 
 
 def _mixed(int8: GraphPair, pair: GraphPair, kept: Mapping[Name, str]) -> GraphPair:
-    """The quantised pair with the kept layers in float32."""
+    """Return the quantised pair with the kept layers in float32."""
     by_role = {role: [name for other, name in kept if other == role] for role, _ in pair.items()}
     return GraphPair(
         with_float_layers(int8.purifier, pair.purifier, by_role["purifier"]),
@@ -93,7 +93,7 @@ def _mixed(int8: GraphPair, pair: GraphPair, kept: Mapping[Name, str]) -> GraphP
 
 
 def _losses(pair: GraphPair, int8: GraphPair, layers: list[Name], calibration: Calibration) -> dict[Name, float]:
-    """How much each layer alone in INT8 changes the logits, against what differs between images; of RMS."""
+    """Return by how much each layer alone in INT8 changes the logits, relative to their differences between images."""
     images = np.concatenate([split.images[:RANKED] for split in calibration.values()])
     exact = _answer(pair.defended(), images)
     spread = mean_squares(exact - exact.mean(axis=0)).mean()
@@ -107,7 +107,7 @@ def _losses(pair: GraphPair, int8: GraphPair, layers: list[Name], calibration: C
 
 
 def _drop(exact: onnx.ModelProto, candidate: onnx.ModelProto, calibration: Calibration) -> dict[str, float]:
-    """By how much the candidate's accuracy lies below the exact graph's, a fraction, by split."""
+    """Return by how much the candidate's accuracy lies below the exact graph's, a fraction, by split."""
 
     def accuracy(model: onnx.ModelProto, split: str) -> float:
         return float((_answer(model, calibration[split].images).argmax(axis=1) == calibration[split].labels).mean())
@@ -145,6 +145,6 @@ def _kept_layers(pair: GraphPair, kept: Mapping[Name, str]) -> Iterator[KeptLaye
 
 
 def _answer(model: onnx.ModelProto, images: Array) -> Array:
-    """The graph's output."""
+    """Return the graph's output."""
     name = model.graph.output[0].name
     return np.concatenate([values[name] for values in tensors(model, [name], images)])

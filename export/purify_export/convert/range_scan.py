@@ -33,7 +33,7 @@ all layers lose alike, and those that lose most are the first, which take an ima
 
 
 @dataclass(frozen=True)
-class Finding:
+class LossyLayer:
     """A layer that has to stay in float32, and why."""
 
     layer: Layer
@@ -42,7 +42,7 @@ class Finding:
 
 @dataclass
 class Extremes:
-    """What is known of a tensor after the images seen so far.
+    """The extremes of a tensor over the images seen so far.
 
     Attributes:
         largest: absolute value.
@@ -65,7 +65,7 @@ class Extremes:
 
     @property
     def loss(self) -> float:
-        """What rounding changes in the worst image, against what differs between images; a ratio of root mean squares.
+        """The change by rounding in the worst image: a ratio of root mean squares to the differences between images.
 
         Against the tensor's size a small change could be all that tells one image from another.
         """
@@ -73,8 +73,8 @@ class Extremes:
         return float(np.sqrt(self.worst / usual)) if usual else float("inf") if np.isinf(self.worst) else 0.0
 
 
-def range_scan(model: onnx.ModelProto, image_sets: Mapping[str, Array], to: Half = "fp16") -> list[Finding]:
-    """The nodes of a float32 graph that have to stay in float32 in a 16-bit one, in the order of the graph.
+def range_scan(model: onnx.ModelProto, image_sets: Mapping[str, Array], to: Half = "fp16") -> list[LossyLayer]:
+    """Return the nodes of a float32 graph that have to stay in float32 in a 16-bit one, in the order of the graph.
 
     Those are the nodes that take or give a tensor that reaches beyond half of what the type holds, those with such
     weights, and those whose result changes by more than MAX_LOSS when just inputs, weights and output are rounded.
@@ -98,7 +98,7 @@ def range_scan(model: onnx.ModelProto, image_sets: Mapping[str, Array], to: Half
     for node in model.graph.node:
         reason = _out_of_range(node, weights, scans, to) or _lossy(node, scans, to)
         if reason:
-            findings.append(Finding(layer_of(node, weights), reason))
+            findings.append(LossyLayer(layer_of(node, weights), reason))
     return findings
 
 
@@ -127,7 +127,7 @@ def _lossy(node: onnx.NodeProto, scans: Mapping[str, Mapping[str, Extremes]], to
 
 
 def _extremes(model: onnx.ModelProto, images: Array, to: Half) -> dict[str, Extremes]:
-    """What every float tensor that a node gives does on images."""
+    """Return the extremes of every float tensor that a node gives."""
     shadowed = _shadowed(model, to)
     there = {name for node in shadowed.graph.node for name in node.output}
     names = float_outputs(model)
@@ -144,7 +144,7 @@ def _short(name: str) -> str:
 
 
 def _shadowed(model: onnx.ModelProto, to: Half) -> onnx.ModelProto:
-    """The graph, and beside each node the same node with inputs and outputs rounded, called `NAME@short`.
+    """Return the graph with a twin beside each node, whose inputs and outputs are rounded, called `NAME@short`.
 
     The twin takes the exact inputs, rounded, not what other twins give: it shows what its own node loses.
     """

@@ -7,8 +7,7 @@ import click
 from purify_edge.check.options import limit_options
 from purify_edge.engines.options import engine_options, policy_from
 from purify_edge.shell.command import Command
-
-Count = click.IntRange(min=0)
+from purify_export.verify.options import Amounts, amount_options
 
 
 @click.command(cls=Command)
@@ -19,14 +18,7 @@ Count = click.IntRange(min=0)
     type=click.Path(path_type=Path),
     help="The run's dataset, for all of its test images; default those in the run, else as purify-train finds them.",
 )
-@click.option("--limit", default=1000, show_default=True, type=click.IntRange(min=1), help="Clean and noisy images.")
-@click.option("--attack-limit", default=256, show_default=True, type=Count, help="Images attacked with gradients.")
-@click.option(
-    "--square-limit", default=100, show_default=True, type=Count, help="Images attacked on the engine itself."
-)
-@click.option(
-    "--square-queries", default=500, show_default=True, type=click.IntRange(min=1), help="Queries an image, at most."
-)
+@amount_options
 @click.option("--engine", default="auto", show_default=True, help="auto, all that work here, or one by name.")
 @engine_options
 @click.option("--precision", "precisions", multiple=True, help="Verify only this precision; may be repeated.")
@@ -38,10 +30,7 @@ def main(
     bundle: Path,
     run: str,
     data: Path | None,
-    limit: int,
-    attack_limit: int,
-    square_limit: int,
-    square_queries: int,
+    amounts: Amounts,
     engine: str,
     no_build: bool,
     trust_engines: bool,
@@ -63,14 +52,13 @@ def main(
     from purify_edge.check.limits import Limits
     from purify_edge.document.terminal import print_document
     from purify_export.verify.report import document_of, encode
-    from purify_export.verify.verify import Question
     from purify_export.verify.verify import verify as verify_bundle
     from purify_toolkit.runs.pretrained import open_run
 
     report = verify_bundle(
         Bundle.open(bundle, verify=verify, allow_failed=allow_failed),
         open_run(run),
-        Question(limit=limit, attack_limit=attack_limit, square_limit=square_limit, queries=square_queries),
+        amounts,
         data=data,
         engine=engine,
         precisions=precisions,

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from purify_export.images.golden import attacked, noisy, reference
 from purify_export.images.samples import resized
 from purify_export.networks import Networks
 from purify_export.progress import Tell, silent
+from purify_export.verify.options import Amounts
 from purify_export.verify.report import VerifyReport, VerifyRow
 from purify_toolkit.attacks.base import numpy_model
 from purify_toolkit.attacks.gradient import PGD
@@ -45,27 +45,10 @@ from purify_toolkit.runs.folder import RunFolder
 SQUARE = "square"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """How much to verify; each takes the first so many test images.
-
-    Attributes:
-        limit: clean and noisy images.
-        attack_limit: images attacked with gradients, on the classifier alone and on the pipeline; 0 leaves these out.
-        square_limit: images attacked by querying the engine; 0 leaves this out.
-        queries: of the engine, an image at most.
-    """
-
-    limit: int = 1000
-    attack_limit: int = 256
-    square_limit: int = 100
-    queries: int = 500
-
-
 def verify(
     bundle: Bundle,
     run: RunFolder,
-    question: Question,
+    amounts: Amounts,
     *,
     data: Path | None = None,
     engine: str = "auto",
@@ -79,7 +62,7 @@ def verify(
     Args:
         bundle: the bundle.
         run: that it was exported from.
-        question: how much.
+        amounts: how much.
         data: the run's dataset; without it the test images that travel with the run.
         engine: `auto`, a key of ENGINES, or `all`.
         precisions: those to verify; empty for all.
@@ -97,18 +80,18 @@ def verify(
     for precision in chosen:
         bundle.model("defended", precision)
     networks, table, seed = Networks.load(run), run.recipe.evaluation, run.info["seed"]
-    samples = _samples(bundle, run, data, question.limit, tell)
+    samples = _samples(bundle, run, data, amounts.limit, tell)
     rows: list[VerifyRow] = []
     with ExitStack() as stack:
         opened = open_sets(bundle, engine, precisions or (ALL,), stack, policy, load_golden(bundle))
-        splits, attacks = live_splits(networks, samples, table, question, seed=seed, tell=tell)
+        splits, attacks = live_splits(networks, samples, table, amounts, seed=seed, tell=tell)
         for engines in opened.sets:
             tell(f"{engines.engine}, {engines.precision}: {', '.join(splits)}")
             rows += rows_of(engines, splits, attacks, bundle)
         checks = tuple(checks_of(rows, [], limits or Limits()))
-        for engines in opened.sets if question.square_limit else ():
-            tell(f"{engines.engine}, {engines.precision}: square, {question.queries} queries an image")
-            rows.append(square_row(engines, networks, splits["clean"], table.epsilon, question, seed=seed))
+        for engines in opened.sets if amounts.square_limit else ():
+            tell(f"{engines.engine}, {engines.precision}: square, {amounts.queries} queries an image")
+            rows.append(square_row(engines, networks, splits["clean"], table.epsilon, amounts, seed=seed))
         used = {engines.engine: engines.version for engines in opened.sets}
     tell("layer by layer")
     diverging, unmatched = _divergences(bundle, chosen, networks, splits["clean"])
@@ -125,7 +108,7 @@ def verify(
 
 
 def _check_fit(bundle: Bundle, run: RunFolder, tell: Tell) -> None:
-    """See that the run's networks take and give what the bundle's do; tell where another run made the bundle."""
+    """Check that the run's networks take and give what the bundle's do; tell where another run made the bundle."""
     manifest, info = bundle.manifest, run.info
     for what, here, there in (
         ("classes", list(manifest.class_names), info["class_names"]),
@@ -152,14 +135,14 @@ def _samples(bundle: Bundle, run: RunFolder, data: Path | None, limit: int, tell
 
 
 def live_splits(
-    networks: Networks, samples: Split, table: EvaluationTable, question: Question, *, seed: int, tell: Tell
+    networks: Networks, samples: Split, table: EvaluationTable, amounts: Amounts, *, seed: int, tell: Tell
 ) -> tuple[dict[str, GoldenSplit], dict[str, str]]:
-    """Images by threat with what the networks make of them, and what was done to them.
+    """Return images by threat with what the networks make of them, and the description of each attack.
 
     Attacks are made on the networks, with gradients: `grey-box` on the classifier alone, `white-box` on purifier and
     classifier. All images are rounded to 8 bits, within the ball.
     """
-    count = min(question.attack_limit, len(samples.labels))
+    count = min(amounts.attack_limit, len(samples.labels))
     few, labels = samples.images[:count], samples.labels[:count]
     name = str(PGD.of(table))
     plans: dict[str, tuple[str, Tensor, Callable[[], Tensor]]] = {
@@ -191,7 +174,7 @@ def live_splits(
 def rows_of(
     engines: EngineSet, splits: Mapping[str, GoldenSplit], attacks: Mapping[str, str], bundle: Bundle
 ) -> Iterator[VerifyRow]:
-    """What an engine makes of images by threat, against the networks."""
+    """Yield what an engine makes of images by threat, against the networks."""
     found = compare(engines, splits, bundle)
     for row in found.rows:
         split, answers = splits[row.split], found.answers.get((row.role, row.split))
@@ -202,7 +185,7 @@ def rows_of(
 def _with_test(
     row: ParityRow, answers: NDArray[np.int64] | None, expected: Array, labels: NDArray[np.int64], attack: str
 ) -> VerifyRow:
-    """A row with McNemar's test of equal accuracy and the intervals of both accuracies; none for the purifier alone."""
+    """Return a row with McNemar's test of equal accuracy and both intervals; the purifier alone has neither."""
     same = VerifyRow(**msgspec.structs.asdict(row), attack=attack)
     if answers is None:
         return same
@@ -216,19 +199,19 @@ def _with_test(
 
 
 def square_row(
-    engines: EngineSet, networks: Networks, clean: GoldenSplit, epsilon: float, question: Question, *, seed: int
+    engines: EngineSet, networks: Networks, clean: GoldenSplit, epsilon: float, amounts: Amounts, *, seed: int
 ) -> VerifyRow:
-    """The Square attack on the engine itself, which is only asked for answers; PyTorch sees what it found.
+    """Attack the engine itself by Square, which only asks it for answers, and return what PyTorch makes of the images.
 
-    What it finds lies just over the engine's boundary, so that the two may well differ there: no limit is set.
+    They lie just over the engine's boundary, where the two may well differ: no limit is set.
     """
-    images = torch.from_numpy(as_floats(clean.images[: question.square_limit]))
-    labels = torch.from_numpy(clean.labels[: question.square_limit])
+    images = torch.from_numpy(as_floats(clean.images[: amounts.square_limit]))
+    labels = torch.from_numpy(clean.labels[: amounts.square_limit])
 
     def logits(x: Array) -> Array:
         return in_batches(engines.stages["pipeline"], x)
 
-    attack, generator = Square(epsilon=epsilon, queries=question.queries), torch.Generator().manual_seed(seed)
+    attack, generator = Square(epsilon=epsilon, queries=amounts.queries), torch.Generator().manual_seed(seed)
     found = attack(numpy_model(logits), images, labels, generator=generator)
     output = logits(np.ascontiguousarray(found.numpy()))
     with torch.no_grad():
@@ -240,7 +223,7 @@ def square_row(
 def _divergences(
     bundle: Bundle, precisions: Sequence[str], networks: Networks, clean: GoldenSplit
 ) -> tuple[list[Divergence], list[NotChecked]]:
-    """The first layer of each graph of the bundle that differs from the same layer of the networks, exported anew."""
+    """Return the first layer of each of the bundle's graphs that differs from the networks, exported anew."""
     contract = bundle.manifest.input
     shape = (contract.channels, contract.height, contract.width)
     exact = GraphPair.from_torch(networks.purifier, networks.classifier, shape).defended()

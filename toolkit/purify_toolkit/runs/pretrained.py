@@ -7,14 +7,14 @@ from purify_edge.errors import InputError, MissingError
 from purify_toolkit.runs.folder import RunFolder
 
 
-def _pairs_folder() -> Path:
+def pairs_folder() -> Path:
     """Return where the pairs lie: beside the toolkit in a checkout, else where their distribution is installed."""
     checkout = Path(__file__).parents[2] / "pairs" / "purify_pairs"
     found = find_spec("purify_pairs") if not checkout.is_dir() else None
     return Path(found.origin).parent if found and found.origin else checkout
 
 
-FOLDER = _pairs_folder()
+FOLDER = pairs_folder()
 DEFAULT = "fashion-mnist"
 
 
