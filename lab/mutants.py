@@ -36,29 +36,19 @@ HEAVY = (
     "PIL.Image",
 )
 PATHS = ("toolkit", "export", "runtime")
-SWAPS: dict[type[ast.AST], type[ast.AST]] = {
-    ast.Lt: ast.LtE,
-    ast.LtE: ast.Lt,
-    ast.Gt: ast.GtE,
-    ast.GtE: ast.Gt,
-    ast.Eq: ast.NotEq,
-    ast.NotEq: ast.Eq,
-    ast.In: ast.NotIn,
-    ast.NotIn: ast.In,
-    ast.Is: ast.IsNot,
-    ast.IsNot: ast.Is,
-    ast.And: ast.Or,
-    ast.Or: ast.And,
-    ast.Add: ast.Sub,
-    ast.Sub: ast.Add,
-    ast.Mult: ast.Div,
-    ast.Div: ast.Mult,
-    ast.FloorDiv: ast.Mult,
-    ast.Mod: ast.Mult,
-    ast.Pow: ast.Mult,
-    ast.Continue: ast.Break,
-    ast.Break: ast.Continue,
-}
+PAIRS = (
+    (ast.Lt, ast.LtE),
+    (ast.Gt, ast.GtE),
+    (ast.Eq, ast.NotEq),
+    (ast.In, ast.NotIn),
+    (ast.Is, ast.IsNot),
+    (ast.And, ast.Or),
+    (ast.Add, ast.Sub),
+    (ast.Mult, ast.Div),
+    (ast.Continue, ast.Break),
+)
+SWAPS: dict[type[ast.AST], type[ast.AST]] = dict.fromkeys((ast.FloorDiv, ast.Mod, ast.Pow), ast.Mult)
+SWAPS |= {one: other for pair in PAIRS for one, other in (pair, pair[::-1])}
 PATIENCE_S = 1800
 GRACE_S = 30
 """What is given to the tests of a mutant beside five times what they take without one."""

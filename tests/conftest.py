@@ -95,6 +95,16 @@ def trained(idx_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> "RunF
     return RunFolder(out)
 
 
+@pytest.fixture(scope="session")
+def few_images(bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle with 24 golden images a split, which is checked ten times faster; not to be changed."""
+    from helpers.bundles import keep_few
+
+    copy = Path(shutil.copytree(bundle_path, tmp_path_factory.mktemp("few") / "bundle"))
+    keep_few(copy, 24)
+    return copy
+
+
 @pytest.fixture
 def bundle_copy(bundle_path: Path, tmp_path: Path) -> Path:
     """A bundle that the test may damage."""

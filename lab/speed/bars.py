@@ -79,7 +79,7 @@ def _ratio(name: str, ours: Row | None, other: Row | None, limit: float, reason:
 
 
 def _flat(table: Table) -> Bar:
-    """The largest factor by which a larger batch costs more an image than the one before it."""
+    """Return the largest factor by which a larger batch costs more an image than the one before it."""
     name = "labels, cost an image: largest rise from one batch to the next"
     costs = [row.ms_per_image for (who, _), row in sorted(table.items(), key=lambda item: item[0][1]) if who == LABELS]
     if len(costs) < 2:

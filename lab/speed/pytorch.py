@@ -27,7 +27,7 @@ def contestants(run: str) -> dict[str, Call]:
 
 
 def calls_of(defended: nn.Module) -> dict[str, Call]:
-    """The same for a network of one's own."""
+    """Return the same for a network of one's own."""
     return {"PyTorch": _call(defended), "torch.compile": _call(torch.compile(defended, dynamic=False))}
 
 

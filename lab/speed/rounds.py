@@ -98,6 +98,6 @@ def _row(name: str, batch: int, calls: int, values: list[float], reference: list
 def ratios(
     values: list[float] | tuple[float, ...], others: list[float] | tuple[float, ...]
 ) -> tuple[float, float, float]:
-    """The lower quartile, the median and the upper quartile of the ratios round by round."""
+    """Return the lower quartile, the median and the upper quartile of the ratios round by round."""
     low, middle, high = np.percentile(np.array(values) / np.array(others), [25, 50, 75])
     return float(low), float(middle), float(high)

@@ -1,4 +1,4 @@
-"""What a benchmark found, as `purify-bench --json` prints it."""
+"""What a benchmark found, as `python -m lab.speed --json` prints it."""
 
 from typing import Any
 
@@ -89,5 +89,5 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def encode_bench(bench: Bench) -> bytes:
-    """The benchmark as indented JSON."""
+    """Return the benchmark as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(bench), indent=2) + b"\n"

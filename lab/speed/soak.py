@@ -46,7 +46,7 @@ class Soak:
         self.rss_mb = [0.0, 0.0]
 
     def run(self, threads: int) -> None:
-        """Do it."""
+        """Run the threads until all predictions are made."""
         workers = [threading.Thread(target=self._work) for _ in range(threads)]
         for worker in workers:
             worker.start()
@@ -92,7 +92,7 @@ class Soak:
         )
 
     def problems(self) -> list[str]:
-        """What must not be; none if all is well."""
+        """Return what went wrong; nothing if all is well."""
         found = [f"{count:,} x {kind}" for kind, count in self.done.items() if kind not in ("good", "refused")]
         growth = self.rss_mb[1] - self.rss_mb[0]
         if growth > MAX_GROWTH_MB:
@@ -101,7 +101,7 @@ class Soak:
 
 
 def _single(pipeline: Pipeline, images: NDArray[np.uint8]) -> Prediction:
-    """The answers one by one, in one thread."""
+    """Return the answers one by one, in one thread."""
     answers = [pipeline.predict(images[index : index + 1]) for index in range(len(images))]
     return Prediction(
         np.concatenate([answer.labels for answer in answers]),

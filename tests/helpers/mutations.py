@@ -1,7 +1,5 @@
 """Bundles that were changed by somebody who makes the manifest fit."""
 
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,19 +7,9 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from helpers.bundles import replace
+
 Change = Callable[[onnx.ModelProto], None]
-
-
-def replace(bundle: Path, path: str, content: bytes, *, splits: dict[str, int] | None = None) -> None:
-    """Put another file in, and its size and hash into the manifest, as whoever changes a bundle could."""
-    (bundle / path).write_bytes(content)
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    entries = [model["file"] for model in manifest["models"]] + [manifest["golden"]["file"]]
-    (entry,) = (entry for entry in entries if entry["path"] == path)
-    entry |= {"size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    if splits:
-        manifest["golden"]["splits"] = splits
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
 
 
 def mutate(bundle: Path, role: str, change: Change, precision: str = "fp32") -> None:

@@ -16,7 +16,7 @@ def count(limit: int = 3) -> int:
         done += 1
     return done
 """
-PROGRAM = "import sys, lab.mutants as m; m.HEAVY, m.GRACE_S = (), 2; m.main(sys.argv[1:])"
+PROGRAM = "import sys, lab.mutants as m; m.HEAVY, m.GRACE_S = (), 5; m.main(sys.argv[1:])"
 REPOSITORY = Path(__file__).parent.parent.parent
 
 

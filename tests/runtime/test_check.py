@@ -67,12 +67,12 @@ def test_the_environment_names_machine_and_versions(report: Report) -> None:
     assert report.environment["processor"]
 
 
-def test_no_rounds_no_latency(bundle_path: Path) -> None:
-    assert check_bundle(Bundle.open(bundle_path), engine="onnxruntime", precisions=("fp32",), rounds=0).latency == ()
+def test_no_rounds_no_latency(few_images: Path) -> None:
+    assert check_bundle(Bundle.open(few_images), engine="onnxruntime", precisions=("fp32",), rounds=0).latency == ()
 
 
-def test_a_latency_limit_is_judged_by_the_pipelines_median(bundle_path: Path) -> None:
-    bundle = Bundle.open(bundle_path)
+def test_a_latency_limit_is_judged_by_the_pipelines_median(few_images: Path) -> None:
+    bundle = Bundle.open(few_images)
     report = check_bundle(bundle, **PINNED, rounds=3, limits=Limits(max_latency_ms=1e-6))
     assert not report.passed
     (broken,) = (check for check in report.checks if not check.passed)
@@ -188,8 +188,8 @@ def test_the_relative_error_is_of_what_differs_between_images() -> None:
     assert np.isnan(relative_error(reference * np.float32(np.nan), reference))
 
 
-def test_all_engines_that_work_here_are_checked_and_others_named(bundle_path: Path) -> None:
-    report = check_bundle(Bundle.open(bundle_path), engine="all", precisions=("fp32",), rounds=0)
+def test_all_engines_that_work_here_are_checked_and_others_named(few_images: Path) -> None:
+    report = check_bundle(Bundle.open(few_images), engine="all", precisions=("fp32",), rounds=0)
     checked = {row.engine for row in report.parity}
     assert "onnxruntime" in checked
     assert checked | {left_out.engine for left_out in report.not_checked} == set(ENGINES)
@@ -258,10 +258,10 @@ def test_a_batch_is_as_large_as_it_is_said_to_be_even_of_few_images() -> None:
     assert check.some_images(split, 7).ravel().tolist() == [0, 1, 2, 0, 1, 2, 0]
 
 
-def test_a_report_without_a_check_has_not_passed(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_without_a_check_has_not_passed(few_images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "checks_of", lambda *_: [])
     monkeypatch.setattr(check, "suspicion_checks", lambda *_, **__: [])
-    assert not check_bundle(Bundle.open(bundle_path), engine="onnxruntime", precisions=("fp32",), rounds=0).passed
+    assert not check_bundle(Bundle.open(few_images), engine="onnxruntime", precisions=("fp32",), rounds=0).passed
 
 
 def test_further_checks_must_hold_too(report: Report) -> None:

@@ -19,8 +19,8 @@ def test_a_good_bundle_passes_and_shows_its_tables(run: Run, bundle_path: Path) 
     assert "…" not in out  # nothing is cut off
 
 
-def test_json_goes_to_standard_output_alone(run: Run, bundle_path: Path) -> None:
-    code, out, err = run("purify-check", bundle_path, "--json", "--rounds", 2, "--precision", "fp16")
+def test_json_goes_to_standard_output_alone(run: Run, few_images: Path) -> None:
+    code, out, err = run("purify-check", few_images, "--json", "--rounds", 2, "--precision", "fp16")
     assert code == 0
     report = json.loads(out)
     assert report["passed"] is True
@@ -46,9 +46,9 @@ def test_a_limit_that_is_no_number_is_refused(run: Run, bundle_path: Path, optio
     ],
 )
 def test_a_broken_limit_is_named_and_ends_with_1(
-    run: Run, bundle_path: Path, options: tuple[str, ...], broken: str | None
+    run: Run, few_images: Path, options: tuple[str, ...], broken: str | None
 ) -> None:
-    code, out, _ = run("purify-check", bundle_path, "--precision", "fp32", "--rounds", 3, *options)
+    code, out, _ = run("purify-check", few_images, "--precision", "fp32", "--rounds", 3, *options)
     assert code == (1 if broken else 0)
     assert ("FAILED" in out) == bool(broken)
     if broken:
@@ -69,11 +69,11 @@ def test_a_model_under_the_name_of_another_precision_shows(run: Run, edit_manife
 
 
 def test_reports_are_written_in_every_format_and_tell_of_this_device(
-    run: Run, bundle_path: Path, tmp_path: Path
+    run: Run, few_images: Path, tmp_path: Path
 ) -> None:
     paths = [tmp_path / f"report{suffix}" for suffix in (".html", ".md", ".json")]
     options = [part for path in paths for part in ("--report", path)]
-    code, out, err = run("purify-check", bundle_path, "--json", "--rounds", 2, "--precision", "fp16", *options)
+    code, out, err = run("purify-check", few_images, "--json", "--rounds", 2, "--precision", "fp16", *options)
     assert code == 0, err
     page, text, report = (path.read_text() for path in paths)
     assert report == out
@@ -88,10 +88,10 @@ def test_reports_are_written_in_every_format_and_tell_of_this_device(
     assert {"clean", "grey-box", "white-box"} <= {row["threat"] for row in rows}
 
 
-def test_a_failed_check_is_reported_too(run: Run, bundle_path: Path, tmp_path: Path) -> None:
+def test_a_failed_check_is_reported_too(run: Run, few_images: Path, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     options = ("--rounds", 2, "--precision", "fp32", "--max-latency-ms", "0.000001", "--report", path)
-    code, _, _ = run("purify-check", bundle_path, *options)
+    code, _, _ = run("purify-check", few_images, *options)
     assert code == 1
     page = path.read_text()
     assert "✗ Failed" in page
@@ -110,16 +110,16 @@ def test_a_report_that_cannot_be_written_is_refused_at_once(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_exists_is_overwritten_by_force_only(run: Run, bundle_path: Path, tmp_path: Path) -> None:
+def test_a_file_that_exists_is_overwritten_by_force_only(run: Run, few_images: Path, tmp_path: Path) -> None:
     notes = tmp_path / "mine.md"
     notes.write_text("my notes")
-    code, out, err = run("purify-check", bundle_path, "--report", notes)
+    code, out, err = run("purify-check", few_images, "--report", notes)
     assert (code, out) == (2, "")
     assert "parity:" not in err
     assert f"Error: {notes} exists; --force overwrites it" in err
     assert notes.read_text() == "my notes"
     options = ("--rounds", 0, "--precision", "fp32", "--report", notes, "--force")
-    assert run("purify-check", bundle_path, *options)[0] == 0
+    assert run("purify-check", few_images, *options)[0] == 0
     assert notes.read_text().startswith("# fashion")
 
 

@@ -1,0 +1,29 @@
+"""Bundles with another file in them, and a manifest that fits."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from purify_edge.bundle.golden import encode_golden, load_golden
+from purify_edge.bundle.reader import Bundle
+
+
+def replace(bundle: Path, path: str, content: bytes, *, splits: dict[str, int] | None = None) -> None:
+    """Put another file in, and its size and hash into the manifest, as whoever changes a bundle could."""
+    (bundle / path).write_bytes(content)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    entries = [model["file"] for model in manifest["models"]] + [manifest["golden"]["file"]]
+    (entry,) = (entry for entry in entries if entry["path"] == path)
+    entry |= {"size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    if splits:
+        manifest["golden"]["splits"] = splits
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+
+def keep_few(bundle: Path, count: int) -> None:
+    """Leave so many images in each split of the golden set."""
+    splits = {
+        name: type(split)(*(getattr(split, field)[:count] for field in split.__dataclass_fields__))
+        for name, split in load_golden(Bundle.open(bundle)).items()
+    }
+    replace(bundle, "golden.npz", encode_golden(splits), splits=dict.fromkeys(splits, count))
