@@ -155,7 +155,7 @@ def test_no_training_changes_the_networks_that_are_given(
 
     before = {name: trained.weights_path(name).read_bytes() for name in trained.stages}
     monkeypatch.setattr(RunFolder, "_load", recording)
-    train_only(request_for(tmp_path / "run", small_data, base=trained, limit=192, recipe_text=recipe))
+    train(request_for(tmp_path / "run", small_data, base=trained, limit=192, recipe_text=recipe), Silent())
     assert {path.name for path, _ in used} == {f"{name}.safetensors" for name in trained.stages}
     for path, network in used:
         for key, value in load_file(path).items():
