@@ -13,7 +13,7 @@ import numpy as np
 from purify_toolkit.data import idx
 from purify_toolkit.runs.pretrained import open_run
 
-TRAIN, TEST = 300, 200  # of the 1,000
+TRAIN, TEST = 500, 200  # of the 1,000
 VALIDATION = 100
 
 RECIPE = f"""

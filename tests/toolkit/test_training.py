@@ -66,7 +66,7 @@ def test_the_evaluation_says_what_it_was_made_of(trained: RunFolder) -> None:
 
 
 SLOW = pytest.mark.slow
-INTERRUPTIONS = [5, 12, 30, *(pytest.param(after, marks=SLOW) for after in (1, 16, 19, 23))]
+INTERRUPTIONS = [10, 20, 60, *(pytest.param(after, marks=SLOW) for after in (1, 28, 35, 42))]
 """Batches: in the first epoch or a later one, of each stage."""
 
 
@@ -155,7 +155,7 @@ def test_no_training_changes_the_networks_that_are_given(
 
     before = {name: trained.weights_path(name).read_bytes() for name in trained.stages}
     monkeypatch.setattr(RunFolder, "_load", recording)
-    train_only(request_for(tmp_path / "run", small_data, base=trained, limit=192, recipe_text=recipe))
+    train(request_for(tmp_path / "run", small_data, base=trained, limit=192, recipe_text=recipe), Silent())
     assert {path.name for path, _ in used} == {f"{name}.safetensors" for name in trained.stages}
     for path, network in used:
         for key, value in load_file(path).items():
@@ -262,14 +262,14 @@ def test_a_folder_of_something_else_is_not_resumed(small_data: Path, tmp_path: P
 def test_a_damaged_checkpoint_is_refused_with_advice(small_data: Path, tmp_path: Path, kept: int) -> None:
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        train(request_for(out, small_data), Interrupting(5))  # within the classifier's second epoch
+        train(request_for(out, small_data), Interrupting(9))  # within the classifier's second epoch
     checkpoint = out / "checkpoints" / "classifier.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:kept])
     with pytest.raises(InputError, match=r"classifier\.pt cannot be resumed from .*remove it to repeat this stage"):
         train(request_for(out, small_data, resume=True), Silent())
     checkpoint.unlink()
     with pytest.raises(KeyboardInterrupt):
-        train(request_for(out, small_data, resume=True), Interrupting(10))
+        train(request_for(out, small_data, resume=True), Interrupting(20))
     assert RunFolder(out).has("classifier")
 
 

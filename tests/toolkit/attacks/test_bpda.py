@@ -24,7 +24,7 @@ def test_the_forward_pass_is_the_purifiers_and_the_backward_pass_the_identity(sh
 
 
 def test_a_purifier_that_shatters_gradients_falls_to_bpda_only(shipped: Shipped) -> None:
-    images, labels = shipped.images[:30], shipped.labels[:30]
+    images, labels = shipped.images[:60], shipped.labels[:60]
     defended = nn.Sequential(Quantise(), shipped.classifier)
     bypassed = nn.Sequential(identity_backward(Quantise()), shipped.classifier)
 
@@ -32,5 +32,5 @@ def test_a_purifier_that_shatters_gradients_falls_to_bpda_only(shipped: Shipped)
         found = PGD(epsilon=0.1, steps=10, relative_step=0.25)(attacked_model, images, labels, generator=generator())
         return int(shipped.right(defended, found).sum())
 
-    assert right(defended) >= 18  # the random start alone crosses some levels
-    assert right(bypassed) <= 3
+    assert right(defended) >= 36  # the random start alone crosses some levels
+    assert right(bypassed) <= 6
