@@ -41,7 +41,7 @@ class SaveFolder:
             self._folders.update(map(_key, file.parents))
 
     def reserve(self, place: str) -> Path:
-        """Return a file for the image of a place, see `Item`; call it in the images' order, for names to be the same."""
+        """Return a file for the image of a place, see `Item`; call it in the images' order."""
         *folders, name = PurePosixPath(place).parts
         folder = self.path
         for part in folders:
