@@ -18,12 +18,14 @@ demo: $(VENV)/.export
 
 # On a machine that does nothing else: the pair that ships beside PyTorch, plain ONNX Runtime and plain OpenVINO, with which
 # bars hold; what purify-run leaves of the engine's speed; whether anything grows or breaks over 200,000 predictions.
-# All three are done, whatever the ones before found.
+# What the pipeline takes while other processes keep the cores busy; BUNDLES= names further bundles for that, an export of
+# cifar10 say. All of them are done, whatever the ones before found.
 bench: $(VENV)/.export
 	$(PIP) ./toolkit/pairs -e '.[export,cpu,openvino]'
 	$(BIN)/purify-export --targets onnx --out demo/bench --force
 	failed=; \
 	$(BIN)/python -m lab.speed demo/bench --run fashion-mnist --soak 100000 || failed=1; \
+	$(BIN)/python -m lab.speed.load demo/bench $(BUNDLES) || failed=1; \
 	$(BIN)/python -m lab.speed.throughput demo/bench || failed=1; \
 	$(BIN)/python -m lab.speed.soak demo/bench || failed=1; \
 	test -z "$$failed"
