@@ -14,7 +14,6 @@ from purify_toolkit.evaluate.gates import GATES, Gate, Results, check
 from purify_toolkit.evaluate.selection import EvaluationRequest, plans, select
 from purify_toolkit.evaluate.store import Store
 from purify_toolkit.evaluate.threats import Strength, Subject
-from purify_toolkit.networks.architectures import Classifier, Purifier
 from purify_toolkit.runs.folder import RunFolder
 
 SIDE = 8
@@ -97,8 +96,8 @@ def tiny_run(folder: Path, *, classes: int, channels: int, side: int = 12, seed:
     write_json(folder / "run.json", content)
     (folder / "recipe.toml").write_text(RECIPE)
     torch.manual_seed(seed)
-    run.save_weights("classifier", Classifier(channels, classes, mean=half, std=half, width=8, blocks=1))
-    run.save_weights("student", Purifier(channels, width=4, depth=2, blocks=1))
+    run.save_weights("classifier", run.new_classifier())
+    run.save_weights("student", run.new_purifier(run.recipe.student))
     return run
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 MODULES = {
+    "purify-bench": "purify_edge.bench.cli",
     "purify-train": "purify_toolkit.train.cli",
     "purify-eval": "purify_toolkit.evaluate.cli",
     "purify-export": "purify_export.cli",
@@ -36,6 +37,7 @@ MODULES = {
         ("purify-check", "onnxruntime openvino", "cpu"),
         ("purify-check --engine openvino", "openvino", "openvino"),
         ("purify-check --engine onnxruntime-cuda", "onnxruntime", "gpu"),
+        ("purify-bench --engine onnxruntime", "onnxruntime", "cpu"),
         ("purify-run", "onnxruntime openvino", "cpu"),
         ("purify-run 0", "cv2", "video"),
         ("purify-run --metrics 9464", "prometheus_client", "metrics"),
@@ -52,6 +54,7 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(
         "purify-train": ["fashion-mnist", "--out", str(tmp_path / "out")],
         "purify-eval": [],
         "purify-export": ["--out", str(tmp_path / "out")],
+        "purify-bench": [str(bundle_path), *options],
         "purify-build": [str(bundle_path), *options],
         "purify-check": [str(bundle_path), *options],
         "purify-run": [str(bundle_path), str(image), *options],

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
+from purify_edge.bench.cli import main as purify_bench
 from purify_edge.build.cli import main as purify_build
 from purify_edge.check.cli import main as purify_check
 from purify_edge.doctor.cli import main as purify_doctor
@@ -27,6 +28,7 @@ else:
 REPOSITORY = Path(__file__).parent.parent.parent
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 COMMANDS: dict[str, click.Command] = {
+    "purify-bench": purify_bench,
     "purify-build": purify_build,
     "purify-check": purify_check,
     "purify-doctor": purify_doctor,
