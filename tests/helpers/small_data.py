@@ -21,7 +21,7 @@ dataset = "fashion-mnist"
 validation_size = {VALIDATION}
 
 [classifier]
-width = 4
+width = 8
 blocks = 1
 epochs = 3
 batch_size = 64
