@@ -24,4 +24,6 @@ def tidied(model: onnx.ModelProto) -> onnx.ModelProto:
         RemoveUnusedOpsetsPass(),
         ClearMetadataAndDocStringPass(),
     )
-    return onnx_ir.to_proto(passes(onnx_ir.from_proto(model)).model)
+    tidy = passes(onnx_ir.from_proto(model)).model
+    tidy.metadata_props.clear()  # the pass leaves the model's own
+    return onnx_ir.to_proto(tidy)
