@@ -74,7 +74,7 @@ def _path(models: Models, bundle: Bundle) -> Path | None:
     about = [
         [[model.role, model.file.sha256] for model in manifest.models if model.precision == setup.graphs],
         manifest.golden.file.sha256,
-        [setup.engine, setup.precision, setup.threads, engine.version, engine.device],
+        [setup.engine, setup.precision, setup.cores, engine.version, engine.device],
         [processor(), cores(), np.__version__],
     ]
     name = hashlib.sha256(msgspec.json.encode(about)).hexdigest()[:32]

@@ -24,18 +24,21 @@ class TensorSpec:
     shape: tuple[int | None, ...]
 
 
+Cores = Literal["free", "tied", "awake", "one"]
+"""How an engine uses the cores of a CPU: `free`, a thread a core, which the system may move; `tied`, each thread on a
+core of its own, which is faster while nobody else uses it; `awake`, tied and not asleep between calls; `one` thread."""
+
+
 @dataclass(frozen=True)
 class CpuSettings:
     """How an engine computes on a CPU; an engine on a GPU ignores this.
 
-    No setting lets a thread wait actively for a core that it shares: that costs most where other programs are busy.
-
     Attributes:
-        threads: how many threads work on one call; None for one a core.
+        cores: how it uses the cores.
         compute: the arithmetic for what the graph holds in float32. Only OpenVINO knows `bf16`.
     """
 
-    threads: int | None = None
+    cores: Cores = "free"
     compute: Literal["fp32", "bf16"] = "fp32"
 
 
@@ -105,6 +108,12 @@ class Pair(Closing):
     def logits(self, x: Array) -> Array:
         """Return the logits `[N, K]` of the purified images, which then need not be brought back."""
         return self.both(x)[1]
+
+    def scored(self, x: Array) -> tuple[Array, Array, Array]:
+        """Return what `both` does, and the logits of the images as they are; here by one call of the classifier."""
+        purified = self.purify(x)
+        logits = self.classify(np.concatenate((purified, x)))
+        return purified, logits[: len(x)], logits[len(x) :]
 
     def close(self) -> None:
         """Close both engines."""

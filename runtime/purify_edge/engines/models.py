@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from threading import RLock
 
 from purify_edge.bundle.reader import Bundle
-from purify_edge.engines.base import Array, Closing, CpuSettings, Engine, Pair
+from purify_edge.engines.base import Array, Closing, Cores, CpuSettings, Engine, Pair
 from purify_edge.engines.registry import engine_row, open_engine
 from purify_edge.engines.tensorrt.store import EngineFiles, EnginePolicy
 from purify_edge.errors import BundleError
 from purify_edge.machine import return_memory
+
+WORDS = {"tied": "threads tied to cores", "awake": "threads awake", "one": "one thread"}
 
 
 @dataclass(frozen=True)
@@ -20,18 +22,18 @@ class Setup:
         precision: in which the models are computed: fp32, fp16, bf16 or int8.
         graphs: the precision of the graphs that are run; fp32 with a precision of bf16 means that the engine computes
             float32 graphs in bfloat16.
-        threads: see `CpuSettings`.
+        cores: see `CpuSettings`.
     """
 
     engine: str
     precision: str
     graphs: str
-    threads: int | None = None
+    cores: Cores = "free"
 
     @property
     def settings(self) -> CpuSettings:
         """Return what the engine is told."""
-        return CpuSettings(self.threads, "bf16" if self.precision == "bf16" and self.graphs == "fp32" else "fp32")
+        return CpuSettings(self.cores, "bf16" if self.precision == "bf16" and self.graphs == "fp32" else "fp32")
 
     @property
     def is_composed(self) -> bool:
@@ -39,8 +41,7 @@ class Setup:
         return engine_row(self.engine).device == "cpu"
 
     def __str__(self) -> str:
-        threads = f", {self.threads} thread{'s' if self.threads > 1 else ''}" if self.threads else ""
-        return f"{self.engine} in {self.precision}{threads}"
+        return f"{self.engine} in {self.precision}" + ("" if self.cores == "free" else f", {WORDS[self.cores]}")
 
 
 class Models(Closing):
@@ -83,6 +84,10 @@ class Models(Closing):
     def both(self, x: Array) -> tuple[Array, Array]:
         """Return the purified images `[N, C, H, W]` and their logits `[N, K]`."""
         return self.pair.both(x)
+
+    def scored(self, x: Array) -> tuple[Array, Array, Array]:
+        """Return what `both` does, and the logits of the images as they are."""
+        return self.pair.scored(x)
 
     def logits(self, x: Array) -> Array:
         """Return the logits `[N, K]` of the purified images."""

@@ -86,10 +86,11 @@ def session_options(onnxruntime: Any, settings: CpuSettings) -> Any:
     """Return the options that every session of ours has, and what the settings say."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = QUIET
-    # Threads that spin take the cores from other sessions and programs, and wait for cores that others have taken.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    if settings.threads is not None:
-        options.intra_op_num_threads = settings.threads
+    # Threads that stay awake between calls take the cores from other sessions and programs.
+    if settings.cores != "awake":
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    if settings.cores == "one":
+        options.intra_op_num_threads = 1
     # A graph may name other files for its weights; only what the manifest lists is verified.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", NOWHERE)
     return options

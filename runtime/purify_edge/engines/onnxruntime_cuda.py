@@ -184,6 +184,10 @@ class BoundPair(Pair):
             one, two = self._forward(x)
             return one.result(), two.result()
 
+    def scored(self, x: Array) -> tuple[Array, Array, Array]:
+        """See `Pair.scored`; the purified images stay on the GPU for the classifier."""
+        return *self.both(x), self.classify(x)
+
     def logits(self, x: Array) -> Array:
         """See `Pair.logits`."""
         with self.purifier.lock, self.classifier.lock:

@@ -174,18 +174,14 @@ def infer(request: Any, tensor: Any) -> Any:
 
 
 def properties(settings: CpuSettings) -> dict[str, Any]:
-    """Return OpenVINO's properties for the settings.
-
-    Its threads are not pinned: a pinned one waits for whoever else uses its core, which took 3 to 20 times as long at
-    batch 1 while one or two other processes were busy.
-    """
+    """Return OpenVINO's properties for the settings."""
     chosen: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": HINTS[settings.compute],
-        "ENABLE_CPU_PINNING": False,
+        "ENABLE_CPU_PINNING": settings.cores == "tied",
     }
-    if settings.threads is not None:
-        chosen["INFERENCE_NUM_THREADS"] = settings.threads
+    if settings.cores == "one":
+        chosen["INFERENCE_NUM_THREADS"] = 1
     return chosen
 
 

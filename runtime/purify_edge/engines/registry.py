@@ -4,7 +4,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from purify_edge.engines.base import CpuSettings, Engine
+from purify_edge.engines.base import Cores, CpuSettings, Engine
 from purify_edge.engines.tensorrt.store import EngineFiles
 from purify_edge.errors import InputError, MissingError
 
@@ -22,6 +22,8 @@ class EngineRow:
         title: what people call it.
         builds: whether it builds an engine file for the device, which takes a while; its module then has `is_built()`.
         computes: the lossy precisions in which it can compute float32 graphs.
+        cores: the ways to use a CPU's cores that take turns; the first, with which a pipeline begins, stays good while
+            other programs use the cores too.
     """
 
     module: str
@@ -31,6 +33,7 @@ class EngineRow:
     title: str
     builds: bool = False
     computes: tuple[str, ...] = ()
+    cores: tuple[Cores, ...] = ("free",)
 
 
 ENGINES: dict[str, EngineRow] = {
@@ -42,9 +45,14 @@ ENGINES: dict[str, EngineRow] = {
         "purify_edge.engines.onnxruntime_cuda", "OnnxRuntimeCudaEngine", "gpu", "gpu", "ONNX Runtime on CUDA"
     ),
     "openvino": EngineRow(
-        "purify_edge.engines.openvino", "OpenVinoEngine", "openvino", "cpu", "OpenVINO", computes=("bf16",)
+        *("purify_edge.engines.openvino", "OpenVinoEngine", "openvino", "cpu", "OpenVINO"),
+        computes=("bf16",),
+        cores=("free", "tied", "one"),
     ),
-    "onnxruntime": EngineRow("purify_edge.engines.onnxruntime", "OnnxRuntimeEngine", "cpu", "cpu", "ONNX Runtime"),
+    "onnxruntime": EngineRow(
+        *("purify_edge.engines.onnxruntime", "OnnxRuntimeEngine", "cpu", "cpu", "ONNX Runtime"),
+        cores=("free", "awake", "one"),
+    ),
 }
 """Engine name -> row. GPUs come first, and on each device what is usually faster."""
 

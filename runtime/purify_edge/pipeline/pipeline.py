@@ -112,27 +112,18 @@ class Pipeline(Closing):
             InputError: the images are not as the class says.
         """
         x = as_batch(images, self.input)
-        purified, logits = self._purified_and_logits(x)
-        probabilities = softmax(logits)
-        prediction = Prediction(probabilities.argmax(axis=1), probabilities, purified)
-        return self._scored(prediction, x, logits) if self.suspicion else prediction
-
-    def _scored(self, prediction: Prediction, x: NDArray[np.float32], logits: NDArray[np.float32]) -> Prediction:
-        assert self.suspicion is not None
-        unpurified = in_batches(self.planned.classify, x)
+        if self.suspicion is None:
+            purified, logits = _in_parts(self.planned.both, x)
+            return _prediction(purified, logits)
+        purified, logits, unpurified = _in_parts(self.planned.scored, x)
         scores = suspicion_of(unpurified, logits)
         suspicious = is_suspicious(scores, self.suspicion.threshold)
-        prediction = replace(prediction, unpurified=softmax(unpurified), suspicion=scores, suspicious=suspicious)
+        prediction = replace(
+            _prediction(purified, logits), unpurified=softmax(unpurified), suspicion=scores, suspicious=suspicious
+        )
         if self._on_alert and suspicious.any():
             self._on_alert(prediction)
         return prediction
-
-    def _purified_and_logits(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        if len(x) <= BATCH:
-            return self.planned.both(x)
-        parts = [self.planned.both(x[start : start + BATCH]) for start in range(0, len(x), BATCH)]
-        purified, logits = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
-        return purified, logits
 
     def labels(self, images: NDArray[np.generic]) -> NDArray[np.int64]:
         """Return the labels `[N]` of `predict` alone: on a CPU by one graph of both networks, and with no score.
@@ -183,6 +174,21 @@ class Pipeline(Closing):
         self.planned.close()
         closed: Any = _Closed()
         self.planned = closed
+
+
+def _prediction(purified: NDArray[np.float32], logits: NDArray[np.float32]) -> Prediction:
+    probabilities = softmax(logits)
+    return Prediction(probabilities.argmax(axis=1), probabilities, purified)
+
+
+def _in_parts(
+    run: Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], ...]], x: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], ...]:
+    """Run any number of images with at most BATCH of them at work at once; see `in_batches`."""
+    if len(x) <= BATCH:
+        return run(x)
+    parts = [run(x[start : start + BATCH]) for start in range(0, len(x), BATCH)]
+    return tuple(np.concatenate(outputs) for outputs in zip(*parts, strict=True))
 
 
 class _Closed:

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
-from purify_edge.engines.base import CpuSettings, Engine, TensorSpec
+from purify_edge.engines.base import Cores, CpuSettings, Engine, TensorSpec
 from purify_edge.engines.registry import ENGINES, engines_on, open_engine, require_engine
 from purify_edge.errors import BuildError, BundleError, InputError, MissingError
 from purify_edge.images.arrays import as_batch
@@ -151,13 +151,13 @@ def test_a_graph_of_no_input_is_refused(on_cpu: str) -> None:
         open_engine(on_cpu, model.SerializeToString(), source="m")
 
 
-@pytest.mark.parametrize("threads", [None, 1, 2])
-def test_the_number_of_threads_changes_no_answer(on_cpu: str, threads: int | None, bundle_path: Path) -> None:
+@pytest.mark.parametrize("cores", get_args(Cores))
+def test_how_the_cores_are_used_changes_no_answer(on_cpu: str, cores: Cores, bundle_path: Path) -> None:
     bundle = Bundle.open(bundle_path)
     graph = bundle.read(bundle.model("defended", "fp32").file)
     split = load_golden(bundle)["adversarial"]
     x = as_batch(split.images[:9], bundle.manifest.input)
-    with open_engine(on_cpu, graph, source="m", settings=CpuSettings(threads)) as engine:
+    with open_engine(on_cpu, graph, source="m", settings=CpuSettings(cores)) as engine:
         np.testing.assert_allclose(engine.run(x), split.defended[:9], atol=1e-4)
 
 
@@ -167,7 +167,7 @@ def test_an_engine_computes_with_as_many_threads_as_it_is_told(on_cpu: str, bund
     x = np.zeros((64, 1, 28, 28), np.float32)
 
     def processor_seconds_per_second(threads: int) -> float:
-        with open_engine(on_cpu, graph, source="m", settings=CpuSettings(threads=threads)) as engine:
+        with open_engine(on_cpu, graph, source="m", settings=CpuSettings("one")) as engine:
             engine.run(x)
             start, used = time.perf_counter(), time.process_time()
             while time.perf_counter() - start < 0.3:
@@ -201,8 +201,9 @@ def test_openvino_keeps_to_the_graphs_precision_and_writes_no_files(bundle_path:
         assert engine._model.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
         assert (engine.device, engine.version) == ("cpu", openvino.__version__.partition("-")[0])
     assert (sorted(Path.cwd().iterdir()), sorted(bundle_path.rglob("*"))) == before
-    assert properties(CpuSettings(threads=2))["INFERENCE_NUM_THREADS"] == 2
-    assert properties(CpuSettings())["ENABLE_CPU_PINNING"] is False  # a pinned thread waits where its core is taken
+    assert properties(CpuSettings("one"))["INFERENCE_NUM_THREADS"] == 1
+    assert properties(CpuSettings())["ENABLE_CPU_PINNING"] is False  # a tied thread waits where its core is taken
+    assert properties(CpuSettings("tied"))["ENABLE_CPU_PINNING"] is True
 
 
 CLOSED_ONE_BY_ONE = """

@@ -166,6 +166,10 @@ class DevicePair(Pair):
         purified, logits = self._executor.run(x, outputs=(0, 1))
         return purified, logits
 
+    def scored(self, x: Array) -> tuple[Array, Array, Array]:
+        """See `Pair.scored`; the purified images stay on the GPU for the classifier."""
+        return *self.both(x), self.classify(x)
+
     def logits(self, x: Array) -> Array:
         """See `Pair.logits`."""
         return self._executor.run(x)[0]
