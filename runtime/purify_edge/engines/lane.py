@@ -7,8 +7,8 @@ faster for a while. Every call is answered by whichever way takes it, so nothing
 """
 
 from collections import deque
-from collections.abc import Sequence
-from statistics import median
+from collections.abc import Collection, Sequence
+from statistics import fmean
 from threading import Lock
 from typing import NamedTuple
 
@@ -18,10 +18,10 @@ RACE_S = 1.0
 """Seconds after which a race ends."""
 HOPELESS = 3.0
 """In a race, a way that took so many times as long as the best gets no more calls."""
-KEPT, NEEDED = 9, 3
+KEPT, NEEDED = 15, 5
 """Times that are kept of each way, and that a way needs to be chosen."""
 FASTER = 0.95
-"""The ratio of medians from which on another way counts as faster."""
+"""The ratio of usual times from which on another way counts as faster."""
 SHARE = 0.004
 """What part of the time the trials of other ways may cost."""
 LEAST_COST = 0.1
@@ -30,6 +30,15 @@ DRIFT = 1.3
 """By so much the way that is taken must have become slower or faster for a new race to begin."""
 REST_S = 1.0
 """Seconds of calls from the end of one race to the beginning of the next, at least."""
+
+
+def usual(times: Collection[float]) -> float:
+    """Return the mean without the longest fifth: a rare interruption says nothing, but a way that often waits is slow.
+
+    >>> usual([1, 1, 9, 1, 1])
+    1.0
+    """
+    return fmean(sorted(times)[: len(times) - len(times) // 5])
 
 
 class Turn(NamedTuple):
@@ -93,20 +102,20 @@ class Lane:
         if not self._turns or self._race_s > RACE_S:
             self._turns.clear()
             timed = [way for way, times in enumerate(self._times) if times]
-            self.best = min(timed, key=lambda way: median(self._times[way]), default=self.best)
+            self.best = min(timed, key=lambda way: usual(self._times[way]), default=self.best)
             self._settle()
 
     def _settle(self) -> None:
         """Take the present speed as the level to which later calls are compared."""
         times = self._times[self.best]
-        self._racing, self._level, self._calls_s = False, median(times) if times else 0.0, 0.0
+        self._racing, self._level, self._calls_s = False, usual(times) if times else 0.0, 0.0
 
     def _watch(self, turn: Turn, seconds: float) -> None:
         self._calls_s += seconds
         if turn.way != self.best:
             self._consider(turn)
             return
-        now = median(self._times[self.best])
+        now = usual(self._times[self.best])
         if self._has_drifted(now):
             self._begin_race(self._contenders(now))
             return
@@ -114,7 +123,7 @@ class Lane:
             if way == self.best:
                 continue
             self._credit[way] += SHARE * seconds / (len(self._times) - 1)
-            slower = median(times) - now if times else now
+            slower = usual(times) - now if times else now
             if not self._turns and self._credit[way] >= 2 * max(slower, LEAST_COST * now):
                 self._credit[way] = 0.0
                 self._turns.extend((Turn(way, False), Turn(way, True)))  # the first finds cold caches
@@ -123,7 +132,7 @@ class Lane:
         times = self._times[turn.way]
         if turn.counted and len(times) >= NEEDED:
             recent = list(times)[-NEEDED:]
-            if median(recent) < FASTER * median(self._times[self.best]):
+            if usual(recent) < FASTER * usual(self._times[self.best]):
                 self.best = turn.way
                 self._settle()
 
@@ -134,5 +143,5 @@ class Lane:
     def _contenders(self, now: float) -> list[int]:
         """Return the ways that were not hopeless when they were last tried, the present one first."""
         others = [way for way, times in enumerate(self._times) if way != self.best]
-        near = [way for way in others if not self._times[way] or median(self._times[way]) < HOPELESS * now]
+        near = [way for way in others if not self._times[way] or usual(self._times[way]) < HOPELESS * now]
         return [self.best, *(near or others)]
