@@ -66,7 +66,7 @@ class Mutation:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MutantOutcome:
     """A mutant, and whether the tests found it."""
 
     place: str
@@ -176,7 +176,7 @@ def _run_pytest(root: Path, tests: list[str], scratch: Path) -> None:
         os._exit(code)
 
 
-def run_mutant(copy: Path, name: str, index: int, tests: list[str], limit_s: float) -> Outcome:
+def run_mutant(copy: Path, name: str, index: int, tests: list[str], limit_s: float) -> MutantOutcome:
     """Put one mutant into a copy of the checkout, run the tests, and take it out again."""
     file = copy / name
     source = file.read_text()
@@ -185,12 +185,12 @@ def run_mutant(copy: Path, name: str, index: int, tests: list[str], limit_s: flo
     mutation.apply()
     file.write_text(ast.unparse(ast.fix_missing_locations(tree)))
     try:
-        return Outcome(f"{name}:{mutation.line}: {mutation.text}", killed=not tests_pass(copy, tests, limit_s))
+        return MutantOutcome(f"{name}:{mutation.line}: {mutation.text}", killed=not tests_pass(copy, tests, limit_s))
     finally:
         file.write_text(source)
 
 
-def run_room(copy: Path, room: dict[str, list[str]], count: int, seed: int) -> Iterator[Outcome]:
+def run_room(copy: Path, room: dict[str, list[str]], count: int, seed: int) -> Iterator[MutantOutcome]:
     """Run a sample of a room's mutants, given the tests of each of its modules; some may loop for ever.
 
     Raises:
@@ -207,7 +207,7 @@ def run_room(copy: Path, room: dict[str, list[str]], count: int, seed: int) -> I
         yield run_mutant(copy, name, index, room[name], limits_s[name])
 
 
-def table(results: dict[str, list[Outcome]]) -> Iterator[str]:
+def table(results: dict[str, list[MutantOutcome]]) -> Iterator[str]:
     """Yield the lines of a Markdown table of the rooms, and the survivors."""
     yield "| room | mutants | killed | share |"
     yield "| --- | --- | --- | --- |"
@@ -231,7 +231,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name in HEAVY:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    results: dict[str, list[Outcome]] = {}
+    results: dict[str, list[MutantOutcome]] = {}
     with tempfile.TemporaryDirectory() as folder:
         copy_checkout(options.root.resolve(), Path(folder))
         for name in options.only or rooms:

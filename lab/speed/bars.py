@@ -1,7 +1,9 @@
 """The bars: what the pipeline's speed is held against."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from lab.speed.contestants import (
@@ -15,8 +17,7 @@ from lab.speed.contestants import (
     SGEMM,
     SGEMM_SIZE,
 )
-from lab.speed.rounds import ratios
-from lab.speed.rows import Bar, Process, Row
+from lab.speed.rounds import Row, ratios
 
 FLAT = 1.05
 """Cost an image is flat where a larger batch's is not above a smaller one's by more than this."""
@@ -38,6 +39,68 @@ AGAINST: tuple[tuple[int, str, float], ...] = (
 """Batch, the other, and the largest ratio of our time to the other's."""
 
 Table = Mapping[tuple[str, int], Row]
+
+
+class Bar(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that must hold.
+
+    Attributes:
+        name: what is measured.
+        value: what was found; None where it was not measured.
+        limit: the largest that holds.
+        passed: whether it holds; None where it was not measured.
+        spread: the quartiles of a ratio over the rounds; None for what is no such ratio.
+        reason: why it was not measured.
+    """
+
+    name: str
+    value: float | None
+    limit: float
+    passed: bool | None
+    spread: tuple[float, float] | None = None
+    reason: str = ""
+
+
+class Process(msgspec.Struct, frozen=True, kw_only=True):
+    """What processes of their own took.
+
+    Attributes:
+        cold_start_s: seconds from the start of `purify-run` on one image to its end, a value each time.
+        resident_mib: resident memory of a process with the pipeline, after batches of 1 and 64.
+        soak_calls: predictions that a process made, in batches of random size; 0 for no soak.
+        growth_mib: how much its resident memory grew over the last nine tenths of them; None without a soak.
+    """
+
+    cold_start_s: tuple[float, ...]
+    resident_mib: float
+    soak_calls: int = 0
+    growth_mib: float | None = None
+
+
+class Bench(msgspec.Struct, frozen=True, kw_only=True):
+    """A benchmark: the machine, what was tuned, the rows, the bars.
+
+    Attributes:
+        settings: what the pipeline runs, by size of batch.
+        flop: floating-point operations of an image; None where the bundle does not tell.
+        busy: whether another process kept a core busy meanwhile.
+    """
+
+    environment: dict[str, Any]
+    bundle: str
+    precision: str
+    settings: str
+    flop: int | None
+    busy: bool
+    rows: tuple[Row, ...]
+    process: Process | None
+    bars: tuple[Bar, ...]
+    not_run: dict[str, str]
+
+
+def encode_bench(bench: Bench) -> bytes:
+    """Return the benchmark as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(bench), indent=2) + b"\n"
 
 
 def bars_of(

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from lab.speed.rows import Bar, Bench, Row
+from lab.speed.bars import Bar, Bench
+from lab.speed.rounds import Row
 from purify_edge.document.markdown import markdown_table
 from purify_edge.document.model import Block, Bullets, Document, RowGroup, Section, Table, TableRow, table
 

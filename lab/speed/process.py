@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lab.speed.rows import Process
+from lab.speed.bars import Process
 from purify_edge.errors import BundleError
 
 STARTS = 5

@@ -6,10 +6,9 @@ In a fixed order each would always follow the same other one, whose heat and clo
 import time
 from collections.abc import Callable, Mapping
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
-
-from lab.speed.rows import Row
 
 Call = Callable[[NDArray[np.uint8]], object]
 SETTLE_S = 0.04
@@ -27,6 +26,32 @@ ROUND_S = 0.15
 """Before each round: the matrix product, which ends every round, keeps its threads awake the longest."""
 SEED = 0
 """Of the order of the contestants."""
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """How long one contestant took for a batch of uint8 images.
+
+    Attributes:
+        contestant: its name.
+        batch: images.
+        n: rounds.
+        p50_ms, p90_ms: of the rounds' times, in milliseconds; a round's is the median of `calls` calls in a row.
+        calls: timed calls a round, after one that is not.
+        ratio, ratio_quartiles: to REFERENCE's time in the same round, the median and the quartiles.
+        ms_per_image: p50_ms over the batch.
+        rounds_ms: the rounds' times.
+    """
+
+    contestant: str
+    batch: int
+    n: int
+    calls: int
+    p50_ms: float
+    p90_ms: float
+    ratio: float
+    ratio_quartiles: tuple[float, float]
+    ms_per_image: float
+    rounds_ms: tuple[float, ...]
 
 
 def measure(

@@ -7,11 +7,10 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
-from lab.speed.bars import bars_of
+from lab.speed.bars import Bench, bars_of
 from lab.speed.contestants import LABELS, Call, gather
 from lab.speed.process import measure_process
 from lab.speed.rounds import measure
-from lab.speed.rows import Bench
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
 from purify_edge.check.check import some_images

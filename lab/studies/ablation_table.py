@@ -39,7 +39,7 @@ ALONE = "teachers"
 
 
 @dataclass(frozen=True)
-class Result:
+class ArmResult:
     """A finished run of an arm, or the classifier alone."""
 
     arm: str
@@ -81,14 +81,14 @@ class Result:
         )
 
 
-def finished(out: Path) -> list[Result]:
+def finished(out: Path) -> list[ArmResult]:
     """Return the finished runs of a study in the order of `ARMS`, and then those of the classifier alone.
 
     Raises:
         InputError: there are none, or not all are of one recipe and the same images.
     """
     seeds = sorted(int(path.name[5:]) for path in out.glob("seed-*") if path.name[5:].isdecimal())
-    found = [Result(arm, seed, RunFolder(out / f"seed-{seed}" / arm)) for arm in (*ARMS, ALONE) for seed in seeds]
+    found = [ArmResult(arm, seed, RunFolder(out / f"seed-{seed}" / arm)) for arm in (*ARMS, ALONE) for seed in seeds]
     found = [result for result in found if (result.run.path / JUDGED).is_file()]
     if not found:
         raise InputError(f"{out} holds no finished run (seed-S/ARM/{JUDGED}); expected the --out of a study")
@@ -98,18 +98,18 @@ def finished(out: Path) -> list[Result]:
     return found
 
 
-def _data(result: Result) -> str:
+def _data(result: ArmResult) -> str:
     return str(result.run.info["data_sha256"])
 
 
-def _evaluation(result: Result) -> str:
+def _evaluation(result: ArmResult) -> str:
     return f"{result.attack}, n = {result.n}"
 
 
 def collect(out: Path) -> dict[str, Any]:
     """Return what ablation.json holds: the figures of the runs, a summary over seeds, "both" against the other arms."""
     results = finished(out)
-    by_arm: dict[str, list[Result]] = {}
+    by_arm: dict[str, list[ArmResult]] = {}
     for result in results:
         by_arm.setdefault(result.arm, []).append(result)
     first = results[0]
@@ -130,14 +130,14 @@ def collect(out: Path) -> dict[str, Any]:
     }
 
 
-def _summary(results: list[Result]) -> dict[str, Any]:
+def _summary(results: list[ArmResult]) -> dict[str, Any]:
     """Return the seeds, and the mean and sample standard deviation over them in percent, for each threat."""
     figures = {threat: [result.points(threat) for result in results] for threat in THREATS}
     of_threats = {threat: {"mean": mean(values), "sd": spread(values)} for threat, values in figures.items()}
     return {"seeds": [result.seed for result in results], **of_threats}
 
 
-def _pair(both: Result, other: Result) -> dict[str, Any]:
+def _pair(both: ArmResult, other: ArmResult) -> dict[str, Any]:
     """Return by how many points "both" is better than another arm of its seed, and McNemar's test."""
     return {
         "seed": both.seed,

@@ -55,7 +55,7 @@ class Architecture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
+class AcrossStudy:
     """A study: the purifier, what the classifiers are trained on, and where they are kept."""
 
     run: RunFolder
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     architectures, run = architectures_named(options.classifiers), open_run(options.run)
     data = load_data_of(run, options.data)
-    study = Study(
+    study = AcrossStudy(
         run=run,
         data=data if options.limit is None else data.limited(options.limit),
         out=options.out,
@@ -127,14 +127,14 @@ def architectures_named(text: str) -> tuple[Architecture, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _about(study: Study) -> dict[str, Any]:
+def _about(study: AcrossStudy) -> dict[str, Any]:
     """Return what the figures depend on: the weights of the purifier, and the images."""
     weights = file_sha256(study.run.weights_path("student"))
     facts = {"recipe": study.run.info["recipe"], "student_sha256": weights, "test_sha256": study.data.sha256()}
     return facts | {"seed": study.seed, "limit": study.limit}
 
 
-def request_for(study: Study, architecture: Architecture) -> Request:
+def request_for(study: AcrossStudy, architecture: Architecture) -> Request:
     """Return a training by the run's recipe with another classifier.
 
     Raises:
@@ -157,14 +157,14 @@ def request_for(study: Study, architecture: Architecture) -> Request:
     )
 
 
-def train_classifier(study: Study, request: Request, progress: StageProgress) -> RunFolder:
+def train_classifier(study: AcrossStudy, request: Request, progress: StageProgress) -> RunFolder:
     """Train a run that holds a classifier and nothing else."""
     run = begin(request, study.data)
     train_stage("classifier", run, study.data, seed=study.seed, device=study.device, progress=progress)
     return run
 
 
-def measure(study: Study, of: RunFolder, name: str, progress: StageProgress) -> dict[str, Any]:
+def measure(study: AcrossStudy, of: RunFolder, name: str, progress: StageProgress) -> dict[str, Any]:
     """Return the figures of one classifier, from its file if they are there already."""
     about = _about(study) | {"classifier_sha256": file_sha256(of.weights_path("classifier"))}
     path = study.out / f"{name.replace(' ', '-')}.json"

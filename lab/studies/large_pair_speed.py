@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torchvision.models import mobilenet_v3_small
 
+from lab.speed.bars import encode_bench
 from lab.speed.document import document_of
 from lab.speed.pytorch import calls_of
-from lab.speed.rows import encode_bench
 from lab.speed.run import bench
 from purify_edge.document.terminal import print_document
 from purify_export.export import export

@@ -53,7 +53,7 @@ Round = dict[str, dict[str, Seconds]]
 
 
 @dataclass(frozen=True)
-class Bench:
+class TrainingBench:
     """What both contestants train with."""
 
     run: RunFolder
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     data, device = load_data_of(source, options.data).limited(options.images), choose_device(options.device)
     with tempfile.TemporaryDirectory() as folder, RichProgress() as progress:
         run = _workplace(Path(folder) / "run", source, data, options.seed)
-        bench = Bench(run, data, options.seed, device, progress)
+        bench = TrainingBench(run, data, options.seed, device, progress)
         if not all(bench.images(stage) for stage in STAGES):
             raise InputError(f"{len(data.train)} images are less than a batch; --images takes more")
         rounds = [one_round(bench) for _ in range(options.rounds + 1)][1:]  # the first is the warm-up
@@ -120,7 +120,7 @@ def _workplace(folder: Path, source: RunFolder, data: ImageData, seed: int) -> R
     return run
 
 
-def one_round(bench: Bench) -> Round:
+def one_round(bench: TrainingBench) -> Round:
     """Return the seconds of an epoch of each stage: the product's first and later ones, and the plain loop's."""
     found = {}
     for stage in STAGES:
@@ -131,7 +131,7 @@ def one_round(bench: Bench) -> Round:
     return found
 
 
-def product_epochs(bench: Bench, name: str) -> Seconds:
+def product_epochs(bench: TrainingBench, name: str) -> Seconds:
     """Return the seconds of two epochs of a stage by the product's trainer, with all its files, without validation."""
     processes = Processes(bench.device)
     stage = Stages(bench.run, bench.data, processes=processes).build(name)
@@ -149,7 +149,7 @@ def product_epochs(bench: Bench, name: str) -> Seconds:
     return {"first": ended[0] - start, "later": _now(bench.device) - ended[0]}
 
 
-def plain_epoch(bench: Bench, name: str) -> float:
+def plain_epoch(bench: TrainingBench, name: str) -> float:
     """Return the seconds that the plain loop takes for one."""
     loop = PlainLoop(bench.run, name, device=bench.device, seed=bench.seed)
     loader = loop.loader(bench.data.train)
@@ -175,7 +175,7 @@ def whole(seconds: Seconds, epochs: int) -> float:
     return seconds.get("first", seconds["later"]) + (epochs - 1) * seconds["later"]
 
 
-def summary(bench: Bench, rounds: list[Round]) -> dict[str, Any]:
+def summary(bench: TrainingBench, rounds: list[Round]) -> dict[str, Any]:
     """Return the median images a second of each stage and of all three, and the median of the rounds' ratios."""
     epochs = {stage: table_of(bench.run.recipe, stage).epochs for stage in STAGES}
     images = {stage: bench.images(stage) for stage in STAGES}

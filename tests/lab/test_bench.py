@@ -13,9 +13,9 @@ from rich.console import Console
 
 from helpers.clock import Clock
 from lab.speed import process, rounds
-from lab.speed.bars import BEST_BY_HAND, bars_of
+from lab.speed.__main__ import main
+from lab.speed.bars import BEST_BY_HAND, Bar, Bench, Process, bars_of
 from lab.speed.by_hand import LIBRARIES
-from lab.speed.cli import main
 from lab.speed.contestants import (
     BARE_LABELS,
     BARE_PREDICT,
@@ -29,8 +29,7 @@ from lab.speed.contestants import (
     gather,
 )
 from lab.speed.document import document_of
-from lab.speed.rounds import measure
-from lab.speed.rows import Bar, Bench, Process, Row
+from lab.speed.rounds import Row, measure
 from lab.speed.run import bench
 from purify_edge.bundle.golden import GoldenSplit, load_golden
 from purify_edge.bundle.reader import Bundle

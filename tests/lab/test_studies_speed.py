@@ -33,10 +33,10 @@ class Recording:
         pass
 
 
-def bench_of(trained: RunFolder, accepted: Path, folder: Path, progress: Recording) -> training_speed.Bench:
+def bench_of(trained: RunFolder, accepted: Path, folder: Path, progress: Recording) -> training_speed.TrainingBench:
     data = load_data(trained.recipe, accepted).limited(IMAGES)
     run = training_speed._workplace(folder, trained, data, 0)
-    return training_speed.Bench(run, data, 0, torch.device("cpu"), progress)
+    return training_speed.TrainingBench(run, data, 0, torch.device("cpu"), progress)
 
 
 def test_a_round_alternates_and_has_the_products_share_of_attacks_in_it(

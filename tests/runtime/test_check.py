@@ -1,14 +1,17 @@
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import Check, ParityRow, Report
 from purify_edge.check import check
 from purify_edge.check.check import check_bundle
+from purify_edge.check.cli import main as check_command
 from purify_edge.check.limits import Limits, checks_of
 from purify_edge.engines.onnxruntime import OnnxRuntimeEngine
 from purify_edge.engines.registry import ENGINES
@@ -270,3 +273,30 @@ def test_further_checks_must_hold_too(report: Report) -> None:
     assert report.with_checks(good).passed
     assert report.with_checks(good).checks[-1] == good
     assert not report.with_checks(good, bad).passed
+
+
+def test_a_check_with_its_page_opens_each_model_once_and_reads_each_file_once(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    real_init, real_bytes, read = OnnxRuntimeEngine.__init__, Path.read_bytes, Counter[str]()
+
+    def init(self: OnnxRuntimeEngine, graph: bytes, *, source: str, **options: Any) -> None:
+        opened.append(source)
+        real_init(self, graph, source=source, **options)
+
+    def read_bytes(path: Path) -> bytes:
+        if path.is_relative_to(bundle_path):
+            read[path.name] += 1
+        return real_bytes(path)
+
+    monkeypatch.setattr(OnnxRuntimeEngine, "__init__", init)
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    options = ["--engine", "onnxruntime", "--precision", "all", "--rounds", "0", "--report", str(tmp_path / "r.html")]
+    done = CliRunner().invoke(check_command, [str(bundle_path), *options])
+    assert done.exit_code == 0, done.output
+    roles = ("purifier", "classifier", "defended")
+    models = [f"models/{role}.{precision}.onnx" for role in roles for precision in ("fp32", "fp16")]
+    assert sorted(opened) == sorted(models)
+    assert "golden.npz" in read
+    assert set(read.values()) == {1}, read

@@ -3,11 +3,13 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from helpers.keys import make_keys
+from purify_edge import Pipeline
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.signing import SIGNATURE, require_key, sign, verify
 from purify_edge.check.cli import main as purify_check
@@ -40,6 +42,32 @@ def test_the_signature_is_the_standards(bundle_copy: Path, keys: tuple[Path, Pat
     if "No module named model_signing.__main__" in done.stderr:
         pytest.skip("this version of model-signing has no command of its own")
     assert done.returncode == 0, done.stderr
+
+
+def test_purify_run_opens_the_bundle_once_and_runs_what_was_verified(
+    bundle_copy: Path, keys: tuple[Path, Path], images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second opening would run whatever lies there by then, unverified."""
+    private, public = keys
+    sign(bundle_copy, private)
+    opened: list[Bundle] = []
+    run_with: list[Bundle] = []
+    real_open, real_load = Bundle.open, Pipeline.load
+
+    def open_bundle(*arguments: Any, **options: Any) -> Bundle:
+        opened.append(real_open(*arguments, **options))
+        return opened[-1]
+
+    def load(bundle: Any, **options: Any) -> Pipeline:
+        run_with.append(bundle)
+        return real_load(bundle, **options)
+
+    monkeypatch.setattr(Bundle, "open", open_bundle)
+    monkeypatch.setattr(Pipeline, "load", load)
+    done = CliRunner().invoke(purify_run, [str(bundle_copy), str(images[0]), "--verify", str(public)])
+    assert done.exit_code == 0, done.output
+    assert [bundle.verified for bundle in opened] == [True]
+    assert run_with[0] is opened[0]
 
 
 @pytest.mark.parametrize("change", ["changed", "added", "removed", "no signature", "nonsense", "another key"])

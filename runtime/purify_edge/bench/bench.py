@@ -25,7 +25,7 @@ SOAK_BATCHES = 8
 """The soak's batches are of 1 to this many images."""
 
 
-class Soak(msgspec.Struct, frozen=True, kw_only=True):
+class SoakResult(msgspec.Struct, frozen=True, kw_only=True):
     """Many predictions in a row, of golden images in batches of random size.
 
     Attributes:
@@ -47,7 +47,7 @@ class Benchmark(msgspec.Struct, frozen=True, kw_only=True):
     plan: Plan | None
     latency: tuple[LatencyRow, ...]
     not_run: tuple[NotChecked, ...]
-    soak: Soak | None = None
+    soak: SoakResult | None = None
 
 
 def benchmark(
@@ -106,7 +106,7 @@ def _call(run: Callable[[Any], object], x: Any) -> Callable[[], object]:
 
 def soak_of(
     bundle: Bundle, golden: Mapping[str, GoldenSplit], calls: int, *, engine: str, policy: EnginePolicy | None
-) -> Soak:
+) -> SoakResult:
     """Make so many predictions with what `purify-run` would take, and look at their answers and at the memory."""
     images, random, wrong = golden["clean"].images, np.random.default_rng(0), 0
     early: float | None = None
@@ -118,7 +118,7 @@ def soak_of(
             if call == calls // 10:
                 early = resident_mib()
         late = resident_mib()
-    return Soak(calls=calls, wrong=wrong, growth_mib=None if early is None or late is None else late - early)
+    return SoakResult(calls=calls, wrong=wrong, growth_mib=None if early is None or late is None else late - early)
 
 
 def resident_mib() -> float | None:

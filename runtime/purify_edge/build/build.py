@@ -25,7 +25,7 @@ from purify_edge.errors import BuildError, InputError, MissingError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class BuildResult:
     """An engine of a model: built, or kept because it fits; and how long that took, in seconds."""
 
     model: ModelEntry
@@ -48,7 +48,7 @@ class Outcome:
 
 def build_bundle(
     bundle: Bundle, *, engines: Sequence[str], precisions: Sequence[str], options: BuildOptions, force: bool
-) -> list[Outcome]:
+) -> list[BuildResult]:
     """Build what is missing or does not fit.
 
     Args:
@@ -66,7 +66,7 @@ def build_bundle(
     bundle.verify()
     models = _models(bundle, precisions)
     targets = _targets(engines, options, models)
-    outcomes: list[Outcome] = []
+    outcomes: list[BuildResult] = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
         for target in targets:
             for model in models:
@@ -111,12 +111,12 @@ def _build(
     options: BuildOptions,
     force: bool,
     tell: Any,
-) -> Outcome:
+) -> BuildResult:
     start = time.perf_counter()
     files = EngineFiles(bundle=bundle, model=model)
     graph = bundle.read(model.file)
     engine, kept = files.ensure(graph, target.library, target.device, options, force=force, progress=tell)
-    return Outcome(model=model, engine=engine, kept=kept, seconds=time.perf_counter() - start)
+    return BuildResult(model=model, engine=engine, kept=kept, seconds=time.perf_counter() - start)
 
 
 def tell_plan(bundle: Bundle) -> None:
@@ -130,7 +130,7 @@ def tell_plan(bundle: Bundle) -> None:
         click.echo(f"  purify-run has nothing to run on here: {error}", err=True)
 
 
-def print_engines(outcomes: Sequence[Outcome], *, as_json: bool) -> None:
+def print_engines(outcomes: Sequence[BuildResult], *, as_json: bool) -> None:
     """Print what was built."""
     if as_json:
         click.echo(json.dumps([outcome.as_dict() for outcome in outcomes], indent=2))

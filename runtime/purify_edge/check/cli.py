@@ -92,6 +92,7 @@ def main(
         max_flagged_change=max_flagged_change,
         max_latency_ms=max_latency_ms,
     )
+    told = exported(opened)
     report, about = check_with_examples(
         opened,
         engine=engine,
@@ -101,7 +102,7 @@ def main(
         policy=policy,
         tell=lambda text: click.echo(f"  {text}", err=True),
     )
-    report = with_export(report, exported(opened))
+    report = with_export(report, told)
     for path in reports:
         write_report(path, report, about, force=force)
     if as_json:
