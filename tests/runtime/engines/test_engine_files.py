@@ -260,7 +260,7 @@ def test_a_hardware_compatible_engine_runs_on_ampere_and_later_only(
     for capability, fits in ((9, 0), True), ((7, 5), False):
         imitate("tensorrt", "10.3.0", name="another", capability=capability)
         library, cuda = require_builder("tensorrt")
-        assert (model_files().find(graph, library, cuda.device).content is not None) == fits
+        assert (model_files().find(graph, library, cuda.device).engine is not None) == fits
 
 
 def test_none_from_the_builder_is_an_error_in_its_words_and_the_bundle_stays(

@@ -62,19 +62,13 @@ def open_targets(
 
 def _opened(builder: Builder, options: BuildOptions, precisions: Collection[str], here: bool) -> Target:
     library = load_library(builder)
-    device = _device(library, here)
+    ahead = library.features.compute_capabilities
+    try:
+        device = open_cuda().device if here or not ahead else None
+    except MissingError:
+        if not ahead:
+            raise
+        device = None
     for precision in precisions:
         library.refuse(resolve(options, library, device), precision)
     return Target(library, device)
-
-
-def _device(library: Library, here: bool) -> Device | None:
-    ahead = library.features.compute_capabilities
-    if ahead and not here:
-        return None
-    try:
-        return open_cuda().device
-    except MissingError:
-        if ahead:
-            return None
-        raise
