@@ -31,7 +31,7 @@ def test_what_is_printed_is_what_the_pipeline_says(run: Run, bundle_path: Path, 
     with Pipeline.load(bundle_path, engine="onnxruntime", precision="fp32") as pipeline:
         prediction, alone = pipeline.predict(split.images[:5]), pipeline.classify(split.images[:5])
         names = pipeline.class_names
-    code, out, _ = run("purify-run", bundle_path, *images, "--json")
+    code, out, _ = run("purify-run", bundle_path, *images, "--json", "--engine", "onnxruntime", "--precision", "fp32")
     assert code == 0
     found = lines(out)
     assert [line["file"] for line in found] == [str(path) for path in images]
@@ -54,7 +54,8 @@ def test_purified_images_and_the_grid_are_saved(
 ) -> None:
     split = load_golden(Bundle.open(bundle_path))["adversarial"]
     folder, grid = tmp_path / "new" / "purified", tmp_path / "pictures" / "grid.png"
-    code, out, _ = run("purify-run", bundle_path, *images, "--save", folder, "--save-grid", grid, "--json")
+    outputs = ("--save", folder, "--save-grid", grid, "--json")
+    code, out, _ = run("purify-run", bundle_path, *images, *outputs, "--precision", "fp32")
     assert code == 0
     assert [line["saved"] for line in lines(out)] == [str(folder / path.name) for path in images]
     assert sorted(path.name for path in folder.iterdir()) == [path.name for path in images]
@@ -130,7 +131,7 @@ def test_bad_files_alone_end_with_2(run: Run, bundle_path: Path, tmp_path: Path,
         ((), "Missing argument 'INPUT...'"),
         (("absent.png",), "absent.png: no such file"),
         (("README.md", "--engine", "abacus"), "no engine 'abacus'"),
-        (("README.md", "--precision", "int4"), "has no purifier in int4, only in fp32, fp16"),
+        (("README.md", "--precision", "int4"), "has no models in int4, only in fp32, fp16"),
         (("README.md", "--save", "README.md/x"), "Not a directory"),
     ],
 )
@@ -353,7 +354,7 @@ def test_results_of_another_precision_are_not_gone_on_with(
     run: Run, bundle_path: Path, tree: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "results.jsonl"
-    assert run("purify-run", bundle_path, tree, "--out", out)[0] == 1
+    assert run("purify-run", bundle_path, tree, "--out", out, "--precision", "fp32")[0] == 1
     before = out.read_bytes()
     code, _, err = run("purify-run", bundle_path, tree, "--out", out, "--precision", "fp16")
     assert code == 2
@@ -378,7 +379,10 @@ def test_one_image_is_told_of_in_the_singular(run: Run, bundle_path: Path, image
 def test_metrics_of_a_run_are_in_the_file(run: Run, bundle_path: Path, tree: Path, tmp_path: Path) -> None:
     pytest.importorskip("prometheus_client")
     path = tmp_path / "purify.prom"
-    assert run("purify-run", bundle_path, tree, "--engine", "onnxruntime", "--metrics", path)[0] == 1
+    assert (
+        run("purify-run", bundle_path, tree, "--engine", "onnxruntime", "--metrics", path, "--precision", "fp32")[0]
+        == 1
+    )
     text = path.read_text()
     assert 'purify_images_total{outcome="good"} 5.0' in text
     assert 'purify_images_total{outcome="error"} 1.0' in text

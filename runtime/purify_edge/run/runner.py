@@ -22,14 +22,14 @@ from purify_edge.errors import InputError
 from purify_edge.files import atomic
 from purify_edge.images.ahead import ahead
 from purify_edge.images.grid import GRID_IMAGES, Tile, save_grid
-from purify_edge.images.items import Item, broken
-from purify_edge.images.sources import Source, open_source
+from purify_edge.images.items import Item, Source, broken
+from purify_edge.images.sources import open_source
 from purify_edge.images.video import DEFAULT_FPS
 from purify_edge.pipeline.pipeline import Pipeline
 from purify_edge.pipeline.prediction import Prediction
 from purify_edge.run.job import Job
 from purify_edge.run.metrics import Metrics, open_metrics
-from purify_edge.run.results import Result, ResultsFile, precision_of
+from purify_edge.run.results import Result, ResultsFile, results_in
 from purify_edge.run.saving import Annotator, SaveFolder
 
 CORES = os.cpu_count() or 1
@@ -70,7 +70,7 @@ class Run:
         job.check_outputs()
         bundle = Bundle.open(job.bundle, verify=job.verify, allow_failed=job.allow_failed)
         self._sources = self._open_sources()
-        self.live = any(getattr(source, "live", False) for _, source in self._sources)
+        self.live = any(not isinstance(source, InputError) and source.live for _, source in self._sources)
         self._tiles: list[Tile] = []
         self._batch_images = PICTURES if job.annotate else BATCH
         with ExitStack() as stack:
@@ -97,8 +97,9 @@ class Run:
     def _precision(self) -> str:
         """Return the precision to open the bundle in: results that are gone on with have one already."""
         job = self.job
-        before = precision_of(job.out) if job.out and not job.force and job.precision == AUTO else None
-        return before or job.precision
+        if job.out and not job.force and job.precision == AUTO and (first := next(results_in(job.out), None)):
+            return first.model.rpartition("@")[0].rpartition("/")[2] or AUTO
+        return job.precision
 
     def _prepare(self, bundle: Bundle, stack: ExitStack) -> None:
         job, plan = self.job, self._pipeline.plan
@@ -122,13 +123,8 @@ class Run:
 
     def count(self) -> int | None:
         """Return how many images there are; None where that cannot be known."""
-        total = 0
-        for _, source in self._sources:
-            images = 1 if isinstance(source, InputError) else source.count()
-            if images is None:
-                return None
-            total += images
-        return total
+        counts = [1 if isinstance(source, InputError) else source.count() for _, source in self._sources]
+        return None if None in counts else sum(filter(None, counts))
 
     def results(self) -> Iterator[list[Result]]:
         """Go through the images, a batch at a time; one result each, in order."""
@@ -164,12 +160,10 @@ class Run:
         image = _Image(item.file, item.frame, item.time_s, item.picture, saved)
         begin = time.perf_counter()
         try:
-            pixels = item.read(self._pipeline.input)
+            image.pixels = item.read(self._pipeline.input)
+            self._metrics.time("read", time.perf_counter() - begin)
         except InputError as error:
             image.result = self._result(image, error=str(error))
-            return image
-        self._metrics.time("read", time.perf_counter() - begin)
-        image.pixels = pixels
         return image
 
     def _result(self, image: _Image, **answer: Any) -> Result:

@@ -62,7 +62,7 @@ class TrtEngine(Engine):
         settings: not used on a GPU.
 
     Raises:
-        MissingError, BuildError, BundleError: see `open_engine`; an engine that must be built and may not be is missing.
+        MissingError, BuildError, BundleError: see `open_engine`; an engine that may not be built is missing.
     """
 
     builder: ClassVar[Builder]
@@ -123,19 +123,11 @@ class TrtEngine(Engine):
         return engine
 
     def run(self, x: Array) -> Array:
-        """See `Engine.run`.
-
-        Raises:
-            DeviceError: the GPU fails, or the engine is closed.
-        """
+        """See `Engine.run`; a GPU that fails and a closed engine raise DeviceError."""
         return self._executor.run(x)[0]
 
     def pair(self, classifier: Engine) -> Pair:
-        """See `Engine.pair`: what goes from one engine to the other stays on the GPU.
-
-        Raises:
-            DeviceError: one of the two is closed.
-        """
+        """See `Engine.pair`: what goes from one engine to the other stays on the GPU."""
         if not (isinstance(classifier, TrtEngine) and classifier.builder == self.builder):
             return Pair(self, classifier)
         if not (self._stages and classifier._stages):

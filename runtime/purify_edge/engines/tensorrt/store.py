@@ -39,16 +39,10 @@ WAITING = "%s: waiting for another process that builds engines"
 
 @dataclass(frozen=True, kw_only=True)
 class EnginePolicy:
-    """What may be done about engine files.
+    """What may be done about engine files."""
 
-    Attributes:
-        build: build an engine where none fits; False refuses instead.
-        trust: load the bundle's engines wherever they were built; False: those built by this user only, or where the
-            bundle's signature was verified.
-    """
-
-    build: bool = True
-    trust: bool = False
+    build: bool = True  # where none fits; False refuses instead
+    trust: bool = False  # load engines from anywhere; False: from this user or a bundle whose signature was verified
 
 
 @dataclass(frozen=True, kw_only=True)
