@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,7 @@ WRONG: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda m: m.update(schema_version=2), "schema version 2, this purify-edge reads 1; upgrade purify-edge"),
     (lambda m: m.update(schema_version=0), "schema version 0, this purify-edge reads 1; export it again"),
     (lambda m: (m.clear(), m.update(schema_version=7, everything="else")), "schema version 7"),
-    *(
-        (lambda m, key=key: m.pop(key), f"missing required field `{key}`")
-        for key in ("models", "golden", "input", "class_names", "name")
-    ),
+    *((partial(without, key), f"missing required field `{key}`") for key in KEYS),
     *((with_path(path), "leads outside the bundle") for path in OUTSIDE),
     (lambda m: m["models"].append(m["models"][0]), "listed twice"),
     (lambda m: m["models"].pop(), "no fp16 model for defended"),

@@ -54,3 +54,15 @@ def broken(file: str, error: InputError) -> Item:
         raise error
 
     return Item(file, "", read)
+
+
+@dataclass(frozen=True)
+class Broken(Source):
+    """A name that names nothing, as one image that cannot be read."""
+
+    name: str
+    error: InputError
+
+    def items(self) -> Iterator[Item]:
+        """Yield the broken item."""
+        yield broken(self.name, self.error)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from purify_edge.bundle.manifest import InputContract
 from purify_edge.errors import InputError
 from purify_edge.images.decoding import MAX_FILE_BYTES, decode_image, is_image_name, read_image
-from purify_edge.images.items import Item, Source, broken
+from purify_edge.images.items import Broken, Item, Source, broken
 
 VIDEO_SUFFIXES = frozenset([".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"])
 STREAM = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -31,7 +31,6 @@ def open_source(argument: str, *, pictures: bool = False) -> list[Source]:
         pictures: keep the frames of videos as they came.
 
     Raises:
-        InputError: a glob that nothing matches.
         MissingError: a video, camera or stream, and OpenCV is not installed.
     """
     if argument == "-":
@@ -47,7 +46,7 @@ def open_source(argument: str, *, pictures: bool = False) -> list[Source]:
     if glob.has_magic(argument):
         found = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
         if not found:
-            raise InputError(f"{argument}: nothing matches")
+            return [Broken(argument, InputError(f"{argument}: nothing matches"))]
         return [_of_path(Path(name), pictures) for name in found]
     return [ImageFile(path)]  # which is not there; reading it says so
 
@@ -171,14 +170,7 @@ class Listing(Source):
         """Yield the images of all of them."""
         for line in self.stream:
             argument = os.fsdecode(line.rstrip(b"\r\n"))
-            if not argument or argument == "-":
-                continue
-            try:
-                sources = open_source(argument)
-            except InputError as error:
-                yield broken(argument, error)
-                continue
-            for source in sources:
+            for source in open_source(argument) if argument not in ("", "-") else ():
                 yield from source.items()
 
     def count(self) -> None:
