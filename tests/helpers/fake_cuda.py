@@ -82,7 +82,6 @@ class FakeCuda:
         self.executables: dict[int, list[Callable[[], None]]] = {}
         self.violations: list[str] = []
         self.calls: Counter[str] = Counter()
-        self.order: list[str] = []
         self.lock = threading.RLock()
         self._handles = itertools.count(0x1000)
         self._quarantine: list[Any] = []  # freed memory is never reused, so that its use is seen, not a crash
@@ -101,7 +100,6 @@ class FakeCuda:
             return WORDS.get(arguments[0], b"unknown error")
         with self.lock:
             self.calls[name] += 1
-            self.order.append(name)
             code = self.fail.get(name, 0)
             code = code() if callable(code) else code
             if code:

@@ -16,6 +16,10 @@ from pathlib import Path
 from purify_edge.doctor.host import Host
 
 UBUNTU = 'PRETTY_NAME="Ubuntu {version} LTS"\nNAME="Ubuntu"\nID=ubuntu\n'
+MORE = """# KERNEL_VARIANT: oot
+TARGET_USERSPACE_LIB_DIR=nvidia
+TARGET_USERSPACE_LIB_DIR_PATH=usr/lib/aarch64-linux-gnu/nvidia
+"""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,6 @@ class Jetson:
     ubuntu: str
     l4t: tuple[int, ...]
     jetpack: str
-    memory_kb: int = 7_802_844
 
 
 JETSONS = {
@@ -45,8 +48,7 @@ JETSONS = {
     ),
     "JetPack 6.0": Jetson(
         "# R36 (release), REVISION: 3.0, GCID: 36923193, BOARD: generic, EABI: aarch64, "
-        "DATE: Fri Jul 19 23:24:25 UTC 2024\n# KERNEL_VARIANT: oot\nTARGET_USERSPACE_LIB_DIR=nvidia\n"
-        "TARGET_USERSPACE_LIB_DIR_PATH=usr/lib/aarch64-linux-gnu/nvidia\n",
+        "DATE: Fri Jul 19 23:24:25 UTC 2024\n" + MORE,
         "NVIDIA Jetson AGX Orin Developer Kit",
         "NV Power Mode: MAXN\n0\n",
         "< POWER_MODEL ID=0 NAME=MAXN >\n< POWER_MODEL ID=1 NAME=MODE_15W >\n",
@@ -56,8 +58,7 @@ JETSONS = {
     ),
     "JetPack 6.2.1": Jetson(
         "# R36 (release), REVISION: 4.7, GCID: 42132812, BOARD: generic, EABI: aarch64, "
-        "DATE: Thu Sep 18 22:54:44 UTC 2025\n# KERNEL_VARIANT: oot\nTARGET_USERSPACE_LIB_DIR=nvidia\n"
-        "TARGET_USERSPACE_LIB_DIR_PATH=usr/lib/aarch64-linux-gnu/nvidia\n",
+        "DATE: Thu Sep 18 22:54:44 UTC 2025\n" + MORE,
         "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super",
         "NV Power Mode: 25W\n1\n",
         "< POWER_MODEL ID=0 NAME=15W >\n< POWER_MODEL ID=1 NAME=25W >\n< POWER_MODEL ID=2 NAME=MAXN_SUPER >\n",
@@ -67,20 +68,17 @@ JETSONS = {
     ),
     "JetPack 7.0": Jetson(
         "# R38 (release), REVISION: 2.2, GCID: 42205042, BOARD: generic, EABI: aarch64, "
-        "DATE: Thu Sep 25 22:47:11 UTC 2025\n# KERNEL_VARIANT: oot\nTARGET_USERSPACE_LIB_DIR=nvidia\n"
-        "TARGET_USERSPACE_LIB_DIR_PATH=usr/lib/aarch64-linux-gnu/nvidia\nINSTALL_TYPE=\n",
+        "DATE: Thu Sep 25 22:47:11 UTC 2025\n" + MORE,
         "NVIDIA Jetson AGX Thor Developer Kit",
         "NV Power Mode: 120W\n1\n",
         "< POWER_MODEL ID=0 NAME=MAXN >\n< POWER_MODEL ID=1 NAME=120W >\n",
         "24.04.3",
         (38, 2, 2),
         "7.0",
-        memory_kb=128_820_000,
     ),
     "JetPack 7.2.1": Jetson(
         "# R39 (release), REVISION: 2.1, GCID: 46758480, BOARD: generic, EABI: aarch64, "
-        "DATE: Fri Aug 7 05:54:22 AM UTC 2026\n# KERNEL_VARIANT: oot\nTARGET_USERSPACE_LIB_DIR=nvidia\n"
-        "TARGET_USERSPACE_LIB_DIR_PATH=usr/lib/aarch64-linux-gnu/nvidia\n",
+        "DATE: Fri Aug 7 05:54:22 AM UTC 2026\n" + MORE,
         "NVIDIA Jetson Orin Nano Developer Kit",
         "NV Power Mode: MAXN_SUPER\n2\n",
         "< POWER_MODEL ID=0 NAME=15W >\n< POWER_MODEL ID=1 NAME=25W >\n< POWER_MODEL ID=2 NAME=MAXN_SUPER >\n",
@@ -125,11 +123,5 @@ def jetson_root(root: Path, device: Jetson) -> Host:
     write(root, "/etc/os-release", UBUNTU.format(version=device.ubuntu))
     write(root, "/etc/nvpmodel.conf", device.modes)
     write(root, "/proc/device-tree/model", f"{device.model}\0")
-    write(
-        root,
-        "/proc/meminfo",
-        f"MemTotal:        {device.memory_kb} kB\nMemAvailable:    {device.memory_kb // 2} kB\n"
-        "SwapCached:            0 kB\nSwapTotal:             0 kB\nSwapFree:              0 kB\n",
-    )
     write_command(root, "nvpmodel", f"cat <<'EOF'\n{device.power}EOF")
     return Host(root)

@@ -2,6 +2,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -19,6 +20,13 @@ from purify_edge.errors import BundleError, InputError
 from purify_edge.stats import relative_error
 
 PINNED: dict[str, Any] = {"engine": "onnxruntime", "precisions": ("fp32",)}
+
+
+def row_of(**changes: Any) -> ParityRow:
+    row = ParityRow(
+        engine="e", precision="fp32", role="defended", split="clean", n=200, max_abs_diff=0.0, mean_abs_diff=0.0
+    )
+    return msgspec.structs.replace(row, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -93,25 +101,30 @@ def test_a_precision_that_is_not_there_is_refused(bundle_path: Path) -> None:
         check_bundle(Bundle.open(bundle_path), precisions=("int8",))
 
 
-class IdentityPurifier(OnnxRuntimeEngine):
-    """The real engine, but a purifier that does nothing."""
+class Wrong(OnnxRuntimeEngine):
+    """The real engine, with outputs that are spoilt."""
 
     def run(self, x: np.ndarray) -> np.ndarray:
-        return x if self.output_spec.name == "purified" else super().run(x)
+        return self.spoilt(x, super().run(x))
+
+    def spoilt(self, x: np.ndarray, output: np.ndarray) -> np.ndarray:
+        raise RuntimeError("broken shape")
 
 
-class NotANumber(OnnxRuntimeEngine):
-    """The real engine, but its outputs are NaN."""
-
-    def run(self, x: np.ndarray) -> np.ndarray:
-        return super().run(x) * np.float32(np.nan)
+class IdentityPurifier(Wrong):
+    def spoilt(self, x: np.ndarray, output: np.ndarray) -> np.ndarray:
+        return x if self.output_spec.name == "purified" else output
 
 
-class SlightlyWrong(OnnxRuntimeEngine):
-    """The real engine, but it names another class for 3 of 256 images."""
+class NotANumber(Wrong):
+    def spoilt(self, x: np.ndarray, output: np.ndarray) -> np.ndarray:
+        return output * np.float32(np.nan)
 
-    def run(self, x: np.ndarray) -> np.ndarray:
-        output = super().run(x)
+
+class SlightlyWrong(Wrong):
+    """It names another class for 3 of 256 images."""
+
+    def spoilt(self, x: np.ndarray, output: np.ndarray) -> np.ndarray:
         if self.output_spec.name == "logits" and len(x) == 64:
             output[0] = -output[0]
         return output
@@ -147,17 +160,7 @@ def test_an_engine_that_is_wrong_breaks_a_limit(
 )
 def test_the_error_is_limited_by_what_multiplies(precision: str, device: str, limit: float) -> None:
     def verdicts(error: float, limits: Limits) -> list[tuple[str, bool]]:
-        row = ParityRow(
-            engine="e",
-            device=device,
-            precision=precision,
-            role="purifier",
-            split="noise",
-            n=9,
-            max_abs_diff=0.0,
-            mean_abs_diff=0.0,
-            relative_error=error,
-        )
+        row = row_of(device=device, precision=precision, role="purifier", split="noise", relative_error=error)
         return [(found.name, found.passed) for found in checks_of([row], [], limits)]
 
     name = f"relative error, e {precision} purifier noise"
@@ -167,18 +170,7 @@ def test_the_error_is_limited_by_what_multiplies(precision: str, device: str, li
 
 
 def test_noisy_images_are_not_judged_by_accuracy() -> None:
-    row = ParityRow(
-        engine="e",
-        precision="fp32",
-        role="defended",
-        split="noise",
-        n=100,
-        accuracy_reference=0.9,
-        accuracy_engine=0.8,
-        agreement=0.9,
-        max_abs_diff=0.0,
-        mean_abs_diff=0.0,
-    )
+    row = row_of(split="noise", accuracy_reference=0.9, accuracy_engine=0.8, agreement=0.9)
     assert [found.name for found in checks_of([row], [], Limits())] == ["agreement, e fp32 defended noise"]
 
 
@@ -199,33 +191,14 @@ def test_all_engines_that_work_here_are_checked_and_others_named(few_images: Pat
     assert all(left_out.reason for left_out in report.not_checked)
 
 
-class Crashing(OnnxRuntimeEngine):
-    """The real engine, but it fails when it is run."""
-
-    def run(self, x: np.ndarray) -> np.ndarray:
-        raise RuntimeError("broken shape")
-
-
 def test_a_model_that_cannot_run_is_named(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("purify_edge.engines.onnxruntime.OnnxRuntimeEngine", Crashing)
+    monkeypatch.setattr("purify_edge.engines.onnxruntime.OnnxRuntimeEngine", Wrong)
     with pytest.raises(BundleError, match="the fp32 purifier cannot run the golden set: broken shape; export"):
         check_bundle(Bundle.open(bundle_path), engine="onnxruntime", precisions=("fp32",), rounds=0)
 
 
 def test_the_limits_are_sharp() -> None:
-    row = ParityRow(
-        engine="e",
-        precision="fp32",
-        role="defended",
-        split="clean",
-        n=200,
-        accuracy_reference=0.9,
-        accuracy_engine=0.88,
-        agreement=0.99,
-        agreement_ci95=(0.96, 0.99),
-        max_abs_diff=0.0,
-        mean_abs_diff=0.0,
-    )
+    row = row_of(accuracy_reference=0.9, accuracy_engine=0.88, agreement=0.99)
 
     def verdicts(limits: Limits) -> list[bool]:
         return [found.passed for found in checks_of([row], [], limits)]
@@ -237,22 +210,9 @@ def test_the_limits_are_sharp() -> None:
 
 @pytest.mark.parametrize(("precision", "least"), [("fp32", 0.995), ("fp16", 0.995), ("bf16", 0.95), ("int8", 0.95)])
 def test_fewer_bits_may_turn_more_answers_but_not_lose_accuracy(precision: str, least: float) -> None:
-    row = ParityRow(
-        engine="e",
-        precision=precision,
-        role="defended",
-        split="clean",
-        n=1000,
-        accuracy_reference=0.9,
-        accuracy_engine=0.88,
-        agreement=least - 0.001,
-        max_abs_diff=0.0,
-        mean_abs_diff=0.0,
-    )
-    assert [(found.limit, found.passed) for found in checks_of([row], [], Limits())] == [
-        (least, False),
-        (0.01, False),
-    ]
+    row = row_of(precision=precision, accuracy_reference=0.9, accuracy_engine=0.88, agreement=least - 0.001)
+    found = [(check.limit, check.passed) for check in checks_of([row], [], Limits())]
+    assert found == [(least, False), (0.01, False)]
 
 
 def test_a_batch_is_as_large_as_it_is_said_to_be_even_of_few_images() -> None:

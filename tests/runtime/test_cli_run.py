@@ -20,6 +20,8 @@ from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
 
 Run = Callable[..., tuple[int, str, str]]
+PINNED = ("--engine", "onnxruntime", "--precision", "fp32")
+"""For runs whose numbers are compared: what runs by itself depends on what else the machine does."""
 
 
 def lines(out: str) -> list[dict[str, Any]]:
@@ -31,7 +33,7 @@ def test_what_is_printed_is_what_the_pipeline_says(run: Run, bundle_path: Path, 
     with Pipeline.load(bundle_path, engine="onnxruntime", precision="fp32") as pipeline:
         prediction, alone = pipeline.predict(split.images[:5]), pipeline.classify(split.images[:5])
         names = pipeline.class_names
-    code, out, _ = run("purify-run", bundle_path, *images, "--json")
+    code, out, _ = run("purify-run", bundle_path, *images, "--json", *PINNED)
     assert code == 0
     found = lines(out)
     assert [line["file"] for line in found] == [str(path) for path in images]
@@ -54,7 +56,7 @@ def test_purified_images_and_the_grid_are_saved(
 ) -> None:
     split = load_golden(Bundle.open(bundle_path))["adversarial"]
     folder, grid = tmp_path / "new" / "purified", tmp_path / "pictures" / "grid.png"
-    code, out, _ = run("purify-run", bundle_path, *images, "--save", folder, "--save-grid", grid, "--json")
+    code, out, _ = run("purify-run", bundle_path, *images, "--save", folder, "--save-grid", grid, "--json", *PINNED)
     assert code == 0
     assert [line["saved"] for line in lines(out)] == [str(folder / path.name) for path in images]
     assert sorted(path.name for path in folder.iterdir()) == [path.name for path in images]
@@ -130,7 +132,7 @@ def test_bad_files_alone_end_with_2(run: Run, bundle_path: Path, tmp_path: Path,
         ((), "Missing argument 'INPUT...'"),
         (("absent.png",), "absent.png: no such file"),
         (("README.md", "--engine", "abacus"), "no engine 'abacus'"),
-        (("README.md", "--precision", "int4"), "has no purifier in int4, only in fp32, fp16"),
+        (("README.md", "--precision", "int4"), "has no models in int4, only in fp32, fp16"),
         (("README.md", "--save", "README.md/x"), "Not a directory"),
     ],
 )
@@ -223,8 +225,8 @@ def test_a_folder_is_run_and_saved_with_its_structure(run: Run, bundle_path: Pat
 
 def test_a_zip_of_a_folder_gives_what_the_folder_gives(run: Run, bundle_path: Path, tree: Path, tmp_path: Path) -> None:
     archive = shutil.make_archive(str(tmp_path / "tree"), "zip", tree)
-    _, out, _ = run("purify-run", bundle_path, tree, "--json")
-    code, zipped, _ = run("purify-run", bundle_path, archive, "--json")
+    _, out, _ = run("purify-run", bundle_path, tree, "--json", *PINNED)
+    code, zipped, _ = run("purify-run", bundle_path, archive, "--json", *PINNED)
     assert code == 1
     folder = {line["file"].removeprefix(f"{tree}/"): line.get("probability") for line in lines(out)}
     assert {line["file"].removeprefix(f"{archive}/"): line.get("probability") for line in lines(zipped)} == folder
@@ -241,8 +243,8 @@ def test_names_come_from_standard_input_and_globs(run: Run, bundle_path: Path, t
 
 
 def test_csv_says_what_json_says(run: Run, bundle_path: Path, tree: Path) -> None:
-    _, out, _ = run("purify-run", bundle_path, tree, "--json")
-    code, table, _ = run("purify-run", bundle_path, tree, "--csv")
+    _, out, _ = run("purify-run", bundle_path, tree, "--json", *PINNED)
+    code, table, _ = run("purify-run", bundle_path, tree, "--csv", *PINNED)
     assert code == 1
     rows = list(csv.DictReader(io.StringIO(table)))
     assert [{name: value for name, value in row.items() if value} for row in rows] == [
@@ -255,7 +257,7 @@ def test_the_same_command_goes_on_with_what_is_not_done(
     run: Run, bundle_path: Path, tree: Path, tmp_path: Path, suffix: str
 ) -> None:
     out, saved = tmp_path / f"results{suffix}", tmp_path / "saved"
-    command = ("purify-run", bundle_path, tree, "--out", out, "--save", saved)
+    command = ("purify-run", bundle_path, tree, "--out", out, "--save", saved, *PINNED)
     assert run(*command)[0] == 1
     complete = out.read_bytes()
     rows = complete.splitlines(keepends=True)
@@ -290,7 +292,7 @@ def test_a_run_that_goes_on_draws_its_grid_again(
     run: Run, bundle_path: Path, images: list[Path], tmp_path: Path
 ) -> None:
     out, grid = tmp_path / "results.jsonl", tmp_path / "grid.png"
-    options = ("--out", out, "--save-grid", grid)
+    options = ("--out", out, "--save-grid", grid, *PINNED)
     assert run("purify-run", bundle_path, *images[:3], *options)[0] == 0
     before = grid.read_bytes()
     code, _, err = run("purify-run", bundle_path, *images[:3], *options)
@@ -353,7 +355,7 @@ def test_results_of_another_precision_are_not_gone_on_with(
     run: Run, bundle_path: Path, tree: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "results.jsonl"
-    assert run("purify-run", bundle_path, tree, "--out", out)[0] == 1
+    assert run("purify-run", bundle_path, tree, "--out", out, "--precision", "fp32")[0] == 1
     before = out.read_bytes()
     code, _, err = run("purify-run", bundle_path, tree, "--out", out, "--precision", "fp16")
     assert code == 2
@@ -378,7 +380,7 @@ def test_one_image_is_told_of_in_the_singular(run: Run, bundle_path: Path, image
 def test_metrics_of_a_run_are_in_the_file(run: Run, bundle_path: Path, tree: Path, tmp_path: Path) -> None:
     pytest.importorskip("prometheus_client")
     path = tmp_path / "purify.prom"
-    assert run("purify-run", bundle_path, tree, "--engine", "onnxruntime", "--metrics", path)[0] == 1
+    assert run("purify-run", bundle_path, tree, *PINNED, "--metrics", path)[0] == 1
     text = path.read_text()
     assert 'purify_images_total{outcome="good"} 5.0' in text
     assert 'purify_images_total{outcome="error"} 1.0' in text

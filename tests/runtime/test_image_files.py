@@ -72,13 +72,6 @@ def test_every_jpeg_mode_is_read(tmp_path: Path, mode: str) -> None:
     assert np.abs(pixels[:, :, 1].astype(int) - GRADIENT).max() <= 8
 
 
-def test_the_orientation_in_exif_is_applied(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 3  # upside down
-    path = saved(Image.fromarray(GRADIENT), tmp_path, "image.jpg", exif=exif, quality=95)
-    assert np.abs(read_image(path, GREY)[:, :, 0].astype(int) - GRADIENT[::-1, ::-1]).max() <= 8
-
-
 @pytest.mark.parametrize("size", [(1, 1), (280, 56), (7, 300), (2000, 3000)])
 def test_any_size_is_brought_to_the_contract(tmp_path: Path, size: tuple[int, int]) -> None:
     pixels = read_image(saved(Image.new("L", size, 77), tmp_path), GREY)
@@ -117,7 +110,7 @@ def test_every_format_is_read(form: str, contract: InputContract) -> None:
     assert np.abs(pixels[:, :, -1].astype(int) - GRADIENT).max() <= (8 if options else 0)
 
 
-@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF", "MPO"])
 def test_of_an_animation_the_first_frame_is_taken(form: str) -> None:
     frames = [Image.new("RGB", (28, 28), colour) for colour in ("white", "black", "red")]
     options = {"lossless": True} if form == "WEBP" else {}
@@ -125,13 +118,6 @@ def test_of_an_animation_the_first_frame_is_taken(form: str) -> None:
     with Image.open(io.BytesIO(content)) as animation:
         assert animation.n_frames == 3
     assert (decode_image(content, GREY, source="animation") == 255).all()
-
-
-def test_a_picture_with_more_pictures_in_it_is_read_like_a_jpeg() -> None:
-    frames = [Image.new("RGB", (28, 28), colour) for colour in ("white", "black")]
-    assert (
-        decode_image(encoded(frames[0], "MPO", save_all=True, append_images=frames[1:]), GREY, source="x") == 255
-    ).all()
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "RGBA", "1", "P", "L", "RGB"])

@@ -15,7 +15,11 @@ from helpers.images import GREY, png
 from purify_edge.errors import InputError
 from purify_edge.images import sources as inputs
 from purify_edge.images.items import Item
-from purify_edge.images.sources import Listing, Zip, items_of, open_source
+from purify_edge.images.sources import Listing, Zip, open_source
+
+
+def items_of(arguments: list[str]) -> list[Item]:
+    return list(Listing(io.BytesIO(os.fsencode("\n".join(arguments)))).items())
 
 
 def picture(level: int = 77) -> bytes:
@@ -58,7 +62,7 @@ def test_links_are_followed_and_no_folder_is_entered_twice(folder: Path, tmp_pat
     (folder / "self.png").symlink_to(folder / "self.png")
     (folder / "gone.png").symlink_to(folder / "nowhere.png")
     os.mkfifo(folder / "pipe.png")
-    items = list(items_of([str(folder)]))
+    items = items_of([str(folder)])
     assert names(items, folder) == [
         "a.PNG", "b.png", "deep/d.tiff", "deep/er/c.jpg", "gone.png", "link/g.png", "self.png"
     ]  # fmt: skip
@@ -74,9 +78,9 @@ def test_a_folder_that_is_gone_is_an_item_that_cannot_be_read(tmp_path: Path) ->
 
 
 def test_globs_are_expanded_sorted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert names(list(items_of([f"{folder}/**/*.jpg"])), folder) == ["deep/er/c.jpg"]
-    assert names(list(items_of([f"{folder}/[ab].*"])), folder) == ["a.PNG", "b.png"]
-    assert names(list(items_of([f"{folder}/d*"])), folder) == ["deep/d.tiff", "deep/er/c.jpg"]  # a folder that matches
+    assert names(items_of([f"{folder}/**/*.jpg"]), folder) == ["deep/er/c.jpg"]
+    assert names(items_of([f"{folder}/[ab].*"]), folder) == ["a.PNG", "b.png"]
+    assert names(items_of([f"{folder}/d*"]), folder) == ["deep/d.tiff", "deep/er/c.jpg"]  # a folder that matches
     (item,) = items_of([f"{folder}/*.webp"])
     with pytest.raises(InputError, match=r"\*\.webp: nothing matches"):
         item.read(GREY)

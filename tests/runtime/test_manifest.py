@@ -1,4 +1,6 @@
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,52 +38,41 @@ def changed(content: bytes, **values: Any) -> bytes:
     return json.dumps(json.loads(content) | values).encode()
 
 
-@pytest.mark.parametrize(("version", "advice"), [(2, "upgrade purify-edge"), (0, "export it again")])
-def test_another_schema_is_refused_with_advice(content: bytes, version: int, advice: str) -> None:
-    with pytest.raises(BundleError, match=f"schema version {version}, this purify-edge reads 1; {advice}"):
-        parse_manifest(changed(content, schema_version=version), source="m")
-
-
-def test_a_newer_schema_is_refused_even_where_nothing_else_is_known(content: bytes) -> None:
-    with pytest.raises(BundleError, match="schema version 7"):
-        parse_manifest(b'{"schema_version": 7, "everything": "else"}', source="m")
-
-
-@pytest.mark.parametrize("key", ["models", "golden", "input", "class_names", "name"])
-def test_a_missing_part_is_named(content: bytes, key: str) -> None:
-    manifest = json.loads(content)
+def without(key: str, manifest: dict[str, Any]) -> None:
     del manifest[key]
-    with pytest.raises(BundleError, match=f"missing required field `{key}`"):
-        parse_manifest(json.dumps(manifest).encode(), source="m")
 
 
-@pytest.mark.parametrize(
-    "path", ["../x", "/etc/passwd", "models/../../x", "..", "", "models\\..\\..\\x", "C:/x", "models/\0x"]
-)
-def test_a_path_outside_the_bundle_is_refused(content: bytes, path: str) -> None:
+def with_path(path: str) -> Callable[[dict[str, Any]], object]:
+    return lambda manifest: manifest["golden"]["file"].update(path=path)
+
+
+def with_splits(splits: dict[str, int]) -> Callable[[dict[str, Any]], object]:
+    return lambda manifest: manifest["golden"].update(splits=splits)
+
+
+KEYS = ("models", "golden", "input", "class_names", "name")
+OUTSIDE = ("../x", "/etc/passwd", "models/../../x", "..", "", "models\\..\\..\\x", "C:/x", "models/\0x")
+ODD_SPLITS: tuple[dict[str, int], ...] = ({}, {"clean": 0}, {"[/]": 256}, {"": 256})
+WRONG: list[tuple[Callable[[dict[str, Any]], object], str]] = [
+    (lambda m: m.update(schema_version=2), "schema version 2, this purify-edge reads 1; upgrade purify-edge"),
+    (lambda m: m.update(schema_version=0), "schema version 0, this purify-edge reads 1; export it again"),
+    (lambda m: (m.clear(), m.update(schema_version=7, everything="else")), "schema version 7"),
+    *((partial(without, key), f"missing required field `{key}`") for key in KEYS),
+    *((with_path(path), "leads outside the bundle") for path in OUTSIDE),
+    (lambda m: m["models"].append(m["models"][0]), "listed twice"),
+    (lambda m: m["models"].pop(), "no fp16 model for defended"),
+    *((with_splits(splits), "is not a purify-edge manifest") for splits in ODD_SPLITS),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG)
+def test_a_manifest_that_cannot_be_used_is_refused_with_the_reason(
+    content: bytes, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
     manifest = json.loads(content)
-    manifest["golden"]["file"]["path"] = path
-    with pytest.raises(BundleError, match="leads outside the bundle"):
+    change(manifest)
+    with pytest.raises(BundleError, match=message):
         parse_manifest(json.dumps(manifest).encode(), source="m")
-
-
-def test_a_model_listed_twice_is_refused(content: bytes) -> None:
-    models = json.loads(content)["models"]
-    with pytest.raises(BundleError, match="listed twice"):
-        parse_manifest(changed(content, models=[*models, models[0]]), source="m")
-
-
-def test_a_precision_without_all_three_models_is_refused(content: bytes) -> None:
-    models = json.loads(content)["models"]
-    with pytest.raises(BundleError, match="no fp16 model for defended"):
-        parse_manifest(changed(content, models=models[:-1]), source="m")
-
-
-@pytest.mark.parametrize("splits", [{}, {"clean": 0}, {"[/]": 256}, {"": 256}])
-def test_a_golden_set_of_nothing_or_of_odd_names_is_refused(content: bytes, splits: dict[str, int]) -> None:
-    golden = json.loads(content)["golden"]
-    with pytest.raises(BundleError, match="is not a purify-edge manifest"):
-        parse_manifest(changed(content, golden=golden | {"splits": splits}), source="m")
 
 
 SUSPICION = {"threshold": 1.0, "false_positive_rate": 0.01, "n": 100, "images": "some"}

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 from pathlib import Path
 
@@ -61,7 +60,7 @@ def test_what_is_written_is_read_back_and_nothing_that_is_cut_off_is(
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_a_file_that_was_cut_off_is_gone_on_with(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / "new" / f"results{suffix}"
-    form = FORMATS[suffix]()
+    form = FORMATS[suffix]
     first = ResultsFile(path, model=MODEL)
     assert not first.resumed
     first.append([good("a.png"), good("b.mp4", frame=0, time_s=0.0), Result(file="c.png", error="bad", model=MODEL)])
@@ -156,7 +155,7 @@ def test_another_suffix_is_refused(tmp_path: Path) -> None:
 
 def test_every_field_has_a_column() -> None:
     columns = Csv.header.decode().strip().split(",")
-    assert len(columns) == len(dataclasses.fields(Result))
+    assert len(columns) == len(Result.__struct_fields__)
     assert columns[:5] == ["file", "frame", "time_s", "label", "class"]
 
 

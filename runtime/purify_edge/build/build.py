@@ -49,19 +49,12 @@ class BuildResult:
 def build_bundle(
     bundle: Bundle, *, engines: Sequence[str], precisions: Sequence[str], options: BuildOptions, force: bool
 ) -> list[BuildResult]:
-    """Build what is missing or does not fit.
+    """Build what is missing or does not fit; with `force` what fits, too.
 
-    Args:
-        bundle: whose models.
-        engines: names of engines; empty for all whose builder is installed.
-        precisions: empty for all that the bundle has.
-        options: for the builders.
-        force: build what fits, too.
+    Without engines it is for all whose builder is installed, without precisions for all that the bundle has.
 
     Raises:
-        InputError: no such engine or precision, or options that the builder has not.
-        MissingError: a builder is not installed, or needs a GPU.
-        BuildError: a model cannot be built.
+        InputError, MissingError, BuildError: see `open_targets` and `build_engine`.
     """
     bundle.verify()
     models = _models(bundle, precisions)
@@ -105,12 +98,7 @@ def _targets(engines: Sequence[str], options: BuildOptions, models: Sequence[Mod
 
 
 def _build(
-    bundle: Bundle,
-    model: ModelEntry,
-    target: Target,
-    options: BuildOptions,
-    force: bool,
-    tell: Any,
+    bundle: Bundle, model: ModelEntry, target: Target, options: BuildOptions, force: bool, tell: Any
 ) -> BuildResult:
     start = time.perf_counter()
     files = EngineFiles(bundle=bundle, model=model)

@@ -40,12 +40,6 @@ def main(
 
     asked = build_options_from(**options)
     opened = Bundle.open(bundle, verify=verify, allow_failed=allow_failed)
-    built = build_bundle(
-        opened,
-        engines=engines,
-        precisions=precisions,
-        options=asked,
-        force=force,
-    )
+    built = build_bundle(opened, engines=engines, precisions=precisions, options=asked, force=force)
     print_engines(built, as_json=as_json)
     tell_plan(opened)

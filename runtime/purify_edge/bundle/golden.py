@@ -16,21 +16,13 @@ from purify_edge.errors import BundleError
 
 @dataclass(frozen=True)
 class GoldenSplit:
-    """One part of the golden set, `clean`, `adversarial` or, in bundles since it was added, `noise`; N images.
+    """One part of the golden set, `clean`, `adversarial` or, in bundles since it was added, `noise`; N images."""
 
-    Attributes:
-        images: uint8 `[N, H, W, C]`, as a file or a camera carries them.
-        labels: int64 `[N]`, the true classes.
-        purified: float32 `[N, C, H, W]`, the reference purifier's output.
-        classifier: float32 `[N, K]`, the reference classifier's logits of the unpurified images.
-        defended: float32 `[N, K]`, its logits of the purified ones.
-    """
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    purified: NDArray[np.float32]
-    classifier: NDArray[np.float32]
-    defended: NDArray[np.float32]
+    images: NDArray[np.uint8]  # uint8 `[N, H, W, C]`, as a file or a camera carries them
+    labels: NDArray[np.int64]  # int64 `[N]`, the true classes
+    purified: NDArray[np.float32]  # float32 `[N, C, H, W]`, the reference purifier's output
+    classifier: NDArray[np.float32]  # float32 `[N, K]`, the reference classifier's logits of the unpurified images
+    defended: NDArray[np.float32]  # float32 `[N, K]`, its logits of the purified ones
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -15,19 +15,12 @@ MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Bundle:
-    """A folder that `purify-export` wrote.
+    """A folder that `purify-export` wrote."""
 
-    Attributes:
-        path: of the folder.
-        manifest: what it holds.
-        verified: whether its signature was found to be that of a key which the user trusts.
-        sha256: the SHA-256 of the manifest's file.
-    """
-
-    path: Path
-    manifest: Manifest
-    verified: bool = False
-    sha256: str = ""
+    path: Path  # of the folder
+    manifest: Manifest  # what it holds
+    verified: bool = False  # whether its signature was found to be that of a key which the user trusts
+    sha256: str = ""  # the SHA-256 of the manifest's file
     _read: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @classmethod

@@ -161,17 +161,11 @@ class SuspicionReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Agreement(msgspec.Struct, frozen=True):
-    """How n golden answers, clean and attacked, compare with PyTorch's.
+    """How n golden answers, clean and attacked, compare with PyTorch's."""
 
-    Attributes:
-        n: answers that there was time for.
-        same: answers that name PyTorch's class.
-        error: the relative error of the logits.
-    """
-
-    n: int
-    same: int
-    error: float
+    n: int  # answers that there was time for
+    same: int  # answers that name PyTorch's class
+    error: float  # the relative error of the logits
 
     def admits(self, precision: str) -> bool:
         """Return whether a pipeline may run in this precision by itself, without being told to."""
@@ -184,27 +178,16 @@ class Agreement(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What runs a bundle, for people, reports and programs.
+    """What runs a bundle, for people, reports and programs."""
 
-    Attributes:
-        engine: the engine that runs a single image now.
-        device: what it runs on.
-        precision: in which everything is computed, for the pipeline's life.
-        ways: what may take turns, in words; the first is what a pipeline begins with.
-        running: what runs each kind of call now, by kind and size of batch, in words.
-        gain: how many times as fast as in float32, where the precision was chosen by itself and is lossy.
-        agreement: how the golden answers compare with PyTorch's, where that was looked at.
-        left_out: other engines and precisions, and why they do not run.
-    """
-
-    engine: str
+    engine: str  # that runs a single image now
     device: str
-    precision: str
-    ways: tuple[str, ...]
-    running: dict[str, str] = {}
-    gain: float | None = None
-    agreement: Agreement | None = None
-    left_out: dict[str, str] = {}
+    precision: str  # in which everything is computed, for the pipeline's life
+    ways: tuple[str, ...]  # what may take turns, in words; the first is what a pipeline begins with
+    running: dict[str, str] = {}  # what runs each kind of call now, by kind and size of batch, in words
+    gain: float | None = None  # times as fast as in float32, where a lossy precision was chosen by itself
+    agreement: Agreement | None = None  # of the golden answers with PyTorch's, where that was looked at
+    left_out: dict[str, str] = {}  # other engines and precisions -> why they do not run
 
     def __str__(self) -> str:
         gain = f", {self.gain:.1f} times as fast as float32 here" if self.gain else ""

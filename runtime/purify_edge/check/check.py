@@ -14,7 +14,7 @@ from purify_edge.bundle.report import LatencyRow, NotChecked, Plan, Report
 from purify_edge.check.comparison import Comparison, EngineSet, Run, compare
 from purify_edge.check.limits import Limits, checks_of, suspicion_checks
 from purify_edge.check.page.checked_bundle import CheckedBundle
-from purify_edge.check.subject import subject_of
+from purify_edge.check.page.examples import subject_of
 from purify_edge.engines.latency import ROUNDS, Contestant, measure
 from purify_edge.engines.models import Models, Setup
 from purify_edge.engines.plan import AUTO, open_plan

@@ -22,12 +22,7 @@ Run = Callable[[Array], Array]
 
 @dataclass(frozen=True)
 class EngineSet:
-    """The models of one precision in one engine, by what is called.
-
-    Attributes:
-        engine, version, device, precision: what runs them.
-        stages: the models `purifier`, `classifier` and `defended`, and `pipeline`, purifier and classifier chained.
-    """
+    """The models of one precision in one engine: `purifier`, `classifier`, `defended`, and the chained `pipeline`."""
 
     engine: str
     version: str
@@ -54,18 +49,11 @@ class EngineSet:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What an engine set made of the golden set.
-
-    Attributes:
-        rows: one for each split and each of the models, alone and chained.
-        answers: by role and split the classes `[N]` that were named; -1 where an output is not a number.
-        scores: the suspicion scores `[N]` of each split, of the chained models.
-        outputs: what the models gave, by role and split.
-    """
+    """What an engine set made of the golden set, by split, or by role and split; see `answers_of`."""
 
     rows: list[ParityRow] = field(default_factory=list)
     answers: dict[tuple[str, str], NDArray[np.int64]] = field(default_factory=dict)
-    scores: dict[str, Array] = field(default_factory=dict)
+    scores: dict[str, Array] = field(default_factory=dict)  # of suspicion, by the chained models
     outputs: dict[tuple[str, str], Array] = field(default_factory=dict)
 
 

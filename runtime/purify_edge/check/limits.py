@@ -22,24 +22,13 @@ NOISE = "noise"
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What must hold; a violated limit fails the check.
+    """What must hold of engine against reference, as fractions; a violated limit fails the check."""
 
-    Attributes:
-        min_agreement: the smallest fraction of golden images on which engine and reference may name the same class;
-            None for that of the precision in MIN_AGREEMENT.
-        max_accuracy_drop: by how much the engine's accuracy may lie below the reference's, as a fraction, on clean and
-            attacked images; on noisy ones agreement and error decide.
-        max_error: the largest relative error, see `relative_error`; None for that of the precision in MAX_ERROR.
-        max_flagged_change: by how much the fraction of a split's images that are called suspicious may differ from the
-            reference's.
-        max_latency_ms: the largest median latency of the pipeline at batch 1; None for no limit.
-    """
-
-    min_agreement: float | None = None
-    max_accuracy_drop: float = 0.01
-    max_error: float | None = None
-    max_flagged_change: float = 0.02
-    max_latency_ms: float | None = None
+    min_agreement: float | None = None  # golden images of the same class; None for that in MIN_AGREEMENT
+    max_accuracy_drop: float = 0.01  # on clean and attacked images; on noisy ones agreement and error decide
+    max_error: float | None = None  # see `relative_error`; None for that of the precision in MAX_ERROR
+    max_flagged_change: float = 0.02  # of the fraction of a split's images that are called suspicious
+    max_latency_ms: float | None = None  # median, of the pipeline at batch 1
 
 
 def checks_of(parity: Iterable[ParityRow], latency: Iterable[LatencyRow], limits: Limits) -> Iterable[Check]:
@@ -68,15 +57,7 @@ def checks_of(parity: Iterable[ParityRow], latency: Iterable[LatencyRow], limits
 def suspicion_checks(
     entry: SuspicionEntry, golden: Mapping[str, GoldenSplit], scores: Mapping[str, Array], limits: Limits, *, where: str
 ) -> Iterable[Check]:
-    """Yield the limits of how many images an engine calls suspicious, against the reference.
-
-    Args:
-        entry: the threshold.
-        golden: the splits with the reference's outputs.
-        scores: the engine's, `[N]` a split.
-        limits: what must hold.
-        where: engine and precision.
-    """
+    """Yield the limits of how many images an engine calls suspicious, by its scores `[N]` of each split."""
     for name, split in golden.items():
         expected = is_suspicious(suspicion_of(split.classifier, split.defended), entry.threshold).mean()
         change = abs(is_suspicious(scores[name], entry.threshold).mean() - expected)

@@ -24,17 +24,11 @@ REAP_S = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """How a call of a native function ended.
+    """How a call of a native function ended."""
 
-    Attributes:
-        result: what it returned; empty where it failed.
-        failure: how it failed, in one line: an exception, a signal, a hang; empty where it did not.
-        log: the end of what was written to standard error.
-    """
-
-    result: dict[str, Any] = field(default_factory=dict)
-    failure: str = ""
-    log: str = ""
+    result: dict[str, Any] = field(default_factory=dict)  # what it returned; empty where it failed
+    failure: str = ""  # how it failed, in one line: an exception, a signal, a hang; empty where it did not
+    log: str = ""  # the end of what was written to standard error
 
     @property
     def text(self) -> str:
@@ -43,22 +37,11 @@ class Answer:
 
 
 def call_native(function: str, *arguments: str, limit_s: float) -> Answer:
-    """Call `native.FUNCTION(*arguments)` in a child process.
-
-    Args:
-        function: a key of NATIVE.
-        arguments: its arguments.
-        limit_s: how long the call may take, in seconds.
-    """
+    """Call `native.FUNCTION(*arguments)` in a child process, for `limit_s` seconds at most."""
     command = [sys.executable, "-c", PROGRAM, json.dumps(sys.path), function, *arguments]
     try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
+        pipe, none = subprocess.PIPE, subprocess.DEVNULL
+        process = subprocess.Popen(command, stdin=none, stdout=pipe, stderr=pipe, start_new_session=True)
     except (OSError, ValueError, TypeError) as error:
         return Answer(failure=f"cannot start {sys.executable or 'Python'}: {error}")
     try:

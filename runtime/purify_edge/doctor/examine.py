@@ -26,26 +26,19 @@ PROBES: dict[str, Probe] = {
 
 
 def examine(host: Host, *, tell: Callable[[str], None] = lambda area: None) -> Diagnosis:
-    """Look at everything. Raises nothing: a probe that fails is a finding too.
-
-    Args:
-        host: the machine.
-        tell: is called with each area before it is looked at, and with `engines` at last.
-    """
+    """Look at everything, and `tell` of each area before it; a probe that fails is a finding too."""
     findings: list[Finding] = []
     for area, probe in PROBES.items():
         tell(area)
-        findings += _guarded(area, probe, host)
+        try:
+            findings.extend(probe(host))
+        except Exception as error:
+            why = (
+                f"{type(error).__name__}: {printable(str(error))}; this is a defect of purify-doctor, please report it"
+            )
+            findings.append(Finding(area, "probe", "failed", Status.PROBLEM, why))
     tell("engines")
     return Diagnosis(engines=tuple(verdicts(host)), findings=tuple(findings))
-
-
-def _guarded(area: str, probe: Probe, host: Host) -> Iterator[Finding]:
-    try:
-        yield from probe(host)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {printable(str(error))}; this is a defect of purify-doctor, please report it"
-        yield Finding(area, "probe", "failed", Status.PROBLEM, reason)
 
 
 def verdicts(host: Host) -> Iterator[EngineVerdict]:

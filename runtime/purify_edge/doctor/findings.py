@@ -20,44 +20,26 @@ class Status(str, Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """One thing that was looked at."""
 
-    Attributes:
-        area: the probe's name, a key of PROBES.
-        name: what was looked at.
-        value: what was found: a version, a size, a name.
-        status: how it matters.
-        reason: why it has this status.
-        remedy: the command that comes next, or several joined by `&&`.
-    """
-
-    area: str
-    name: str
-    value: str
-    status: Status = Status.OK
-    reason: str = ""
-    remedy: str = ""
+    area: str  # the probe's name, a key of PROBES
+    name: str  # what was looked at
+    value: str  # what was found: a version, a size, a name
+    status: Status = Status.OK  # how it matters
+    reason: str = ""  # why it has this status
+    remedy: str = ""  # the command that comes next, or several joined by `&&`
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineVerdict:
-    """Whether an engine of purify-edge ran a small graph here and gave the right numbers.
+    """Whether an engine of purify-edge ran a small graph here and gave the right numbers."""
 
-    Attributes:
-        name: what `--engine` calls it.
-        works: whether it did.
-        device: where it ran, such as `cpu` or `cuda:0`.
-        version: of its library.
-        reason: why it does not work.
-        remedy: the command that comes next.
-    """
-
-    name: str
-    works: bool
-    device: str = ""
-    version: str = ""
-    reason: str = ""
-    remedy: str = ""
+    name: str  # what `--engine` calls it
+    works: bool  # whether it did
+    device: str = ""  # where it ran, such as `cpu` or `cuda:0`
+    version: str = ""  # of its library
+    reason: str = ""  # why it does not work
+    remedy: str = ""  # the command that comes next
 
 
 @dataclass(frozen=True, kw_only=True)

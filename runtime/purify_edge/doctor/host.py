@@ -53,12 +53,7 @@ def l4t_from_release(text: str) -> tuple[int, ...]:
 
 
 class Host:
-    """The machine; a read or a command that fails gives None, whatever the failure.
-
-    Args:
-        root: where `/etc`, `/proc`, `/sys`, `/dev` and `/usr` are looked for.
-        native_s: how long one look at a native library may take, in seconds.
-    """
+    """The machine, with its files below `root`; a read or a command that fails gives None, whatever the failure."""
 
     def __init__(self, root: Path = Path("/"), *, native_s: float = NATIVE_S) -> None:
         self.root = root
@@ -120,8 +115,7 @@ class Host:
     def l4t(self) -> tuple[int, ...] | None:
         """Return the release of Jetson Linux (L4T), such as (36, 4, 3); None where this is no Jetson.
 
-        It stands in /etc/nv_tegra_release, else in the version of the package nvidia-l4t-core. A container may have
-        neither: then the device tree tells a Jetson, and the release is ().
+        A container may have neither the file nor the package: then the device tree tells a Jetson, of release ().
         """
         release = l4t_from_release(self.read("/etc/nv_tegra_release") or "")
         release = release or numbers(self.package_version("nvidia-l4t-core").partition("-")[0])

@@ -78,44 +78,24 @@ _COMPLAINTS: tuple[tuple[str, str, str], ...] = (
         "built for NumPy 1, NumPy 2 is installed",
         "pip install 'numpy<2'",
     ),
-    (
-        r"killed by SIGILL",
-        "it uses instructions that this processor lacks: take a package built for it",
-        "",
-    ),
-    (
-        r"no kernel image is available|cudaErrorNoKernelImageForDevice",
-        "it was built without code for this GPU",
-        "",
-    ),
+    (r"killed by SIGILL", "it uses instructions that this processor lacks: take a package built for it", ""),
+    (r"no kernel image is available|cudaErrorNoKernelImageForDevice", "it was built without code for this GPU", ""),
 )
 
 
-def libraries_in(message: str) -> list[str]:
+def missing_libraries(message: str, host: Host) -> list[str]:
     """Return the libraries that the dynamic loader could not load, by its own message or by a log that quotes it.
 
-    >>> libraries_in("ImportError: libnvinfer.so.10: cannot open shared object file: No such file or directory")
-    ['libnvinfer.so.10']
+    What else `ldd` misses in the files that the message names is among them.
     """
-    found = [match for pattern in _UNLOADABLE for match in re.findall(pattern, message)]
-    return list(dict.fromkeys(found))
-
-
-def missing_libraries(message: str, host: Host) -> list[str]:
-    """Return the libraries in a loader's message, and what else `ldd` misses in the files that it names."""
-    missing = libraries_in(message)
+    missing = [match for pattern in _UNLOADABLE for match in re.findall(pattern, message)]
     for file in re.findall(r"/[^\s:'\"]+\.so[\w.]*", message) if missing else ():
         missing += re.findall(r"^\s*(\S+) => not found", host.run("ldd", file) or "", re.MULTILINE)
     return list(dict.fromkeys(missing))
 
 
 def explain(message: str, host: Host) -> tuple[str, str]:
-    """Return reason and remedy for a failed import or a failed load; the remedy is empty where none is known.
-
-    Args:
-        message: the loader's or the package's own words, a log included.
-        host: the machine.
-    """
+    """Return reason and remedy for a failed import or load, by its own words; the remedy is empty if none is known."""
     missing = missing_libraries(message, host)
     if missing:
         return missing_reason(missing, host), install_remedy(missing, host)

@@ -24,7 +24,6 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
 """Library -> its names on Linux, newest first."""
 
 INPUT, OUTPUT = "images", "purified"
-SIZE = 8
 PROBE_GRAPH = base64.b64decode(
     "CAgSC3B1cmlmeS1lZGdlOvMBCkcKBmltYWdlcwoHd2VpZ2h0cxIEc3VtcyIEQ29udioVCgxrZXJuZWxfc2hhcGVAA0ADoAEHKhEK"
     "BHBhZHNAAUABQAFAAaABBwoWCgRzdW1zEghwdXJpZmllZCIEUmVsdRIFcHJvYmUqOQgBCAEIAwgDEAFCB3dlaWdodHNKJAAAgD8A"
@@ -38,18 +37,13 @@ the same graph with the package onnx.
 """
 
 
-def right_answer() -> list[list[float]]:
-    """Return the output for an image of ones, `[8, 8]`: how many neighbours each pixel has, itself included."""
-    along = [2.0, *[3.0] * (SIZE - 2), 2.0]
-    return [[row * column for column in along] for row in along]
+_ALONG = [2.0, *[3.0] * 6, 2.0]
+RIGHT_ANSWER = [[row * column for column in _ALONG] for row in _ALONG]
+"""The output for an image of ones: how many neighbours each pixel has, itself included."""
 
 
 def driver() -> dict[str, Any]:
-    """Return the CUDA driver's error code, the CUDA version that it supports, and its devices.
-
-    Raises:
-        OSError: there is no libcuda.so.1, or it cannot be loaded.
-    """
+    """Return the CUDA driver's error code, the CUDA version that it supports, and its devices."""
     cuda = ctypes.CDLL("libcuda.so.1")
     version, count = c_int(), c_int()
     cuda.cuDriverGetVersion(byref(version))
@@ -88,10 +82,9 @@ def _device(cuda: Any, index: int) -> dict[str, Any]:
 
 
 def library(name: str) -> dict[str, Any]:
-    """Load every major version of a key of LIBRARIES, by the loader's own paths, else from pip's packages.
+    """Load each major version of a key of LIBRARIES by the loader's own paths, else from pip's packages.
 
-    Returns:
-        `found`, the files that load, newest first, and `errors` of those that are there and do not.
+    `found` are the files that load, newest first; `errors` are of those that are there and do not.
     """
     found: list[str] = []
     errors: list[str] = []
@@ -114,11 +107,7 @@ def _from_pip(soname: str) -> list[str]:
 
 
 def module(name: str) -> dict[str, Any]:
-    """Import a module and return its version and its file.
-
-    Raises:
-        Exception: whatever the import raises.
-    """
+    """Import a module and return its version and its file."""
     imported = importlib.import_module(name)
     file = getattr(imported, "__file__", None)
     if file is None:  # a namespace package: a folder that lost its files, after an uninstallation for example
@@ -141,19 +130,14 @@ def engines() -> dict[str, Any]:
 
 
 def engine(name: str) -> dict[str, Any]:
-    """Run the probe graph on one of purify-edge's engines, as `purify-run --engine NAME` would.
-
-    Raises:
-        PurifyError: the engine cannot be had here.
-        RuntimeError: it gives wrong numbers.
-    """
+    """Run the probe graph on one of purify-edge's engines, as `purify-run --engine NAME` would."""
     import numpy as np
 
     from purify_edge.engines.registry import open_engine
 
     with open_engine(name, PROBE_GRAPH, source="the doctor's probe graph") as opened:
-        output = opened.run(np.ones((1, 1, SIZE, SIZE), np.float32))
-        difference = float(np.abs(output - np.asarray(right_answer(), np.float32)).max())
+        output = opened.run(np.ones((1, 1, 8, 8), np.float32))
+        difference = float(np.abs(output - np.asarray(RIGHT_ANSWER, np.float32)).max())
         if not difference < 1e-3:
             raise RuntimeError(f"wrong numbers: off by {difference:g} in a convolution of small integers")
         return {"device": opened.device, "version": opened.version}

@@ -13,18 +13,8 @@ from purify_edge.doctor.system import SYSTEM_TENSORRT
 _package = partial(Finding, "packages")
 
 # Each of these installs the module `onnxruntime`; two of them overwrite each other's files.
-ONNXRUNTIMES = (
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "onnxruntime-openvino",
-    "onnxruntime-directml",
-    "onnxruntime-qnn",
-    "onnxruntime-rocm",
-    "onnxruntime-migraphx",
-    "onnxruntime-training",
-    "ort-nightly",
-    "ort-nightly-gpu",
-)
+_KINDS = ("gpu", "openvino", "directml", "qnn", "rocm", "migraphx", "training")
+ONNXRUNTIMES = ("onnxruntime", *(f"onnxruntime-{kind}" for kind in _KINDS), "ort-nightly", "ort-nightly-gpu")
 DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
     "tensorrt": ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
     "rtx": ("tensorrt-rtx", "tensorrt-rtx-cu12"),

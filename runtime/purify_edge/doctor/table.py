@@ -1,5 +1,6 @@
 """A diagnosis on standard output: the verdict first, then the findings by area."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
@@ -9,15 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from purify_edge.doctor.findings import Diagnosis, EngineVerdict, Finding, Status
+from purify_edge.document.wording import plural
 
 STYLES = {Status.OK: "green", Status.WARNING: "yellow", Status.PROBLEM: "red", Status.ABSENT: "dim"}
-TITLES = {
-    "system": "System",
-    "jetson": "Jetson",
-    "gpu": "NVIDIA GPU",
-    "cuda": "CUDA",
-    "packages": "Packages",
-}
+TITLES = {"system": "System", "jetson": "Jetson", "gpu": "NVIDIA GPU", "cuda": "CUDA", "packages": "Packages"}
 INDENT, NAME = 10, 18  # columns
 
 
@@ -31,7 +27,7 @@ def progress() -> Iterator[Callable[[str], None]]:
 def print_diagnosis(diagnosis: Diagnosis, console: Console | None = None) -> None:
     """Print a diagnosis; commands stand on lines of their own and are never wrapped, so that they can be copied."""
     console = console or Console()
-    width = max((len(_engine_name(engine)) for engine in diagnosis.engines), default=0)
+    width = max((len(f"engine {engine.name}") for engine in diagnosis.engines), default=0)
     for engine in sorted(diagnosis.engines, key=lambda engine: not engine.works):
         _print_engine(engine, console, width)
     if not diagnosis.works:
@@ -45,14 +41,10 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console | None = None) -> Non
     console.print(_summary(diagnosis))
 
 
-def _engine_name(engine: EngineVerdict) -> str:
-    return f"engine {engine.name}"
-
-
 def _print_engine(engine: EngineVerdict, console: Console, width: int) -> None:
     status = Text("works", style="bold green") if engine.works else Text("does not", style="bold red")
     value = f"{engine.version} on {engine.device}" if engine.works else engine.reason
-    console.print(_row(status, _engine_name(engine), value, width))
+    console.print(_row(status, f"engine {engine.name}", value, width))
     _print_command(engine.remedy, console)
 
 
@@ -77,12 +69,7 @@ def _row(status: Text, name: str, value: str, width: int = 0) -> Table:
 
 
 def _summary(diagnosis: Diagnosis) -> Text:
-    counts = {status: sum(finding.status is status for finding in diagnosis.findings) for status in Status}
-    problems, warnings = counts[Status.PROBLEM], counts[Status.WARNING]
+    counts = Counter(finding.status.value for finding in diagnosis.findings)
     remedies = [finding.remedy for finding in diagnosis.findings] + [engine.remedy for engine in diagnosis.engines]
     more = "; commands to go on with are indented" if any(remedies) else ""
-    return Text(f"{_count(problems, 'problem')}, {_count(warnings, 'warning')}{more}")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return Text(f"{plural(counts['problem'], 'problem')}, {plural(counts['warning'], 'warning')}{more}")

@@ -38,21 +38,13 @@ class RowGroup:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells in columns.
+    """Cells in columns."""
 
-    Attributes:
-        caption: what the table shows, with n and units.
-        columns: the header of each column.
-        groups: the rows.
-        text_columns: how many columns, from the left, hold text; the others hold numbers.
-        folded: a page shows the caption alone until the reader opens the table, and a terminal leaves the table out.
-    """
-
-    caption: str
-    columns: tuple[str, ...]
+    caption: str  # what the table shows, with n and units
+    columns: tuple[str, ...]  # the header of each
     groups: tuple[RowGroup, ...]
-    text_columns: int = 1
-    folded: bool = False
+    text_columns: int = 1  # so many from the left hold text, the others numbers
+    folded: bool = False  # a page shows the caption until the reader opens the table; a terminal leaves it out
 
 
 def table(
@@ -132,19 +124,12 @@ Block = Paragraph | Bullets | Table | Plots | Examples
 
 @dataclass(frozen=True)
 class Section:
-    """Blocks under a heading.
+    """Blocks under a heading."""
 
-    Attributes:
-        title: the heading.
-        blocks: what stands below it.
-        intro: how to read the section; a terminal leaves it out.
-        for_pages: a terminal leaves the whole section out.
-    """
-
-    title: str
-    blocks: tuple[Block, ...]
-    intro: str = ""
-    for_pages: bool = False
+    title: str  # the heading
+    blocks: tuple[Block, ...]  # what stands below it
+    intro: str = ""  # how to read the section; a terminal leaves it out
+    for_pages: bool = False  # a terminal leaves the whole section out
 
 
 @dataclass(frozen=True)

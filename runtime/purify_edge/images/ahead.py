@@ -22,8 +22,7 @@ def ahead(
     Args:
         function: called in several threads at once.
         items: iterated in these threads, but by one of them at a time.
-        batch: results a list.
-        threads: that call the function.
+        batch, threads: results a list, and threads that call the function.
         eager: give what is ready rather than wait for a whole list; for items that come at a pace of their own.
 
     Raises:

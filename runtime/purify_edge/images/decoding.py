@@ -59,12 +59,6 @@ def decode_image(
 ) -> NDArray[np.uint8]:
     """Decode an image of any size and mode to uint8 `[H, W, C]` of the contract; see `decode` and `fitted`.
 
-    Args:
-        content: the bytes of the file, or the file itself, open.
-        contract: the bundle's C, H and W.
-        source: the name that errors give it.
-        size_bytes: the size of the content, where it is a file.
-
     Raises:
         InputError: the contract has neither 1 nor 3 channels, or see `decode`.
     """

@@ -1,6 +1,7 @@
 """Images that can be read, one by one, wherever they come from."""
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,26 +17,34 @@ Key = tuple[str, int | None, float | None]
 class Item:
     """One image that can be read.
 
-    Attributes:
-        file: what users call it.
-        place: where its purified image belongs in a folder of such, with forward slashes and no suffix.
-        read: gives uint8 `[H, W, C]` of a contract, or raises InputError; called in any thread.
-        frame: its number in a video or stream, from 0.
-        time_s: seconds from the start of a video; of a stream, since 1970.
-        picture: a video's frame as it came, uint8 `[height, width, 3]`, RGB; None unless it was asked for.
+    `read` gives uint8 `[H, W, C]` of a contract, or raises InputError; it is called in any thread.
     """
 
-    file: str
-    place: str
+    file: str  # what users call it
+    place: str  # where its purified image belongs in a folder of such, with forward slashes and no suffix
     read: Callable[[InputContract], NDArray[np.uint8]]
-    frame: int | None = None
-    time_s: float | None = None
-    picture: NDArray[np.uint8] | None = None
+    frame: int | None = None  # its number in a video or stream, from 0
+    time_s: float | None = None  # from the start of a video; of a stream, since 1970
+    picture: NDArray[np.uint8] | None = None  # if asked for, a video's frame as it came, `[height, width, 3]`, BGR
 
     @property
     def key(self) -> Key:
         """Return what tells it from other images; of a stream, from those of other days too."""
         return self.file, self.frame, self.time_s
+
+
+class Source(ABC):
+    """Where images come from."""
+
+    live = False  # they come at a pace of their own, without end
+
+    @abstractmethod
+    def items(self) -> Iterator[Item]:
+        """Yield its images in an order that is the same each time, read when asked for; broken ones are items too."""
+
+    def count(self) -> int | None:
+        """Return how many images there are, roughly for a video; None where that cannot be known."""
+        return sum(1 for _ in self.items())
 
 
 def broken(file: str, error: InputError) -> Item:
@@ -45,3 +54,15 @@ def broken(file: str, error: InputError) -> Item:
         raise error
 
     return Item(file, "", read)
+
+
+@dataclass(frozen=True)
+class Broken(Source):
+    """A name that names nothing, as one image that cannot be read."""
+
+    name: str
+    error: InputError
+
+    def items(self) -> Iterator[Item]:
+        """Yield the broken item."""
+        yield broken(self.name, self.error)

@@ -5,11 +5,11 @@ import os
 import re
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Protocol
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,26 +17,10 @@ from numpy.typing import NDArray
 from purify_edge.bundle.manifest import InputContract
 from purify_edge.errors import InputError
 from purify_edge.images.decoding import MAX_FILE_BYTES, decode_image, is_image_name, read_image
-from purify_edge.images.items import Item, broken
+from purify_edge.images.items import Broken, Item, Source, broken
 
 VIDEO_SUFFIXES = frozenset([".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"])
 STREAM = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-
-
-class Source(Protocol):
-    """Where images come from.
-
-    Attributes:
-        live: they come at a pace of their own, without end.
-    """
-
-    live: bool
-
-    def items(self) -> Iterator[Item]:
-        """Yield its images in an order that is the same each time, read when asked for; broken ones are items too."""
-
-    def count(self) -> int | None:
-        """Return how many, roughly for a video; None where that cannot be known."""
 
 
 def open_source(argument: str, *, pictures: bool = False) -> list[Source]:
@@ -47,7 +31,6 @@ def open_source(argument: str, *, pictures: bool = False) -> list[Source]:
         pictures: keep the frames of videos as they came.
 
     Raises:
-        InputError: a glob that nothing matches.
         MissingError: a video, camera or stream, and OpenCV is not installed.
     """
     if argument == "-":
@@ -63,7 +46,7 @@ def open_source(argument: str, *, pictures: bool = False) -> list[Source]:
     if glob.has_magic(argument):
         found = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
         if not found:
-            raise InputError(f"{argument}: nothing matches")
+            return [Broken(argument, InputError(f"{argument}: nothing matches"))]
         return [_of_path(Path(name), pictures) for name in found]
     return [ImageFile(path)]  # which is not there; reading it says so
 
@@ -83,19 +66,14 @@ def _of_path(path: Path, pictures: bool) -> Source:
 
 
 @dataclass(frozen=True)
-class ImageFile:
+class ImageFile(Source):
     """A file that was named, whatever its suffix."""
 
     path: Path
-    live = False
 
     def items(self) -> Iterator[Item]:
         """Yield the file."""
         yield _file_item(str(self.path), self.path.name)
-
-    def count(self) -> int:
-        """Return one."""
-        return 1
 
 
 def _file_item(name: str, relative: str) -> Item:
@@ -103,11 +81,10 @@ def _file_item(name: str, relative: str) -> Item:
 
 
 @dataclass(frozen=True)
-class Folder:
+class Folder(Source):
     """The images in a folder and all below it, sorted; links to folders are followed, each folder is entered once."""
 
     path: Path
-    live = False
 
     def items(self) -> Iterator[Item]:
         """Yield the images."""
@@ -117,10 +94,6 @@ class Folder:
                 yield broken(root, file)
             else:
                 yield _file_item(file, file[len(root) :].lstrip("/"))
-
-    def count(self) -> int:
-        """Return how many there are."""
-        return sum(1 for _ in self._walk(str(self.path), set()))
 
     def _walk(self, folder: str, entered: set[tuple[int, int]]) -> Iterator[str | InputError]:
         try:
@@ -149,17 +122,16 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 
 
 @dataclass(frozen=True)
-class Zip:
+class Zip(Source):
     """The images in a zip file, in its order; it is never unpacked to the disk."""
 
     path: Path
-    live = False
 
     def items(self) -> Iterator[Item]:
         """Yield the images."""
         try:
             archive = zipfile.ZipFile(self.path)
-            members = self._members(archive)
+            members = [member for member in archive.infolist() if _is_image(member.filename)]
         except Exception as error:  # zipfile raises almost anything at a damaged file
             yield broken(str(self.path), InputError(f"{self.path} cannot be read as a zip ({error})"))
             return
@@ -169,20 +141,9 @@ class Zip:
             place = str(PurePosixPath(*inside).with_suffix(""))
             yield Item(name, place, partial(_read_member, archive, member, name))
 
-    def count(self) -> int:
-        """Return how many there are; one, which tells why, if it cannot be read."""
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                return len(self._members(archive))
-        except Exception:  # told by `items`
-            return 1
 
-    def _members(self, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-        return [
-            member
-            for member in archive.infolist()
-            if is_image_name(member.filename.rpartition("/")[2]) and not member.filename.startswith("__MACOSX/")
-        ]
+def _is_image(member: str) -> bool:
+    return is_image_name(member.rpartition("/")[2]) and not member.startswith("__MACOSX/")
 
 
 def _read_member(
@@ -199,7 +160,7 @@ def _read_member(
 
 
 @dataclass(frozen=True)
-class Listing:
+class Listing(Source):
     """Arguments on a stream, one a line, taken as they come."""
 
     stream: IO[bytes]
@@ -209,20 +170,8 @@ class Listing:
         """Yield the images of all of them."""
         for line in self.stream:
             argument = os.fsdecode(line.rstrip(b"\r\n"))
-            if argument and argument != "-":
-                yield from items_of([argument])
+            for source in open_source(argument) if argument not in ("", "-") else ():
+                yield from source.items()
 
     def count(self) -> None:
-        """Return nothing: that is unknown."""
-
-
-def items_of(arguments: Iterable[str]) -> Iterator[Item]:
-    """Yield the images of arguments, one after the other; one that names nothing is a broken item."""
-    for argument in arguments:
-        try:
-            sources = open_source(argument)
-        except InputError as error:
-            yield broken(argument, error)
-            continue
-        for source in sources:
-            yield from source.items()
+        """Return None: that is unknown."""

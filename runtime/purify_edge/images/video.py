@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,14 @@ from PIL import Image
 from purify_edge.bundle.manifest import InputContract
 from purify_edge.errors import InputError, MissingError
 from purify_edge.images.decoding import MAX_PIXELS, fitted
-from purify_edge.images.items import Item, broken
+from purify_edge.images.items import Item, Source, broken
 
 STREAM_TIMEOUT_MS = 10_000
 DEFAULT_FPS = 25.0
 
 
 def require() -> Any:
-    """OpenCV, imported, silent.
+    """Return OpenCV, imported, silent.
 
     Raises:
         MissingError: it is not installed.
@@ -36,45 +37,44 @@ def require() -> Any:
     return cv2
 
 
-class Video:
+class Video(Source):
     """The frames of a video file. `fps` is known once its first frame is."""
-
-    live = False
 
     def __init__(self, path: Path, *, pictures: bool = False) -> None:
         self.path, self._pictures, self.fps = path, pictures, DEFAULT_FPS
 
     def items(self) -> Iterator[Item]:
         """Yield the frames, and a last item that is broken if the video ends before its time."""
-        cv2 = require()
-        capture = cv2.VideoCapture(str(self.path))
-        try:
+        with _opened(str(self.path)) as capture:
             if not capture.isOpened():
                 yield broken(str(self.path), _unreadable(self.path))
                 return
-            self.fps = _fps(cv2, capture)
-            number, expected = 0, _count(cv2, capture)
+            self.fps = _fps(capture)
+            number, expected = 0, _count(capture)
             while True:
                 good, frame = capture.read()
                 if not good:
                     break
-                time_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                time_s = capture.get(require().CAP_PROP_POS_MSEC) / 1000
                 yield _item(str(self.path), self.path.name, number, time_s, frame, pictures=self._pictures)
                 number += 1
             if number < 0.9 * expected:  # what containers say is not exact
                 error = InputError(f"{self.path} is damaged: it ended after {number} of about {expected} frames")
                 yield broken(str(self.path), error)
-        finally:
-            capture.release()
 
     def count(self) -> int | None:
-        """About how many; None if the file does not say."""
-        cv2 = require()
-        capture = cv2.VideoCapture(str(self.path))
-        try:
-            return _count(cv2, capture) or None
-        finally:
-            capture.release()
+        """Return about how many; None if the file does not say."""
+        with _opened(str(self.path)) as capture:
+            return _count(capture) or None
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[Any]:
+    capture = require().VideoCapture(name)
+    try:
+        yield capture
+    finally:
+        capture.release()
 
 
 def _unreadable(path: Path) -> InputError:
@@ -86,12 +86,12 @@ def _unreadable(path: Path) -> InputError:
     return InputError(f"{path} cannot be read as a video ({reason})")
 
 
-def _count(cv2: Any, capture: Any) -> int:
-    return max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+def _count(capture: Any) -> int:
+    return max(0, int(capture.get(require().CAP_PROP_FRAME_COUNT)))
 
 
-def _fps(cv2: Any, capture: Any) -> float:
-    rate = float(capture.get(cv2.CAP_PROP_FPS))
+def _fps(capture: Any) -> float:
+    rate = float(capture.get(require().CAP_PROP_FPS))
     return rate if 0 < rate < 1000 else DEFAULT_FPS
 
 
@@ -115,7 +115,7 @@ def _read_frame(frame: NDArray[np.uint8], source: str, contract: InputContract) 
     return fitted(Image.fromarray(np.ascontiguousarray(frame[:, :, ::-1])), contract)
 
 
-class Camera:
+class Camera(Source):
     """A camera by its number, or a stream by its URL. Frames that come while the last is still waiting are left out."""
 
     live = True
@@ -134,7 +134,7 @@ class Camera:
             MissingError: there is no such camera, or nothing answers.
         """
         capture = self._open()
-        self.fps = _fps(require(), capture)
+        self.fps = _fps(capture)
         self._ended = False
         reader = threading.Thread(target=self._read, args=(capture,), name="camera", daemon=True)
         reader.start()
@@ -149,7 +149,7 @@ class Camera:
             reader.join(STREAM_TIMEOUT_MS / 1000)
 
     def count(self) -> None:
-        """Unknown."""
+        """Return None: that is unknown."""
 
     def _open(self) -> Any:
         cv2 = require()

@@ -1,6 +1,7 @@
 """purify-run: purify and classify images, videos and cameras."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -36,20 +37,10 @@ from purify_edge.shell.command import Command
 def main(
     bundle: Path,
     inputs: tuple[str, ...],
-    engine: str,
+    lines: str | None,
     no_build: bool,
     trust_engines: bool,
-    verify: Path | None,
-    precision: str,
-    out: Path | None,
-    save: Path | None,
-    save_grid: Path | None,
-    annotate: Path | None,
-    force: bool,
-    alert: bool,
-    metrics: str | None,
-    allow_failed: bool,
-    lines: str | None,
+    **options: Any,
 ) -> None:
     """Purify and classify each INPUT with BUNDLE.
 
@@ -61,20 +52,6 @@ def main(
     from purify_edge.run.job import Job
     from purify_edge.run.output import run
 
-    job = Job(
-        bundle=bundle,
-        inputs=inputs,
-        engine=engine,
-        precision=precision,
-        verify=verify,
-        policy=policy_from(no_build=no_build, trust_engines=trust_engines),
-        out=out,
-        save=save,
-        save_grid=save_grid,
-        annotate=annotate,
-        force=force,
-        alert=alert,
-        metrics=metrics,
-        allow_failed=allow_failed,
-    )
+    policy = policy_from(no_build=no_build, trust_engines=trust_engines)
+    job = Job(bundle=bundle, inputs=inputs, policy=policy, **options)
     raise click.exceptions.Exit(run(job, lines=lines))

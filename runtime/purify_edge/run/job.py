@@ -7,7 +7,7 @@ from purify_edge.bundle.reader import Bundle
 from purify_edge.engines.tensorrt.store import EnginePolicy
 from purify_edge.errors import InputError
 from purify_edge.images.grid import is_grid
-from purify_edge.run.results import format_of, holds_results, tells_of
+from purify_edge.run.results import format_of, results_in
 from purify_edge.run.saving import is_unfinished
 
 
@@ -53,8 +53,9 @@ class Job:
         if not (self.out and self.out.exists()):
             return False
         if path == self.save:
-            return is_unfinished(path) or tells_of(self.out, path)
-        return path == self.save_grid and is_grid(path) and holds_results(self.out)
+            saved = (result.saved for result in results_in(self.out))
+            return is_unfinished(path) or any(name and Path(name).is_relative_to(path) for name in saved)
+        return path == self.save_grid and is_grid(path) and any(results_in(self.out))
 
     def model(self, bundle: Bundle, precision: str) -> str:
         """Return what results call the models."""

@@ -4,7 +4,7 @@ import re
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from purify_edge.errors import InputError, MissingError
 from purify_edge.run.results import Result
@@ -15,8 +15,8 @@ FILE_INTERVAL_S = 5.0
 ADDRESS = re.compile(r"(?:(?P<host>[^/\s]+):)?(?P<port>\d+)")
 
 
-class Metrics(Protocol):
-    """Where a run tells what it does; any thread may."""
+class Metrics:
+    """Where a run tells what it does, which any thread may; here nobody asked."""
 
     def time(self, stage: str, seconds: float) -> None:
         """Note how long a stage took: `read` for an image, `predict` and `write` for a batch."""
@@ -28,33 +28,16 @@ class Metrics(Protocol):
         """Count these images as done."""
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """Stop serving, or write the file once more."""
 
 
-class NoMetrics:
-    """Nobody asked."""
-
-    def time(self, stage: str, seconds: float) -> None:
-        """See `Metrics.time`."""
-
-    def batch(self, images: int) -> None:
-        """See `Metrics.batch`."""
-
-    def count(self, results: Iterable[Result]) -> None:
-        """See `Metrics.count`."""
-
-    def close(self) -> None:
-        """See `Metrics.close`."""
-
-
-class PrometheusMetrics:
-    """Metrics in a registry of their own.
+class PrometheusMetrics(Metrics):
+    """Metrics of what runs, in a registry of their own.
 
     Args:
         where: a port, on this machine alone; `HOST:PORT`; or a file, rewritten every few seconds and at the end, for
             the node exporter's textfile collector.
-        model: what runs, see `Result.model`.
-        engine: name of the engine and where it runs.
+        model, engine: see `Result.model`; the engine's name and where it runs.
 
     Raises:
         MissingError: prometheus_client is not installed.
@@ -62,7 +45,10 @@ class PrometheusMetrics:
     """
 
     def __init__(self, where: str, *, model: str, engine: str) -> None:
-        client = _require()
+        try:
+            import prometheus_client as client
+        except ImportError as error:
+            raise MissingError(f"needs 'metrics': pip install 'purify-edge[metrics]' ({error})") from error
         self._client: Any = client
         self._registry = client.CollectorRegistry()
         options: dict[str, Any] = {"registry": self._registry}
@@ -142,18 +128,10 @@ class PrometheusMetrics:
                 self._suspicious.inc(bool(result.suspicious))
 
     def close(self) -> None:
-        """Stop serving, or write the file once more."""
+        """See `Metrics.close`."""
         self._close()
-
-
-def _require() -> Any:
-    try:
-        import prometheus_client
-    except ImportError as error:
-        raise MissingError(f"needs 'metrics': pip install 'purify-edge[metrics]' ({error})") from error
-    return prometheus_client
 
 
 def open_metrics(where: str | None, *, model: str, engine: str) -> Metrics:
     """Return the metrics that a command line asks for; see `PrometheusMetrics`."""
-    return NoMetrics() if where is None else PrometheusMetrics(where, model=model, engine=engine)
+    return Metrics() if where is None else PrometheusMetrics(where, model=model, engine=engine)

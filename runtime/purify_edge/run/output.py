@@ -11,12 +11,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from purify_edge.run.job import Job
-from purify_edge.run.results import Csv, Format, JsonLines, Result
+from purify_edge.run.results import FORMATS, Format, Result
 from purify_edge.run.runner import Run
 from purify_edge.shell.progress import Tracker, images, tracker
 
 TABLE_ROWS = 100
-LINES: dict[str, type[JsonLines] | type[Csv]] = {"json": JsonLines, "csv": Csv}
+LINES = {"json": FORMATS[".jsonl"], "csv": FORMATS[".csv"]}
 """Option -> how results are printed; without either a table is."""
 
 
@@ -43,15 +43,10 @@ class Tally:
 
 
 def run(job: Job, *, lines: str | None) -> int:
-    """Run the job and print its results; the command's exit code.
-
-    Args:
-        job: what to do.
-        lines: a key of LINES; None for the table.
-    """
+    """Run the job, print its results, and return the command's exit code; `lines` is a key of LINES or None."""
     tally, begin_s = Tally(), time.monotonic()
     with Run(job) as work, tracker() as progress:
-        form = LINES[lines]() if lines else None
+        form = LINES[lines] if lines else None
         if form:
             _print_lines(form.header)
         progress.expect(work.count)

@@ -5,9 +5,8 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import msgspec
 
@@ -18,23 +17,17 @@ from purify_edge.images.items import Key
 PNG_END = b"IEND\xaeB`\x82"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """One image: the pipeline's word for it, and the classifier's alone; or why it could not be read.
+class Result(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    forbid_unknown_fields=True,
+    rename={"class_name": "class"},
+):
+    """One image: the pipeline's word for it, and the classifier's for it as it came; or why it could not be read."""
 
-    Attributes:
-        file: as it was named, or found below what was named.
-        frame: of a video, from 0.
-        time_s: of a frame, see `purify_edge.images.items.Item`.
-        label, class_name, probability: what the pipeline says.
-        unpurified_class, unpurified_probability: what the classifier says of the image as it came.
-        suspicion, suspicious: see `Prediction`; None where the bundle has no threshold.
-        saved: the purified image's file.
-        error: why there is nothing else.
-        model: name and precision of the models, and the first digits of the manifest's SHA-256.
-    """
-
-    file: str
+    file: str  # see `purify_edge.images.items.Item`
     frame: int | None = None
     time_s: float | None = None
     label: int | None = None
@@ -42,28 +35,21 @@ class Result:
     probability: float | None = None
     unpurified_class: str | None = None
     unpurified_probability: float | None = None
-    suspicion: float | None = None
+    suspicion: float | None = None  # see `Prediction`; None where the bundle has no threshold
     suspicious: bool | None = None
-    saved: str | None = None
+    saved: str | None = None  # the purified image's file
     error: str | None = None
-    model: str
+    model: str  # name and precision of the models, and the first digits of the manifest's SHA-256
 
     @property
     def key(self) -> Key:
-        """That of its `purify_edge.images.items.Item`."""
+        """Return that of its `purify_edge.images.items.Item`."""
         return self.file, self.frame, self.time_s
 
     @property
     def name(self) -> str:
-        """For users."""
+        """Return its name for users."""
         return self.file if self.frame is None else f"{self.file}, frame {self.frame}"
-
-
-NAMES = {field.name: {"class_name": "class"}.get(field.name, field.name) for field in fields(Result)}
-_FIELDS = {shown: name for name, shown in NAMES.items()}
-_NUMBERS = {"frame": int, "time_s": float, "label": int} | dict.fromkeys(
-    ("probability", "unpurified_probability", "suspicion"), float
-)
 
 
 class JsonLines:
@@ -74,32 +60,27 @@ class JsonLines:
 
     def encode(self, result: Result) -> bytes:
         """Return a line."""
-        record = {NAMES[name]: value for name, value in asdict(result).items() if value is not None}
-        return json.dumps(record).encode() + b"\n"
+        return json.dumps(msgspec.to_builtins(result)).encode() + b"\n"
 
     def decode(self, file: BinaryIO) -> Iterator[Result | None]:
         """Yield the results in a file; None for each line that is none."""
         for line in file:
-            yield self._result(line)
-
-    def _result(self, line: bytes) -> Result | None:
-        try:
-            record: Any = json.loads(line) if line.endswith(b"\n") else None
-            return msgspec.convert({_FIELDS[shown]: value for shown, value in record.items()}, Result)
-        except (ValueError, KeyError, AttributeError, RecursionError):  # ValidationError is a ValueError
-            return None
+            try:
+                yield msgspec.convert(json.loads(line) if line.endswith(b"\n") else None, Result)
+            except (ValueError, RecursionError):  # ValidationError is a ValueError
+                yield None
 
 
 class Csv:
     """Comma-separated values after a line of names; empty where there is nothing."""
 
-    header = (",".join(NAMES.values()) + "\r\n").encode()
+    header = (",".join(Result.__struct_encode_fields__) + "\r\n").encode()
     begins = header
 
     def encode(self, result: Result) -> bytes:
         """Return a row."""
         text = io.StringIO(newline="")
-        csv.writer(text).writerow(asdict(result).values())
+        csv.writer(text).writerow(msgspec.structs.astuple(result))
         return text.getvalue().encode("utf-8", "surrogateescape")  # names of files need not be UTF-8
 
     def decode(self, file: BinaryIO) -> Iterator[Result | None]:
@@ -110,12 +91,12 @@ class Csv:
         while True:
             try:
                 row = next(reader)
+                cells = zip(Result.__struct_encode_fields__, row, strict=True)
+                yield msgspec.convert({name: cell for name, cell in cells if cell}, Result, strict=False)
             except StopIteration:
                 break
-            except csv.Error:  # a row that ends within quotes, say
+            except (csv.Error, ValueError):  # a row that ends within quotes, say
                 yield None
-                continue
-            yield self._result(row)
         yield from (None for _ in torn)
 
     def _whole_lines(self, file: BinaryIO, torn: list[bytes]) -> Iterator[str]:
@@ -125,19 +106,9 @@ class Csv:
             else:
                 torn.append(line)
 
-    def _result(self, row: Sequence[str]) -> Result | None:
-        try:
-            values: dict[str, Any] = dict(zip(_FIELDS.values(), (cell or None for cell in row), strict=True))
-            for name, number in _NUMBERS.items():
-                values[name] = None if values[name] is None else number(values[name])
-            values["suspicious"] = {"True": True, "False": False}.get(values["suspicious"])
-            return Result(**values)
-        except ValueError:
-            return None
-
 
 Format = JsonLines | Csv
-FORMATS: dict[str, type[JsonLines] | type[Csv]] = {".jsonl": JsonLines, ".csv": Csv}
+FORMATS: dict[str, Format] = {".jsonl": JsonLines(), ".csv": Csv()}
 """Suffix of a results file -> how it is written."""
 
 
@@ -149,7 +120,14 @@ def format_of(path: Path) -> Format:
     """
     if path.suffix not in FORMATS:
         raise InputError(f"{path}: expected a name that ends with {' or '.join(FORMATS)}")
-    return FORMATS[path.suffix]()
+    return FORMATS[path.suffix]
+
+
+def results_in(path: Path) -> Iterator[Result]:
+    """Yield the results in a file, but for those that are not whole; nothing where there is no file."""
+    if path.is_file():
+        with path.open("rb") as file:
+            yield from filter(None, format_of(path).decode(file))
 
 
 class ResultsFile:
@@ -159,11 +137,6 @@ class ResultsFile:
     by the same command: a last line that is not whole, and results whose purified image is not, are dropped, and their
     images done again, as are those that could not be read. One process at a time writes to the file.
 
-    Attributes:
-        done: the images that are done.
-        saved: the files that hold purified images.
-        resumed: whether the file was there before.
-
     Raises:
         InputError: the file is another's: not of this kind, of other models, or in use.
     """
@@ -172,7 +145,7 @@ class ResultsFile:
         self.path, self._model, self._save = path, model, save
         self._format = format_of(path)
         self.done: set[Key] = set()
-        self.saved: list[str] = []
+        self.saved: list[str] = []  # the files of purified images
         path.parent.mkdir(parents=True, exist_ok=True)
         self.resumed = path.exists() and not fresh
         self._file = path.open("a+b")
@@ -246,30 +219,6 @@ class ResultsFile:
         for file in (self._file, self._replaced):
             if file is not None:
                 file.close()
-
-
-def tells_of(path: Path, folder: Path) -> bool:
-    """Return whether a file holds results of purify-run with purified images in the folder."""
-    with path.open("rb") as file:
-        found = format_of(path).decode(file)
-        return any(result and result.saved and Path(result.saved).is_relative_to(folder) for result in found)
-
-
-def holds_results(path: Path) -> bool:
-    """Return whether a file is there and holds results of purify-run."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return any(format_of(path).decode(file))
-
-
-def precision_of(path: Path) -> str | None:
-    """Return the precision that a file's first result was computed in; None where there is no such file or result."""
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        first = next((result for result in format_of(path).decode(file) if result and result.model), None)
-    return first.model.rpartition("@")[0].rpartition("/")[2] if first and first.model else None
 
 
 def _is_whole(png: Path, folder: Path) -> bool:

@@ -22,14 +22,14 @@ from purify_edge.errors import InputError
 from purify_edge.files import atomic
 from purify_edge.images.ahead import ahead
 from purify_edge.images.grid import GRID_IMAGES, Tile, save_grid
-from purify_edge.images.items import Item, broken
-from purify_edge.images.sources import Source, open_source
+from purify_edge.images.items import Item, Source
+from purify_edge.images.sources import open_source
 from purify_edge.images.video import DEFAULT_FPS
 from purify_edge.pipeline.pipeline import Pipeline
 from purify_edge.pipeline.prediction import Prediction
 from purify_edge.run.job import Job
 from purify_edge.run.metrics import Metrics, open_metrics
-from purify_edge.run.results import Result, ResultsFile, precision_of
+from purify_edge.run.results import Result, ResultsFile, results_in
 from purify_edge.run.saving import Annotator, SaveFolder
 
 CORES = os.cpu_count() or 1
@@ -70,7 +70,7 @@ class Run:
         job.check_outputs()
         bundle = Bundle.open(job.bundle, verify=job.verify, allow_failed=job.allow_failed)
         self._sources = self._open_sources()
-        self.live = any(getattr(source, "live", False) for _, source in self._sources)
+        self.live = any(source.live for source in self._sources)
         self._tiles: list[Tile] = []
         self._batch_images = PICTURES if job.annotate else BATCH
         with ExitStack() as stack:
@@ -80,16 +80,10 @@ class Run:
             self._prepare(bundle, stack)
             self._stack = stack.pop_all()
 
-    def _open_sources(self) -> "list[tuple[str, Source | InputError]]":
-        """Return the sources, each with the argument that names it; an argument that names nothing stays an error."""
-        sources: list[tuple[str, Source | InputError]] = []
-        for argument in self.job.inputs:
-            try:
-                opened = open_source(argument, pictures=self.job.annotate is not None)
-                sources += [(argument, source) for source in opened]
-            except InputError as error:
-                sources.append((argument, error))
-        if self.job.annotate and (len(sources) != 1 or not hasattr(sources[0][1], "fps")):
+    def _open_sources(self) -> list[Source]:
+        pictures = self.job.annotate is not None
+        sources = [source for argument in self.job.inputs for source in open_source(argument, pictures=pictures)]
+        if pictures and (len(sources) != 1 or not hasattr(sources[0], "fps")):
             given = ", ".join(self.job.inputs)
             raise InputError(f"--annotate: expected one video, camera or stream as the only input, got {given}")
         return sources
@@ -97,8 +91,9 @@ class Run:
     def _precision(self) -> str:
         """Return the precision to open the bundle in: results that are gone on with have one already."""
         job = self.job
-        before = precision_of(job.out) if job.out and not job.force and job.precision == AUTO else None
-        return before or job.precision
+        if job.out and not job.force and job.precision == AUTO and (first := next(results_in(job.out), None)):
+            return first.model.rpartition("@")[0].rpartition("/")[2] or AUTO
+        return job.precision
 
     def _prepare(self, bundle: Bundle, stack: ExitStack) -> None:
         job, plan = self.job, self._pipeline.plan
@@ -122,13 +117,8 @@ class Run:
 
     def count(self) -> int | None:
         """Return how many images there are; None where that cannot be known."""
-        total = 0
-        for _, source in self._sources:
-            images = 1 if isinstance(source, InputError) else source.count()
-            if images is None:
-                return None
-            total += images
-        return total
+        counts = [source.count() for source in self._sources]
+        return None if None in counts else sum(filter(None, counts))
 
     def results(self) -> Iterator[list[Result]]:
         """Go through the images, a batch at a time; one result each, in order."""
@@ -151,9 +141,8 @@ class Run:
 
     def _items(self) -> Iterator[tuple[Item, Path | None]]:
         """Yield what is to be done, with the file for its purified image."""
-        for argument, source in self._sources:
-            items = iter([broken(argument, source)]) if isinstance(source, InputError) else source.items()
-            for item in items:
+        for source in self._sources:
+            for item in source.items():
                 if self._out and item.key in self._out.done:
                     self.skipped += 1
                 else:
@@ -164,12 +153,10 @@ class Run:
         image = _Image(item.file, item.frame, item.time_s, item.picture, saved)
         begin = time.perf_counter()
         try:
-            pixels = item.read(self._pipeline.input)
+            image.pixels = item.read(self._pipeline.input)
+            self._metrics.time("read", time.perf_counter() - begin)
         except InputError as error:
             image.result = self._result(image, error=str(error))
-            return image
-        self._metrics.time("read", time.perf_counter() - begin)
-        image.pixels = pixels
         return image
 
     def _result(self, image: _Image, **answer: Any) -> Result:
@@ -236,7 +223,7 @@ class Run:
             self._tiles.append(Tile(Path(result.name).name, image.pixels, image.purified, *words))
         if self._annotator and image.picture is not None:
             text = f"{result.class_name} {100 * (result.probability or 0):.1f}%"
-            ((_, source),) = self._sources
+            (source,) = self._sources
             self._annotator.write(
                 image.picture,
                 f"{text}, suspicious" if result.suspicious else text,

@@ -11,9 +11,8 @@ from purify_edge.bundle.reader import Bundle
 from purify_edge.check.check import check_with_examples
 from purify_edge.check.comparison import Comparison
 from purify_edge.check.page import examples as module
-from purify_edge.check.page.examples import Shown, examples_of
+from purify_edge.check.page.examples import Shown, examples_of, subject_of
 from purify_edge.check.page.not_checked import not_checked
-from purify_edge.check.subject import subject_of
 from purify_edge.pipeline.prediction import softmax
 
 NAMES = ("boot", "shoe", "bag")

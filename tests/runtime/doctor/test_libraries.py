@@ -12,7 +12,6 @@ from purify_edge.doctor.libraries import (
     PACKAGES,
     explain,
     install_remedy,
-    libraries_in,
     missing_libraries,
     missing_reason,
 )
@@ -50,8 +49,8 @@ def test_a_file_that_is_no_library_adds_nothing(tmp_path: Path) -> None:
         ("undefined symbol: foo", []),
     ],
 )
-def test_the_loaders_messages_name_the_library(message: str, libraries: list[str]) -> None:
-    assert libraries_in(message) == libraries
+def test_the_loaders_messages_name_the_library(tmp_path: Path, message: str, libraries: list[str]) -> None:
+    assert missing_libraries(message, Host(tmp_path)) == libraries
 
 
 # Which package has it

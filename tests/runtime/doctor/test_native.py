@@ -10,7 +10,7 @@ import pytest
 
 from helpers.packages import HANG, SEGFAULT, host, install
 from purify_edge.doctor.child import call_native
-from purify_edge.doctor.native import INPUT, OUTPUT, PROBE_GRAPH, right_answer
+from purify_edge.doctor.native import INPUT, OUTPUT, PROBE_GRAPH, RIGHT_ANSWER
 from purify_edge.engines.registry import open_engine
 
 
@@ -98,7 +98,7 @@ def test_a_folder_that_lost_its_files_is_no_module(package: Path) -> None:
 def test_the_probe_graph_gives_the_right_answer() -> None:
     with open_engine("onnxruntime", PROBE_GRAPH, source="probe") as engine:
         output = engine.run(np.ones((3, 1, 8, 8), np.float32))
-    assert np.array_equal(output, np.broadcast_to(np.asarray(right_answer(), np.float32), (3, 1, 8, 8)))
+    assert np.array_equal(output, np.broadcast_to(np.asarray(RIGHT_ANSWER, np.float32), (3, 1, 8, 8)))
 
 
 def test_the_probe_graph_is_what_its_comment_says() -> None:

@@ -71,5 +71,5 @@ def test_an_error_is_taken_back(imitate: Callable[..., Any]) -> None:
     cuda = Cuda(world.cuda)
     world.cuda.fail["cudaMalloc"] = 700
     with pytest.raises(MissingError):
-        cuda.malloc(4)
+        cuda.allocate("cudaMalloc", 4)
     assert world.cuda.calls["cudaGetLastError"] == 1

@@ -17,6 +17,7 @@ from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.signing import SIGNATURE
 from purify_edge.engines.models import Setup, open_model
 from purify_edge.engines.tensorrt.engine import require_builder
+from purify_edge.engines.tensorrt.library import Builder
 from purify_edge.engines.tensorrt.options import BuildOptions
 from purify_edge.engines.tensorrt.store import LIST, EngineFiles, EnginePolicy, Place
 from purify_edge.engines.tensorrt.trust import is_trusted
@@ -42,6 +43,22 @@ def change_entry(bundle: Path, **changes: Any) -> None:
     entry = msgspec.structs.replace(entry, fingerprint=fingerprint, **changes)
     content = encode_manifest(msgspec.structs.replace(manifest, engines=(entry,)))
     (bundle / "manifest.json").write_bytes(content)
+
+
+Ensure = Callable[..., bool]
+
+
+@pytest.fixture
+def ensure(model_files: Callable[..., EngineFiles]) -> Ensure:
+    """See that a model has an engine of this builder and these options; whether it was there already."""
+
+    def ensured(builder: Builder, precision: str = "fp32", *, force: bool = False, **options: Any) -> bool:
+        library, cuda = require_builder(builder)
+        files = model_files(precision=precision)
+        graph = files.bundle.read(files.model.file)
+        return files.ensure(graph, library, cuda.device, BuildOptions(**options), force=force)[1]
+
+    return ensured
 
 
 @pytest.fixture
@@ -171,34 +188,24 @@ def test_a_signature_vouches_for_nothing_that_came_after_it(
             shutil.copytree(unbuilt_bundle / "engines", cache.path / "engines")
             (cache.path / LIST).write_bytes(msgspec.json.encode(opened.manifest.engines))
         with pytest.raises(MissingError, match="--no-build"):
-            open_model(
-                Bundle(opened.path, before, verified=True),
-                "purifier",
-                RTX,
-                EnginePolicy(build=False),
-            )
+            open_model(Bundle(opened.path, before, verified=True), "purifier", RTX, EnginePolicy(build=False))
     assert built.deserialised == loaded
 
 
 def test_the_new_engine_is_built_with_the_options_of_the_old_one(
-    imitate: Callable[..., Any], unbuilt_bundle: Path, model_files: Callable[..., EngineFiles]
+    imitate: Callable[..., Any], unbuilt_bundle: Path, ensure: Ensure
 ) -> None:
     world = imitate()
-    library, cuda = require_builder("tensorrt_rtx")
-    files = model_files()
-    graph = files.bundle.read(files.model.file)
-    options = BuildOptions(batch=(1, 2, 3), optimization_level=1)
-    _, kept = files.ensure(graph, library, cuda.device, options)
-    assert not kept
-    assert files.ensure(graph, library, cuda.device, options)[1]
-    _, kept = files.ensure(graph, library, cuda.device, options, force=True)
-    assert (kept, len(world.builds)) == (False, 2)
+    options: dict[str, Any] = {"batch": (1, 2, 3), "optimization_level": 1}
+    assert not ensure("tensorrt_rtx", **options)
+    assert ensure("tensorrt_rtx", **options)
+    assert not ensure("tensorrt_rtx", **options, force=True)
+    assert len(world.builds) == 2
     change_entry(unbuilt_bundle, builder_version="1.2.3")
     open_purifier(unbuilt_bundle)
     (entry,) = entries(unbuilt_bundle)
     assert (entry.fingerprint["batch"], entry.fingerprint["flags"]) == ([1, 2, 3], {"optimization_level": 1})
-    _, kept = files.ensure(graph, library, cuda.device, BuildOptions(batch=(1, 2, 4)))
-    assert not kept
+    assert not ensure("tensorrt_rtx", batch=(1, 2, 4))
 
 
 def test_one_engine_a_model_is_kept_and_the_others_stay(built: Any, unbuilt_bundle: Path) -> None:
@@ -233,12 +240,10 @@ def test_a_bundle_that_may_not_change_gets_its_engines_in_the_users_cache(
 
 
 def test_a_version_compatible_engine_is_loaded_by_a_later_version(
-    imitate: Callable[..., Any], unbuilt_bundle: Path, model_files: Callable[..., EngineFiles]
+    imitate: Callable[..., Any], unbuilt_bundle: Path, ensure: Ensure
 ) -> None:
     imitate("tensorrt", "10.3.0")
-    library, cuda = require_builder("tensorrt")
-    files = model_files()
-    files.ensure(files.bundle.read(files.model.file), library, cuda.device, BuildOptions(version_compatible=True))
+    ensure("tensorrt", version_compatible=True)
     later = imitate("tensorrt", "10.7.0")
     open_model(
         Bundle.open(unbuilt_bundle), "purifier", Setup("tensorrt", "fp32", "fp32"), EnginePolicy(build=False)
@@ -250,17 +255,16 @@ def test_a_version_compatible_engine_is_loaded_by_a_later_version(
 
 
 def test_a_hardware_compatible_engine_runs_on_ampere_and_later_only(
-    imitate: Callable[..., Any], model_files: Callable[..., EngineFiles]
+    imitate: Callable[..., Any], model_files: Callable[..., EngineFiles], ensure: Ensure
 ) -> None:
     imitate("tensorrt", "10.3.0", capability=(8, 0))
-    library, cuda = require_builder("tensorrt")
-    files = model_files()
-    graph = files.bundle.read(files.model.file)
-    files.ensure(graph, library, cuda.device, BuildOptions(hardware_compatible=True))
+    ensure("tensorrt", hardware_compatible=True)
     for capability, fits in ((9, 0), True), ((7, 5), False):
         imitate("tensorrt", "10.3.0", name="another", capability=capability)
         library, cuda = require_builder("tensorrt")
-        assert (model_files().find(graph, library, cuda.device).content is not None) == fits
+        files = model_files()
+        graph = files.bundle.read(files.model.file)
+        assert (files.find(graph, library, cuda.device).engine is not None) == fits
 
 
 def test_none_from_the_builder_is_an_error_in_its_words_and_the_bundle_stays(
@@ -309,7 +313,7 @@ def test_a_user_without_a_home_builds_every_time(
 def test_on_a_full_disk_an_engine_runs_unkept_but_purify_build_fails(
     imitate: Callable[..., Any],
     unbuilt_bundle: Path,
-    model_files: Callable[..., EngineFiles],
+    ensure: Ensure,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -322,37 +326,24 @@ def test_on_a_full_disk_an_engine_runs_unkept_but_purify_build_fails(
     with caplog.at_level(logging.INFO):
         open_purifier(unbuilt_bundle)
     assert "the engine cannot be kept ([Errno 28] No space left on device)" in caplog.text
-    library, cuda = require_builder("tensorrt_rtx")
-    files = model_files()
     with pytest.raises(OSError, match="No space left"):
-        files.ensure(files.bundle.read(files.model.file), library, cuda.device, BuildOptions())
+        ensure("tensorrt_rtx")
     assert len(world.builds) == 2
     assert entries(unbuilt_bundle) == ()
 
 
-def test_engines_for_other_gpus_than_the_one_here_are_kept_as_well(
-    imitate: Callable[..., Any], model_files: Callable[..., EngineFiles]
-) -> None:
+def test_engines_for_other_gpus_than_the_one_here_are_kept_as_well(imitate: Callable[..., Any], ensure: Ensure) -> None:
     world = imitate()  # of compute capability 8.6
-    library, cuda = require_builder("tensorrt_rtx")
-    files = model_files()
-    graph, options = files.bundle.read(files.model.file), BuildOptions(compute_capabilities=("8.9",))
-    assert [files.ensure(graph, library, cuda.device, options)[1] for _ in range(2)] == [False, True]
+    assert [ensure("tensorrt_rtx", compute_capabilities=("8.9",)) for _ in range(2)] == [False, True]
     assert len(world.builds) == 1
 
 
 def test_options_that_a_later_version_has_not_any_more_are_left_out(
-    imitate: Callable[..., Any],
-    unbuilt_bundle: Path,
-    model_files: Callable[..., EngineFiles],
-    caplog: pytest.LogCaptureFixture,
+    imitate: Callable[..., Any], unbuilt_bundle: Path, ensure: Ensure, caplog: pytest.LogCaptureFixture
 ) -> None:
     """After an update of JetPack, say: TensorRT 10.3 has a DLA, 10.13 has none."""
     imitate("tensorrt", "10.3.0").dla_cores = 1
-    library, cuda = require_builder("tensorrt")
-    files = model_files(precision="fp16")
-    graph = files.bundle.read(files.model.file)
-    files.ensure(graph, library, cuda.device, BuildOptions(dla_core=0, batch=(1, 1, 1)))
+    ensure("tensorrt", "fp16", dla_core=0, batch=(1, 1, 1))
     imitate("tensorrt", "10.13.3")
     with caplog.at_level(logging.INFO):
         open_model(Bundle.open(unbuilt_bundle), "purifier", Setup("tensorrt", "fp16", "fp16")).close()

@@ -7,14 +7,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from purify_edge.bundle.reader import Bundle
 from purify_edge.engines.tensorrt import library as libraries
-from purify_edge.engines.tensorrt.build import BuiltEngine, build_engine
+from purify_edge.engines.tensorrt.build import BuiltEngine
 from purify_edge.engines.tensorrt.cudart import Device
 from purify_edge.engines.tensorrt.library import (
     RTX_COMPUTE_CAPABILITIES,
@@ -27,23 +27,6 @@ from purify_edge.engines.tensorrt.progress import interruptible
 from purify_edge.errors import BuildError, InputError, MissingError
 
 needs_rtx = pytest.mark.skipif("tensorrt_rtx" not in installed_builders(), reason="tensorrt-rtx is not installed")
-
-
-@pytest.fixture
-def build(bundle_path: Path) -> Callable[..., BuiltEngine]:
-    """Build a model of the bundle with the real TensorRT for RTX."""
-    bundle = Bundle.open(bundle_path)
-
-    def build(role: str = "purifier", precision: str = "fp16", **options: Any) -> BuiltEngine:
-        return build_engine(
-            bundle.read(bundle.model(role, precision).file),
-            library=load_library("tensorrt_rtx"),
-            options=BuildOptions(**options),
-            precision=precision,
-            source=f"{role} in {precision}",
-        )
-
-    return build
 
 
 @needs_rtx
@@ -97,42 +80,26 @@ def test_the_builder_has_the_workspace_and_the_level_that_it_is_given(build: Cal
 
 @needs_rtx
 @pytest.mark.parametrize(("graph", "reason"), [(b"", "it is no ONNX model"), (b"nonsense", "Failed to parse")])
-def test_what_is_no_graph_is_refused(graph: bytes, reason: str) -> None:
-    with pytest.raises(BuildError, match=rf"TensorRT for RTX [0-9.]+ cannot parse the model: .*{reason}"):
-        build_engine(
-            graph, library=load_library("tensorrt_rtx"), options=BuildOptions(), precision="fp32", source="the model"
-        )
+def test_what_is_no_graph_is_refused(build: Callable[..., BuiltEngine], graph: bytes, reason: str) -> None:
+    with pytest.raises(BuildError, match=rf"TensorRT for RTX [0-9.]+ cannot parse the purifier: .*{reason}"):
+        build(graph=graph)
 
 
 @needs_rtx
-def test_the_parsers_refusal_names_node_operator_and_reason() -> None:
+def test_the_parsers_refusal_names_node_operator_and_reason(build: Callable[..., BuiltEngine]) -> None:
     onnx = pytest.importorskip("onnx")
     image, answer = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 4]) for name in "xy")
     node = onnx.helper.make_node("Fantasy", ["x"], ["y"], name="the_odd_one")
     graph = onnx.helper.make_graph([node], "g", [image], [answer])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
-    with pytest.raises(BuildError, match=r"cannot parse m: the_odd_one \(Fantasy\): .*[Pp]lugin"):
-        build_engine(
-            model.SerializeToString(),
-            library=load_library("tensorrt_rtx"),
-            options=BuildOptions(),
-            precision="fp32",
-            source="m",
-        )
+    with pytest.raises(BuildError, match=r"cannot parse the purifier: the_odd_one \(Fantasy\): .*[Pp]lugin"):
+        build(graph=model.SerializeToString())
 
 
 @needs_rtx
-def test_progress_is_told_and_grows(bundle_path: Path) -> None:
-    bundle = Bundle.open(bundle_path)
+def test_progress_is_told_and_grows(build: Callable[..., BuiltEngine]) -> None:
     told: list[tuple[str, float]] = []
-    build_engine(
-        bundle.read(bundle.model("purifier", "fp16").file),
-        library=load_library("tensorrt_rtx"),
-        options=BuildOptions(compute_capabilities=("8.6",)),
-        precision="fp16",
-        source="m",
-        progress=lambda phase, done: told.append((phase, done)),
-    )
+    build(compute_capabilities=("8.6",), progress=lambda phase, done: told.append((phase, done)))
     fractions = [done for _, done in told]
     assert fractions == sorted(fractions)
     assert len(set(fractions)) > 20
@@ -141,8 +108,7 @@ def test_progress_is_told_and_grows(bundle_path: Path) -> None:
 
 
 @needs_rtx
-def test_ctrl_c_ends_a_build(bundle_path: Path) -> None:
-    bundle = Bundle.open(bundle_path)
+def test_ctrl_c_ends_a_build(build: Callable[..., BuiltEngine]) -> None:
     told: list[str] = []
 
     def progress(phase: str, done: float) -> None:
@@ -152,14 +118,7 @@ def test_ctrl_c_ends_a_build(bundle_path: Path) -> None:
         time.sleep(0.05)
 
     with pytest.raises(KeyboardInterrupt):
-        build_engine(
-            bundle.read(bundle.model("purifier", "fp16").file),
-            library=load_library("tensorrt_rtx"),
-            options=BuildOptions(compute_capabilities=("8.6",)),
-            precision="fp16",
-            source="m",
-            progress=progress,
-        )
+        build(compute_capabilities=("8.6",), progress=progress)
     count = len(told)
     assert 0 < count < 60  # a whole build tells more than a hundred steps
     time.sleep(0.3)
@@ -207,48 +166,33 @@ def test_options_that_no_builder_takes_are_refused(options: dict[str, Any], mess
 
 
 def test_timings_are_kept_between_builds_and_a_cache_of_another_gpu_is_refused(
-    imitate: Callable[..., Any], bundle_path: Path, tmp_path: Path
+    imitate: Callable[..., Any], build: Callable[..., BuiltEngine], tmp_path: Path
 ) -> None:
     world = imitate("tensorrt", "10.3.0")
     cache = tmp_path / "timings"
-
-    def build() -> None:
-        build_engine(
-            (bundle_path / "models/purifier.fp16.onnx").read_bytes(),
-            library=load_library("tensorrt"),
-            options=BuildOptions(timing_cache=cache),
-            precision="fp16",
-            source="m",
-        )
-
-    build()
+    again = partial(build, builder="tensorrt", timing_cache=cache)
+    again()
     first = cache.read_bytes()
-    build()
+    again()
     assert [config.timings for config in world.builds] == [b"", first]
     world.refuse_build = True
     with pytest.raises(BuildError, match="Could not find any implementation for node x"):
-        build()
+        again()
     assert len(cache.read_bytes()) > len(first)  # the timings of a failed build are kept as well
     cache.write_bytes(b"of another GPU")
     with pytest.raises(BuildError, match=r"cannot use the timing cache .*remove it, or name another"):
-        build()
+        again()
     assert cache.read_bytes() == b"of another GPU"
 
 
 @pytest.mark.parametrize("place", ["absent/timings", "a folder"])
 def test_a_timing_cache_that_cannot_be_kept_is_refused_before_the_build(
-    imitate: Callable[..., Any], bundle_path: Path, tmp_path: Path, place: str
+    imitate: Callable[..., Any], build: Callable[..., BuiltEngine], tmp_path: Path, place: str
 ) -> None:
     world = imitate("tensorrt", "10.3.0")
     (tmp_path / "a folder").mkdir()
     with pytest.raises(InputError, match=r"the timing cache .* cannot be (written to; expected|read .*; name another)"):
-        build_engine(
-            (bundle_path / "models/purifier.fp16.onnx").read_bytes(),
-            library=load_library("tensorrt"),
-            options=BuildOptions(timing_cache=tmp_path / place),
-            precision="fp16",
-            source="m",
-        )
+        build(builder="tensorrt", timing_cache=tmp_path / place)
     assert world.builds == []
 
 
@@ -257,10 +201,10 @@ def test_flags_in_a_manifest_name_no_files() -> None:
         BuildOptions.from_fingerprint((1, 2, 3), {"timing_cache": "/home/user/.bashrc"})
 
 
-def test_tensorrt_without_a_gpu_says_so(imitate: Callable[..., Any]) -> None:
+def test_tensorrt_without_a_gpu_says_so(imitate: Callable[..., Any], build: Callable[..., BuiltEngine]) -> None:
     imitate("tensorrt", "10.3.0").cuda.count = 0
     with pytest.raises(MissingError, match="it needs a GPU and its driver: CUDA initialization failure"):
-        build_engine(b"", library=load_library("tensorrt"), options=BuildOptions(), precision="fp32", source="m")
+        build(builder="tensorrt")
 
 
 @pytest.mark.parametrize(("builder", "extra"), [("tensorrt", "tensorrt"), ("tensorrt_rtx", "rtx")])
@@ -293,15 +237,10 @@ def test_a_folder_that_is_called_like_a_builder_is_none(monkeypatch: pytest.Monk
     assert installed_builders() == ["a_builder"]
 
 
-def test_a_device_at_hand_is_what_rtx_builds_for(imitate: Callable[..., Any], bundle_path: Path) -> None:
+def test_a_device_at_hand_is_what_rtx_builds_for(
+    imitate: Callable[..., Any], build: Callable[..., BuiltEngine]
+) -> None:
     imitate()
-    built = build_engine(
-        (bundle_path / "models/purifier.fp16.onnx").read_bytes(),
-        library=load_library("tensorrt_rtx"),
-        options=BuildOptions(),
-        precision="fp16",
-        source="m",
-        device=Device("GeForce", "8.9", "13.0"),
-    )
+    built = build(device=Device("GeForce", "8.9", "13.0"))
     assert built.fingerprint.compute_capabilities == ("8.9",)
     assert isinstance(load_library("tensorrt_rtx"), Library)

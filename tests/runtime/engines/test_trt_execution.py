@@ -273,7 +273,7 @@ def test_fewer_images_than_the_smallest_batch_are_padded(
 def test_engines_without_a_batch_in_common_are_refused(imitate: Callable[..., Any]) -> None:
     stages = [SimpleNamespace(batch=(1, 4)), SimpleNamespace(batch=(8, 8))]
     with pytest.raises(BundleError, match="no batch size in common"):
-        execution.Executor(None, None, stages)  # type: ignore[arg-type]
+        execution.Executor(None, stages)  # type: ignore[arg-type]
 
 
 def test_a_gpu_that_rtx_has_nothing_for_is_told_what_to_use(imitate: Callable[..., Any], bundle: Bundle) -> None:

@@ -9,64 +9,40 @@ from typing import Any
 import pytest
 
 from purify_edge.engines.tensorrt import library as libraries
-from purify_edge.engines.tensorrt.build import build_engine
+from purify_edge.engines.tensorrt.build import BuiltEngine
 from purify_edge.engines.tensorrt.cudart import open_cuda
-from purify_edge.engines.tensorrt.library import (
-    VERSIONS,
-    load_library,
-)
+from purify_edge.engines.tensorrt.library import VERSIONS, load_library
 from purify_edge.engines.tensorrt.options import BuildOptions
+from purify_edge.engines.tensorrt.targets import BUILDERS
 from purify_edge.errors import InputError, MissingError
 
 DLA = {"dla_core": 0, "batch": (1, 1, 1)}
 TURING = {"compute_capabilities": ("7.5", "8.6")}
+RTX, TENSORRT = "has no {}; TensorRT has .--targets tensorrt", "has no DLA; TensorRT 8.6"
 REFUSED = [
-    ("tensorrt_rtx", "1.7.1", "bf16", TURING, r"7\.5 have no bf16, those from 8\.0 on do; leave out 7\.5, or bf16"),
-    ("tensorrt_rtx", "1.7.1", "fp16", DLA, r"RTX 1\.7\.1 has no DLA; TensorRT 8\.6, 10\.1 to 10\.7, and 11\.4\.1"),
-    (
-        "tensorrt_rtx",
-        "1.7.1",
-        "fp16",
-        {"version_compatible": True},
-        "has no version compatible engines; TensorRT has .--targets tensorrt",
-    ),
-    ("tensorrt_rtx", "1.7.1", "fp16", {"hardware_compatible": True}, "hardware compatible.*--compute-capability"),
-    (
-        "tensorrt_rtx",
-        "1.7.1",
-        "fp16",
-        {"timing_cache": Path("t")},
-        "has no timing cache; TensorRT has .--targets tensorrt; purify-build: --engine tensorrt",
-    ),
-    ("tensorrt_rtx", "1.7.1", "fp16", {"compute_capabilities": ("8.7",)}, "8.7, but for 7.5, 8.0.*need TensorRT"),
-    (
-        "tensorrt",
-        "10.3.0",
-        "fp16",
-        {"compute_capabilities": ("8.6",)},
-        "for the GPU at hand; TensorRT for RTX has .--targets rtx",
-    ),
-    ("tensorrt", "8.6.2", "bf16", {}, "builds no bf16 graphs, but fp32, fp16, int8; leave bf16 out"),
-    ("tensorrt", "10.13.3", "fp16", DLA, "has no DLA; TensorRT 8.6"),
-    ("tensorrt", "11.4.0", "fp16", DLA, "has no DLA; TensorRT 8.6"),
-    (
-        "tensorrt",
-        "10.3.0",
-        "int8",
-        DLA,
-        "runs fp16 graphs on a DLA, not int8; export with --fp16 .purify-build: --precision fp16., or",
-    ),
-    ("tensorrt", "11.4.1", "fp32", DLA, "runs fp16 and int8 graphs on a DLA, not fp32"),
+    ("rtx 1.7.1 bf16", TURING, r"7\.5 have no bf16, those from 8\.0 on do; leave out 7\.5, or bf16"),
+    ("rtx 1.7.1 fp16", DLA, r"RTX 1\.7\.1 has no DLA; TensorRT 8\.6, 10\.1 to 10\.7, and 11\.4\.1"),
+    ("rtx 1.7.1 fp16", {"version_compatible": True}, RTX.format("version compatible engines")),
+    ("rtx 1.7.1 fp16", {"hardware_compatible": True}, "hardware compatible.*--compute-capability"),
+    ("rtx 1.7.1 fp16", {"timing_cache": Path("t")}, RTX.format("timing cache") + "; purify-build: --engine tensorrt"),
+    ("rtx 1.7.1 fp16", {"compute_capabilities": ("8.7",)}, "8.7, but for 7.5, 8.0.*need TensorRT"),
+    ("tensorrt 10.3.0 fp16", {"compute_capabilities": ("8.6",)}, "for the GPU at hand; .* RTX has .--targets rtx"),
+    ("tensorrt 8.6.2 bf16", {}, "builds no bf16 graphs, but fp32, fp16, int8; leave bf16 out"),
+    ("tensorrt 10.13.3 fp16", DLA, TENSORRT),
+    ("tensorrt 11.4.0 fp16", DLA, TENSORRT),
+    ("tensorrt 10.3.0 int8", DLA, "fp16 graphs on a DLA, not int8; .* --fp16 .purify-build: --precision fp16., or"),
+    ("tensorrt 11.4.1 fp32", DLA, "runs fp16 and int8 graphs on a DLA, not fp32"),
 ]
 
 
-@pytest.mark.parametrize(("builder", "version", "precision", "options", "message"), REFUSED)
+@pytest.mark.parametrize(("asked", "options", "message"), REFUSED)
 def test_a_refused_combination_says_what_does_work(
-    imitate: Callable[..., Any], builder: Any, version: str, precision: str, options: dict[str, Any], message: str
+    imitate: Callable[..., Any], asked: str, options: dict[str, Any], message: str
 ) -> None:
-    imitate(builder, version)
+    extra, version, precision = asked.split()
+    imitate(BUILDERS[extra], version)
     with pytest.raises(InputError, match=message):
-        load_library(builder).refuse(BuildOptions(**options), precision)
+        load_library(BUILDERS[extra]).refuse(BuildOptions(**options), precision)
 
 
 ACCEPTED = [
@@ -85,6 +61,7 @@ ACCEPTED = [
 @pytest.mark.parametrize(("version", "precision", "options", "flags", "network_flags"), ACCEPTED)
 def test_each_version_of_tensorrt_gets_what_it_needs(
     imitate: Callable[..., Any],
+    build: Callable[..., BuiltEngine],
     bundle_path: Path,
     version: str,
     precision: str,
@@ -94,14 +71,8 @@ def test_each_version_of_tensorrt_gets_what_it_needs(
 ) -> None:
     world = imitate("tensorrt", version, name="Orin", capability=(8, 7), driver=12060)
     world.dla_cores = 2
-    built = build_engine(
-        (bundle_path / "models/purifier.fp16.onnx").read_bytes(),
-        library=load_library("tensorrt"),
-        options=BuildOptions(**options),
-        precision=precision,
-        source="m",
-        device=open_cuda().device,
-    )
+    graph = (bundle_path / "models/purifier.fp16.onnx").read_bytes()
+    built = build("purifier", precision, builder="tensorrt", graph=graph, device=open_cuda().device, **options)
     (config,) = world.builds
     assert config.flags == flags
     assert config.network_flags == network_flags
@@ -117,16 +88,10 @@ def test_each_version_of_tensorrt_gets_what_it_needs(
     assert ("hardware_compatibility_level" in config.own) == ("hardware_compatible" in options)
 
 
-def test_a_dla_that_is_not_there_is_told(imitate: Callable[..., Any], bundle_path: Path) -> None:
+def test_a_dla_that_is_not_there_is_told(imitate: Callable[..., Any], build: Callable[..., BuiltEngine]) -> None:
     imitate("tensorrt", "10.3.0")
     with pytest.raises(MissingError, match=r"there is no DLA core 0 here, but 0; .*without --dla takes the GPU"):
-        build_engine(
-            (bundle_path / "models/purifier.fp16.onnx").read_bytes(),
-            library=load_library("tensorrt"),
-            options=BuildOptions(**DLA),
-            precision="fp16",
-            source="m",
-        )
+        build(builder="tensorrt", **DLA)
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,8 @@ from purify_edge.document.model import Example
 
 @dataclass(frozen=True)
 class CheckedBundle:
-    """The bundle that a report is about.
-
-    Attributes:
-        manifest: the bundle's manifest.
-        examples: the first images of the golden set; none where they were not computed or cannot be shown.
-        verified: whether the bundle's signature was found to be that of a key which the user trusts.
-    """
+    """The bundle that a report is about."""
 
     manifest: Manifest
-    examples: tuple[Example, ...] = ()
-    verified: bool = False
+    examples: tuple[Example, ...] = ()  # the first golden images; none where they cannot be shown
+    verified: bool = False  # the signature was found to be that of a key which the user trusts

@@ -6,9 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from purify_edge.bundle.golden import GoldenSplit
+from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import Report
+from purify_edge.check.comparison import Comparison
 from purify_edge.check.page.checked_bundle import CheckedBundle
 from purify_edge.document.model import Example, Examples, Picture, Section
+from purify_edge.pipeline.prediction import softmax
 
 EXAMPLES = 8
 LEAST_EXAMPLES = 2
@@ -20,6 +24,19 @@ Shown = tuple[NDArray[np.generic], NDArray[np.float32]]
 """Images, uint8 `[N, H, W, C]` or float32 `[N, C, H, W]` in [0, 1], and the probabilities `[N, K]` of their classes."""
 
 
+def subject_of(bundle: Bundle, golden: Mapping[str, GoldenSplit], first: Comparison) -> CheckedBundle:
+    """Return the bundle and its first golden images, with what the first engine of a check made of them."""
+    if not {"clean", "adversarial"} <= golden.keys():
+        return CheckedBundle(bundle.manifest, verified=bundle.verified)
+    alone, outputs = {}, first.outputs
+    for split in ("clean", "adversarial"):
+        alone[split] = golden[split].images[:EXAMPLES], softmax(outputs["classifier", split][:EXAMPLES])
+    purified = outputs["purifier", "adversarial"][:EXAMPLES], softmax(outputs["pipeline", "adversarial"][:EXAMPLES])
+    shown: dict[str, Shown] = {**alone, "purified": purified}
+    labels, names = golden["clean"].labels, bundle.manifest.class_names
+    return CheckedBundle(bundle.manifest, examples_of(shown, labels, names), bundle.verified)
+
+
 def examples_of(
     shown: Mapping[str, Shown], labels: NDArray[np.int64], class_names: Sequence[str]
 ) -> tuple[Example, ...]:
@@ -27,8 +44,7 @@ def examples_of(
 
     Args:
         shown: by title the stages of the same images, `{"clean": ..., "adversarial": ..., "purified": ...}`.
-        labels: the true classes `[N]`.
-        class_names: the name of each class.
+        labels, class_names: the true classes `[N]`, and the name of each class.
     """
     count = min(len(labels), EXAMPLES)
     images = {title: [_shown(_as_8bit(image)) for image in pixels[:count]] for title, (pixels, _) in shown.items()}

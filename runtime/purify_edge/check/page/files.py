@@ -26,15 +26,10 @@ FORMATS: Mapping[str, Callable[[Report, CheckedBundle], bytes]] = {
 
 
 def require_writable(path: Path, *, force: bool = False) -> None:
-    """Fail before anything is measured where `write_report` would fail.
-
-    Args:
-        path: the file that is to be written.
-        force: whether a file that exists may be overwritten.
+    """Fail before anything is measured where `write_report` would fail; `force` overwrites a file.
 
     Raises:
-        InputError: a suffix that is no format, a folder of this name, a file that exists, or no folder that can be
-            written to.
+        InputError: a suffix that is no format, a file or folder that exists, or no folder that can be written to.
     """
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"{path}: expected a name that ends with {', '.join(FORMATS)}, got {path.suffix!r}")

@@ -56,22 +56,16 @@ def latency_plot(rows: Sequence[LatencyRow]) -> Element:
             y += LINE
         y += 6
     bottom = y - LINE // 2
-    grid = _x_axis(ticks(high), lambda value: _latency_x(value, high), bottom, "ms a batch")
+    grid = _x_axis(ticks(high), lambda value: _x(value, high, LATENCY_LEFT), bottom, "ms a batch")
     return _svg(bottom + 36, [*grid, *parts])
 
 
-def _latency_x(value: float, high: float) -> float:
-    return LATENCY_LEFT + (RIGHT - LATENCY_LEFT) * value / high
-
-
 def _latency_row(row: LatencyRow, y: float, high: float) -> list[Element]:
-    x50, x90, x99 = (_latency_x(min(value, high), high) for value in (row.p50_ms, row.p90_ms, row.p99_ms))
+    x50, x90, x99 = (_x(min(value, high), high, LATENCY_LEFT) for value in (row.p50_ms, row.p90_ms, row.p99_ms))
     beyond = row.p99_ms > high
-    end = (
-        element("path", d=f"M{x99 - 6:.1f} {y - 4}l6 4l-6 4z", class_="mark")
-        if beyond
-        else element("circle", cx=f"{x99:.1f}", cy=y, r=3, class_="hollow")
-    )
+    end = element("circle", cx=f"{x99:.1f}", cy=y, r=3, class_="hollow")
+    if beyond:
+        end = element("path", d=f"M{x99 - 6:.1f} {y - 4}l6 4l-6 4z", class_="mark")
     parts = [
         _text(8, y + 4, row.stage),
         element("line", x1=f"{x50:.1f}", x2=f"{x99:.1f}", y1=y, y2=y, class_="range"),
@@ -83,12 +77,7 @@ def _latency_row(row: LatencyRow, y: float, high: float) -> list[Element]:
 
 
 def curve_plot(lines: Mapping[str, Sequence[CurvePoint]], *, largest: float) -> Element:
-    """Draw accuracy against the attack's size, both to scale, with 95% intervals.
-
-    Args:
-        lines: the points of each line, by its name.
-        largest: the largest size of all plots that stand side by side.
-    """
+    """Draw named lines of accuracy against the attack's size, up to the `largest`, with 95% intervals."""
     high = largest or 1.0
     parts = _percent_axis(1.0)
     bottom = TOP + HEIGHT
@@ -118,14 +107,9 @@ def _marker(x: float, y: float, number: int) -> Element:
 
 
 def histogram_plot(counts: Sequence[int], edges: Sequence[float], threshold: float, *, highest: float) -> Element:
-    """Draw the share of images in each bin, with the threshold as a dashed line.
+    """Draw the share of images in each bin, with the threshold as a dashed line; the axis ends at the `highest` share.
 
-    Args:
-        counts: images in each bin.
-        edges: of the bins, one more than the counts, above 0; they grow by equal factors, so that bins are equally
-            wide on the logarithmic axis.
-        threshold: the score above which an image is flagged.
-        highest: the highest share of all plots that stand side by side.
+    The edges, one more than the counts, grow by equal factors: bins are equally wide on the logarithmic axis.
     """
     total, low, high = sum(counts) or 1, edges[0], max(edges[-1], threshold)
     bottom, highest = TOP + HEIGHT, highest or 1.0
@@ -137,16 +121,8 @@ def histogram_plot(counts: Sequence[int], edges: Sequence[float], threshold: flo
     for count, left, right in zip(counts, edges, edges[1:], strict=False):
         y = _y(count / total / highest)
         width = max(0.5, x(right) - x(left) - 1)
-        parts.append(
-            element(
-                "rect",
-                x=f"{x(left):.1f}",
-                y=f"{y:.1f}",
-                width=f"{width:.1f}",
-                height=f"{bottom - y:.1f}",
-                class_="bar above" if left >= threshold else "bar",
-            )
-        )
+        place = {"x": f"{x(left):.1f}", "y": f"{y:.1f}", "width": f"{width:.1f}", "height": f"{bottom - y:.1f}"}
+        parts.append(element("rect", **place, class_="bar above" if left >= threshold else "bar"))
     parts += _x_axis(decades(low, high), x, bottom, "suspicion score, logarithmic")
     line = x(threshold)
     side, anchor = (-4, "end") if line > (LEFT + RIGHT) / 2 else (4, "start")
@@ -155,8 +131,8 @@ def histogram_plot(counts: Sequence[int], edges: Sequence[float], threshold: flo
     return _svg(bottom + 36, parts)
 
 
-def _x(value: float, high: float) -> float:
-    return LEFT + (RIGHT - LEFT) * value / high
+def _x(value: float, high: float, left: float = LEFT) -> float:
+    return left + (RIGHT - left) * value / high
 
 
 def _y(share: float) -> float:

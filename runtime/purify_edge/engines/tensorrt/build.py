@@ -51,8 +51,7 @@ def build_engine(
 
     Args:
         onnx: the model; its input's first axis is the batch.
-        library: of the builder.
-        options: what is asked of it.
+        library, options: the builder and what is asked of it.
         precision: of the graph.
         source: what errors call the model.
         device: the GPU at hand, for the fingerprint.
@@ -124,24 +123,20 @@ class _Build:
 
     def _builder(self) -> "tensorrt.Builder":
         try:
-            builder: tensorrt.Builder = self.library.trt.Builder(self.logger)
+            return self.library.trt.Builder(self.logger)
         except Exception as error:  # pybind raises TypeError where CUDA cannot be initialised
             raise MissingError(
                 f"{self.library.builder} cannot build here, it needs a GPU and its driver: "
                 f"{'; '.join(self.log.errors) or error}"
             ) from error
-        return builder
 
     def _typed_by_flags(self) -> bool:
         features = self.library.features
-        return features.precision_flags is not None or (
-            self.options.dla_core is not None and features.dla_typed_by_flags
-        )
+        return bool(features.precision_flags or (self.options.dla_core is not None and features.dla_typed_by_flags))
 
     def _network_flags(self) -> int:
-        names = self.library.features.network_flags
-        if self._typed_by_flags():
-            names = tuple(name for name in names if name != "STRONGLY_TYPED")
+        typed = "STRONGLY_TYPED" if self._typed_by_flags() else ""
+        names = (name for name in self.library.features.network_flags if name != typed)
         flags = self.library.trt.NetworkDefinitionCreationFlag
         return sum(1 << int(getattr(flags, name)) for name in names)
 
@@ -158,7 +153,9 @@ class _Build:
         if options.hardware_compatible:
             config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
         if options.compute_capabilities:
-            _set_capabilities(trt, config, options.compute_capabilities)
+            config.num_compute_capabilities = len(options.compute_capabilities)
+        for index, capability in enumerate(options.compute_capabilities):
+            config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{capability.replace('.', '')}"), index)
         return config
 
     def _flags(self) -> list[str]:
@@ -178,10 +175,7 @@ class _Build:
         return profile
 
     def _use_dla(
-        self,
-        builder: "tensorrt.Builder",
-        network: "tensorrt.INetworkDefinition",
-        config: "tensorrt.IBuilderConfig",
+        self, builder: "tensorrt.Builder", network: "tensorrt.INetworkDefinition", config: "tensorrt.IBuilderConfig"
     ) -> tuple[str, ...]:
         core = self.options.dla_core
         if core is None:
@@ -228,13 +222,6 @@ class _Build:
                 "export with --fp16, or leave it out"
             )
         return ""
-
-
-def _set_capabilities(trt: "tensorrt.Module", config: "tensorrt.IBuilderConfig", capabilities: tuple[str, ...]) -> None:
-    config.num_compute_capabilities = len(capabilities)
-    for index, capability in enumerate(capabilities):
-        member = getattr(trt.ComputeCapability, f"SM{capability.replace('.', '')}")
-        config.set_compute_capability(member, index)
 
 
 def _read(path: Path) -> bytes:

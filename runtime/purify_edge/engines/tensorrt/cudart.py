@@ -82,50 +82,45 @@ class Cuda:
             function = getattr(library, name)
             function.argtypes, function.restype = arguments, _int
         library.cudaGetErrorString.argtypes, library.cudaGetErrorString.restype = (_int,), ctypes.c_char_p
-        count = _int()
-        self._call("cudaGetDeviceCount", ctypes.byref(count))
-        if not count.value:
+        if not self._number("cudaGetDeviceCount"):
             raise DeviceError("CUDA finds no GPU")
         self.device = self._device()
 
-    def _call(self, name: str, *arguments: Any) -> None:
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call a function of SIGNATURES.
+
+        Raises:
+            DeviceError: it fails.
+        """
         code = getattr(self._library, name)(*arguments)
         if code:
             self._library.cudaGetLastError()  # an error that is not taken back is told again by the next call
             words = self._library.cudaGetErrorString(code).decode()
             raise DeviceError(f"{name} failed: {words} ({code})", code=code)
 
-    def _device(self) -> Device:
-        properties = ctypes.create_string_buffer(PROPERTIES_BYTES)
-        self._call("cudaGetDeviceProperties", properties, 0)
-        major, minor = self._attribute(MAJOR), self._attribute(MINOR)
-        version = _int()
-        self._call("cudaDriverGetVersion", ctypes.byref(version))
-        name = properties.raw[:NAME_BYTES].split(b"\0")[0].decode(errors="replace")
-        return Device(name, f"{major}.{minor}", f"{version.value // 1000}.{version.value % 1000 // 10}")
-
-    def _attribute(self, attribute: int) -> int:
-        value = _int()
-        self._call("cudaDeviceGetAttribute", ctypes.byref(value), attribute, 0)
-        return value.value
-
-    def _create(self, name: str, *arguments: Any) -> int:
-        """Return the handle or address that a call gives through its first argument."""
+    def create(self, name: str, *arguments: Any) -> int:
+        """Return the handle or address that a function gives through its first argument; see `call`."""
         handle = _ptr()
-        self._call(name, ctypes.byref(handle), *arguments)
+        self.call(name, ctypes.byref(handle), *arguments)
         return handle.value or 0
 
-    def malloc(self, size_bytes: int) -> int:
-        """Return the address of GPU memory."""
-        return self._allocate("cudaMalloc", size_bytes)
+    def _number(self, name: str, *arguments: int) -> int:
+        value = _int()
+        self.call(name, ctypes.byref(value), *arguments)
+        return value.value
 
-    def host_alloc(self, size_bytes: int) -> int:
-        """Return the address of page-locked memory, which the GPU copies from and to by itself."""
-        return self._allocate("cudaHostAlloc", size_bytes, 0)
+    def _device(self) -> Device:
+        properties = ctypes.create_string_buffer(PROPERTIES_BYTES)
+        self.call("cudaGetDeviceProperties", properties, 0)
+        name = properties.raw[:NAME_BYTES].split(b"\0")[0].decode(errors="replace")
+        major, minor = (self._number("cudaDeviceGetAttribute", which, 0) for which in (MAJOR, MINOR))
+        version = self._number("cudaDriverGetVersion")
+        return Device(name, f"{major}.{minor}", f"{version // 1000}.{version % 1000 // 10}")
 
-    def _allocate(self, name: str, size_bytes: int, *arguments: Any) -> int:
+    def allocate(self, name: str, size_bytes: int, *arguments: int) -> int:
+        """Return the address of memory from `cudaMalloc` or `cudaHostAlloc`."""
         try:
-            return self._create(name, size_bytes, *arguments)
+            return self.create(name, size_bytes, *arguments)
         except DeviceError as error:
             if error.code != OUT_OF_MEMORY:
                 raise
@@ -135,55 +130,22 @@ class Cuda:
                 code=error.code,
             ) from error
 
-    def free(self, address: int) -> None:
-        """Give back what `malloc` gave."""
-        self._call("cudaFree", address)
-
-    def free_host(self, address: int) -> None:
-        """Give back what `host_alloc` gave."""
-        self._call("cudaFreeHost", address)
-
-    def copy(self, target: int, source: int, size_bytes: int, kind: int, stream: int) -> None:
-        """Have bytes copied, in the stream's turn."""
-        self._call("cudaMemcpyAsync", target, source, size_bytes, kind, stream)
-
-    def stream(self) -> int:
-        """Return a new stream."""
-        return self._create("cudaStreamCreateWithFlags", NON_BLOCKING)
-
-    def synchronize(self, stream: int) -> None:
-        """Wait until the stream's work is done; errors of that work show here."""
-        self._call("cudaStreamSynchronize", stream)
-
-    def destroy_stream(self, stream: int) -> None:
-        """End a stream."""
-        self._call("cudaStreamDestroy", stream)
-
     def begin_capture(self, stream: int) -> None:
-        """From here on, work is recorded instead of done."""
-        self._call("cudaStreamBeginCapture", stream, CAPTURE_THREAD_LOCAL)
+        """From here on, record the stream's work instead of doing it."""
+        self.call("cudaStreamBeginCapture", stream, CAPTURE_THREAD_LOCAL)
 
     def end_capture(self, stream: int) -> int:
-        """Return the graph of what was recorded, ready for `launch`."""
+        """Return the graph of what was recorded, ready for `cudaGraphLaunch`."""
         captured = _ptr()
-        self._call("cudaStreamEndCapture", stream, ctypes.byref(captured))
-        graph = captured.value
+        self.call("cudaStreamEndCapture", stream, ctypes.byref(captured))
         try:
-            return self._create("cudaGraphInstantiateWithFlags", graph, 0)
+            return self.create("cudaGraphInstantiateWithFlags", captured, 0)
         finally:
-            self._call("cudaGraphDestroy", graph)
-
-    def launch(self, graph: int, stream: int) -> None:
-        """Have a graph's work done."""
-        self._call("cudaGraphLaunch", graph, stream)
-
-    def destroy_graph(self, graph: int) -> None:
-        """Give back a graph."""
-        self._call("cudaGraphExecDestroy", graph)
+            self.call("cudaGraphDestroy", captured)
 
 
 def host_array(address: int, count: int) -> NDArray[np.float32]:
-    """Page-locked memory as an array of float32."""
+    """Return page-locked memory as an array of float32."""
     array: NDArray[np.float32] = np.ctypeslib.as_array((ctypes.c_float * count).from_address(address))
     return array
 
@@ -215,7 +177,7 @@ def _load(name: str) -> Any:
 
 
 def _candidates() -> Iterator[str]:
-    """Names and paths of libcudart: the system's, the toolkit's, those of NVIDIA's wheels; newest first."""
+    """Yield names and paths of libcudart: the system's, the toolkit's, those of NVIDIA's wheels; newest first."""
     for version in VERSIONS:
         yield f"libcudart.so.{version}" + (".0" if version == 11 else "")
     found = ctypes.util.find_library("cudart")

@@ -1,11 +1,12 @@
 """An opened engine: one graph in TensorRT or TensorRT for RTX, on this machine's GPU."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from purify_edge.engines.base import Array, CpuSettings, Engine, Pair, TensorSpec
-from purify_edge.engines.tensorrt.build import build_engine
+from purify_edge.engines.tensorrt.build import BuiltEngine, build_engine
 from purify_edge.engines.tensorrt.cudart import Cuda, open_cuda
 from purify_edge.engines.tensorrt.execution import CLOSED, Executor, Stage
 from purify_edge.engines.tensorrt.library import Builder, Library, is_installed, load_library
@@ -40,10 +41,15 @@ def require_builder(builder: Builder) -> tuple[Library, Cuda]:
     return library, cuda
 
 
+def lossy_precisions() -> frozenset[str]:
+    """Return the lossy precisions that may be faster than float32 here."""
+    return frozenset({"fp16", "bf16", "int8"})
+
+
 def is_engine_there(builder: Builder, files: EngineFiles) -> bool:
     """Return whether the model has an engine file that fits this GPU and may be loaded."""
     library, cuda = require_builder(builder)
-    return files.find(files.bundle.read(files.model.file), library, cuda.device).content is not None
+    return files.find(files.bundle.read(files.model.file), library, cuda.device).engine is not None
 
 
 class TrtEngine(Engine):
@@ -56,9 +62,7 @@ class TrtEngine(Engine):
         settings: not used on a GPU.
 
     Raises:
-        MissingError: the library or a GPU is not here or does not start, or the engine must be built and may not be.
-        BuildError: the graph cannot be built, or what was built cannot be loaded.
-        BundleError: the graph has more than one input or output.
+        MissingError, BuildError, BundleError: see `open_engine`; an engine that may not be built is missing.
     """
 
     builder: ClassVar[Builder]
@@ -72,7 +76,7 @@ class TrtEngine(Engine):
         self._runtime = self._new_runtime()
         stage = Stage.of(self._library, self._load(graph, source, files), source)
         self._stages = [stage]
-        self._executor = Executor(self._library, self._cuda, self._stages)
+        self._executor = Executor(self._cuda, self._stages)
         self.version = self._library.version
         self.device = f"cuda:0 ({self._cuda.device.name})"
         self.input_spec = TensorSpec(stage.input_name, "float32", (None, *stage.input_shape))
@@ -94,59 +98,41 @@ class TrtEngine(Engine):
         return runtime
 
     def _load(self, graph: bytes, source: str, files: EngineFiles | None) -> "tensorrt.ICudaEngine":
+        library, device = self._library, self._cuda.device
         if files is None:
             built = build_engine(
-                graph,
-                library=self._library,
-                options=BuildOptions(),
-                precision="fp32",
-                source=source,
-                device=self._cuda.device,
+                graph, library=library, options=BuildOptions(), precision="fp32", source=source, device=device
             )
-            return self._built(built.content, source)
-        found = files.find(graph, self._library, self._cuda.device)
-        engine = self._deserialize(found.content, found.host_code) if found.content else None
-        if engine is not None:
+        else:
+            found = files.find(graph, library, device)
+            if found.engine:
+                if engine := self._deserialize(found.engine):
+                    return engine
+                found = replace(found, reason=f"{library.title} cannot load the engine: {self._log.reason()}")
+            built = files.build(graph, library, device, found)
+        if engine := self._deserialize(built):
             return engine
-        reason = found.reason or f"{self._library.title} cannot load the engine: {self._log.reason()}"
-        built = files.build(graph, self._library, self._cuda.device, reason=reason, refused=found.entry)
-        return self._built(built.content, source)
+        raise BuildError(f"{library.title} cannot load the engine that it built of {source}: {self._log.reason()}")
 
-    def _built(self, content: bytes, source: str) -> "tensorrt.ICudaEngine":
-        engine = self._deserialize(content, host_code=True)
-        if engine is None:
-            raise BuildError(
-                f"{self._library.title} cannot load the engine that it built of {source}: {self._log.reason()}"
-            )
-        return engine
-
-    def _deserialize(self, content: bytes, host_code: bool) -> "tensorrt.ICudaEngine | None":
+    def _deserialize(self, built: BuiltEngine) -> "tensorrt.ICudaEngine | None":
         """Return the engine; None where TensorRT refuses it. Only what is trusted comes here: it is executable code."""
         self._log.errors.clear()
-        if host_code and self._library.features.compatible:
-            self._runtime.engine_host_code_allowed = True
-        engine: tensorrt.ICudaEngine | None = self._runtime.deserialize_cuda_engine(content)
+        if built.fingerprint.flags.get("version_compatible") and self._library.features.compatible:
+            self._runtime.engine_host_code_allowed = True  # it brings a runtime of its own
+        engine: tensorrt.ICudaEngine | None = self._runtime.deserialize_cuda_engine(built.content)
         return engine
 
     def run(self, x: Array) -> Array:
-        """See `Engine.run`.
-
-        Raises:
-            DeviceError: the GPU fails, or the engine is closed.
-        """
+        """See `Engine.run`; a GPU that fails and a closed engine raise DeviceError."""
         return self._executor.run(x)[0]
 
     def pair(self, classifier: Engine) -> Pair:
-        """See `Engine.pair`: what goes from one engine to the other stays on the GPU.
-
-        Raises:
-            DeviceError: one of the two is closed.
-        """
+        """See `Engine.pair`: what goes from one engine to the other stays on the GPU."""
         if not (isinstance(classifier, TrtEngine) and classifier.builder == self.builder):
             return Pair(self, classifier)
         if not (self._stages and classifier._stages):
             raise DeviceError(CLOSED)
-        return DevicePair(self, classifier, Executor(self._library, self._cuda, [*self._stages, *classifier._stages]))
+        return DevicePair(self, classifier, Executor(self._cuda, [*self._stages, *classifier._stages]))
 
     def close(self) -> None:
         """See `Closing.close`."""

@@ -12,17 +12,9 @@ AMPERE = (8, 0)
 
 
 class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
-    """What an engine fits.
+    """What an engine fits: see `BuildOptions` for `batch` and `flags`.
 
-    Attributes:
-        onnx_sha256: of the graph.
-        builder: `tensorrt` or `tensorrt_rtx`.
-        builder_version: its version.
-        precision: of the graph.
-        batch: smallest, usual and largest.
-        compute_capabilities: of the GPUs that it was built for.
-        gpu, driver: where it was built; None where any GPU of these compute capabilities will do.
-        flags: see `BuildOptions.flags`.
+    It was built on `gpu` with `driver`; they are None where any GPU of these compute capabilities will do.
     """
 
     onnx_sha256: str
@@ -48,14 +40,7 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
         device: Device | None,
         options: BuildOptions | None = None,
     ) -> list[str]:
-        """Return what keeps the engine from being used here, in words; empty where nothing does.
-
-        Args:
-            onnx_sha256, precision: of the graph.
-            library: of the builder.
-            device: the GPU; None where there is none, then it does not matter.
-            options: what the engine must have been built with; None for any.
-        """
+        """Return what keeps the engine from being used here, in words; see `EngineFiles.find` for the arguments."""
         pairs = [
             ("ONNX graph", self.onnx_sha256[:12], onnx_sha256[:12]),
             ("precision", self.precision, precision),
@@ -84,13 +69,10 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
     def _of_options(self, options: BuildOptions) -> list[tuple[str, str, str]]:
         pairs = [("batch", _words(self.batch), _words(options.batch))]
         if options.compute_capabilities:
-            pairs.append(
-                ("compute capabilities", _words(self.compute_capabilities), _words(options.compute_capabilities))
-            )
+            pairs += [("compute capabilities", _words(self.compute_capabilities), _words(options.compute_capabilities))]
         asked = options.flags()
-        for name in sorted(self.flags.keys() | asked.keys()):
-            pairs.append((name, str(self.flags.get(name)), str(asked.get(name))))
-        return pairs
+        names = sorted(self.flags.keys() | asked.keys())
+        return pairs + [(name, str(self.flags.get(name)), str(asked.get(name))) for name in names]
 
 
 def _words(values: tuple[object, ...]) -> str:

@@ -33,40 +33,24 @@ TYPED = ("fp32", "fp16", "bf16", "int8")
 class Features:
     """What the versions of a builder have, from `since` on.
 
-    Attributes:
-        since: the first version.
-        network_flags: of NetworkDefinitionCreationFlag. Where networks are strongly typed, the graph's own types
-            are the engine's.
-        precision_flags: precision -> BuilderFlag, where networks are typed by the builder; None where by the graph.
-        precisions: of the graphs that can be built.
-        builder_flags: always set.
-        dla: whether a deep learning accelerator can be used.
-        dla_typed_by_flags: whether the networks for it are weakly typed.
-        compute_capabilities: whether it builds ahead of time, for GPUs that need not be there.
-        compatible: whether engines can be made version and hardware compatible.
-        timing_cache: whether timings can be kept.
-        progress: whether builds tell their progress and can be cancelled.
-        memory_size: the attribute of an engine that holds the size of its contexts' scratch memory.
-        user_memory: how to get a context whose scratch memory is ours: a method of the engine, or a strategy.
-        stream_capturable: whether a context must be asked if it can be captured in a CUDA graph.
-        supported: False for versions that no JetPack has and that are not worth a path of their own.
+    Where networks are strongly typed, the graph's own types are the engine's.
     """
 
     since: tuple[int, ...]
-    supported: bool = True
-    network_flags: tuple[str, ...] = ()
-    precision_flags: Mapping[str, str] | None = None
-    precisions: tuple[str, ...] = TYPED
-    builder_flags: tuple[str, ...] = ()
-    dla: bool = False
-    dla_typed_by_flags: bool = False
-    compute_capabilities: bool = False
-    compatible: bool = True
+    supported: bool = True  # no JetPack has the others, and they are not worth a path of their own
+    network_flags: tuple[str, ...] = ()  # of NetworkDefinitionCreationFlag
+    precision_flags: Mapping[str, str] | None = None  # precision -> BuilderFlag, where the builder types the network
+    precisions: tuple[str, ...] = TYPED  # of the graphs that can be built
+    builder_flags: tuple[str, ...] = ()  # always set
+    dla: bool = False  # a deep learning accelerator can be used
+    dla_typed_by_flags: bool = False  # the networks for it are weakly typed
+    compute_capabilities: bool = False  # it builds ahead of time, for GPUs that need not be there
+    compatible: bool = True  # engines can be made version and hardware compatible
     timing_cache: bool = True
-    progress: bool = True
-    memory_size: str = "device_memory_size_v2"
-    user_memory: Literal["method", "strategy", "runtime_config"] = "strategy"
-    stream_capturable: bool = False
+    progress: bool = True  # builds tell their progress and can be cancelled
+    memory_size: str = "device_memory_size_v2"  # the attribute of an engine: bytes of its contexts' scratch memory
+    user_memory: Literal["method", "strategy", "runtime_config"] = "strategy"  # how scratch memory of ours is given
+    stream_capturable: bool = False  # a context must be asked if it can be captured in a CUDA graph
 
 
 VERSIONS: Mapping[Builder, tuple[Features, ...]] = MappingProxyType(
@@ -86,9 +70,7 @@ VERSIONS: Mapping[Builder, tuple[Features, ...]] = MappingProxyType(
             Features(  # JetPack 6.1 and 6.2 have 10.3
                 since=(10, 1), network_flags=("STRONGLY_TYPED",), dla=True, dla_typed_by_flags=True
             ),
-            Features(
-                since=(10, 8), network_flags=("STRONGLY_TYPED",)
-            ),  # without DLA; also 10.12, and 10.13 of JetPack 7.1
+            Features(since=(10, 8), network_flags=("STRONGLY_TYPED",)),  # without DLA; JetPack 7.1 has 10.13
             Features(since=(11, 0)),  # strong typing is implied, weak typing gone; still no DLA
             Features(since=(11, 4, 1), dla=True),  # DLA on Orin again, from JetPack 7.2.2 on
         ),
@@ -147,11 +129,7 @@ class Library:
             "version compatible engines": (options.version_compatible, features.compatible, _TENSORRT),
             "hardware compatible engines": (options.hardware_compatible, features.compatible, _AHEAD),
             "timing cache": (options.timing_cache is not None, features.timing_cache, _TENSORRT),
-            "choice of compute capabilities": (
-                bool(options.compute_capabilities),
-                features.compute_capabilities,
-                _AT_HAND,
-            ),
+            "choice of compute capabilities": (options.compute_capabilities, features.compute_capabilities, _AT_HAND),
         }
         for what, (wanted, there, advice) in asked.items():
             if wanted and not there:
@@ -197,10 +175,11 @@ _DLA = "TensorRT 8.6, 10.1 to 10.7, and 11.4.1 or later on an Orin have; without
 
 
 def is_installed(builder: Builder) -> bool:
-    """Return whether a builder's library is there, as far as can be told without loading it."""
+    """Return whether a builder's package is there; a mere folder of its name (a namespace package) is not."""
     if builder in sys.modules:
         return sys.modules[builder] is not None
-    return importlib.util.find_spec(builder) is not None
+    spec = importlib.util.find_spec(builder)
+    return spec is not None and spec.origin is not None
 
 
 def load_library(builder: Builder) -> Library:
@@ -238,13 +217,4 @@ def _features(builder: Builder, version: str) -> Features:
 
 def installed_builders() -> list[Builder]:
     """Return the builders whose package is installed; whether they work shows only when they build."""
-    return [builder for builder in EXTRAS if _is_installed(builder)]
-
-
-def _is_installed(package: str) -> bool:
-    """Return whether a package is there; a mere folder of its name on the path (a namespace package) is not."""
-    try:
-        spec = importlib.util.find_spec(package)
-    except ValueError:  # it is imported already, and has no spec
-        return True
-    return spec is not None and spec.origin is not None
+    return [builder for builder in EXTRAS if is_installed(builder)]

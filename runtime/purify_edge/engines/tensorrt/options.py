@@ -22,28 +22,18 @@ FLAGS = ("workspace_mib", "optimization_level", "dla_core", "version_compatible"
 class BuildOptions:
     """What a builder is asked for; None and False leave it to the builder.
 
-    Attributes:
-        batch: smallest, usual and largest batch. The engine is tuned for the usual one.
-        workspace_mib: scratch memory that a layer may take, in MiB.
-        optimization_level: 0 (fast build) to 5 (fast engine).
-        timing_cache: a file in which timings are kept between builds.
-        compute_capabilities: of the GPUs to build for (TensorRT for RTX), `8.6`, say; empty for the default.
-        dla_core: the deep learning accelerator to run on; layers that it cannot run fall back to the GPU.
-        version_compatible: the engine also loads in later versions of TensorRT.
-        hardware_compatible: the engine also runs on other GPUs, of Ampere and later.
-
     Raises:
         InputError: a value that no builder takes.
     """
 
-    batch: tuple[int, int, int] = BATCH
-    workspace_mib: int | None = None
-    optimization_level: int | None = None
-    timing_cache: Path | None = None
-    compute_capabilities: tuple[str, ...] = ()
-    dla_core: int | None = None
-    version_compatible: bool = False
-    hardware_compatible: bool = False
+    batch: tuple[int, int, int] = BATCH  # smallest, usual and largest; the engine is tuned for the usual one
+    workspace_mib: int | None = None  # scratch memory that a layer may take
+    optimization_level: int | None = None  # 0 (fast build) to 5 (fast engine)
+    timing_cache: Path | None = None  # a file in which timings are kept between builds
+    compute_capabilities: tuple[str, ...] = ()  # of the GPUs to build for (TensorRT for RTX), `8.6` say
+    dla_core: int | None = None  # the deep learning accelerator; layers that it cannot run fall back to the GPU
+    version_compatible: bool = False  # the engine also loads in later versions of TensorRT
+    hardware_compatible: bool = False  # the engine also runs on other GPUs, of Ampere and later
 
     def __post_init__(self) -> None:
         least, usual, most = self.batch

@@ -26,19 +26,16 @@ def monitor_for(trt: "tensorrt.Module", progress: Progress, cancelled: threading
             self.phases[phase_name] = _Phase(self.phases.get(parent_phase or ""), max(1, num_steps))
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            phase = self.phases.get(phase_name)
-            if phase:
-                phase.steps_done = step + 1
-                self.tell(phase_name, phase)
+            if phase := self.phases.get(phase_name):
+                self.tell(phase_name, phase, step + 1)
             return not cancelled.is_set()
 
         def phase_finish(self, phase_name: str) -> None:
-            phase = self.phases.pop(phase_name, None)
-            if phase:
-                phase.steps_done = phase.steps
-                self.tell(phase_name, phase)
+            if phase := self.phases.pop(phase_name, None):
+                self.tell(phase_name, phase, phase.steps)
 
-        def tell(self, phase_name: str, phase: "_Phase") -> None:
+        def tell(self, phase_name: str, phase: "_Phase", steps_done: int) -> None:
+            phase.steps_done = steps_done
             self.done = max(self.done, phase.whole())
             progress(phase_name, self.done)
 

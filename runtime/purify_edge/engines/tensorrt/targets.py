@@ -30,12 +30,9 @@ def open_targets(
     here: bool,
     tell: Callable[[str], None],
 ) -> list[Target]:
-    """Open builders, before long work that ends with them.
+    """Open builders that can do what the options ask for graphs of these precisions, before long work with them.
 
     Args:
-        builders: in the order of their use.
-        options: what they are asked for.
-        precisions: of the graphs that they are to build.
         named: they were asked for by name: one that cannot do it is an error. Else it is left out.
         here: engines are for this machine: for its GPU, where it has one. Else for any that the options say.
         tell: told why a builder is left out.
@@ -62,19 +59,13 @@ def open_targets(
 
 def _opened(builder: Builder, options: BuildOptions, precisions: Collection[str], here: bool) -> Target:
     library = load_library(builder)
-    device = _device(library, here)
+    ahead = library.features.compute_capabilities
+    try:
+        device = open_cuda().device if here or not ahead else None
+    except MissingError:
+        if not ahead:
+            raise
+        device = None
     for precision in precisions:
         library.refuse(resolve(options, library, device), precision)
     return Target(library, device)
-
-
-def _device(library: Library, here: bool) -> Device | None:
-    ahead = library.features.compute_capabilities
-    if ahead and not here:
-        return None
-    try:
-        return open_cuda().device
-    except MissingError:
-        if ahead:
-            return None
-        raise
