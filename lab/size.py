@@ -22,17 +22,23 @@ BIN = Path(sys.executable).parent
 
 @dataclass(frozen=True)
 class Size:
-    """A figure, its bound, and what it was counted at, where that helps."""
+    """A figure, its bound, and what it was counted at, where that helps; a goal may be missed, and is shown as such."""
 
     name: str
     value: float
     limit: float
     where: str = ""
+    is_goal: bool = False
+
+    @property
+    def is_broken(self) -> bool:
+        """Return whether a bound that must hold does not."""
+        return self.value > self.limit and not self.is_goal
 
     def __str__(self) -> str:
         """Return the row of a Markdown table."""
         value, limit = (f"{number:,.1f}".removesuffix(".0") for number in (self.value, self.limit))
-        mark = "" if self.value <= self.limit else " **broken**"
+        mark = " **broken**" if self.is_broken else " (goal, missed)" if self.value > self.limit else ""
         return f"| {self.name} | {value} {self.where}".rstrip() + f" | {limit}{mark} |"
 
 
@@ -98,9 +104,9 @@ def sizes(root: Path) -> Iterator[Size]:
     source, tests = lines_of(root, *SOURCES), lines_of(root, "tests")
     package, most = modules_per_package(source).most_common(1)[0]
     longest = max(source, key=lambda name: source[name])
-    yield Size("lines of runtime/", sum(lines_of(root, "runtime").values()), 9_500)
-    yield Size("lines of all source", sum(source.values()), 21_000)
-    yield Size("lines of tests/", sum(tests.values()), 17_500)
+    yield Size("lines of runtime/", sum(lines_of(root, "runtime").values()), 9_500, is_goal=True)
+    yield Size("lines of all source", sum(source.values()), 21_000, is_goal=True)
+    yield Size("lines of tests/", sum(tests.values()), 17_500, is_goal=True)
     yield Size("lines of the longest module", source[longest], 400, f"({longest})")
     yield Size("modules of the largest package", most, 12, f"({package})")
     yield Size("circles of imports", len(circles(root)), 0)
@@ -115,7 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--root", type=Path, default=Path(__file__).parent.parent, help="the checkout")
     found = list(sizes(parser.parse_args(arguments).root.resolve()))
     print("| figure | value | bound |\n| --- | --- | --- |", *found, sep="\n")
-    raise SystemExit(int(any(size.value > size.limit for size in found)))
+    raise SystemExit(int(any(size.is_broken for size in found)))
 
 
 if __name__ == "__main__":
