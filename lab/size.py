@@ -1,6 +1,7 @@
 """Print the size of the house and hold it against its bounds: `python -m lab.size`, or `make size`."""
 
 import argparse
+import ast
 import json
 import os
 import re
@@ -57,6 +58,17 @@ def modules_per_package(files: dict[str, int]) -> Counter[str]:
     return Counter(parent for parent in modules if parent in packages)
 
 
+def shared_class_names(root: Path, files: dict[str, int]) -> list[str]:
+    """Return the names that two or more public classes of the sources have."""
+    names = Counter(
+        node.name
+        for file in files
+        for node in ast.parse((root / file).read_text()).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    return sorted(name for name, count in names.items() if count > 1)
+
+
 def circles(root: Path) -> list[set[str]]:
     """Return the sets of modules that import each other in a circle, also through imports inside functions."""
     top = [path.parent.name for folder in SOURCES for path in (root / folder).glob("*/__init__.py") if folder != "lab"]
@@ -109,6 +121,8 @@ def sizes(root: Path) -> Iterator[Size]:
     yield Size("lines of tests/", sum(tests.values()), 17_500, is_goal=True)
     yield Size("lines of the longest module", source[longest], 400, f"({longest})")
     yield Size("modules of the largest package", most, 12, f"({package})")
+    shared = shared_class_names(root, source)
+    yield Size("class names used twice", len(shared), 0, f"({', '.join(shared)})" if shared else "")
     yield Size("circles of imports", len(circles(root)), 0)
     yield Size("broken import contracts", broken_contracts(root), 0)
     yield Size("docstrings that D401 refuses", not_imperative(root), 0)

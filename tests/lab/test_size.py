@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lab import size
-from lab.size import Size, broken_contracts, circles, lines_of, modules_per_package
+from lab.size import Size, broken_contracts, circles, lines_of, modules_per_package, shared_class_names
 
 FILES = {
     "runtime/house_runtime/__init__.py": "",
@@ -43,6 +43,14 @@ def test_lines_are_those_that_git_tracks_blank_ones_and_comments_included(checko
     assert {Path(name).name: lines for name, lines in found.items() if lines > 1} == {"one.py": 5}
     assert sum(found.values()) == 7
     assert modules_per_package(found) == {"runtime/house_runtime": 2}
+
+
+def test_a_class_name_that_two_modules_have_is_named(checkout: Path) -> None:
+    for name in ("one", "two"):
+        (checkout / f"runtime/house_runtime/{name}.py").write_text(
+            f"class Shared: ...\nclass Of{name}: ...\nclass _Own: ...\n"
+        )
+    assert shared_class_names(checkout, lines_of(checkout, "runtime")) == ["Shared"]
 
 
 def test_an_import_inside_a_function_closes_a_circle(checkout: Path) -> None:
