@@ -1,6 +1,7 @@
 """Print the size of the house and hold it against its bounds: `python -m lab.size`, or `make size`."""
 
 import argparse
+import ast
 import json
 import os
 import re
@@ -22,17 +23,23 @@ BIN = Path(sys.executable).parent
 
 @dataclass(frozen=True)
 class Size:
-    """A figure, its bound, and what it was counted at, where that helps."""
+    """A figure, its bound, and what it was counted at, where that helps; a goal may be missed, and is shown as such."""
 
     name: str
     value: float
     limit: float
     where: str = ""
+    is_goal: bool = False
+
+    @property
+    def is_broken(self) -> bool:
+        """Return whether a bound that must hold does not."""
+        return self.value > self.limit and not self.is_goal
 
     def __str__(self) -> str:
         """Return the row of a Markdown table."""
         value, limit = (f"{number:,.1f}".removesuffix(".0") for number in (self.value, self.limit))
-        mark = "" if self.value <= self.limit else " **broken**"
+        mark = " **broken**" if self.is_broken else " (goal, missed)" if self.value > self.limit else ""
         return f"| {self.name} | {value} {self.where}".rstrip() + f" | {limit}{mark} |"
 
 
@@ -49,6 +56,17 @@ def modules_per_package(files: dict[str, int]) -> Counter[str]:
     packages = {str(Path(name).parent) for name in files if Path(name).name == "__init__.py"}
     modules = [str(Path(name).parent) for name in files if Path(name).name != "__init__.py"]
     return Counter(parent for parent in modules if parent in packages)
+
+
+def shared_class_names(root: Path, files: dict[str, int]) -> list[str]:
+    """Return the names that two or more public classes of the sources have."""
+    names = Counter(
+        node.name
+        for file in files
+        for node in ast.parse((root / file).read_text()).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    return sorted(name for name, count in names.items() if count > 1)
 
 
 def circles(root: Path) -> list[set[str]]:
@@ -98,11 +116,13 @@ def sizes(root: Path) -> Iterator[Size]:
     source, tests = lines_of(root, *SOURCES), lines_of(root, "tests")
     package, most = modules_per_package(source).most_common(1)[0]
     longest = max(source, key=lambda name: source[name])
-    yield Size("lines of runtime/", sum(lines_of(root, "runtime").values()), 9_500)
-    yield Size("lines of all source", sum(source.values()), 21_000)
-    yield Size("lines of tests/", sum(tests.values()), 17_500)
+    yield Size("lines of runtime/", sum(lines_of(root, "runtime").values()), 9_500, is_goal=True)
+    yield Size("lines of all source", sum(source.values()), 21_000, is_goal=True)
+    yield Size("lines of tests/", sum(tests.values()), 17_500, is_goal=True)
     yield Size("lines of the longest module", source[longest], 400, f"({longest})")
     yield Size("modules of the largest package", most, 12, f"({package})")
+    shared = shared_class_names(root, source)
+    yield Size("class names used twice", len(shared), 0, f"({', '.join(shared)})" if shared else "")
     yield Size("circles of imports", len(circles(root)), 0)
     yield Size("broken import contracts", broken_contracts(root), 0)
     yield Size("docstrings that D401 refuses", not_imperative(root), 0)
@@ -115,7 +135,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--root", type=Path, default=Path(__file__).parent.parent, help="the checkout")
     found = list(sizes(parser.parse_args(arguments).root.resolve()))
     print("| figure | value | bound |\n| --- | --- | --- |", *found, sep="\n")
-    raise SystemExit(int(any(size.value > size.limit for size in found)))
+    raise SystemExit(int(any(size.is_broken for size in found)))
 
 
 if __name__ == "__main__":

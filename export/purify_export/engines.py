@@ -8,9 +8,8 @@ from purify_edge.bundle.writer import BundleWriter
 from purify_edge.engines.tensorrt.build import build_engine
 from purify_edge.engines.tensorrt.library import installed_builders
 from purify_edge.engines.tensorrt.options import BuildOptions
-from purify_edge.engines.tensorrt.store import engine_entry
+from purify_edge.engines.tensorrt.store import engine_entry, trust
 from purify_edge.engines.tensorrt.targets import BUILDERS, Target, open_targets
-from purify_edge.engines.tensorrt.trust import trust
 from purify_edge.errors import InputError
 from purify_export.progress import Tell
 

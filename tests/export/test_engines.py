@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from helpers.keys import make_keys
 from purify_edge.bundle.reader import Bundle
 from purify_edge.engines.tensorrt.options import BuildOptions
-from purify_edge.engines.tensorrt.trust import is_trusted
+from purify_edge.engines.tensorrt.store import is_trusted
 from purify_edge.errors import InputError, MissingError
 from purify_export.cli import main
 from purify_export.engines import targets_from

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lab import size
-from lab.size import Size, broken_contracts, circles, lines_of, modules_per_package
+from lab.size import Size, broken_contracts, circles, lines_of, modules_per_package, shared_class_names
 
 FILES = {
     "runtime/house_runtime/__init__.py": "",
@@ -45,21 +45,31 @@ def test_lines_are_those_that_git_tracks_blank_ones_and_comments_included(checko
     assert modules_per_package(found) == {"runtime/house_runtime": 2}
 
 
+def test_a_class_name_that_two_modules_have_is_named(checkout: Path) -> None:
+    for name in ("one", "two"):
+        (checkout / f"runtime/house_runtime/{name}.py").write_text(
+            f"class Shared: ...\nclass Of{name}: ...\nclass _Own: ...\n"
+        )
+    assert shared_class_names(checkout, lines_of(checkout, "runtime")) == ["Shared"]
+
+
 def test_an_import_inside_a_function_closes_a_circle(checkout: Path) -> None:
     assert circles(checkout) == [{"house_runtime.one", "house_runtime.two"}]
 
 
 @pytest.mark.parametrize(("value", "code"), [(12, 0), (12.5, 1)])
-def test_a_broken_bound_is_marked_and_ends_with_1(
+def test_a_broken_bound_is_marked_and_ends_with_1_and_a_missed_goal_is_told(
     value: float, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(size, "sizes", lambda root: [Size("modules", value, 12, "(a)"), Size("lines", 1234, 9500)])
+    monkeypatch.setattr(
+        size, "sizes", lambda root: [Size("modules", value, 12, "(a)"), Size("lines", 12345, 9500, is_goal=True)]
+    )
     with pytest.raises(SystemExit) as end:
         size.main([])
     assert end.value.code == code
     *_, modules, lines = capsys.readouterr().out.splitlines()
     assert modules == ("| modules | 12.5 (a) | 12 **broken** |" if code else "| modules | 12 (a) | 12 |")
-    assert lines == "| lines | 1,234 | 9,500 |"
+    assert lines == "| lines | 12,345 | 9,500 (goal, missed) |"
 
 
 def test_a_contract_that_does_not_hold_is_counted(checkout: Path) -> None:

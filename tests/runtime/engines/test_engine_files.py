@@ -19,8 +19,7 @@ from purify_edge.engines.models import Setup, open_model
 from purify_edge.engines.tensorrt.engine import require_builder
 from purify_edge.engines.tensorrt.library import Builder
 from purify_edge.engines.tensorrt.options import BuildOptions
-from purify_edge.engines.tensorrt.store import LIST, EngineFiles, EnginePolicy, Place
-from purify_edge.engines.tensorrt.trust import is_trusted
+from purify_edge.engines.tensorrt.store import LIST, EngineFiles, EnginePolicy, Place, is_trusted
 from purify_edge.errors import BuildError, BundleError, MissingError
 
 RTX = Setup("rtx", "fp32", "fp32")

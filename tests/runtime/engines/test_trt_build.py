@@ -16,6 +16,7 @@ import pytest
 from purify_edge.engines.tensorrt import library as libraries
 from purify_edge.engines.tensorrt.build import BuiltEngine
 from purify_edge.engines.tensorrt.cudart import Device
+from purify_edge.engines.tensorrt.feedback import interruptible
 from purify_edge.engines.tensorrt.library import (
     RTX_COMPUTE_CAPABILITIES,
     Library,
@@ -23,7 +24,6 @@ from purify_edge.engines.tensorrt.library import (
     load_library,
 )
 from purify_edge.engines.tensorrt.options import BuildOptions
-from purify_edge.engines.tensorrt.progress import interruptible
 from purify_edge.errors import BuildError, InputError, MissingError
 
 needs_rtx = pytest.mark.skipif("tensorrt_rtx" not in installed_builders(), reason="tensorrt-rtx is not installed")

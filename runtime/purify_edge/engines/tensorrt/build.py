@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from purify_edge.engines.tensorrt.cudart import Device
+from purify_edge.engines.tensorrt.feedback import Log, Progress, interruptible, logger_for, monitor_for, parser_errors
 from purify_edge.engines.tensorrt.fingerprint import Fingerprint
 from purify_edge.engines.tensorrt.library import RTX_COMPUTE_CAPABILITIES, TURING, Library
-from purify_edge.engines.tensorrt.log import Log, logger_for, parser_errors
 from purify_edge.engines.tensorrt.options import BuildOptions
-from purify_edge.engines.tensorrt.progress import Progress, interruptible, monitor_for
 from purify_edge.errors import BuildError, InputError, MissingError
 from purify_edge.files import atomic
 

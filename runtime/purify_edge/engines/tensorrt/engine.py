@@ -9,8 +9,8 @@ from purify_edge.engines.base import Array, CpuSettings, Engine, Pair, TensorSpe
 from purify_edge.engines.tensorrt.build import BuiltEngine, build_engine
 from purify_edge.engines.tensorrt.cudart import Cuda, open_cuda
 from purify_edge.engines.tensorrt.execution import CLOSED, Executor, Stage
+from purify_edge.engines.tensorrt.feedback import Log, logger_for
 from purify_edge.engines.tensorrt.library import Builder, Library, is_installed, load_library
-from purify_edge.engines.tensorrt.log import Log, logger_for
 from purify_edge.engines.tensorrt.options import BuildOptions
 from purify_edge.engines.tensorrt.store import EngineFiles
 from purify_edge.errors import BuildError, DeviceError, MissingError

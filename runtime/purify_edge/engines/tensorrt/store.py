@@ -3,6 +3,9 @@
 Engines are built beside the ONNX graphs and recorded in the manifest. Where the bundle cannot be written to, ships with
 the package, or is signed (a change would break the signature), they go into this user's cache instead, with a list of
 the same form.
+
+A TensorRT engine is executable code: one that came from elsewhere is not deserialised. The hash in a manifest proves
+nothing, for whoever made the engine wrote the manifest too; so the engines that this user built are remembered.
 """
 
 import hashlib
@@ -21,11 +24,10 @@ from purify_edge.bundle.shipped import is_shipped
 from purify_edge.bundle.signing import SIGNATURE
 from purify_edge.engines.tensorrt.build import BuiltEngine, build_engine, resolve
 from purify_edge.engines.tensorrt.cudart import Device
+from purify_edge.engines.tensorrt.feedback import Progress
 from purify_edge.engines.tensorrt.fingerprint import Fingerprint, read_fingerprint
 from purify_edge.engines.tensorrt.library import Library
 from purify_edge.engines.tensorrt.options import BuildOptions
-from purify_edge.engines.tensorrt.progress import Progress
-from purify_edge.engines.tensorrt.trust import is_trusted, trust
 from purify_edge.errors import BundleError, InputError, MissingError
 from purify_edge.files import atomic, locked
 from purify_edge.machine import user_folder
@@ -293,3 +295,25 @@ def engine_entry(model: ModelEntry, library: Library, built: BuiltEngine) -> Eng
         file=FileEntry(path=path, size_bytes=len(built.content), sha256=digest),
         fingerprint=msgspec.to_builtins(built.fingerprint),
     )
+
+
+def _built_here() -> Path:
+    return user_folder("XDG_STATE_HOME", ".local/state") / "engines-built-here"
+
+
+def trust(sha256: str) -> None:
+    """Remember an engine that was built here; where that cannot be written, it will be built again."""
+    try:
+        folder = _built_here()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (folder / sha256).touch(mode=0o600)
+    except OSError as error:
+        logger.info("cannot remember that this engine was built here (%s): it will be built again", error)
+
+
+def is_trusted(sha256: str) -> bool:
+    """Return whether this user built the engine."""
+    try:
+        return (_built_here() / sha256).is_file()
+    except OSError:
+        return False
