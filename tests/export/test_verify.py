@@ -94,7 +94,9 @@ def test_json_has_it_all_and_the_table_is_not_cut(bundle_path: Path) -> None:
     assert content["passed"] is True
     assert {found["precision"] for found in content["rows"]} == {"fp32", "fp16"}
     assert {found["split"] for found in content["rows"]} == {"clean", "noise"}
-    done = CliRunner().invoke(main, [str(bundle_path), "fashion-mnist", *options, "--precision", "fp16"])
+    done = CliRunner().invoke(
+        main, [str(bundle_path), "fashion-mnist", *options, "--precision", "fp16", "--engine", "onnxruntime"]
+    )
     assert "Purifier and classifier, onnxruntime against live PyTorch" in done.stdout
     assert "…" not in done.stdout
     assert "layer by layer: no layer diverges" in done.stdout

@@ -14,6 +14,7 @@ from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
 
 
+@pytest.mark.slow
 def test_its_bundle_is_one_and_runs(tmp_path: Path) -> None:
     write_bundle(tmp_path / "b", *pair(32), 32)
     bundle = Bundle.open(tmp_path / "b")
@@ -25,6 +26,7 @@ def test_its_bundle_is_one_and_runs(tmp_path: Path) -> None:
     assert (bundle.model("defended", "fp32").flop or 0) > 1e7
 
 
+@pytest.mark.slow
 def test_it_times_pytorch_beside_the_pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for pause in ("SETTLE_S", "ROUND_S", "AWAKE_S"):
         monkeypatch.setattr(rounds, pause, 0.0)

@@ -46,6 +46,7 @@ def test_a_good_test_kills_every_mutant_and_one_that_loops_for_ever_too(tmp_path
     assert (tmp_path / "runtime/counting/count.py").read_text() == SOURCE
 
 
+@pytest.mark.slow
 def test_what_a_test_does_not_look_at_survives(tmp_path: Path) -> None:
     done = mutants(tmp_path, "assert (count(5), count(0)) == (5, 0)")
     assert "| together | 6 | 5 | 83% |\nsurvived: runtime/counting/count.py:2: 3 -> 4\n" in done.stdout, done.stderr

@@ -271,7 +271,7 @@ def test_studies_of_other_requests_are_refused(
     with pytest.raises(InputError, match="has no two teachers"):
         ablation.main([str(single), *arguments[1:], "--out", str(tmp_path / "out")])
     wide = tmp_path / "wide.toml"
-    wide.write_text(RECIPE.replace("width = 4", "width = 16", 1))
+    wide.write_text(RECIPE.replace("width = 8", "width = 16", 1))
     with pytest.raises(InputError, match=r"does not fit: the table \[classifier\]"):
         ablation.main([str(wide), *arguments[1:], "--out", str(tmp_path / "out")])
     mixed = tmp_path / "mixed"

@@ -103,7 +103,7 @@ def test_a_giant_manifest_is_refused(bundle_copy: Path) -> None:
 
 
 def test_a_precision_that_is_not_there_is_refused_by_name(bundle_path: Path) -> None:
-    with pytest.raises(BundleError, match="has no purifier in int8, only in fp32, fp16"):
+    with pytest.raises(BundleError, match="has no models in int8, only in fp32, fp16"):
         Pipeline.load(bundle_path, precision="int8")
 
 
@@ -127,5 +127,5 @@ def test_verify_reads_every_file_but_engines(bundle_path: Path, bundle_copy: Pat
     for entry in (*parts, manifest.golden.file, manifest.report):
         flip(bundle_copy / entry.path)
         with pytest.raises(BundleError, match=f"{entry.path} is damaged"):
-            bundle.verify()
+            Bundle.open(bundle_copy).verify()
         flip(bundle_copy / entry.path)

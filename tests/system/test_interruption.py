@@ -102,11 +102,11 @@ def test_evaluation_interrupted(idx_folder: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(FOLDER / "fashion-mnist", tmp_path / "run"))
     recipe = (run / "recipe.toml").read_text()
     (run / "recipe.toml").write_text(recipe.replace("validation_size = 5000", "validation_size = 100"))
-    command = [*PROGRAM, "eval", str(idx_folder), str(run)]
+    command = [*PROGRAM, "eval", str(idx_folder), str(run), "--force"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         code, err = interrupt(process, "evaluation")
     assert code == 130, err
-    assert err.endswith("interrupted; the same command goes on with the attack that was under way\n")
+    assert err.endswith("interrupted; the same command with --resume goes on with the attack under way\n")
     assert "Traceback" not in err
 
 

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,7 @@ def test_an_installed_copy_is_found_where_there_is_no_checkout(tmp_path: Path, m
     (tmp_path / "purify_pairs" / "a").mkdir(parents=True)
     (tmp_path / "purify_pairs" / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "purify_pairs", raising=False)
     monkeypatch.setattr(pretrained, "__file__", str(tmp_path / "site" / "purify_toolkit" / "runs" / "pretrained.py"))
     assert pretrained.pairs_folder() == tmp_path / "purify_pairs"
 

@@ -52,6 +52,7 @@ def test_a_build_that_is_killed_leaves_the_bundle_whole(unbuilt_bundle: Path, ow
     assert len(Bundle.open(unbuilt_bundle).manifest.engines) == 3
 
 
+@pytest.mark.slow
 def test_of_two_processes_one_builds_and_one_waits(unbuilt_bundle: Path, own_folders: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     first = start_build(unbuilt_bundle, own_folders, slowly=True)
