@@ -65,6 +65,7 @@ class Lane:
         self._turns: deque[Turn] = deque()
         self._lock = Lock()
         self._racing = False
+        self._broken: set[int] = set()
         self._race_s = self._calls_s = self._level = 0.0
         if ways > 1:
             self._begin_race(range(ways))
@@ -88,6 +89,19 @@ class Lane:
             else:
                 self._watch(turn, seconds)
 
+    def broke(self, way: int) -> bool:
+        """Give a way that cannot run no more calls; return whether another one is left."""
+        with self._lock:
+            self._broken.add(way)
+            self._times[way].clear()
+            self._turns = deque(turn for turn in self._turns if turn.way != way)
+            left = [other for other in range(len(self._times)) if other not in self._broken]
+            if self.best == way and left:
+                self.best = left[0]
+            if self._racing and not self._turns:
+                self._end_race()
+            return bool(left)
+
     def _begin_race(self, ways: Sequence[int]) -> None:
         self._racing, self._race_s = True, 0.0
         for way in ways:
@@ -100,10 +114,13 @@ class Lane:
         if turn.counted and seconds > HOPELESS * fastest:
             self._turns = deque(other for other in self._turns if other.way != turn.way)
         if not self._turns or self._race_s > RACE_S:
-            self._turns.clear()
-            timed = [way for way, times in enumerate(self._times) if times]
-            self.best = min(timed, key=lambda way: usual(self._times[way]), default=self.best)
-            self._settle()
+            self._end_race()
+
+    def _end_race(self) -> None:
+        self._turns.clear()
+        timed = [way for way, times in enumerate(self._times) if times]
+        self.best = min(timed, key=lambda way: usual(self._times[way]), default=self.best)
+        self._settle()
 
     def _settle(self) -> None:
         """Take the present speed as the level to which later calls are compared."""
@@ -120,7 +137,7 @@ class Lane:
             self._begin_race(self._contenders(now))
             return
         for way, times in enumerate(self._times):
-            if way == self.best:
+            if way == self.best or way in self._broken:
                 continue
             self._credit[way] += SHARE * seconds / (len(self._times) - 1)
             slower = usual(times) - now if times else now
@@ -142,6 +159,6 @@ class Lane:
 
     def _contenders(self, now: float) -> list[int]:
         """Return the ways that were not hopeless when they were last tried, the present one first."""
-        others = [way for way, times in enumerate(self._times) if way != self.best]
+        others = [way for way, times in enumerate(self._times) if way != self.best and way not in self._broken]
         near = [way for way in others if not self._times[way] or usual(self._times[way]) < HOPELESS * now]
         return [self.best, *(near or others)]

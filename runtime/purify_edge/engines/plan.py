@@ -5,6 +5,7 @@ for. A lossy one is chosen by itself only where it answers the golden set as PyT
 engine may change while the pipeline runs, among ways of the same precision that agree with each other.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -25,6 +26,8 @@ from purify_edge.engines.models import Models, Setup, engine_files
 from purify_edge.engines.registry import computed_precisions, engine_module, engine_row, engines_on
 from purify_edge.engines.tensorrt.store import EnginePolicy
 from purify_edge.errors import BuildError, BundleError, MissingError
+
+logger = logging.getLogger("purify_edge")
 
 T = TypeVar("T")
 AUTO = "auto"
@@ -104,7 +107,13 @@ class PlannedPair(Closing):
                 lane = self._lanes.setdefault((kind, size), Lane(len(self.ways)))
         turn = lane.turn()
         begin = time.perf_counter()
-        answer = call(self.ways[turn.way], x)
+        try:
+            answer = call(self.ways[turn.way], x)
+        except Exception as error:  # engines' exceptions share no base but Exception
+            if isinstance(error, MemoryError) or not lane.broke(turn.way):
+                raise
+            logger.warning("%s failed and is not used any more: %s", self.ways[turn.way].setup, error)
+            return self._run(kind, call, x)
         lane.took(turn, (time.perf_counter() - begin) / len(x))
         return answer
 
@@ -244,7 +253,7 @@ class _Chooser:
     def _rivals(self, engines: Sequence[str]) -> Iterator[tuple[Models, Agreement]]:
         """Yield the lossy precisions that run here and answer the golden set as PyTorch does."""
         for name in engines:
-            for setup in self._lossy(name):
+            for setup in () if name in self._left_out else self._lossy(name):
                 try:
                     models = self._open(setup)
                     agreement = agreement_of(models, self._bundle, self._golden)

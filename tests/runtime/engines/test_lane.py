@@ -103,3 +103,20 @@ def test_threads_may_share_a_lane() -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: drive(lane, fixed(0.003, 0.001, 0.002), 2.0), range(8)))
     assert lane.best == 1
+
+
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_a_way_that_breaks_gets_no_more_calls(broken: int) -> None:
+    lane = Lane(3)
+    taken = [0, 0, 0]
+    for _ in range(5000):
+        turn = lane.turn()
+        taken[turn.way] += 1
+        if turn.way == broken:
+            assert lane.broke(broken)
+        else:
+            lane.took(turn, (0.001, 0.002, 0.0015)[turn.way])
+    assert taken[broken] == 1
+    assert lane.best == (0 if broken else 2)
+    assert lane.broke(lane.best)
+    assert not lane.broke(lane.best)

@@ -1,5 +1,6 @@
 """The plan: which engine and precision a bundle gets, and that everything which runs a bundle follows it."""
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -109,6 +110,25 @@ def test_it_changes_over_when_the_engine_that_runs_becomes_slow(
         assert engine_after(12) == "onnxruntime"
 
 
+def test_an_engine_that_fails_in_use_leaves_the_calls_to_the_others(
+    bundle: Bundle, x: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("openvino")
+    with open_plan(bundle, precision="fp32") as planned:
+
+        def fails(self: OnnxRuntimeEngine, x: np.ndarray) -> np.ndarray:
+            raise RuntimeError("out of luck")
+
+        monkeypatch.setattr(OnnxRuntimeEngine, "run", fails)
+        expected = load_golden(bundle)["adversarial"].defended[:8]
+        for _ in range(6 * len(planned.ways)):
+            np.testing.assert_allclose(planned.logits(x), expected, atol=1e-4)
+        assert "openvino" in planned.plan.running["logits, batch 8"]
+    assert "onnxruntime in fp32 failed and is not used any more: out of luck" in caplog.text
+    with open_plan(bundle, engine="onnxruntime", precision="fp32") as pinned, pytest.raises(RuntimeError):
+        pinned.logits(x)
+
+
 def test_an_engine_that_answers_otherwise_takes_no_turns(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino")
 
@@ -205,6 +225,16 @@ def test_bfloat16_of_float32_graphs_is_checked_like_any_other(bundle: Bundle) ->
     assert {(row.engine, row.precision) for row in report.parity} == {("openvino", "bf16")}
     errors = {row.relative_error for row in report.parity if row.role == "defended"}
     assert all(error is not None and error > 1e-4 for error in errors)  # it is not float32 after all
+
+
+@pytest.mark.parametrize("missing", ["openvino", "onnxruntime"])
+def test_one_engine_is_enough(bundle: Bundle, x: Any, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = pytest.importorskip({"openvino": "onnxruntime", "onnxruntime": "openvino"}[missing])
+    monkeypatch.setitem(sys.modules, missing, None)  # importing it now raises ImportError
+    with open_plan(bundle, keep_others=True) as planned:
+        assert {way.setup.engine for way in (*planned.ways, *planned.others)} == {other.__name__}
+        assert f"needs '{'openvino' if missing == 'openvino' else 'cpu'}'" in planned.plan.left_out[missing]
+        assert planned.logits(x).shape == (8, 10)
 
 
 @pytest.mark.usefixtures("only_onnxruntime")
