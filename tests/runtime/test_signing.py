@@ -70,6 +70,11 @@ def test_purify_run_opens_the_bundle_once_and_runs_what_was_verified(
     assert run_with[0] is opened[0]
 
 
+def test_an_open_bundle_that_was_not_verified_is_refused_with_a_key(bundle_path: Path, keys: tuple[Path, Path]) -> None:
+    with pytest.raises(InputError, match=r"was opened without a key: give it to Bundle.open\(..., verify=KEY\)"):
+        Pipeline.load(Bundle.open(bundle_path), verify=keys[1])
+
+
 @pytest.mark.parametrize("change", ["changed", "added", "removed", "no signature", "nonsense", "another key"])
 def test_whatever_was_not_signed_is_refused(bundle_copy: Path, keys: tuple[Path, Path], change: str) -> None:
     private, public = keys

@@ -96,7 +96,7 @@ def benchmark(
         plan=opened.plan,
         latency=tuple(latency),
         not_run=tuple(opened.not_checked),
-        soak=soak_of(bundle, golden, soak, engine=engine, policy=policy) if soak else None,
+        soak=soak_of(bundle, golden, soak, engine=engine, precisions=precisions, policy=policy) if soak else None,
     )
 
 
@@ -105,12 +105,22 @@ def _call(run: Callable[[Any], object], x: Any) -> Callable[[], object]:
 
 
 def soak_of(
-    bundle: Bundle, golden: Mapping[str, GoldenSplit], calls: int, *, engine: str, policy: EnginePolicy | None
+    bundle: Bundle,
+    golden: Mapping[str, GoldenSplit],
+    calls: int,
+    *,
+    engine: str,
+    precisions: Sequence[str],
+    policy: EnginePolicy | None,
 ) -> SoakResult:
-    """Make so many predictions with what `purify-run` would take, and look at their answers and at the memory."""
+    """Make so many predictions, and look at their answers and at the memory.
+
+    They are made in the precision that was asked for, where it is one, else in the one that `purify-run` takes.
+    """
     images, random, wrong = golden["clean"].images, np.random.default_rng(0), 0
     early: float | None = None
-    with Pipeline.load(bundle, engine=AUTO if engine == ALL else engine, policy=policy) as pipeline:
+    named, precision = AUTO if engine == ALL else engine, precisions[0] if len(precisions) == 1 else AUTO
+    with Pipeline.load(bundle, engine=named, precision=precision, policy=policy) as pipeline:
         expected = pipeline.predict(images).labels
         for call in range(calls):
             chosen = random.integers(len(images), size=1 + random.integers(SOAK_BATCHES))

@@ -118,6 +118,14 @@ class OpenedSets:
         ):
             self.sets.append(EngineSet.of(models))
 
+    def try_to_add(self, models: Models) -> None:
+        """Add models; note why they cannot be checked where they do not work here."""
+        try:
+            self.add(models)
+        except (MissingError, BuildError) as error:
+            setup = models.setup
+            self.not_checked.append(NotChecked(engine=setup.engine, precision=setup.precision, reason=str(error)))
+
 
 def open_sets(
     bundle: Bundle,
@@ -154,14 +162,12 @@ def open_sets(
             continue
         stack.enter_context(planned)
         opened.plan = opened.plan or (planned.plan if precision == AUTO else None)
-        for models in (*planned.ways, *planned.others):
+        for models in planned.ways:
             opened.add(models)
+        for models in planned.others:
+            opened.try_to_add(models)
     for setup in _other_setups(known, precisions) if engine == ALL else ():
-        models = stack.enter_context(Models(bundle, setup, policy))
-        try:
-            opened.add(models)
-        except (MissingError, BuildError) as error:
-            opened.not_checked.append(NotChecked(engine=setup.engine, precision=setup.precision, reason=str(error)))
+        opened.try_to_add(stack.enter_context(Models(bundle, setup, policy)))
     if not opened.sets:
         reasons = "; ".join(f"{left.engine} {left.reason}".strip() for left in opened.not_checked)
         raise MissingError(f"no engine works here: {reasons}")

@@ -6,6 +6,7 @@ cannot become wrong; at worst it is not found and measured again.
 """
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +17,9 @@ import numpy as np
 from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import LEAST_ANSWERS, LOSSLESS, Agreement
+from purify_edge.engines.base import Array
 from purify_edge.engines.models import Models
+from purify_edge.errors import BuildError, PurifyError
 from purify_edge.files import atomic
 from purify_edge.images.arrays import as_batch
 from purify_edge.machine import cores, processor, user_folder
@@ -54,23 +57,37 @@ def _measure(models: Models, bundle: Bundle, golden: Mapping[str, GoldenSplit]) 
     deadline = time.monotonic() + LIMIT_S.get(models.setup.precision, LOSSY_LIMIT_S)
     splits = [golden[name] for name in SPLITS if name in golden]
     outputs, references = [], []
+    runs = [models.pair.logits, *([models.logits] if models.setup.is_composed else [])]  # predictions, and labels
     for start in range(0, max(map(len, splits)), PART):
         for split in splits:
             images = split.images[start : start + PART]
             if len(images):
-                outputs.append(models.pair.logits(as_batch(images, bundle.manifest.input)))
+                x = as_batch(images, bundle.manifest.input)
+                outputs.append(np.stack([_run(run, x, models) for run in runs]))
                 references.append(split.defended[start : start + PART])
         if time.monotonic() > deadline:
             break
-    output, reference = np.concatenate(outputs), np.concatenate(references)
-    same = np.isfinite(output).all(axis=1) & (output.argmax(axis=1) == reference.argmax(axis=1))
-    return Agreement(n=len(same), same=int(same.sum()), error=relative_error(output, reference))
+    output, reference = np.concatenate(outputs, axis=1), np.concatenate(references)
+    same = np.isfinite(output).all(axis=(0, 2)) & (output.argmax(axis=2) == reference.argmax(axis=1)).all(axis=0)
+    error = max(relative_error(logits, reference) for logits in output)
+    return Agreement(n=len(same), same=int(same.sum()), error=error if np.isfinite(output).all() else math.nan)
+
+
+def _run(run: Callable[[Array], Array], x: Array, models: Models) -> Array:
+    try:
+        return run(x)
+    except PurifyError:
+        raise
+    except Exception as error:  # engines' exceptions share no base but Exception
+        raise BuildError(f"{models.setup} cannot run the golden set: {error}") from error
 
 
 def _path(models: Models, bundle: Bundle) -> Path | None:
-    """Return where the agreement is remembered; None for a user without a home."""
+    """Return where the agreement is remembered; None for a user without a home, and for a device without a name."""
     manifest, setup = bundle.manifest, models.setup
     engine = models.engine("classifier")
+    if processor() == "unknown" or (engine.device != "cpu" and "(" not in engine.device):
+        return None
     about = [
         [[model.role, model.file.sha256] for model in manifest.models if model.precision == setup.graphs],
         manifest.golden.file.sha256,

@@ -77,30 +77,37 @@ class Lane:
         with self._lock:
             return self._turns.popleft() if self._turns else Turn(self.best, True)
 
-    def took(self, turn: Turn, seconds: float) -> None:
-        """Note how long a call took, per image or all in all, but always in the same unit."""
+    def took(self, turn: Turn, seconds: float, images: int = 1) -> None:
+        """Note how long a call for so many images took; ways are compared by the time of an image."""
         if len(self._times) == 1:
             return
         with self._lock:
+            if turn.way in self._broken:
+                return
             if turn.counted:
-                self._times[turn.way].append(seconds)
+                self._times[turn.way].append(seconds / images)
             if self._racing:
-                self._go_on_with_race(turn, seconds)
+                self._go_on_with_race(turn, seconds, seconds / images)
             else:
-                self._watch(turn, seconds)
+                self._calls_s += seconds
+                self._watch(turn, seconds / images)
 
-    def broke(self, way: int) -> bool:
-        """Give a way that cannot run no more calls; return whether another one is left."""
+    def others(self, way: int) -> list[int]:
+        """Return the other ways, the one that takes most calls first."""
+        with self._lock:
+            left = [other for other in range(len(self._times)) if other != way and other not in self._broken]
+            return sorted(left, key=lambda other: other != self.best)
+
+    def broke(self, way: int) -> None:
+        """Give a way that cannot run no more calls; another one must be left."""
         with self._lock:
             self._broken.add(way)
             self._times[way].clear()
             self._turns = deque(turn for turn in self._turns if turn.way != way)
-            left = [other for other in range(len(self._times)) if other not in self._broken]
-            if self.best == way and left:
-                self.best = left[0]
+            if self.best == way:
+                self.best = next(other for other in range(len(self._times)) if other not in self._broken)
             if self._racing and not self._turns:
                 self._end_race()
-            return bool(left)
 
     def _begin_race(self, ways: Sequence[int]) -> None:
         self._racing, self._race_s = True, 0.0
@@ -108,10 +115,10 @@ class Lane:
             self._times[way].clear()
         self._turns = deque(Turn(way, turn > 0) for turn in range(RACE_CALLS) for way in ways)
 
-    def _go_on_with_race(self, turn: Turn, seconds: float) -> None:
+    def _go_on_with_race(self, turn: Turn, seconds: float, image_s: float) -> None:
         self._race_s += seconds * turn.counted
-        fastest = min((min(times) for times in self._times if times), default=seconds)
-        if turn.counted and seconds > HOPELESS * fastest:
+        fastest = min((min(times) for times in self._times if times), default=image_s)
+        if turn.counted and image_s > HOPELESS * fastest:
             self._turns = deque(other for other in self._turns if other.way != turn.way)
         if not self._turns or self._race_s > RACE_S:
             self._end_race()
@@ -128,9 +135,10 @@ class Lane:
         self._racing, self._level, self._calls_s = False, usual(times) if times else 0.0, 0.0
 
     def _watch(self, turn: Turn, seconds: float) -> None:
-        self._calls_s += seconds
         if turn.way != self.best:
             self._consider(turn)
+            return
+        if not self._times[self.best]:  # many threads: the race ended before any of its counted calls
             return
         now = usual(self._times[self.best])
         if self._has_drifted(now):
@@ -149,7 +157,8 @@ class Lane:
         times = self._times[turn.way]
         if turn.counted and len(times) >= NEEDED:
             recent = list(times)[-NEEDED:]
-            if usual(recent) < FASTER * usual(self._times[self.best]):
+            now = self._times[self.best]
+            if not now or usual(recent) < FASTER * usual(now):
                 self.best = turn.way
                 self._settle()
 

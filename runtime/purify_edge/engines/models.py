@@ -7,7 +7,7 @@ from purify_edge.bundle.reader import Bundle
 from purify_edge.engines.base import Array, Closing, Cores, CpuSettings, Engine, Pair
 from purify_edge.engines.registry import engine_row, open_engine
 from purify_edge.engines.tensorrt.store import EngineFiles, EnginePolicy
-from purify_edge.errors import BundleError
+from purify_edge.errors import BundleError, InputError
 from purify_edge.machine import return_memory
 
 WORDS = {"tied": "threads tied to cores", "awake": "threads awake", "one": "one thread"}
@@ -53,14 +53,18 @@ class Models(Closing):
         self._lock = RLock()
         self._engines: dict[str, Engine] = {}
         self._pair: Pair | None = None
+        self._closed = False
 
     def engine(self, role: str) -> Engine:
         """Return the engine of a role: purifier, classifier or defended.
 
         Raises:
+            InputError: the models are closed.
             BundleError, MissingError, BuildError: see `open_model`.
         """
         with self._lock:
+            if self._closed:
+                raise InputError("the pipeline is closed; load the bundle again")
             if role not in self._engines:
                 self._engines[role] = open_model(self._bundle, role, self.setup, self._policy)
             return self._engines[role]
@@ -68,10 +72,18 @@ class Models(Closing):
     @property
     def pair(self) -> Pair:
         """Return purifier and classifier, chained; see `engine` for the errors."""
-        if self._pair is None:
+        pair = self._pair
+        if pair is None:
             with self._lock:
-                self._pair = self._pair or self.engine("purifier").pair(self.engine("classifier"))
-        return self._pair
+                pair = self._pair = self._pair or self.engine("purifier").pair(self.engine("classifier"))
+        return pair
+
+    def open_for(self, kind: str) -> None:
+        """Open what a kind of call needs, `logits` or another; see `engine` for the errors."""
+        if kind == "logits" and self.setup.is_composed:
+            self.engine("defended")
+        else:
+            self.pair  # noqa: B018
 
     def purify(self, x: Array) -> Array:
         """Return the purified images `[N, C, H, W]`."""
@@ -96,6 +108,7 @@ class Models(Closing):
     def close(self) -> None:
         """Close every engine."""
         with self._lock:
+            self._closed = True
             if self._pair:
                 self._pair.close()
             while self._engines:

@@ -25,7 +25,7 @@ from purify_edge.engines.lane import Lane
 from purify_edge.engines.models import Models, Setup, engine_files
 from purify_edge.engines.registry import computed_precisions, engine_module, engine_row, engines_on
 from purify_edge.engines.tensorrt.store import EnginePolicy
-from purify_edge.errors import BuildError, BundleError, MissingError
+from purify_edge.errors import BuildError, BundleError, InputError, MissingError
 
 logger = logging.getLogger("purify_edge")
 
@@ -106,16 +106,31 @@ class PlannedPair(Closing):
             with self._lock:
                 lane = self._lanes.setdefault((kind, size), Lane(len(self.ways)))
         turn = lane.turn()
-        begin = time.perf_counter()
+        models = self.ways[turn.way]
         try:
-            answer = call(self.ways[turn.way], x)
+            models.open_for(kind)  # not to be counted, nor to be waited for while another thread does it
+            begin = time.perf_counter()
+            answer = call(models, x)
+        except (InputError, MemoryError):
+            raise
         except Exception as error:  # engines' exceptions share no base but Exception
-            if isinstance(error, MemoryError) or not lane.broke(turn.way):
-                raise
-            logger.warning("%s failed and is not used any more: %s", self.ways[turn.way].setup, error)
-            return self._run(kind, call, x)
-        lane.took(turn, (time.perf_counter() - begin) / len(x))
+            return self._by_another(lane, turn.way, error, call, x)
+        lane.took(turn, time.perf_counter() - begin, len(x))
         return answer
+
+    def _by_another(self, lane: Lane, failed: int, error: Exception, call: Callable[[Models, Array], T], x: Array) -> T:
+        """Answer a call that failed by another way; then the one that failed is at fault, else the call."""
+        for way in lane.others(failed):
+            try:
+                answer = call(self.ways[way], x)
+            except InputError:
+                raise
+            except Exception:
+                continue
+            lane.broke(failed)
+            logger.warning("%s failed, and takes no more such calls: %s", self.ways[failed].setup, error)
+            return answer
+        raise error
 
     def close(self) -> None:
         """Close every engine."""
@@ -205,12 +220,18 @@ class _Chooser:
         self._possible += lossless
         for rival, found in self._rivals(engines):
             self._possible.append(rival)
-            faster = _gain(lossless[0], rival, self._bundle) if lossless else LEAST_GAIN
-            if faster >= max(LEAST_GAIN, gain or 0.0):
-                best, gain, agreement = [rival], faster, found
-            else:
-                self._left_out[str(rival.setup)] = f"is {faster:.2f} times as fast as {lossless[0].setup}"
-        return best or self._ways(engines, LOSSLESS), gain if lossless else None, agreement
+            try:
+                faster = min((_gain(base, rival, self._bundle) for base in lossless), default=LEAST_GAIN)
+            except Exception as error:  # engines' exceptions share no base but Exception
+                self._left_out[str(rival.setup)] = str(error)
+                continue
+            if faster < LEAST_GAIN or (agreement and faster <= (gain or LEAST_GAIN)):
+                self._left_out[str(rival.setup)] = f"is {faster:.2f} times as fast as float32"
+                continue
+            if agreement:
+                self._left_out[str(best[0].setup)] = f"is slower than {rival.setup}"
+            best, gain, agreement = [rival], faster if lossless else None, found
+        return best or self._ways(engines, LOSSLESS), gain, agreement
 
     def _is_there(self, engines: Sequence[str]) -> bool:
         """Return whether float32 can be opened without building an engine."""
@@ -225,17 +246,19 @@ class _Chooser:
             BundleError: the bundle has no such precision.
         """
         works: list[Models] = []
+        failure: Exception | None = None
         for name in engines:
             if works and precision != LOSSLESS:
                 break
             try:
                 works.append(self._open(self._setup(name, precision)))
-            except (MissingError, BuildError) as error:
+            except (MissingError, BuildError, BundleError) as error:
                 self._left_out[name] = str(error)
+                failure = error
                 if len(engines) == 1:
                     raise
         if not works:
-            raise MissingError(f"no engine works here in {precision}")
+            raise failure if isinstance(failure, BundleError) else MissingError(f"no engine works here in {precision}")
         if len(works) > 1:
             works = [models for models in works if self._agrees(models)] or works[:1]
         return works
@@ -304,7 +327,11 @@ class _Chooser:
         return models
 
     def _agrees(self, models: Models) -> bool:
-        agreement = agreement_of(models, self._bundle, self._golden)
+        try:
+            agreement = agreement_of(models, self._bundle, self._golden)
+        except (MissingError, BuildError) as error:
+            self._left_out[str(models.setup)] = str(error)
+            return False
         if not agreement.admits(models.setup.precision):
             self._left_out[str(models.setup)] = f"its logits are off by {agreement.error:.1g}"
             return False

@@ -82,6 +82,8 @@ class Pipeline(Closing):
         opened = bundle
         if not isinstance(opened, Bundle):
             opened = Bundle.open(opened, verify=verify, allow_failed=allow_failed)
+        elif verify and not opened.verified:
+            raise InputError(f"{opened.path} was opened without a key: give it to Bundle.open(..., verify=KEY)")
         if on_alert and not (suspicion and opened.manifest.suspicion):
             why = (
                 f"{opened.path} has no threshold for it: export it again" if suspicion else "leave suspicion=False out"

@@ -101,7 +101,7 @@ class Run:
         if job.alert and self._pipeline.suspicion is None:
             raise InputError(f"--alert: {job.bundle} has no threshold for the suspicion score; export it again")
         self._model = model
-        engine = f"{plan.engine} on {plan.device}"
+        engine = f"{' or '.join(dict.fromkeys(way.partition(' ')[0] for way in plan.ways))} on {plan.device}"
         self._metrics: Metrics = stack.enter_context(closing(open_metrics(job.metrics, model=model, engine=engine)))
         self._out = job.out and stack.enter_context(
             closing(ResultsFile(job.out, model=model, save=job.save, fresh=job.force))

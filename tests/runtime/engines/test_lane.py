@@ -11,13 +11,13 @@ from purify_edge.engines.lane import HOPELESS, RACE_CALLS, SHARE, Lane
 Cost = Callable[[int], float]
 
 
-def drive(lane: Lane, cost: Cost, seconds: float) -> tuple[list[int], float]:
+def drive(lane: Lane, cost: Cost, seconds: float, images: int = 1) -> tuple[list[int], float]:
     """Make calls for so many imitated seconds: how many each way took, and how many seconds there were."""
     taken, now = [0] * 8, 0.0
     while now < seconds:
         turn = lane.turn()
         took = cost(turn.way)
-        lane.took(turn, took)
+        lane.took(turn, took, images)
         taken[turn.way] += 1
         now += took
     return taken, now
@@ -87,6 +87,24 @@ def test_it_changes_over_within_two_seconds_when_the_machine_becomes_busy_or_cal
     assert lane.best == 0
 
 
+def test_large_batches_are_watched_as_closely_as_single_images() -> None:
+    """Ways are compared by the time of an image, but races and rests last seconds of use."""
+    lane = Lane(2)
+    drive(lane, fixed(0.04, 0.16), 5.0, images=64)
+    assert lane.best == 0
+    drive(lane, fixed(0.10, 0.06), 5.0, images=64)
+    assert lane.best == 1
+
+
+def test_many_threads_may_take_the_turns_of_a_race_at_once() -> None:
+    lane = Lane(2)
+    turns = [lane.turn() for _ in range(3 * 2 * RACE_CALLS)]
+    for turn in turns:
+        lane.took(turn, (0.002, 0.001)[turn.way])
+    drive(lane, fixed(0.002, 0.001), 3.0)
+    assert lane.best == 1
+
+
 def test_noise_does_not_move_it_to_a_slower_way() -> None:
     random = Random(0)
     lane = Lane(2)
@@ -113,10 +131,10 @@ def test_a_way_that_breaks_gets_no_more_calls(broken: int) -> None:
         turn = lane.turn()
         taken[turn.way] += 1
         if turn.way == broken:
-            assert lane.broke(broken)
+            assert broken not in lane.others(broken)
+            lane.broke(broken)
         else:
             lane.took(turn, (0.001, 0.002, 0.0015)[turn.way])
     assert taken[broken] == 1
     assert lane.best == (0 if broken else 2)
-    assert lane.broke(lane.best)
-    assert not lane.broke(lane.best)
+    assert broken not in lane.others(lane.best)

@@ -124,9 +124,57 @@ def test_an_engine_that_fails_in_use_leaves_the_calls_to_the_others(
         for _ in range(6 * len(planned.ways)):
             np.testing.assert_allclose(planned.logits(x), expected, atol=1e-4)
         assert "openvino" in planned.plan.running["logits, batch 8"]
-    assert "onnxruntime in fp32 failed and is not used any more: out of luck" in caplog.text
+    assert "onnxruntime in fp32 failed, and takes no more such calls: out of luck" in caplog.text
     with open_plan(bundle, engine="onnxruntime", precision="fp32") as pinned, pytest.raises(RuntimeError):
         pinned.logits(x)
+
+
+def test_a_call_that_no_engine_can_answer_is_not_held_against_them(bundle: Bundle, x: Any) -> None:
+    with open_plan(bundle, precision="fp32") as planned:
+        with pytest.raises(Exception, match=r"."):
+            planned.logits(np.zeros((8, 1, 5, 5), np.float32))
+        assert all(lane.others(0) for lane in planned._lanes.values())
+        assert planned.logits(x).shape == (8, 10)
+
+
+def test_a_closed_pair_opens_no_engine_again(bundle: Bundle, x: Any) -> None:
+    planned = open_plan(bundle)
+    planned.close()
+    for use in (lambda: planned.logits(x), lambda: planned.both(x), lambda: planned.plan):
+        with pytest.raises(InputError, match="the pipeline is closed"):
+            use()
+    assert not any(way._engines for way in planned.ways)
+
+
+def test_a_lossy_precision_is_compared_with_the_fastest_float32(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(agreement, "LOSSY_LIMIT_S", 60.0)
+    monkeypatch.setattr(onnxruntime, "lossy_precisions", lambda: frozenset({"fp16"}))
+    monkeypatch.setattr(openvino, "lossy_precisions", frozenset)
+    gains = {"openvino": 3.0, "onnxruntime": 0.5}
+    monkeypatch.setattr(plan, "_gain", lambda base, rival, bundle: gains[base.setup.engine])
+    with open_plan(bundle) as planned:
+        assert planned.plan.precision == "fp32"
+        assert planned.plan.left_out["onnxruntime in fp16"] == "is 0.50 times as fast as float32"
+
+
+def test_an_engine_that_cannot_load_the_graph_leaves_it_to_the_other(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+
+    def cannot(*arguments: object, **options: object) -> None:
+        raise BundleError("OpenVINO cannot load it")
+
+    monkeypatch.setattr(openvino, "OpenVinoEngine", cannot)
+    with open_plan(bundle) as planned:
+        assert {way.setup.engine for way in planned.ways} == {"onnxruntime"}
+        assert planned.plan.left_out["openvino"] == "OpenVINO cannot load it"
+    monkeypatch.setattr(onnxruntime, "OnnxRuntimeEngine", cannot)
+    with pytest.raises(BundleError, match="cannot load it"):
+        open_plan(bundle)
 
 
 def test_an_engine_that_answers_otherwise_takes_no_turns(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +221,7 @@ def test_a_gain_that_is_no_gain_is_left(bundle: Bundle, monkeypatch: pytest.Monk
     monkeypatch.setattr(plan, "_gain", lambda base, rival, bundle: 1.05)
     with open_plan(bundle) as planned:
         assert planned.plan.precision == "fp32"
-        assert planned.plan.left_out["onnxruntime in fp16"] == "is 1.05 times as fast as onnxruntime in fp32"
+        assert planned.plan.left_out["onnxruntime in fp16"] == "is 1.05 times as fast as float32"
 
 
 @pytest.mark.usefixtures("fast_fp16")
@@ -218,7 +266,7 @@ def test_who_is_admitted(found: Agreement, precision: str, admitted: bool) -> No
 def test_bfloat16_of_float32_graphs_is_checked_like_any_other(bundle: Bundle) -> None:
     pytest.importorskip("openvino")
     if "bf16" not in openvino.lossy_precisions():
-        with pytest.raises(MissingError, match=r"needs bfloat16, which this CPU .* does not have"):
+        with pytest.raises(MissingError, match=r"in bfloat16, which this CPU .* does not have"):
             open_plan(bundle, precision="bf16")
         return
     report = check_bundle(bundle, precisions=("bf16",), rounds=0)
