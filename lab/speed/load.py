@@ -1,7 +1,8 @@
 """Speed under load: how the pipeline fares beside the libraries by hand while other processes keep the cores busy.
 
 It is opened under one load and used under another, for 0, 1 and 2 busy processes each: what is chosen at a calm moment
-must not be slow at a busy one, and the other way round.
+must not be slow at a busy one, and the other way round. The libraries take part twice, as two contestants each: the
+ratio of the better one to itself is what chance alone does.
 
 Usage: python -m lab.speed.load BUNDLE... [--batches 1,8,64] [--seconds 4] [--out FILE.json]
 """
@@ -33,7 +34,7 @@ USE_S = 2.0
 """Seconds of use after which the bars hold."""
 BARS = {"labels, the worst": 1.10, "labels, the median": 1.0, "predict, the worst": 1.6}
 """The largest ratios to the better of the libraries by hand."""
-LABELS, PREDICT = "labels", "predict"
+LABELS, PREDICT, AGAIN = "labels", "predict", "again"
 
 Call = Callable[[NDArray[np.uint8]], object]
 
@@ -74,7 +75,8 @@ def measure_loads(bundle: Bundle, batches: Sequence[int], seconds: float) -> Ite
                         images = some_images(split, batch)
                         _use(pipeline, images)
                         ours = {LABELS: pipeline.labels, PREDICT: pipeline.predict}
-                        times = _rounds({**ours, **hands}, images, seconds)
+                        again = {_again(name): call for name, call in hands.items()}
+                        times = _rounds({**ours, **hands, **again}, images, seconds)
                         yield _row(bundle, batch, opened_under, run_under, times, hands, pipeline)
 
 
@@ -85,6 +87,10 @@ def _hands(bundle: Bundle) -> Iterator[tuple[str, Call]]:
             yield from by_hand(library, [graph])
         except MissingError as error:
             print(f"not run: {library}: {error}", file=sys.stderr)
+
+
+def _again(name: str) -> str:
+    return f"{name}, {AGAIN}"
 
 
 def _use(pipeline: Pipeline, images: NDArray[np.uint8]) -> None:
@@ -118,7 +124,9 @@ def _row(
     pipeline: Pipeline,
 ) -> LoadRow:
     medians = {name: float(np.median(values)) for name, values in times.items()}
-    better = np.array(times[min(hands, key=lambda name: medians[name])])
+    name_of_better = min(hands, key=lambda name: medians[name])
+    better = np.array(times[name_of_better])
+    compared = {LABELS: LABELS, PREDICT: PREDICT, AGAIN: _again(name_of_better)}
     plan = pipeline.plan
     return LoadRow(
         bundle=bundle.manifest.name,
@@ -128,8 +136,8 @@ def _row(
         rounds=len(better),
         plan=str(plan),
         running=plan.running.get(f"logits, batch {1 << batch.bit_length() - 1}", ""),
-        times_ms=medians,
-        ratios={name: float(np.median(np.array(times[name]) / better)) for name in (LABELS, PREDICT)},
+        times_ms={name: medians[name] for name in (LABELS, PREDICT, *hands)},
+        ratios={ratio: float(np.median(np.array(times[name]) / better)) for ratio, name in compared.items()},
     )
 
 
@@ -184,12 +192,13 @@ def main() -> None:
 
 
 def _ratio_table(rows: Sequence[LoadRow]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    columns = ("batch", "busy when opened", "busy when run", "labels", "predict", "running", "by hand, ms")
+    columns = ("batch", "busy when opened", "busy when run", "labels", "predict", "chance", "running", "by hand, ms")
     lines = []
     for row in rows:
         hands = ", ".join(f"{name} {ms:.2f}" for name, ms in row.times_ms.items() if name not in (LABELS, PREDICT))
         ratios = (f"{row.ratios[name]:.2f} ({row.times_ms[name]:.2f} ms)" for name in (LABELS, PREDICT))
-        lines.append((str(row.batch), str(row.opened_under), str(row.run_under), *ratios, row.running, hands))
+        chance = f"{row.ratios[AGAIN]:.2f}"
+        lines.append((str(row.batch), str(row.opened_under), str(row.run_under), *ratios, chance, row.running, hands))
     return columns, lines
 
 
