@@ -47,7 +47,7 @@ def check_with_examples(
 ) -> tuple[Report, CheckedBundle]:
     """Compare the models that run here with the golden set, and time them.
 
-    Each file is read once and each model opened once.
+    Of `auto` or of one engine each file is read once and each model opened once.
 
     Args:
         bundle: the bundle.

@@ -72,18 +72,20 @@ class Models(Closing):
     @property
     def pair(self) -> Pair:
         """Return purifier and classifier, chained; see `engine` for the errors."""
-        pair = self._pair
-        if pair is None:
-            with self._lock:
-                pair = self._pair = self._pair or self.engine("purifier").pair(self.engine("classifier"))
-        return pair
+        return self._pair or self.open_pair()
+
+    def open_pair(self) -> Pair:
+        """Open purifier and classifier, and return them; see `engine` for the errors."""
+        with self._lock:
+            self._pair = self._pair or self.engine("purifier").pair(self.engine("classifier"))
+            return self._pair
 
     def open_for(self, kind: str) -> None:
         """Open what a kind of call needs, `logits` or another; see `engine` for the errors."""
         if kind == "logits" and self.setup.is_composed:
             self.engine("defended")
         else:
-            self.pair  # noqa: B018
+            self.open_pair()
 
     def purify(self, x: Array) -> Array:
         """Return the purified images `[N, C, H, W]`."""

@@ -323,7 +323,7 @@ class _Chooser:
     def _open(self, setup: Setup) -> Models:
         models = Models(self._bundle, setup, self._policy)
         self._opened.append(models)
-        models.pair  # noqa: B018  # opens it, and so tells whether it works
+        models.open_pair()
         return models
 
     def _agrees(self, models: Models) -> bool:
