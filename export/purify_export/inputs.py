@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import msgspec
@@ -150,7 +151,7 @@ def checked_networks(
     """
     for role, network in (("purifier", purifier), ("classifier", classifier)):
         _check_module(role, network)
-    x = torch.full((2, *image_shape), 0.5)
+    x = torch.linspace(0, 1, 2 * prod(image_shape)).reshape(2, *image_shape)  # no image of one colour
     purified, logits = _answer("purifier", purifier, x), _answer("classifier", classifier, x)
     if purified.shape != x.shape:
         raise InputError(f"the purifier must keep the shape {list(x.shape)} of images, it gives {list(purified.shape)}")
@@ -190,7 +191,7 @@ def _answer(role: str, network: nn.Module, x: Tensor) -> Tensor:
         given = answer.dtype if isinstance(answer, Tensor) else type(answer).__name__
         raise InputError(f"the {role} must give one float32 tensor, it gives {given}")
     if not answer.isfinite().all():
-        raise InputError(f"the {role} gives numbers that are not finite for a grey image; check its weights")
+        raise InputError(f"the {role} gives numbers that are not finite for a plain gradient; check its weights")
     return answer
 
 

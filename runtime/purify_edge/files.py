@@ -1,26 +1,35 @@
 """Writing files so that none is ever left half written."""
 
+import errno
 import hashlib
 import json
+import logging
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+logger = logging.getLogger("purify_edge")
+
+WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
+"""What a file system that has no locks answers."""
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Provide a temporary sibling to write to; it takes the name `path` only if the block succeeds."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    """Provide a temporary sibling to write to; it takes the name `path` only if the block succeeds.
+
+    Where `path` is a link, the file that it leads to is replaced, and the link stays.
+    """
+    path = path.resolve()
+    temporary = path.with_name(f".part-{secrets.token_hex(8)}")
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # less the umask, as any file
     try:
         yield temporary
         with temporary.open("rb") as file:  # on the disk before it takes the name
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -40,25 +49,26 @@ def write_json(path: Path, content: object) -> None:
 @contextmanager
 def locked(path: Path, *, waiting: Callable[[], None]) -> Iterator[None]:
     """Hold the lock of a file, which is made and stays; `waiting` is called when another process holds it."""
-    import fcntl  # of POSIX only; whoever builds no engines needs no lock
-
     with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(file):
             waiting()
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try_lock(file, wait=True)
         yield
 
 
-def try_lock(file: IO[bytes]) -> bool:
-    """Lock an open file until it is closed; False if another process has locked it. Where files have no locks: True."""
+def try_lock(file: IO[Any], *, wait: bool = False) -> bool:
+    """Lock an open file until it is closed; False if another process has locked it, unless it is to be waited for.
+
+    Where the system or the file system has no locks: True, and the log says so.
+    """
     try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        import fcntl  # of POSIX only
+
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
+    except (ImportError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in WITHOUT_LOCKS:
+            raise
+        logger.warning("%s lies where files cannot be locked: let one process at a time write there", file.name)
     return True

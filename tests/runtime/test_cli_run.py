@@ -220,7 +220,7 @@ def test_a_folder_is_run_and_saved_with_its_structure(run: Run, bundle_path: Pat
     assert [found[f"{tree}/{name}"]["saved"] for name in TREE] == [f"{saved}/{name}" for name in TREE]
     assert "cannot be read as an image" in found[f"{tree}/deep/broken.jpg"]["error"]
     assert "5 images in" in err
-    assert "1 could not be read" in err
+    assert "1 without an answer" in err
 
 
 def test_a_zip_of_a_folder_gives_what_the_folder_gives(run: Run, bundle_path: Path, tree: Path, tmp_path: Path) -> None:
@@ -364,9 +364,11 @@ def test_results_of_another_precision_are_not_gone_on_with(
 
 
 def test_of_many_images_the_table_shows_the_first(run: Run, bundle_path: Path, images: list[Path]) -> None:
-    code, out, err = run("purify-run", bundle_path, *images * 30)
+    for number in range(145):
+        shutil.copy(images[0], images[0].parent / f"more{number:03}.png")
+    code, out, err = run("purify-run", bundle_path, images[0].parent)
     assert code == 0
-    assert out.count(images[0].name) == 20
+    assert out.count("more0") == 95
     assert "and 50 more; --json, --csv or --out tells of all" in out
     assert "150 images in" in err
 

@@ -44,6 +44,21 @@ def test_8bit_and_float_images_may_be_mixed(pipeline: Pipeline, images: NDArray[
     assert labels == pipeline.predict(images[:20]).labels.tolist()
 
 
+@pytest.mark.parametrize("kind", ["float32", "float64", "uint8"])
+def test_a_camera_may_fill_one_array_again_and_again(pipeline: Pipeline, images: NDArray[np.uint8], kind: str) -> None:
+    frames = images if kind == "uint8" else (images.transpose(0, 3, 1, 2) / 255).astype(kind)
+    buffer = np.empty_like(frames[0], order="C")
+
+    def camera() -> Iterator[NDArray[np.generic]]:
+        for frame in frames:
+            buffer[:] = frame
+            yield buffer
+
+    assert [prediction.labels[0] for prediction in pipeline.stream(camera())] == pipeline.predict(
+        images
+    ).labels.tolist()
+
+
 def test_an_endless_stream_is_read_as_it_is_used(pipeline: Pipeline, images: NDArray[np.uint8]) -> None:
     asked = 0
 

@@ -160,7 +160,8 @@ def test_the_threshold_is_an_order_statistic() -> None:
     assert least is not None
     assert least.threshold == scores[:99].max()
     assert calibrate(scores[:98], source="here") is None
-    assert calibrate(np.append(scores, np.float32(np.nan)), source="here") is None
+    assert calibrate(np.append(scores, np.float32(np.nan)), source="here") == entry  # NaN has no answer
+    assert calibrate(np.append(scores[:98], np.float32(np.nan)), source="here") is None
 
 
 def test_new_clean_images_exceed_the_threshold_at_the_stated_rate() -> None:

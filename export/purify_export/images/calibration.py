@@ -62,13 +62,18 @@ def threshold_of(networks: Networks, others: Split, *, source: str, tell: Tell) 
         source: where they came from.
         tell: told what to do where there is no threshold.
     """
+    good, entry = 0, None
     if len(others):
         made = reference(networks, others.images, others.labels)
-        entry = calibrate(suspicion_of(made.classifier, made.defended), source=source)
-        if entry:
-            return entry
-    tell(
-        f"no suspicion score: {len(others)} clean images do not set a threshold for {FALSE_POSITIVE_RATE:.0%} "
-        "false positives, 99 or more do; give more images (purify-export: --data names a folder with more)"
-    )
-    return None
+        scores = suspicion_of(made.classifier, made.defended)
+        good, entry = int(np.isfinite(scores).sum()), calibrate(scores, source=source)
+    lost = len(others) - good
+    without = f" (for {lost} more the classifier gives logits that are not finite)" if lost else ""
+    if entry is None:
+        tell(
+            f"no suspicion score: {good} clean images{without} do not set a threshold for {FALSE_POSITIVE_RATE:.0%} "
+            "false positives, 99 or more do; give more images (purify-export: --data names a folder with more)"
+        )
+    elif lost:
+        tell(f"the suspicion score's threshold is set by {good} clean images{without}")
+    return entry

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from purify_edge.bundle.golden import GoldenSplit
+from purify_edge.errors import InputError
 from purify_export.networks import Networks
 from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.data.pixels import batch_size, to_8bit, to_float
@@ -29,6 +30,9 @@ def golden_set(
         images: at least one; the first 256 are taken.
         table: the attack.
         seed: of the attack's random start, and of the noise.
+
+    Raises:
+        InputError: the classifier gives logits that are not finite for one of them.
     """
     clean, labels = images.images[:IMAGES], images.labels[:IMAGES]
     versions = {
@@ -37,6 +41,14 @@ def golden_set(
         "noise": noisy(clean, epsilon=table.epsilon, seed=seed),
     }
     splits = {name: reference(networks, version, labels) for name, version in versions.items()}
+    for name, split in splits.items():
+        answered = np.isfinite(split.classifier).all(axis=1) & np.isfinite(split.defended).all(axis=1)
+        if not answered.all():
+            raise InputError(
+                f"the logits are not finite for {np.count_nonzero(~answered)} of {len(split)} golden images ({name}), "
+                f"such as image {int(np.argmin(answered))}; leave such images out, or have the classifier never divide "
+                "by 0 (an image of one colour has a standard deviation of 0)"
+            )
     return splits, f"{PGD.of(table)}, against the classifier alone, rounded to 8 bits"
 
 

@@ -16,12 +16,13 @@ from purify_edge.bundle.golden import GoldenSplit, load_golden
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import Divergence, NotChecked, ParityRow
 from purify_edge.check.check import ALL, open_sets
-from purify_edge.check.comparison import EngineSet, answers_of, compare, parity_row
+from purify_edge.check.comparison import EngineSet, compare, parity_row
 from purify_edge.check.limits import Limits, checks_of
 from purify_edge.engines.base import in_batches
 from purify_edge.engines.tensorrt.store import EnginePolicy
 from purify_edge.errors import InputError
 from purify_edge.machine import environment
+from purify_edge.pipeline.prediction import answers_of
 from purify_edge.stats import wilson
 from purify_export.convert.convert import as_floats
 from purify_export.convert.graph_pair import GraphPair

@@ -3,17 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from purify_edge.errors import BundleError, InputError, MissingError
+from purify_edge.errors import BundleError, InputError
+from purify_edge.extras import require_library
 
 SIGNATURE = "model.sig"
 
 
 def _library() -> Any:
-    try:
-        import model_signing
-    except ImportError as error:
-        raise MissingError(f"needs 'sign': pip install 'purify-edge[sign]' ({error})") from error
-    return model_signing
+    return require_library("model_signing", "sign")
 
 
 def _hashing(library: Any) -> Any:

@@ -2,8 +2,8 @@
 
 import hashlib
 import os
+import secrets
 import shutil
-import tempfile
 from pathlib import Path
 from types import TracebackType
 
@@ -31,6 +31,13 @@ def refuse(out: Path, *, force: bool) -> None:
         raise InputError(f"{out} exists and is not a bundle; remove it yourself, or give another --out") from error
 
 
+def _new_folder(out: Path, suffix: str) -> Path:
+    """Make a folder beside another, with the permissions of any new one."""
+    path = out.with_name(f".{out.name[:100]}.{secrets.token_hex(4)}{suffix}")
+    path.mkdir()
+    return path
+
+
 class BundleWriter:
     """A writer of one bundle; a context manager. Nothing takes the bundle's name before `finish`.
 
@@ -47,10 +54,9 @@ class BundleWriter:
         refuse(out, force=force)
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
-            self.path = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+            self.path = _new_folder(out, ".partial")
         except OSError as error:
             raise InputError(f"cannot write to {out.parent}: {error.strerror}; --out names another folder") from error
-        self.path.chmod(0o755)
 
     def add(self, path: str, content: bytes) -> FileEntry:
         """Write a file and return its entry for the manifest."""
@@ -92,7 +98,7 @@ class BundleWriter:
 
     def _replace(self) -> None:
         """Put the old bundle aside, the new one in its place, and the old one back if that fails."""
-        aside = Path(tempfile.mkdtemp(prefix=f".{self._out.name}.", suffix=".replaced", dir=self._out.parent))
+        aside = _new_folder(self._out, ".replaced")
         old = aside / self._out.name
         try:
             self._out.rename(old)

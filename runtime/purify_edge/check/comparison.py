@@ -14,6 +14,7 @@ from purify_edge.engines.base import Array, in_batches
 from purify_edge.engines.models import Models
 from purify_edge.errors import BundleError, PurifyError
 from purify_edge.images.arrays import as_batch
+from purify_edge.pipeline.prediction import answers_of
 from purify_edge.pipeline.suspicion import suspicion_of
 from purify_edge.stats import relative_error, wilson
 
@@ -81,11 +82,6 @@ def _output(run: Run, images: Array, what: str) -> Array:
         raise
     except Exception as error:  # engines' exceptions share no base but Exception
         raise BundleError(f"the {what} cannot run the golden set: {error}; export the bundle again") from error
-
-
-def answers_of(logits: Array) -> NDArray[np.int64]:
-    """Return the classes `[N]` that logits `[N, K]` name; -1, which agrees with nobody, where one is not a number."""
-    return np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), -1)
 
 
 def parity_row(

@@ -4,7 +4,6 @@ import base64
 import ctypes
 import importlib
 import json
-import os
 import sys
 from collections.abc import Callable
 from ctypes import byref, c_char_p, c_int, c_size_t
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from purify_edge.doctor.child import MARK
+from purify_edge.extras import silence
 
 CUDA_SUCCESS = 0
 COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR, INTEGRATED = 75, 76, 18  # CUdevice_attribute, cuda.h
@@ -151,7 +151,7 @@ NATIVE: dict[str, Callable[..., dict[str, Any]]] = {
 def main() -> None:
     """Call the function that the arguments name with the rest of them, and print what came of it."""
     function, *arguments = sys.argv[2:]
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # a look at this machine is nobody else's business
+    silence()  # a look at this machine is nobody else's business
     result: dict[str, Any] = {}
     failure = ""
     try:

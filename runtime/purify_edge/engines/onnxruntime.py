@@ -1,11 +1,11 @@
 """ONNX Runtime on the CPU."""
 
-import os
 from typing import Any
 
 from purify_edge.engines.base import Array, CpuSettings, Engine, TensorSpec
 from purify_edge.engines.tensorrt.store import EngineFiles
 from purify_edge.errors import BundleError, MissingError
+from purify_edge.extras import require_library
 
 DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 QUIET = 3  # errors only
@@ -13,9 +13,6 @@ NOWHERE = "/nonexistent"
 CRASHING = ["FuseFp16InitializerToFp32NodeTransformer"]
 """Optimisers to do without: with this one ONNX Runtime 1.32 ends the process on some transformers in float16."""
 NO_KERNELS = "ONNX Runtime has no kernels for"
-NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
-"""From 1.29 on the packages for Linux send the machine's and the model's particulars to Microsoft, unless this is set
-before the import."""
 
 
 def require() -> Any:
@@ -24,21 +21,7 @@ def require() -> Any:
     Raises:
         MissingError: it is not installed.
     """
-    return require_module("cpu")
-
-
-def require_module(extra: str) -> Any:
-    """Return the module, which the extras `cpu` and `gpu` both bring.
-
-    Raises:
-        MissingError: it is not installed.
-    """
-    os.environ.setdefault(NO_TELEMETRY, "1")
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingError(f"needs '{extra}': pip install 'purify-edge[{extra}]' ({error})") from error
-    return onnxruntime
+    return require_library("onnxruntime", "cpu")
 
 
 class OnnxRuntimeEngine(Engine):

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from purify_edge.engines.base import Array, CpuSettings, Engine, Pair
-from purify_edge.engines.onnxruntime import OnnxRuntimeEngine, open_session, require_module, session_options, spec
+from purify_edge.engines.onnxruntime import OnnxRuntimeEngine, open_session, session_options, spec
 from purify_edge.engines.tensorrt.store import EngineFiles
 from purify_edge.errors import BuildError, BundleError, DeviceError, MissingError
+from purify_edge.extras import require_library
 
 T = TypeVar("T")
 PROVIDER = "CUDAExecutionProvider"
@@ -34,7 +35,7 @@ def require() -> Any:
     """
     if _has_no_provider():  # told without the import, which takes time and memory
         raise MissingError(WITHOUT_CUDA)
-    onnxruntime = require_module("gpu")
+    onnxruntime = require_library("onnxruntime", "gpu")
     if PROVIDER not in onnxruntime.get_available_providers():
         raise MissingError(WITHOUT_CUDA)
     if hasattr(onnxruntime, "preload_dlls"):  # CUDA's and cuDNN's libraries that pip installed

@@ -7,7 +7,8 @@ from typing import Any
 
 from purify_edge.engines.base import Array, CpuSettings, Engine, Pair, TensorSpec
 from purify_edge.engines.tensorrt.store import EngineFiles
-from purify_edge.errors import BundleError, MissingError, PurifyError
+from purify_edge.errors import BundleError, MissingError, PurifyError, reason
+from purify_edge.extras import require_library
 
 DEVICE = "CPU"
 HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -26,11 +27,7 @@ def require() -> Any:
     Raises:
         MissingError: it is not installed.
     """
-    try:
-        import openvino
-    except ImportError as error:
-        raise MissingError(f"needs 'openvino': pip install 'purify-edge[openvino]' ({error})") from error
-    return openvino
+    return require_library("openvino", "openvino")
 
 
 def core() -> Any:
@@ -41,11 +38,14 @@ def core() -> Any:
     more: Ctrl-C is then a crash.
 
     Raises:
-        MissingError: OpenVINO is not installed.
+        MissingError: OpenVINO is not installed, or does not work here.
     """
     openvino = require()
-    with _making:
-        return _core(openvino)
+    try:
+        with _making:
+            return _core(openvino)
+    except Exception as error:  # its plugins may fail in ways of their own
+        raise MissingError(f"OpenVINO does not work here ({reason(error)})") from error
 
 
 @functools.cache

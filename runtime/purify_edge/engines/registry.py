@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from purify_edge.engines.base import Cores, CpuSettings, Engine
 from purify_edge.engines.tensorrt.store import EngineFiles
-from purify_edge.errors import InputError, MissingError
+from purify_edge.errors import InputError, MissingError, PurifyError, reason
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,14 @@ def open_engine(
         BundleError: the graph cannot be loaded.
     """
     row = engine_row(name)
-    engine: Engine = getattr(engine_module(name), row.class_name)(graph, source=source, files=files, settings=settings)
+    try:
+        engine: Engine = getattr(engine_module(name), row.class_name)(
+            graph, source=source, files=files, settings=settings
+        )
+    except (PurifyError, MemoryError):
+        raise
+    except Exception as error:  # engines' exceptions share no base but Exception
+        raise MissingError(f"{row.title} does not work here ({reason(error)})") from error
     return engine
 
 

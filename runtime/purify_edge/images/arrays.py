@@ -33,11 +33,23 @@ def as_batch(images: NDArray[np.generic], contract: InputContract) -> NDArray[np
             f"expected uint8 [N, H, W, C] or float [N, C, H, W] in [0, 1], got dtype {images.dtype}; convert it first"
         )
     _expect_shape(images, (channels, height, width), "float [N, C, H, W]")
-    low, high = float(images.min()), float(images.max())
+    low, high = images.min(), images.max()
     if not (low >= 0 and high <= 1):  # written so that NaN fails
-        hint = "; values up to 255 belong in a uint8 [N, H, W, C] array" if high > 1 else ""
-        raise InputError(f"expected pixels in [0, 1], got [{low:g}, {high:g}]{hint}")
+        raise InputError(_out_of_range(images))
     return np.ascontiguousarray(images, dtype=np.float32)
+
+
+def _out_of_range(images: NDArray[np.generic]) -> str:
+    """Return what is wrong with the first image whose pixels do not lie in [0, 1]."""
+    values = images.reshape(len(images), -1).astype(np.float64)
+    place = int(np.argmin(((values >= 0) & (values <= 1)).all(axis=1)))
+    image = values[place]
+    which = f"image {place}: " if len(images) > 1 else ""
+    if not np.isfinite(image).all():
+        return f"{which}expected pixels in [0, 1], got {np.count_nonzero(~np.isfinite(image)):,} that are not finite"
+    low, high = image.min(), image.max()
+    hint = "; values up to 255 belong in a uint8 [N, H, W, C] array" if high > 2 else "; np.clip(images, 0, 1) mends it"
+    return f"{which}expected pixels in [0, 1], got {float(low)!r} to {float(high)!r}{hint}"
 
 
 def _expect_shape(images: NDArray[np.generic], shape: tuple[int, ...], layout: str) -> None:

@@ -30,11 +30,6 @@ _large = threading.Lock()  # readers are several: only one of them has a large i
 _small = nullcontext()
 
 
-def is_image_name(name: str) -> bool:
-    """Return whether a file in a folder or zip is taken for an image: by its suffix, and not hidden."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122  # faster
-
-
 def read_image(path: str | Path, contract: InputContract) -> NDArray[np.uint8]:
     """Read an image file as uint8 `[H, W, C]` of the contract; see `decode` and `fitted`.
 

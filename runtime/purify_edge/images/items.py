@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from purify_edge.bundle.manifest import InputContract
 from purify_edge.errors import InputError
+from purify_edge.images.walking import PassedOver
 
 Key = tuple[str, int | None, float | None]
 
@@ -37,6 +38,7 @@ class Source(ABC):
     """Where images come from."""
 
     live = False  # they come at a pace of their own, without end
+    passed = PassedOver()  # what was left out, once all items were taken
 
     @abstractmethod
     def items(self) -> Iterator[Item]:

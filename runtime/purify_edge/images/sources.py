@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from purify_edge.bundle.manifest import InputContract
 from purify_edge.errors import InputError
-from purify_edge.images.decoding import MAX_FILE_BYTES, decode_image, is_image_name, read_image
+from purify_edge.images.decoding import IMAGE_SUFFIXES, MAX_FILE_BYTES, decode_image, read_image
 from purify_edge.images.items import Broken, Item, Source, broken
+from purify_edge.images.walking import PassedOver, images_below, place_in_zip, takes_from_zip
 
 VIDEO_SUFFIXES = frozenset([".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"])
 STREAM = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -80,70 +81,54 @@ def _file_item(name: str, relative: str) -> Item:
     return Item(name, os.path.splitext(relative)[0], partial(read_image, name))  # noqa: PTH122
 
 
-@dataclass(frozen=True)
 class Folder(Source):
-    """The images in a folder and all below it, sorted; links to folders are followed, each folder is entered once."""
+    """The images in a folder and all below it, sorted; see `purify_edge.images.walking`."""
 
-    path: Path
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     def items(self) -> Iterator[Item]:
-        """Yield the images."""
-        root = str(self.path)
-        for file in self._walk(root, set()):
+        """Yield the images; where there are none, a broken item that says so."""
+        root, passed, none = str(self.path), PassedOver(), True
+        for file in images_below(root, passed):
+            none = False
             if isinstance(file, InputError):
                 yield broken(root, file)
             else:
                 yield _file_item(file, file[len(root) :].lstrip("/"))
-
-    def _walk(self, folder: str, entered: set[tuple[int, int]]) -> Iterator[str | InputError]:
-        try:
-            status = os.stat(folder)  # noqa: PTH116
-            if (status.st_dev, status.st_ino) in entered:
-                return
-            entered.add((status.st_dev, status.st_ino))
-            with os.scandir(folder) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
-        except OSError as error:
-            yield InputError(f"{folder} cannot be read ({error.strerror})")
-            return
-        for entry in found:
-            if _is_folder(entry):
-                if not entry.name.startswith("."):
-                    yield from self._walk(entry.path, entered)
-            elif is_image_name(entry.name) and (entry.is_symlink() or entry.is_file()):
-                yield entry.path
+        self.passed = passed
+        if none:
+            yield _no_images(root, passed)
 
 
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # links in a circle, say
-        return False
-
-
-@dataclass(frozen=True)
 class Zip(Source):
     """The images in a zip file, in its order; it is never unpacked to the disk."""
 
-    path: Path
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     def items(self) -> Iterator[Item]:
-        """Yield the images."""
+        """Yield the images; where there are none, a broken item that says so."""
+        passed = PassedOver()
         try:
             archive = zipfile.ZipFile(self.path)
-            members = [member for member in archive.infolist() if _is_image(member.filename)]
+            placed = [(place_in_zip(member), member) for member in archive.infolist()]
+            members = [(place, member) for place, member in placed if takes_from_zip(place, member, passed)]
         except Exception as error:  # zipfile raises almost anything at a damaged file
             yield broken(str(self.path), InputError(f"{self.path} cannot be read as a zip ({error})"))
             return
-        for member in members:
-            inside = [part for part in PurePosixPath(member.filename).parts if part.strip("./\\")]
+        for place, member in members:
             name = f"{self.path}/{member.filename}"
-            place = str(PurePosixPath(*inside).with_suffix(""))
-            yield Item(name, place, partial(_read_member, archive, member, name))
+            yield Item(name, str(place.with_suffix("")), partial(_read_member, archive, member, name))
+        self.passed = passed
+        if not members:
+            yield _no_images(str(self.path), passed)
 
 
-def _is_image(member: str) -> bool:
-    return is_image_name(member.rpartition("/")[2]) and not member.startswith("__MACOSX/")
+def _no_images(name: str, passed: PassedOver) -> Item:
+    instead = f"only {passed}" if passed else "it is empty"
+    known = " ".join(sorted(IMAGE_SUFFIXES))
+    return broken(name, InputError(f"{name} has no images, {instead}; images are named {known}"))
 
 
 def _read_member(

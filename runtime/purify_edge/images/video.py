@@ -15,6 +15,7 @@ from PIL import Image
 
 from purify_edge.bundle.manifest import InputContract
 from purify_edge.errors import InputError, MissingError
+from purify_edge.extras import require_library
 from purify_edge.images.decoding import MAX_PIXELS, fitted
 from purify_edge.images.items import Item, Source, broken
 
@@ -30,11 +31,7 @@ def require() -> Any:
     """
     os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what FFmpeg says of damaged videos we say ourselves
-    try:
-        import cv2
-    except ImportError as error:
-        raise MissingError(f"needs 'video': pip install 'purify-edge[video]' ({error})") from error
-    return cv2
+    return require_library("cv2", "video")
 
 
 class Video(Source):

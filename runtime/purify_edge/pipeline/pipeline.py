@@ -16,7 +16,7 @@ from purify_edge.engines.plan import AUTO, PlannedPair, open_plan
 from purify_edge.engines.tensorrt.store import EnginePolicy
 from purify_edge.errors import InputError
 from purify_edge.images.arrays import as_batch
-from purify_edge.pipeline.prediction import Prediction, softmax
+from purify_edge.pipeline.prediction import Prediction, answers_of, softmax
 from purify_edge.pipeline.stream import stream
 from purify_edge.pipeline.suspicion import is_suspicious, suspicion_of
 
@@ -133,8 +133,7 @@ class Pipeline(Closing):
         Raises:
             InputError: the images are not as the class says.
         """
-        labels: NDArray[np.int64] = in_batches(self.planned.logits, as_batch(images, self.input)).argmax(axis=1)
-        return labels
+        return answers_of(in_batches(self.planned.logits, as_batch(images, self.input)))
 
     def probabilities(self, images: NDArray[np.generic]) -> NDArray[np.float32]:
         """Return the probabilities `[N, K]` of `predict` alone; see `labels`.
@@ -158,7 +157,8 @@ class Pipeline(Closing):
         """Return an iterator over the predictions of single images, in order; they run in batches under the hood.
 
         A thread asks the iterable for images while the engine runs, never for more than two batches ahead, and for none
-        before the first prediction is asked for. Several streams may share a pipeline. Close the iterator, or use it
+        before the first prediction is asked for. An image is copied before the next one is asked for, so that all may
+        come in one array that is filled anew. Several streams may share a pipeline. Close the iterator, or use it
         up, before the pipeline is closed.
 
         Args:
@@ -179,8 +179,7 @@ class Pipeline(Closing):
 
 
 def _prediction(purified: NDArray[np.float32], logits: NDArray[np.float32]) -> Prediction:
-    probabilities = softmax(logits)
-    return Prediction(probabilities.argmax(axis=1), probabilities, purified)
+    return Prediction(answers_of(logits), softmax(logits), purified)
 
 
 def _in_parts(

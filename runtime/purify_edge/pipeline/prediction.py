@@ -11,8 +11,8 @@ class Prediction:
     """What the pipeline says of N images.
 
     Attributes:
-        labels: int64 `[N]`, the most probable classes.
-        probabilities: float32 `[N, K]`, each row sums to 1.
+        labels: int64 `[N]`, the most probable classes; -1 for an image whose logits are not finite: it has no answer.
+        probabilities: float32 `[N, K]`, each row sums to 1; NaN where there is no answer.
         purified: float32 `[N, C, H, W]` in [0, 1], what the classifier saw.
         unpurified: float32 `[N, K]`, the classifier's probabilities of the images as they came.
         suspicion: float32 `[N]`, how far purification moved the classifier's logits; see `pipeline.suspicion`.
@@ -30,8 +30,15 @@ class Prediction:
     suspicious: NDArray[np.bool_] | None = None
 
 
+def answers_of(logits: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the classes `[N]` that logits `[N, K]` name; -1, which agrees with no label, where one is not finite."""
+    return np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), -1)
+
+
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return probabilities `[N, K]` from logits `[N, K]`."""
+    """Return probabilities `[N, K]` from logits `[N, K]`; NaN in the rows that are not finite."""
+    finite = np.isfinite(logits).all(axis=1, keepdims=True)
+    logits = np.where(finite, logits, np.float32(np.nan))
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     result: NDArray[np.float32] = exponentials / exponentials.sum(axis=1, keepdims=True)
     return result

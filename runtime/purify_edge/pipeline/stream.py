@@ -29,7 +29,8 @@ def stream(
     def checked(numbered: tuple[int, NDArray[np.generic]]) -> NDArray[np.float32]:
         number, image = numbered
         try:
-            return as_batch(image[None] if isinstance(image, np.ndarray) else image, contract)
+            x = as_batch(image[None] if isinstance(image, np.ndarray) else image, contract)
+            return x.copy() if np.may_share_memory(x, image) else x  # the caller may fill its array anew
         except InputError as error:
             raise InputError(f"image {number} of the stream: {error}") from error
 

@@ -34,7 +34,8 @@ def suspicion_of(unpurified: Scores, purified: Scores) -> Array:
         unpurified: logits `[N, K]` of the images as they came.
         purified: logits `[N, K]` of the purified images.
     """
-    result: Array = (unpurified - purified).std(axis=1)
+    with np.errstate(invalid="ignore"):  # a score of logits that are not finite is NaN
+        result: Array = (unpurified - purified).std(axis=1)
     return result
 
 
@@ -48,15 +49,17 @@ def calibrate(scores: Array, *, rate: float = FALSE_POSITIVE_RATE, source: str) 
 
     Of n scores it is the one in place `ceil((n + 1) (1 - rate))`, the smallest first: so the bound holds for every
     distribution and every n, over the draw of images of the same kind as these (split conformal prediction, Lei et al.
-    2018, doi:10.1080/01621459.2017.1307116). It takes 99 images for a rate of 1%.
+    2018, doi:10.1080/01621459.2017.1307116). It takes 99 images for a rate of 1%. Images without a score, NaN, are
+    left out: they have no answer, and so count as suspicious whatever the threshold is.
 
     Args:
         scores: `[N]`, of clean images that nothing else was fitted to.
         rate: of false positives.
         source: where the images came from.
     """
+    scores = scores[np.isfinite(scores)]
     place = math.ceil((len(scores) + 1) * (1 - rate) - 1e-9)
-    if place > len(scores) or not np.isfinite(scores).all():
+    if place > len(scores):
         return None
     return SuspicionEntry(
         threshold=float(np.sort(scores)[place - 1]), false_positive_rate=rate, n=len(scores), images=source

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from purify_edge.errors import InputError, MissingError
+from purify_edge.errors import InputError
+from purify_edge.extras import require_library
 from purify_edge.run.results import Result
 
 STAGES = ("read", "predict", "write")
@@ -45,11 +46,7 @@ class PrometheusMetrics(Metrics):
     """
 
     def __init__(self, where: str, *, model: str, engine: str) -> None:
-        try:
-            import prometheus_client as client
-        except ImportError as error:
-            raise MissingError(f"needs 'metrics': pip install 'purify-edge[metrics]' ({error})") from error
-        self._client: Any = client
+        client = self._client = require_library("prometheus_client", "metrics")
         self._registry = client.CollectorRegistry()
         options: dict[str, Any] = {"registry": self._registry}
         client.Info("purify", "What runs.", **options).info({"model": model, "engine": engine})

@@ -58,7 +58,7 @@ def run(job: Job, *, lines: str | None) -> int:
             skipped = work.skipped
     if form is None and tally.good:
         _print_table(tally)
-    _print_summary(tally, work.skipped, time.monotonic() - begin_s)
+    _print_summary(tally, work, time.monotonic() - begin_s)
     if tally.errors and not tally.good and not work.skipped:
         return 2
     return 1 if tally.errors or (job.alert and tally.suspicious) else 0
@@ -100,9 +100,12 @@ def _words(name: str | None, probability: float | None) -> tuple[str, str]:
     return escape(name or ""), f"{100 * (probability or 0):.1f}%"
 
 
-def _print_summary(tally: Tally, skipped: int, seconds: float) -> None:
+def _print_summary(tally: Tally, work: Run, seconds: float) -> None:
+    skipped = work.skipped
     parts = [f"{images(tally.good)} in {seconds:.1f} s", f"purification changed the class of {tally.changed:,}"]
     parts += [f"{tally.suspicious:,} suspicious"] if tally.suspicious else []
-    parts += [f"{tally.errors:,} could not be read"] if tally.errors else []
+    parts += [f"{tally.errors:,} without an answer"] if tally.errors else []
     parts += [f"{skipped:,} {'was' if skipped == 1 else 'were'} done before"] if skipped else []
+    parts += [f"{work.repeated:,} named more than once"] if work.repeated else []
+    parts += [f"passed over {work.passed}"] if work.passed else []
     click.echo(f"  {'; '.join(parts)}", err=True)

@@ -49,7 +49,12 @@ class Result(
     @property
     def name(self) -> str:
         """Return its name for users."""
-        return self.file if self.frame is None else f"{self.file}, frame {self.frame}"
+        return name_of(self.file, self.frame)
+
+
+def name_of(file: str, frame: int | None) -> str:
+    """Return the name of an image for users."""
+    return file if frame is None else f"{file}, frame {frame}"
 
 
 class JsonLines:
@@ -60,7 +65,7 @@ class JsonLines:
 
     def encode(self, result: Result) -> bytes:
         """Return a line."""
-        return json.dumps(msgspec.to_builtins(result)).encode() + b"\n"
+        return json.dumps(msgspec.to_builtins(result), allow_nan=False).encode() + b"\n"
 
     def decode(self, file: BinaryIO) -> Iterator[Result | None]:
         """Yield the results in a file; None for each line that is none."""
@@ -142,6 +147,7 @@ class ResultsFile:
     """
 
     def __init__(self, path: Path, *, model: str, save: Path | None = None, fresh: bool = False) -> None:
+        path = path.resolve()  # a link stays one
         self.path, self._model, self._save = path, model, save
         self._format = format_of(path)
         self.done: set[Key] = set()

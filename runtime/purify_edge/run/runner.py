@@ -1,5 +1,6 @@
 """What purify-run does: read ahead, purify, classify, and save behind; print, and keep count."""
 
+import errno
 import os
 import time
 import warnings
@@ -18,18 +19,19 @@ from numpy.typing import NDArray
 from purify_edge.bundle.reader import Bundle
 from purify_edge.engines.base import BATCH
 from purify_edge.engines.plan import AUTO
-from purify_edge.errors import InputError
+from purify_edge.errors import InputError, reason
 from purify_edge.files import atomic
 from purify_edge.images.ahead import ahead
 from purify_edge.images.grid import GRID_IMAGES, Tile, save_grid
 from purify_edge.images.items import Item, Source
 from purify_edge.images.sources import open_source
 from purify_edge.images.video import DEFAULT_FPS
+from purify_edge.images.walking import PassedOver
 from purify_edge.pipeline.pipeline import Pipeline
 from purify_edge.pipeline.prediction import Prediction
 from purify_edge.run.job import Job
 from purify_edge.run.metrics import Metrics, open_metrics
-from purify_edge.run.results import Result, ResultsFile, results_in
+from purify_edge.run.results import Result, ResultsFile, name_of, results_in
 from purify_edge.run.saving import Annotator, SaveFolder
 
 CORES = os.cpu_count() or 1
@@ -37,6 +39,9 @@ READERS = max(1, min(4, CORES // 2))  # beside the engine's own threads
 BATCHES = 3  # under way at once: what one leaves idle, at its end or being written, another uses
 PICTURES = 8  # frames a batch, where they are kept as they came
 DIGITS = 6
+OF_ONE_FILE = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP}
+"""What cannot be written because of its own name or place; other failures, as a full disk, concern all that follow."""
+NO_ANSWER = "the classifier's answer is not finite"
 
 
 @dataclass(slots=True)
@@ -58,6 +63,7 @@ class Run:
 
     Attributes:
         skipped: images that were done before.
+        repeated: images that were named before.
         live: whether a source comes at a pace of its own.
 
     Raises:
@@ -66,7 +72,7 @@ class Run:
     """
 
     def __init__(self, job: Job) -> None:
-        self.job, self.skipped = job, 0
+        self.job, self.skipped, self.repeated = job, 0, 0
         job.check_outputs()
         bundle = Bundle.open(job.bundle, verify=job.verify, allow_failed=job.allow_failed)
         self._sources = self._open_sources()
@@ -139,10 +145,25 @@ class Run:
             with atomic(self.job.save_grid) as temporary:
                 save_grid(self._tiles, temporary)
 
+    @property
+    def passed(self) -> PassedOver:
+        """Return what was left out in folders and zips."""
+        passed = PassedOver()
+        for source in self._sources:
+            passed.add(source.passed)
+        return passed
+
     def _items(self) -> Iterator[tuple[Item, Path | None]]:
         """Yield what is to be done, with the file for its purified image."""
+        named: set[tuple[str, int | None]] = set()
         for source in self._sources:
             for item in source.items():
+                key = os.path.abspath(item.file), item.frame  # noqa: PTH100  # a Path takes longer
+                if len(self._sources) > 1 and not source.live and key in named:
+                    self.repeated += 1
+                    continue
+                if len(self._sources) > 1 and not source.live:
+                    named.add(key)
                 if self._out and item.key in self._out.done:
                     self.skipped += 1
                 else:
@@ -157,7 +178,12 @@ class Run:
             self._metrics.time("read", time.perf_counter() - begin)
         except InputError as error:
             image.result = self._result(image, error=str(error))
+        except Exception as error:  # of a decoder, say; the other images are none the worse for it
+            image.result = self._failed(image, f"cannot be read ({reason(error)})")
         return image
+
+    def _failed(self, image: _Image, why: str) -> Result:
+        return self._result(image, error=f"{name_of(image.file, image.frame)}: {why}")
 
     def _result(self, image: _Image, **answer: Any) -> Result:
         return Result(file=image.file, frame=image.frame, time_s=image.time_s, model=self._model, **answer)
@@ -181,15 +207,26 @@ class Run:
         begin = time.perf_counter()
         good = [image for image in batch if image.pixels is not None]
         for image, purified, answer in zip(good, prediction.purified, self._answers(prediction, alone), strict=True):
-            image.purified = purified
-            if self._folder and image.saved:
-                self._folder.save(image.saved, purified)
-                answer["saved"] = str(image.saved)
-            image.result = self._result(image, **answer)
+            image.result = self._written(image, purified, answer)
         self._metrics.time("write", time.perf_counter() - begin)
 
-    def _answers(self, prediction: Prediction, alone: NDArray[np.float32]) -> Iterator[dict[str, Any]]:
-        """Yield the fields of a result for each image of a prediction."""
+    def _written(self, image: _Image, purified: NDArray[np.float32], answer: dict[str, Any] | None) -> Result:
+        if answer is None:
+            return self._failed(image, NO_ANSWER)
+        image.purified = purified
+        if self._folder and image.saved:
+            try:
+                self._folder.save(image.saved, purified)
+            except OSError as error:
+                if error.errno not in OF_ONE_FILE:
+                    raise
+                return self._failed(image, f"cannot be saved as {image.saved} ({error.strerror})")
+            answer["saved"] = str(image.saved)
+        return self._result(image, **answer)
+
+    def _answers(self, prediction: Prediction, alone: NDArray[np.float32]) -> Iterator[dict[str, Any] | None]:
+        """Yield the fields of a result for each image of a prediction; None where the classifier has no answer."""
+        answered = (prediction.labels >= 0) & np.isfinite(alone).all(axis=1)
         names = self._pipeline.class_names
         columns: dict[str, Sequence[Any]] = {
             "label": prediction.labels.tolist(),
@@ -201,8 +238,8 @@ class Run:
         if prediction.suspicion is not None and prediction.suspicious is not None:
             columns["suspicion"] = _rounded(prediction.suspicion)
             columns["suspicious"] = prediction.suspicious.tolist()
-        for row in zip(*columns.values(), strict=True):
-            yield dict(zip(columns, row, strict=True))
+        for known, row in zip(answered.tolist(), zip(*columns.values(), strict=True), strict=True):
+            yield dict(zip(columns, row, strict=True)) if known else None
 
     def _finish(self, images: Sequence[_Image]) -> list[Result]:
         """Return what is done in order: a line in the file of results, a tile of the grid, a frame of the video."""

@@ -1,6 +1,7 @@
 """Pictures out: purified images in the folders of their originals, and videos with what was said of each frame."""
 
 import itertools
+import os
 import threading
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,7 @@ from purify_edge.images.video import require
 UNFINISHED = ".part-run"
 COMPRESSION = 3  # half the time of the usual 6, for a tenth more bytes
 MAX_REPEATS = 1000
+MAX_STEM_BYTES = 230  # of the 255 that a file's name can have
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 
 
@@ -83,11 +85,17 @@ def _key(path: Path) -> str:
 
 
 def _free(folder: Path, stem: str, suffix: str, *taken: set[str]) -> Path:
-    path, count = folder / f"{stem}{suffix}", 1
+    path, count = folder / f"{_shortened(stem)}{suffix}", 1
     while any(_key(path) in names for names in taken):
         count += 1
-        path = folder / f"{stem}-{count}{suffix}"
+        path = folder / f"{_shortened(stem)}-{count}{suffix}"
     return path
+
+
+def _shortened(stem: str) -> str:
+    """Return a name with room for a number and a suffix: a zip's names may be longer than a folder's can be."""
+    encoded = os.fsencode(stem)
+    return stem if len(encoded) <= MAX_STEM_BYTES else encoded[:MAX_STEM_BYTES].decode("utf-8", "ignore")
 
 
 class Annotator:

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from purify_edge.extras import silence
+
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA out of memory", "MPS backend out of memory")  # torch's RuntimeErrors
 EXTRAS = (
     dict.fromkeys(
@@ -33,6 +35,8 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; see the class."""
+        _open_closed_streams()
+        silence()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # a file's name may be unprintable here
@@ -50,6 +54,13 @@ class Command(click.Command):
             message, code = _explain(error)
             click.echo(f"Error: {message}", err=True)
             sys.exit(code)
+
+
+def _open_closed_streams() -> None:
+    """Let what is printed go nowhere where the shell has closed a stream, as `>&-` does."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123  # for the life of the process
 
 
 def _log_to_standard_error() -> None:

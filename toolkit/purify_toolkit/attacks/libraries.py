@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from purify_edge.errors import InputError, MissingError, reason
+from purify_edge.errors import InputError
+from purify_edge.extras import require_library
 from purify_toolkit.attacks.base import Attack, AttackWarning, Size, check_images, choose
 from purify_toolkit.attacks.norms import L2, LINF, Norm
 from purify_toolkit.data.pixels import batch_size as batch_size_of
@@ -338,8 +339,4 @@ def _steps(queries: int, evaluations: int, search: int = 30) -> int:
 
 
 def _foolbox() -> Any:
-    try:
-        import foolbox
-    except ImportError as error:  # its GitPython raises one too where there is no git
-        raise MissingError(f"needs 'attacks': pip install 'purify-edge[attacks]' ({reason(error)})") from error
-    return foolbox
+    return require_library("foolbox", "attacks")  # its GitPython fails too where there is no git

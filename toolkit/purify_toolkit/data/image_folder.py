@@ -1,6 +1,6 @@
 """A user's own images as tensors: `split/class/file`, in a folder or in zips."""
 
-import os
+import logging
 import zipfile
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -15,10 +15,14 @@ from PIL import Image
 
 from purify_edge.bundle.manifest import InputContract
 from purify_edge.errors import InputError, reason
-from purify_edge.images.decoding import IMAGE_SUFFIXES, decode, fitted, is_image_name
+from purify_edge.images.decoding import IMAGE_SUFFIXES, decode, fitted
+from purify_edge.images.walking import PassedOver, images_below, is_hidden, place_in_zip, takes_from_zip
 from purify_toolkit.data.splits import ImageData, Split, hold_out
 
+logger = logging.getLogger("purify_edge")
+
 VALIDATION_NAMES = ("validation", "valid", "val")
+SPLITS = ("train", "test", *VALIDATION_NAMES)
 ORDER_SEED = 0
 LAYOUT = "expected SPLIT/CLASS/FILE, the splits being train, test and perhaps validation, in a folder or in zips"
 
@@ -77,19 +81,27 @@ def load_image_folder(
 
 
 class _Folder:
-    """The files of a folder by their path in it, `SPLIT/CLASS/.../FILE`; folders end with a slash."""
+    """The images of a folder by their path in it, `SPLIT/CLASS/.../FILE`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    def __str__(self) -> str:
+        return str(self._folder)
+
     def has(self, split: str) -> bool:
         return (self._folder / split).is_dir()
 
-    def names(self, split: str) -> list[str]:
+    def classes(self, split: str) -> list[str]:
+        entries = sorted((self._folder / split).iterdir())
+        return [entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name)]
+
+    def images(self, split: str, passed: PassedOver) -> list[str]:
         found = []
-        for folder, folders, files in os.walk(self._folder / split, followlinks=True):
-            inside = Path(folder).relative_to(self._folder).as_posix()
-            found += [f"{inside}/{name}/" for name in folders] + [f"{inside}/{name}" for name in files]
+        for path in images_below(str(self._folder / split), passed):
+            if isinstance(path, InputError):
+                raise path
+            found.append(Path(path).relative_to(self._folder).as_posix())
         return found
 
     def read(self, name: str) -> bytes:
@@ -97,24 +109,50 @@ class _Folder:
 
 
 class _Zips:
-    """The files of a zip or of a folder of zips, by the paths inside; where two zips have one, the later is taken."""
+    """The images of a zip or of a folder of zips, by the paths inside; where two zips have one, the later is taken.
+
+    Where a zip has all it holds in one folder, as the archives of a repository do, paths begin below that.
+    """
 
     def __init__(self, source: Path, stack: ExitStack) -> None:
         archives = [source] if source.is_file() else sorted(source.glob("*.zip"))
         if not archives:
             raise InputError(f"{source} holds neither a folder 'train' nor a zip; {LAYOUT}")
         self._files: dict[str, tuple[zipfile.ZipFile, zipfile.ZipInfo]] = {}
+        self._folders: set[PurePosixPath] = set()
+        self._source = source
+        self._passed: dict[str, PassedOver] = {}
         for path in archives:
             try:
-                archive = stack.enter_context(zipfile.ZipFile(path))
+                self._add(stack.enter_context(zipfile.ZipFile(path)))
             except zipfile.BadZipFile as error:
                 raise InputError(f"{path} cannot be unpacked ({reason(error)}); {LAYOUT}") from error
-            self._files |= {_inner(info): (archive, info) for info in archive.infolist()}
+
+    def _add(self, archive: zipfile.ZipFile) -> None:
+        inside = [(place_in_zip(member), member) for member in archive.infolist()]
+        seen = [(place, member) for place, member in inside if place.parts and not any(map(is_hidden, place.parts))]
+        tops = {place.parts[0] for place, _ in seen}
+        depth = 1 if len(tops) == 1 and not tops <= {*SPLITS} else 0
+        for place, member in inside:
+            split = "".join(place.parts[depth : depth + 1])
+            below = PurePosixPath(*place.parts[depth:])
+            if takes_from_zip(place, member, self._passed.setdefault(split, PassedOver())):
+                self._files[str(below)] = archive, member
+        for place, member in seen:
+            parts = place.parts[depth:] if member.is_dir() else place.parts[depth:-1]
+            self._folders |= {PurePosixPath(*parts[: count + 1]) for count in range(len(parts))}
+
+    def __str__(self) -> str:
+        return str(self._source)
 
     def has(self, split: str) -> bool:
-        return any(name.startswith(f"{split}/") for name in self._files)
+        return PurePosixPath(split) in self._folders
 
-    def names(self, split: str) -> list[str]:
+    def classes(self, split: str) -> list[str]:
+        return sorted(folder.name for folder in self._folders if str(folder.parent) == split)
+
+    def images(self, split: str, passed: PassedOver) -> list[str]:
+        passed.add(self._passed.get(split, PassedOver()))
         return [name for name in self._files if name.startswith(f"{split}/")]
 
     def read(self, name: str) -> bytes:
@@ -123,11 +161,6 @@ class _Zips:
             return archive.read(info)
         except Exception as error:  # damaged in one of many ways, encrypted, packed by an odd method
             raise InputError(f"{name} cannot be unpacked from {archive.filename} ({reason(error)})") from error
-
-
-def _inner(info: zipfile.ZipInfo) -> str:
-    parts = [part for part in PurePosixPath(info.filename).parts if part not in ("/", "..")]
-    return "/".join(parts) + ("/" if info.is_dir() else "")
 
 
 class _Reader:
@@ -171,13 +204,16 @@ class _Reader:
 
     def _listed(self, name: str) -> dict[str, list[str]]:
         """Return the images of each class's folder, in the order of their folders and names."""
-        found: dict[str, list[str]] = {}
-        for path in sorted(self._files.names(name), key=lambda path: path.rpartition("/")[::2]):
-            folder, slash, file = path.removeprefix(f"{name}/").partition("/")
+        passed = PassedOver()
+        found: dict[str, list[str]] = {folder: [] for folder in self._files.classes(name)}
+        for path in sorted(self._files.images(name, passed), key=lambda path: path.rpartition("/")[::2]):
+            folder, slash, _ = path.removeprefix(f"{name}/").partition("/")
             if slash:
-                found.setdefault(folder, [])
-                if is_image_name(file.rpartition("/")[2]):
-                    found[folder].append(path)
+                found.setdefault(folder, []).append(path)
+            else:
+                passed.others["in no class's folder"] += 1
+        if passed:
+            logger.info("%s of %s: passed over %s", name, self._files, passed)
         empty = sorted(folder for folder, images in found.items() if not images)
         if empty or not found:
             problem = (
