@@ -30,9 +30,6 @@ def images_of(run: RunFolder, data: Path | None) -> RunImages:
 
     The first are test images: those that travel with the run, else, or where `data` is given, a choice from the
     dataset. The others are those that travel and that the golden set leaves, else validation images.
-
-    Raises:
-        InputError: the dataset does not fit the run, or cannot be had.
     """
     if data is None and run.has_samples:
         travelling = run.load_samples()
