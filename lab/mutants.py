@@ -9,11 +9,11 @@ import argparse
 import ast
 import contextlib
 import importlib
+import multiprocessing
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,16 +24,11 @@ from pathlib import Path
 
 import tomllib
 
+from lab.size import tracked
+
 HEAVY = (
-    "pytest",
-    "hypothesis",
-    "torch",
-    "torchvision",
-    "scipy.stats",
-    "onnx",
-    "onnxscript",
-    "onnxruntime",
-    "PIL.Image",
+    *("pytest", "hypothesis", "torch", "torchvision", "scipy.stats"),
+    *("onnx", "onnxscript", "onnxruntime", "PIL.Image"),
 )
 PATHS = ("toolkit", "export", "runtime")
 PAIRS = (
@@ -132,28 +127,21 @@ def sample(files: list[Path], count: int, seed: int) -> list[tuple[Path, int]]:
 
 def copy_checkout(root: Path, to: Path) -> None:
     """Copy what git tracks, as it is now."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True).stdout
-    for name in filter(None, listed.split("\0")):
-        if (root / name).is_file():
-            (to / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(root / name, to / name)
+    for name in tracked(root):
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(root / name, to / name)
 
 
 def tests_pass(root: Path, tests: list[str], limit_s: float) -> bool:
     """Run tests of a checkout in a fork of this process; False where one fails or they last longer than the limit."""
     with tempfile.TemporaryDirectory() as scratch:
-        child = os.fork()
-        if child == 0:
-            _run_pytest(root, tests, Path(scratch))
-        deadline = time.monotonic() + limit_s
-        while time.monotonic() < deadline:
-            ended, status = os.waitpid(child, os.WNOHANG)
-            if ended:
-                return os.waitstatus_to_exitcode(status) == 0
-            time.sleep(0.05)
-        os.killpg(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        return False
+        child = multiprocessing.get_context("fork").Process(target=_run_pytest, args=(root, tests, Path(scratch)))
+        child.start()
+        child.join(limit_s)
+        if child.pid is not None and child.is_alive():
+            os.killpg(child.pid, signal.SIGKILL)
+            child.join()
+        return child.exitcode == 0
 
 
 def _run_pytest(root: Path, tests: list[str], scratch: Path) -> None:
@@ -191,11 +179,7 @@ def run_mutant(copy: Path, name: str, index: int, tests: list[str], limit_s: flo
 
 
 def run_room(copy: Path, room: dict[str, list[str]], count: int, seed: int) -> Iterator[MutantOutcome]:
-    """Run a sample of a room's mutants, given the tests of each of its modules; some may loop for ever.
-
-    Raises:
-        SystemExit: tests do not pass without a mutant.
-    """
+    """Run a sample of a room's mutants, given the tests of each of its modules; some may loop for ever."""
     limits_s: dict[str, float] = {}
     for file, index in sample([copy / name for name in room], count, seed):
         name = str(file.relative_to(copy))

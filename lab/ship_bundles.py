@@ -20,11 +20,7 @@ OPTIONS = ExportOptions(fp16=True, targets=["onnx"], rounds=0, force=True)
 
 
 def main(arguments: Sequence[str] | None = None, folder: Path = FOLDER) -> None:
-    """Export each pair; on one machine the same pair gives the same bytes.
-
-    Raises:
-        SystemExit: a bundle broke a limit.
-    """
+    """Export each pair; on one machine the same pair gives the same bytes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=NAMES, metavar="NAME")
     for name in parser.parse_args(arguments).names:

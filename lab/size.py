@@ -43,11 +43,16 @@ class Size:
         return f"| {self.name} | {value} {self.where}".rstrip() + f" | {limit}{mark} |"
 
 
+def tracked(root: Path, *patterns: str) -> list[str]:
+    """Return the files of a checkout that git tracks, and that are there."""
+    command = ["git", "ls-files", "-z", "--", *patterns]
+    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+    return [name for name in listed.split("\0") if name and (root / name).is_file()]
+
+
 def lines_of(root: Path, *folders: str) -> dict[str, int]:
     """Return the lines of every Python file that git tracks in the folders, blank ones and comments included."""
-    command = ["git", "ls-files", "-z", "--", *(f"{folder}/*.py" for folder in folders)]
-    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
-    found = [name for name in listed.split("\0") if name and (root / name).is_file()]
+    found = tracked(root, *(f"{folder}/*.py" for folder in folders))
     return {name: len((root / name).read_text().splitlines()) for name in found}
 
 

@@ -2,9 +2,8 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from purify_edge.bundle.golden import GoldenSplit, encode_golden
 from purify_edge.bundle.manifest import (
     SCHEMA_VERSION,
+    EngineEntry,
     GoldenEntry,
     InputContract,
     Manifest,
@@ -48,16 +48,6 @@ from purify_export.progress import Tell, stage
 Graphs = dict[tuple[Role, Precision], bytes]
 
 
-@dataclass(frozen=True)
-class Material:
-    """What is made of the images: golden set and its manifest entry, threshold, and what is converted."""
-
-    golden: Mapping[str, GoldenSplit]
-    entry: GoldenEntry
-    suspicion: SuspicionEntry | None
-    source: ConversionInput
-
-
 def write_bundle(given: ExportInput, out: Path, options: ExportOptions, tell: Tell) -> tuple[Bundle, Report]:
     """Write the bundle; one that breaks a limit is marked as failed and goes to `OUT.failed`.
 
@@ -70,21 +60,24 @@ def write_bundle(given: ExportInput, out: Path, options: ExportOptions, tell: Te
     if options.int8:
         check_calibration(given.others, tell)
     with BundleWriter(out, force=options.force) as writer:
-        material = _material(given, writer, options, tell)
-        converted, models, graphs = _write_models(writer, given, material.source, options, tell)
+        golden, suspicion, source = _material(given, writer, options, tell)
+        converted, models, graphs = _write_models(writer, given, source, options, tell)
         to_build = [model for model in models if model.precision in options.built]
-        engines = write_engines(writer, to_build, graphs, targets, options.build, partial(stage, tell), tell)
-        manifest = msgspec.structs.replace(_manifest(given, material, models), engines=tuple(engines))
-        report, about = _checked(writer, manifest, given.networks, material.golden, options, tell)
+        engines = write_engines(writer, to_build, graphs, targets, options.build, tell)
+        manifest = _manifest(given, golden, suspicion, models, engines)
+        report, about = _checked(writer, manifest, given.networks, source.golden, options, tell)
         bundle = Bundle(writer.path, about.manifest)
         with stage(tell, "gate"):
             limits = Limits(max_accuracy_drop=options.max_accuracy_drop)
-            report = gate(report, bundle, converted, material.golden, limits)
+            report = gate(report, bundle, converted, source.golden, limits)
             report = msgspec.structs.replace(report, accuracy=given.origin.accuracy, curve=given.origin.curve)
         return writer.finish(_with_report(writer, report, about), sign=options.sign), report
 
 
-def _material(given: ExportInput, writer: BundleWriter, options: ExportOptions, tell: Tell) -> Material:
+def _material(
+    given: ExportInput, writer: BundleWriter, options: ExportOptions, tell: Tell
+) -> tuple[GoldenEntry, SuspicionEntry | None, ConversionInput]:
+    """Return what is made of the images: the golden set, the threshold, and what is converted."""
     networks, others = given.networks, given.others
     with stage(tell, "golden set"):
         splits, attack = golden_set(networks, given.judging, given.attack, seed=given.seed)
@@ -99,7 +92,7 @@ def _material(given: ExportInput, writer: BundleWriter, options: ExportOptions, 
             source = replace(source, calibration=calibration_of(networks, others, given.attack, seed=given.seed))
     counts = {name: len(split) for name, split in splits.items()}
     entry = GoldenEntry(file=file, splits=counts, attack=attack, resized=given.origin.resized)
-    return Material(splits, entry, suspicion, source)
+    return entry, suspicion, source
 
 
 def _write_models(
@@ -119,7 +112,13 @@ def _write_models(
     return found, entries, graphs
 
 
-def _manifest(given: ExportInput, material: Material, models: list[ModelEntry]) -> Manifest:
+def _manifest(
+    given: ExportInput,
+    golden: GoldenEntry,
+    suspicion: SuspicionEntry | None,
+    models: list[ModelEntry],
+    engines: list[EngineEntry],
+) -> Manifest:
     channels, height, width = given.image_shape
     return Manifest(
         schema_version=SCHEMA_VERSION,
@@ -129,9 +128,10 @@ def _manifest(given: ExportInput, material: Material, models: list[ModelEntry]) 
         input=InputContract(channels=channels, height=height, width=width),
         class_names=given.class_names,
         models=tuple(models),
-        golden=material.entry,
+        engines=tuple(engines),
+        golden=golden,
         provenance=dict(given.origin.provenance),
-        suspicion=material.suspicion,
+        suspicion=suspicion,
     )
 
 

@@ -1,7 +1,6 @@
 """Engines in a new bundle: by which builders, and where they go."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 
 from purify_edge.bundle.manifest import EngineEntry, ModelEntry, Precision, Role
 from purify_edge.bundle.writer import BundleWriter
@@ -11,18 +10,13 @@ from purify_edge.engines.tensorrt.options import BuildOptions
 from purify_edge.engines.tensorrt.store import engine_entry, trust
 from purify_edge.engines.tensorrt.targets import BUILDERS, Target, open_targets
 from purify_edge.errors import InputError
-from purify_export.progress import Tell
+from purify_export.progress import Tell, stage
 
 TARGETS = ("onnx", *BUILDERS)
-Stage = Callable[[str], AbstractContextManager[None]]
 
 
 def check_targets(names: Sequence[str] | None) -> None:
-    """Check the names of targets.
-
-    Raises:
-        InputError: one is none of TARGETS.
-    """
+    """Raise InputError where one of the names is none of TARGETS."""
     unknown = [name for name in names or () if name not in TARGETS]
     if unknown:
         raise InputError(f"no target {', '.join(map(repr, unknown))}; known: {', '.join(TARGETS)}")
@@ -31,11 +25,7 @@ def check_targets(names: Sequence[str] | None) -> None:
 def targets_from(
     names: Sequence[str] | None, options: BuildOptions, precisions: Sequence[str], tell: Tell
 ) -> list[Target]:
-    """Return the builders to use.
-
-    Args:
-        names: of TARGETS, `onnx` being written always; None for the builders that are installed and work here.
-        options, precisions, tell: see `purify_edge.engines.tensorrt.targets.open_targets`.
+    """Return the builders that the names of targets mean; None means those that are installed and work here.
 
     Raises:
         InputError: no such target, or a builder has not what is asked for.
@@ -43,8 +33,9 @@ def targets_from(
     """
     check_targets(names)
     builders = installed_builders() if names is None else [BUILDERS[name] for name in names if name in BUILDERS]
-    builders = list(dict.fromkeys(builders))
-    return open_targets(builders, options, precisions, named=names is not None, here=False, tell=tell)
+    return open_targets(
+        list(dict.fromkeys(builders)), options, precisions, named=names is not None, here=False, tell=tell
+    )
 
 
 def write_engines(
@@ -53,28 +44,14 @@ def write_engines(
     graphs: Mapping[tuple[Role, Precision], bytes],
     targets: Sequence[Target],
     options: BuildOptions,
-    stage: Stage,
     tell: Tell,
 ) -> list[EngineEntry]:
-    """Build an engine of each model by each builder.
-
-    Args:
-        writer: of the bundle.
-        models: to be built.
-        graphs: role and precision -> ONNX graph.
-        targets: see `targets_from`.
-        options: for the builders.
-        stage: tells the title of a stage and how long it took.
-        tell: told the layers that a DLA leaves to the GPU.
-
-    Raises:
-        MissingError, InputError, BuildError: see `build_engine`.
-    """
+    """Build an engine of each model by each builder, and write it; see `build_engine` for what that may raise."""
     entries = []
     for target in targets:
         for model in models:
             source = model.file.path
-            with stage(f"{source}, {target.library.title}"):
+            with stage(tell, f"{source}, {target.library.title}"):
                 built = build_engine(
                     graphs[model.role, model.precision],
                     library=target.library,

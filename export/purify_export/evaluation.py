@@ -1,7 +1,6 @@
 """What a run's own evaluation found, for the report: accuracy by attack, and against the attack's size."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +8,16 @@ import msgspec
 
 from purify_edge.bundle.report import AccuracyRow, CurvePoint
 from purify_edge.files import file_sha256
+from purify_export.progress import Tell
 from purify_toolkit.evaluate.assess import default_out
 from purify_toolkit.runs.folder import RunFolder
 
 
-def evaluated(run: RunFolder, tell: Callable[[str], None]) -> tuple[tuple[AccuracyRow, ...], tuple[CurvePoint, ...]]:
+def evaluated(run: RunFolder, tell: Tell) -> tuple[tuple[AccuracyRow, ...], tuple[CurvePoint, ...]]:
     """Return accuracy by attack, and the curve: of `purify-eval` where it has been run, else of the training's end.
 
-    An evaluation is left out if it is of other weights than the run has now, if its own gates doubt it, or if it cannot
-    be read.
-
-    Args:
-        run: the run.
-        tell: told why an evaluation was left out.
+    An evaluation is left out, and `tell` is told why, if it is of other weights than the run has now, if its own gates
+    doubt it, or if it cannot be read.
     """
     folders = dict.fromkeys((default_out(run), run.path / "evaluation"))  # the user's, and what came with a pair
     for path in (*(folder / "evaluation.json" for folder in folders), run.path / "metrics.json"):
@@ -40,7 +36,7 @@ class _Evaluation(msgspec.Struct):
     passed: bool = True
 
 
-def _read(path: Path, run: RunFolder, tell: Callable[[str], None]) -> _Evaluation | None:
+def _read(path: Path, run: RunFolder, tell: Tell) -> _Evaluation | None:
     if not path.is_file():
         return None
     try:
@@ -48,11 +44,8 @@ def _read(path: Path, run: RunFolder, tell: Callable[[str], None]) -> _Evaluatio
     except (OSError, ValueError, RecursionError) as error:
         tell(f"{path} is left out: it cannot be read ({error}); run purify-eval again")
         return None
-    other = [
-        name
-        for name in ("classifier", "student")
-        if content.weights_sha256.get(name) != file_sha256(run.weights_path(name))
-    ]
+    now = {name: file_sha256(run.weights_path(name)) for name in ("classifier", "student")}
+    other = [name for name, digest in now.items() if content.weights_sha256.get(name) != digest]
     if other:
         tell(f"{path} is left out: it is of another {' and '.join(other)}; run purify-eval again")
         return None

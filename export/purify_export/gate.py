@@ -11,7 +11,7 @@ import onnx
 from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.manifest import Precision
 from purify_edge.bundle.reader import Bundle
-from purify_edge.bundle.report import Check, Divergence, NotChecked, ParityRow, Report
+from purify_edge.bundle.report import Check, Divergence, NotChecked, Report
 from purify_edge.check.comparison import compare
 from purify_edge.check.limits import Limits, checks_of
 from purify_export.convert.convert import Converted, as_floats
@@ -26,7 +26,7 @@ from purify_export.convert.graphs import (
     tensors,
     weights_of,
 )
-from purify_export.convert.half_from_fp32 import FORMATS, Half, rounding_from_half
+from purify_export.convert.half_from_fp32 import FORMATS, rounding_from_half
 from purify_export.convert.int8_from_fp32 import quantised_layers
 from purify_export.simulation import simulated
 
@@ -46,27 +46,21 @@ def gate(
     golden: Mapping[str, GoldenSplit],
     limits: Limits,
 ) -> Report:
-    """Return the runtime's report of the bundle with what only the exporter can tell.
-
-    Args:
-        report: on every precision that an engine runs here.
-        bundle: the bundle.
-        converted: its graphs, fp32 among them.
-        golden: its golden set.
-        limits: what must hold of agreement and accuracy.
-    """
+    """Return the runtime's report of the bundle and its golden set with what only the exporter can tell."""
     rows = list(report.parity)
     checks: list[Check] = []
     for half in FORMATS:
-        if half in converted:
-            found = _simulated_rows(half, converted[half], bundle, golden)
+        if half in converted:  # simulated, for on a CPU ONNX Runtime hides what float16 does between operators
+            with ExitStack() as stack:
+                found = compare(simulated(half, converted[half].graphs, stack), golden, bundle).rows
             rows += found
             checks += checks_of(found, [], limits)
     if "bf16" in converted and all(row.precision != "bf16" for row in report.parity):
         unchecked = (NotChecked(precision="bf16", reason=NOT_RUN),)
         report = msgspec.structs.replace(report, not_checked=unchecked)
     if "int8" in converted:
-        checks.append(_int8_check(converted["int8"]))
+        count = len(quantised_layers(converted["int8"].graphs["defended"]))
+        checks.append(Check(name="layers in INT8, at least", value=count, limit=1, passed=count >= 1))
     report = msgspec.structs.replace(report.with_checks(*checks), parity=tuple(rows))
     return msgspec.structs.replace(
         report,
@@ -74,19 +68,6 @@ def gate(
         attempts=tuple(attempt for item in converted.values() for attempt in item.attempts),
         diverging=tuple(_diverging(report, converted, golden)),
     )
-
-
-def _simulated_rows(
-    half: Half, converted: Converted, bundle: Bundle, golden: Mapping[str, GoldenSplit]
-) -> list[ParityRow]:
-    """Return the simulation's rows: on a CPU ONNX Runtime hides what float16 does between operators."""
-    with ExitStack() as stack:
-        return compare(simulated(half, converted.graphs, stack), golden, bundle).rows
-
-
-def _int8_check(int8: Converted) -> Check:
-    count = len(quantised_layers(int8.graphs["defended"]))
-    return Check(name="layers in INT8, at least", value=count, limit=1, passed=count >= 1)
 
 
 def _diverging(
@@ -100,18 +81,18 @@ def _diverging(
         for split, content in golden.items():
             images = as_floats(content.images[:COMPARED])
             graph, exact = item.graphs["defended"], converted["fp32"].graphs["defended"]
-            found = first_divergence(graph, exact, images, tolerance=TOLERANCE[precision])
-            if found:
-                layer, error = found
-                yield Divergence(
-                    precision=precision,
-                    split=split,
-                    node=layer.node,
-                    operator=layer.operator,
-                    weight=layer.weight,
-                    error=error,
-                    tolerance=TOLERANCE[precision],
-                )
+            yield from divergence(graph, exact, images, precision=precision, split=split)
+
+
+def divergence(
+    converted: onnx.ModelProto, exact: onnx.ModelProto, images: Array, *, precision: str, split: str
+) -> Iterator[Divergence]:
+    """Yield the first layer that differs from the float32 graph's by more than the precision allows, if one does."""
+    tolerance = TOLERANCE[precision]
+    found = first_divergence(converted, exact, images, tolerance=tolerance)
+    if found:
+        layer, error = found
+        yield Divergence(precision=precision, split=split, error=error, tolerance=tolerance, **vars(layer))
 
 
 def first_divergence(
@@ -120,13 +101,8 @@ def first_divergence(
     """Return the first node, in the order of the graph, whose output differs by more than a tolerance, and its error.
 
     Conversion leaves the names of what nodes give as they are; by these the two graphs are compared. A 16-bit graph is
-    simulated, so that an overflow shows that ONNX Runtime, computing in float32, would hide.
-
-    Args:
-        converted: the graph that was made of the float32 one.
-        exact: the float32 graph.
-        images: float32 `[N, C, H, W]`.
-        tolerance: of the error, a root mean square against that of what differs between images.
+    simulated, so that an overflow shows that ONNX Runtime, computing in float32, would hide. The error is a root mean
+    square against that of what differs between images.
     """
     runnable = rounding_from_half(converted)
     there = set(float_outputs(runnable))

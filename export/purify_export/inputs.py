@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from purify_edge.bundle.report import AccuracyRow, CurvePoint
 from purify_edge.errors import InputError, reason
-from purify_export.images.golden import IMAGES
+from purify_export.images.golden import IMAGES, OTHERS
 from purify_export.networks import ImageShape, Networks
 from purify_toolkit.data.pixels import to_8bit
 from purify_toolkit.data.splits import Split
@@ -24,51 +24,31 @@ Images = NDArray[Any] | Tensor
 Labels = NDArray[Any] | Tensor
 """Integers `[N]`."""
 CHANNELS = (1, 2, 3, 4)
-OTHERS = 2000
-"""Images beside the golden set that are used, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where networks and images came from, for the manifest and the report.
+    """Where networks and images came from, for the manifest and the report."""
 
-    Attributes:
-        provenance: any facts, as the manifest keeps them.
-        others: where the images came from that calibrate.
-        resized: from what size and how the images were resized; empty where they were not.
-        accuracy, curve: what an evaluation in PyTorch found.
-    """
-
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    others: str = "images that the golden set leaves"
-    resized: str = ""
-    accuracy: tuple[AccuracyRow, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)  # any facts, as the manifest keeps them
+    others: str = "images that the golden set leaves"  # where the images came from that calibrate
+    resized: str = ""  # from what size and how the images were resized; empty where they were not
+    accuracy: tuple[AccuracyRow, ...] = ()  # accuracy and curve: what an evaluation in PyTorch found
     curve: tuple[CurvePoint, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportInput:
-    """A pair and all that is needed to export it.
+    """A pair and all that is needed to export it."""
 
-    Attributes:
-        networks: the pair.
-        judging: images of the golden set.
-        others: clean images for what is calibrated.
-        class_names: a name for each of the classifier's outputs.
-        attack: what makes the adversarial images.
-        seed: of that attack, and of the noise.
-        name: what the manifest calls the bundle.
-        origin: for manifest and report.
-    """
-
-    networks: Networks
-    judging: Split
-    others: Split
-    class_names: tuple[str, ...]
-    attack: EvaluationTable
-    seed: int
-    name: str
-    origin: Origin
+    networks: Networks  # the pair
+    judging: Split  # images of the golden set
+    others: Split  # clean images for what is calibrated
+    class_names: tuple[str, ...]  # a name for each of the classifier's outputs
+    attack: EvaluationTable  # what makes the adversarial images
+    seed: int  # of that attack, and of the noise
+    name: str  # what the manifest calls the bundle
+    origin: Origin  # for manifest and report
 
     @property
     def image_shape(self) -> ImageShape:
@@ -89,19 +69,9 @@ def checked_input(
     name: str,
     origin: Origin,
 ) -> ExportInput:
-    """Return what is exported, once networks, images and labels were found to fit each other.
-
-    Args:
-        purifier, classifier: the pair.
-        images: of which 256 are chosen for the golden set.
-        calibration: for what is calibrated; None for the images that the golden set leaves.
-        class_names: a name for each class; None for `class 0` and so on.
-        attack, seed, name, origin: see `ExportInput`.
-
-    Raises:
-        InputError: they do not fit.
-    """
-    judging, rest = _two_parts(images, seed)
+    """Return what is exported, see `export`; raise InputError where networks, images and labels do not fit."""
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(images)))
+    judging, rest = images[order[:IMAGES].sort().values], images[order[IMAGES:][:OTHERS].sort().values]
     others = rest if calibration is None else calibration[:OTHERS]
     channels, height, width = shape = tuple(judging.images.shape[1:])
     if tuple(others.images.shape[1:]) != shape:
@@ -121,18 +91,8 @@ def checked_input(
     )
 
 
-def _two_parts(images: Split, seed: int) -> tuple[Split, Split]:
-    """Return 256 images for the golden set, chosen at random, and up to 2,000 others; both in the order they came."""
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(images)))
-    return images[order[:IMAGES].sort().values], images[order[IMAGES:][:OTHERS].sort().values]
-
-
 def attack_table(epsilon: float, steps: int, relative_step: float) -> EvaluationTable:
-    """Return the settings of the golden set's attack.
-
-    Raises:
-        InputError: they are out of range.
-    """
+    """Return the settings of the golden set's attack; raise InputError where they are out of range."""
     settings = {"epsilon": epsilon, "steps": steps, "relative_step": relative_step}
     try:
         return msgspec.convert(settings, EvaluationTable)
@@ -196,16 +156,7 @@ def _answer(role: str, network: nn.Module, x: Tensor) -> Tensor:
 
 
 def checked_images(images: object, labels: object) -> Split:
-    """Return images as uint8 `[N, C, H, W]` with their labels.
-
-    Args:
-        images: a NumPy array or a tensor, uint8 `[N, H, W, C]` or floats `[N, C, H, W]` in [0, 1], which are rounded to
-            8 bits.
-        labels: integers `[N]`.
-
-    Raises:
-        InputError: they are not as described.
-    """
+    """Return `Images` and `Labels` as uint8 `[N, C, H, W]` with their labels; raise InputError for anything else."""
     pixels, truth = _pixels(_tensor("images", images)), _tensor("labels", labels)
     if truth.ndim != 1 or truth.is_floating_point() or truth.dtype == torch.bool:
         raise InputError(f"labels must be integers [N], got {truth.dtype} {list(truth.shape)}")

@@ -24,11 +24,7 @@ class Networks:
 
     @classmethod
     def load(cls, run: RunFolder) -> "Networks":
-        """Read the weights of a run.
-
-        Raises:
-            InputError: the run is not finished, or its files are damaged.
-        """
+        """Read the weights of a run; raise InputError where it is not finished, or its files are damaged."""
         return cls(run.load_student(), run.load_classifier())
 
     @cached_property

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from purify_export.evaluation import evaluated
 from purify_export.export import ExportResult, check_order, export
-from purify_export.images.samples import FILTER, images_of
+from purify_export.images.samples import FILTER, images_of, resized
 from purify_export.inputs import Origin
 from purify_export.networks import Networks
 from purify_export.options import ExportOptions
@@ -35,9 +35,7 @@ def export_run(
         tell: told each stage and how long it took.
 
     Raises:
-        InputError: the run is not finished, `data` does not fit it, or see `export`.
-        BuildError: see `export`.
-        MissingError: no test images can be had, or see `export`.
+        BuildError, InputError, MissingError: see `export`; the run is not finished, or `data` does not fit it.
     """
     options = options or ExportOptions()
     check_order(out, options)
@@ -46,7 +44,8 @@ def export_run(
     trained = (run.info["image_shape"][1], run.info["image_shape"][2])
     wanted = size or trained
     with stage(tell, "test images"):
-        images = images_of(run, data).resized(wanted)
+        images = images_of(run, data)
+        judging, others = resized(images.judging, wanted), resized(images.others, wanted)
     accuracy, curve = evaluated(run, tell)
     origin = Origin(
         provenance=run.provenance(),
@@ -59,7 +58,7 @@ def export_run(
     return export(
         networks.purifier,
         networks.classifier,
-        *_as_files(images.judging),
+        *_as_files(judging),
         out=out,
         class_names=run.info["class_names"],
         epsilon=attack.epsilon,
@@ -67,7 +66,7 @@ def export_run(
         relative_step=attack.relative_step,
         seed=run.info["seed"],
         name=run.info["recipe"],
-        calibration=_as_files(images.others) if len(images.others) else None,
+        calibration=_as_files(others) if len(others) else None,
         origin=origin,
         tell=tell,
         **vars(options),

@@ -1,6 +1,6 @@
 """Who is timed: our pipeline, its engines alone, the same by hand, and whatever an installed package adds."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,15 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.speed.by_hand import LIBRARIES, by_hand
+from lab.speed.by_hand import LIBRARIES
+from lab.speed.rounds import Call, Images
 from purify_edge.bundle.reader import Bundle
 from purify_edge.engines.base import in_batches
 from purify_edge.errors import MissingError
 from purify_edge.images.arrays import as_batch
 from purify_edge.pipeline.pipeline import Pipeline
-
-Images = NDArray[np.uint8]
-Call = Callable[[Images], object]
 
 LABELS, PREDICT, SCORED = "labels", "predict", "predict, scored"
 BARE_LABELS, BARE_PREDICT = "labels: engine alone", "predict: engine alone"
@@ -28,17 +26,11 @@ EAGER, COMPILED = "PyTorch", "torch.compile"
 
 @dataclass
 class Contestants:
-    """Calls by name, images uint8 `[N, H, W, C]` in.
+    """Calls by name, images uint8 `[N, H, W, C]` in."""
 
-    Attributes:
-        calls: what is timed.
-        not_run: who is left out, and why.
-        settings: what the pipeline runs, in words.
-    """
-
-    calls: dict[str, Call] = field(default_factory=dict)
-    not_run: dict[str, str] = field(default_factory=dict)
-    settings: str = ""
+    calls: dict[str, Call] = field(default_factory=dict)  # what is timed
+    not_run: dict[str, str] = field(default_factory=dict)  # who is left out, and why
+    settings: str = ""  # what the pipeline runs, in words
 
 
 def gather(
@@ -50,19 +42,7 @@ def gather(
     *,
     added: Mapping[str, Call] | None = None,
 ) -> Contestants:
-    """Open everyone.
-
-    Args:
-        path: the bundle.
-        precision: of its models.
-        engine: of the pipeline.
-        run: whose networks PyTorch is to run; None for no such contestants.
-        stack: closes them.
-        added: further contestants.
-
-    Raises:
-        BundleError, InputError, MissingError, BuildError: see `Pipeline.load`.
-    """
+    """Open everyone; see `bench`. `stack` closes them."""
     found = Contestants()
     found.calls = dict(_ours(path, precision, engine, stack, found))
     bundle = Bundle.open(path)
@@ -71,7 +51,7 @@ def gather(
     for library in LIBRARIES:
         try:
             for title, graphs in (("composed", composed), ("chained", chained)):
-                for name, call in by_hand(library, graphs):
+                for name, call in LIBRARIES[library](graphs):
                     found.calls[f"{HAND}{name}, {title}"] = call
         except MissingError as error:
             found.not_run[f"{HAND}{library}"] = str(error)

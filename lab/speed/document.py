@@ -4,7 +4,7 @@ For the latter: python -m lab.speed.document docs/results/studies/runtime-NAME.j
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -39,15 +39,15 @@ def document_of(bench: Bench) -> Document:
     return Document(
         title=f"{bench.bundle}, {bench.precision}",
         subtitle="\n".join(["; ".join(about), bench.settings]),
-        sections=(Section("From uint8 images to labels", tuple(blocks)), Section("Bars", (bars_table(bench),))),
+        sections=(Section("From uint8 images to labels", tuple(blocks)), Section("Bars", (bars_table(bench.bars),))),
     )
 
 
-def bars_table(bench: Bench) -> Table:
+def bars_table(bars: Iterable[Bar]) -> Table:
     """Return a row for each bar; a ratio with its quartiles."""
     rows = [
         TableRow((bar.name, _measured(bar), f"{bar.limit:.3g}", VERDICTS[bar.passed]), broken=bar.passed is False)
-        for bar in bench.bars
+        for bar in bars
     ]
     return table("What must hold", ("bar", "measured", "limit", "verdict"), rows, text_columns=4)
 
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("report", type=Path)
     bench = read_bench(parser.parse_args().report)
     print(f"{bench.settings}\n")
-    print("\n\n".join(map(markdown_table, (bars_table(bench), contestants_table(bench)))))
+    print("\n\n".join(map(markdown_table, (bars_table(bench.bars), contestants_table(bench)))))
 
 
 if __name__ == "__main__":

@@ -11,32 +11,33 @@ import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from lab.speed.by_hand import LIBRARIES, by_hand
+from lab.speed.bars import Bar, bar
+from lab.speed.by_hand import LIBRARIES
+from lab.speed.contestants import LABELS, PREDICT
+from lab.speed.document import bars_table
+from lab.speed.rounds import Call, Images
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
+from purify_edge.bundle.report import Plan
 from purify_edge.check.check import some_images
 from purify_edge.document.markdown import markdown_table
-from purify_edge.document.model import table
+from purify_edge.document.model import Table, table
 from purify_edge.errors import MissingError
 from purify_edge.machine import environment
 from purify_edge.pipeline.pipeline import Pipeline
 
 LOADS = (0, 1, 2)
+AGAIN = "again"
 USE_S = 2.0
 """Seconds of use after which the bars hold."""
-BARS = {"labels, the worst": 1.10, "labels, the median": 1.0, "predict, the worst": 1.6}
-"""The largest ratios to the better of the libraries by hand."""
-LABELS, PREDICT, AGAIN = "labels", "predict", "again"
-
-Call = Callable[[NDArray[np.uint8]], object]
 
 
 class LoadRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,13 +55,7 @@ class LoadRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def measure_loads(bundle: Bundle, batches: Sequence[int], seconds: float) -> Iterator[LoadRow]:
-    """Yield a row for each batch, load when opened, and load when run.
-
-    Args:
-        bundle: whose pipeline.
-        batches: sizes of batch.
-        seconds: how long each row is measured, after USE_S of use.
-    """
+    """Yield a row for each batch, load when opened, and load when run, each measured so long after USE_S of use."""
     split = load_golden(bundle)["clean"]
     hands = dict(_hands(bundle))
     for opened_under in LOADS:
@@ -77,14 +72,15 @@ def measure_loads(bundle: Bundle, batches: Sequence[int], seconds: float) -> Ite
                         ours = {LABELS: pipeline.labels, PREDICT: pipeline.predict}
                         again = {_again(name): call for name, call in hands.items()}
                         times = _rounds({**ours, **hands, **again}, images, seconds)
-                        yield _row(bundle, batch, opened_under, run_under, times, hands, pipeline)
+                        where = {"bundle": bundle.manifest.name, "opened_under": opened_under, "run_under": run_under}
+                        yield _row(times, hands, pipeline.plan, batch=batch, **where)
 
 
 def _hands(bundle: Bundle) -> Iterator[tuple[str, Call]]:
     graph = bundle.read(bundle.model("defended", "fp32").file)
     for library in LIBRARIES:
         try:
-            yield from by_hand(library, [graph])
+            yield from LIBRARIES[library]([graph])
         except MissingError as error:
             print(f"not run: {library}: {error}", file=sys.stderr)
 
@@ -93,7 +89,7 @@ def _again(name: str) -> str:
     return f"{name}, {AGAIN}"
 
 
-def _use(pipeline: Pipeline, images: NDArray[np.uint8]) -> None:
+def _use(pipeline: Pipeline, images: Images) -> None:
     """Use the pipeline for USE_S, half of it for labels and half for predictions."""
     for call in (pipeline.labels, pipeline.predict):
         deadline = time.monotonic() + USE_S / 2
@@ -101,7 +97,7 @@ def _use(pipeline: Pipeline, images: NDArray[np.uint8]) -> None:
             call(images)
 
 
-def _rounds(calls: Mapping[str, Call], images: NDArray[np.uint8], seconds: float) -> dict[str, list[float]]:
+def _rounds(calls: Mapping[str, Call], images: Images, seconds: float) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name in calls}
     order = np.random.default_rng(0)
     deadline = time.monotonic() + seconds
@@ -115,24 +111,15 @@ def _rounds(calls: Mapping[str, Call], images: NDArray[np.uint8], seconds: float
 
 
 def _row(
-    bundle: Bundle,
-    batch: int,
-    opened_under: int,
-    run_under: int,
-    times: Mapping[str, list[float]],
-    hands: Mapping[str, Call],
-    pipeline: Pipeline,
+    times: Mapping[str, list[float]], hands: Mapping[str, Call], plan: Plan, *, batch: int, **where: Any
 ) -> LoadRow:
     medians = {name: float(np.median(values)) for name, values in times.items()}
     name_of_better = min(hands, key=lambda name: medians[name])
     better = np.array(times[name_of_better])
     compared = {LABELS: LABELS, PREDICT: PREDICT, AGAIN: _again(name_of_better)}
-    plan = pipeline.plan
     return LoadRow(
-        bundle=bundle.manifest.name,
+        **where,
         batch=batch,
-        opened_under=opened_under,
-        run_under=run_under,
         rounds=len(better),
         plan=str(plan),
         running=plan.running.get(f"logits, batch {1 << batch.bit_length() - 1}", ""),
@@ -154,11 +141,14 @@ def busy_processes(count: int) -> Iterator[None]:
             process.wait()
 
 
-def bars_of(rows: Sequence[LoadRow]) -> dict[str, tuple[float, float]]:
-    """Return value and limit of each bar, over all rows of a bundle."""
+def bars_of(rows: Sequence[LoadRow]) -> list[Bar]:
+    """Return each bar over all rows of a bundle: a largest ratio to the better of the libraries by hand."""
     labels, predict = ([row.ratios[name] for row in rows] for name in (LABELS, PREDICT))
-    values = (max(labels), float(np.median(labels)), max(predict))
-    return {name: (value, limit) for (name, limit), value in zip(BARS.items(), values, strict=True)}
+    return [
+        bar("labels, the worst", max(labels), 1.10),
+        bar("labels, the median", float(np.median(labels)), 1.0),
+        bar("predict, the worst", max(predict), 1.6),
+    ]
 
 
 def main() -> None:
@@ -177,21 +167,17 @@ def main() -> None:
         rows = list(measure_loads(bundle, batches, options.seconds))
         everything += rows
         bars = bars_of(rows)
-        missed |= any(value > limit for value, limit in bars.values())
+        missed |= not all(bar.passed for bar in bars)
         print(f"\n## {bundle.manifest.name}\n\n{rows[0].plan}\n")
-        print(markdown_table(table("Ratios to the better by hand", *_ratio_table(rows))))
-        lines = [
-            (name, f"{value:.2f}", f"{limit:.2f}", "holds" if value <= limit else "missed")
-            for name, (value, limit) in bars.items()
-        ]
-        print("\n" + markdown_table(table("Bars", ("bar", "measured", "limit", "verdict"), lines)))
+        print(markdown_table(ratios_table(rows)), markdown_table(bars_table(bars)), sep="\n\n")
     if options.out:
         about = {"environment": environment({}), "rows": everything}
         options.out.write_bytes(msgspec.json.format(msgspec.json.encode(about), indent=2) + b"\n")
     raise SystemExit(1 if missed else 0)
 
 
-def _ratio_table(rows: Sequence[LoadRow]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def ratios_table(rows: Sequence[LoadRow]) -> Table:
+    """Return a row for each batch and pair of loads: our ratios to the better by hand, and everybody's times."""
     columns = ("batch", "busy when opened", "busy when run", "labels", "predict", "chance", "running", "by hand, ms")
     lines = []
     for row in rows:
@@ -199,7 +185,7 @@ def _ratio_table(rows: Sequence[LoadRow]) -> tuple[tuple[str, ...], list[tuple[s
         ratios = (f"{row.ratios[name]:.2f} ({row.times_ms[name]:.2f} ms)" for name in (LABELS, PREDICT))
         chance = f"{row.ratios[AGAIN]:.2f}"
         lines.append((str(row.batch), str(row.opened_under), str(row.run_under), *ratios, chance, row.running, hands))
-    return columns, lines
+    return table("Ratios to the better by hand", columns, lines)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """What a process of its own takes: the time of a cold start, resident memory, and its growth over many calls."""
 
 import json
+import os
+import resource
 import subprocess
 import sys
 import time
@@ -21,18 +23,7 @@ RUN = "from purify_edge.run.cli import main; main()"
 
 
 def measure_process(bundle: Path, image_HWC: NDArray[np.uint8], *, engine: str, precision: str, soak: int) -> Process:
-    """Start processes and look at them.
-
-    Args:
-        bundle: its folder.
-        image_HWC: uint8, what `purify-run` is given.
-        engine: of the pipeline.
-        precision: of the models.
-        soak: predictions to make, 0 for none.
-
-    Raises:
-        BundleError: a process failed; its last words.
-    """
+    """Start processes and look at them; `purify-run` is given the image, and `soak` predictions are made."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "image.png"
         pixels = image_HWC[:, :, 0] if image_HWC.shape[2] == 1 else image_HWC
@@ -44,12 +35,11 @@ def measure_process(bundle: Path, image_HWC: NDArray[np.uint8], *, engine: str, 
             _python(arguments)
             starts.append(time.perf_counter() - start)
     told = json.loads(_python(["-m", "lab.speed.process", str(bundle), engine, precision, str(soak)]))
-    growth = told["last_mib"] - told["tenth_mib"] if soak else None
     return Process(
         cold_start_s=tuple(starts[1:]),  # the first reads the libraries from the disk
         resident_mib=told["resident_mib"],
         soak_calls=soak,
-        growth_mib=growth,
+        growth_mib=told["last_mib"] - told["tenth_mib"] if soak else None,
     )
 
 
@@ -61,15 +51,11 @@ def _python(arguments: list[str]) -> str:
 
 
 def resident_mib() -> float:
-    """Resident memory of this process; where the system does not tell it, its largest so far."""
+    """Return the resident memory of this process; where the system does not tell it, its largest so far."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
-        import resource
-
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    import os
-
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 

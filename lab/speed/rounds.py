@@ -4,13 +4,14 @@ In a fixed order each would always follow the same other one, whose heat and clo
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-Call = Callable[[NDArray[np.uint8]], object]
+Images = NDArray[np.uint8]
+Call = Callable[[Images], object]
 SETTLE_S = 0.04
 """Before each contestant's turn: the threads of the one before stay awake for a while (OpenBLAS's for 30 ms), and
 would take its cores."""
@@ -29,34 +30,22 @@ SEED = 0
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """How long one contestant took for a batch of uint8 images.
+    """How long one contestant took for a batch of uint8 images."""
 
-    Attributes:
-        contestant: its name.
-        batch: images.
-        n: rounds.
-        p50_ms, p90_ms: of the rounds' times, in milliseconds; a round's is the median of `calls` calls in a row.
-        calls: timed calls a round, after one that is not.
-        ratio, ratio_quartiles: to REFERENCE's time in the same round, the median and the quartiles.
-        ms_per_image: p50_ms over the batch.
-        rounds_ms: the rounds' times.
-    """
-
-    contestant: str
-    batch: int
-    n: int
-    calls: int
+    contestant: str  # its name
+    batch: int  # images
+    n: int  # rounds
+    calls: int  # timed calls a round, after one that is not
+    # p50_ms and p90_ms: of the rounds' times, in milliseconds; a round's is the median of `calls` calls in a row
     p50_ms: float
     p90_ms: float
-    ratio: float
+    ratio: float  # ratio and ratio_quartiles: to REFERENCE's time in the same round, the median and the quartiles
     ratio_quartiles: tuple[float, float]
-    ms_per_image: float
-    rounds_ms: tuple[float, ...]
+    ms_per_image: float  # p50_ms over the batch
+    rounds_ms: tuple[float, ...]  # the rounds' times
 
 
-def measure(
-    calls: Mapping[str, Call], images: NDArray[np.uint8], *, rounds: int, budget_s: float, reference: str
-) -> list[Row]:
+def measure(calls: Mapping[str, Call], images: Images, *, rounds: int, budget_s: float, reference: str) -> list[Row]:
     """Time every contestant on a batch, a row each.
 
     Args:
@@ -85,7 +74,7 @@ def measure(
     return [_row(name, batch, in_a_row, values, times_ms[reference]) for name, values in times_ms.items()]
 
 
-def _turn(call: Call, images: NDArray[np.uint8], in_a_row: int) -> float:
+def _turn(call: Call, images: Images, in_a_row: int) -> float:
     time.sleep(SETTLE_S)
     awake = time.monotonic() + AWAKE_S
     call(images)
@@ -94,7 +83,7 @@ def _turn(call: Call, images: NDArray[np.uint8], in_a_row: int) -> float:
     return float(np.median(_times_ms(call, images, in_a_row)))
 
 
-def _times_ms(call: Call, images: NDArray[np.uint8], count: int) -> list[float]:
+def _times_ms(call: Call, images: Images, count: int) -> list[float]:
     times = []
     for _ in range(count):
         start = time.perf_counter_ns()
@@ -120,9 +109,7 @@ def _row(name: str, batch: int, calls: int, values: list[float], reference: list
     )
 
 
-def ratios(
-    values: list[float] | tuple[float, ...], others: list[float] | tuple[float, ...]
-) -> tuple[float, float, float]:
+def ratios(values: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:
     """Return the lower quartile, the median and the upper quartile of the ratios round by round."""
     low, middle, high = np.percentile(np.array(values) / np.array(others), [25, 50, 75])
     return float(low), float(middle), float(high)

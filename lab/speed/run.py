@@ -1,24 +1,21 @@
 """The benchmark from end to end."""
 
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 
 from lab.speed.bars import Bench, bars_of
-from lab.speed.contestants import LABELS, Call, gather
+from lab.speed.contestants import LABELS, gather
+from lab.speed.load import busy_processes
 from lab.speed.process import measure_process
-from lab.speed.rounds import measure
+from lab.speed.rounds import Call, measure
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
 from purify_edge.check.check import some_images
 from purify_edge.machine import environment
 
 BATCHES = (1, 8, 64, 256)
-ROUNDS = 60
-BUDGET_S = 20.0
 
 
 def bench(
@@ -27,8 +24,8 @@ def bench(
     engine: str = "auto",
     precision: str = "fp32",
     batches: Sequence[int] = BATCHES,
-    rounds: int = ROUNDS,
-    budget_s: float = BUDGET_S,
+    rounds: int = 60,
+    budget_s: float = 20.0,
     run: str | None = None,
     added: Mapping[str, Call] | None = None,
     process: bool = True,
@@ -40,16 +37,8 @@ def bench(
 
     Args:
         path: the bundle.
-        engine: of the pipeline.
-        precision: of the models.
-        batches: sizes of batch.
-        rounds: at most, for each size.
-        budget_s: seconds after which no other round begins, for each size.
-        run: a run, or a pair that ships, whose networks PyTorch runs too.
         added: further contestants in the place of a run's.
-        process: whether to start processes, for cold start and memory.
-        soak: predictions of the soak.
-        busy: keep one core busy meanwhile, by another process.
+        engine, precision, batches, rounds, budget_s, run, process, soak, busy: see the command's options.
         tell: told what is being done.
 
     Raises:
@@ -61,14 +50,14 @@ def bench(
     with ExitStack() as stack:
         tell("opening contestants")
         contestants = gather(path, precision, engine, run, stack, added=added)
-        with _busy_process() if busy else nullcontext():
+        with busy_processes(int(busy)):
             for batch in batches:
                 tell(f"batch {batch}")
                 images = some_images(split, batch)
                 rows += measure(contestants.calls, images, rounds=rounds, budget_s=budget_s, reference=LABELS)
     found = None
     if process:
-        tell("cold start and memory" + (f"; {soak} predictions" if soak else ""))
+        tell(f"cold start and memory; {soak} predictions")
         found = measure_process(path, split.images[0], engine=engine, precision=precision, soak=soak)
     flop = bundle.model("defended", precision).flop
     return Bench(
@@ -83,14 +72,3 @@ def bench(
         bars=tuple(bars_of(rows, flop, found, contestants.not_run)),
         not_run=contestants.not_run,
     )
-
-
-@contextmanager
-def _busy_process() -> Iterator[None]:
-    """Another process that uses one core."""
-    child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    try:
-        yield
-    finally:
-        child.kill()
-        child.wait()

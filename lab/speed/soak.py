@@ -1,9 +1,7 @@
 """Many predictions over several threads, some of bad input: nothing crashes or grows, every answer is the right one."""
 
 import json
-import os
 import random
-import resource
 import sys
 import threading
 import time
@@ -14,6 +12,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from lab.speed.process import resident_mib
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
 from purify_edge.errors import PurifyError
@@ -22,7 +21,7 @@ from purify_edge.pipeline.prediction import Prediction
 from purify_edge.shell.command import Command
 
 TOLERANCE = 1e-4  # of probabilities: batches of different sizes are summed in different orders
-MAX_GROWTH_MB = 16
+MAX_GROWTH_MIB = 16
 WARM_UP = 0.1  # of all predictions, after which memory may not grow
 BAD_EVERY = 100
 
@@ -32,7 +31,7 @@ class Soak:
 
     Attributes:
         done: what came of them, by kind: `good`, `refused`, or what went wrong.
-        rss_mb: resident memory after WARM_UP and at the end.
+        rss_mib: resident memory after WARM_UP and at the end.
     """
 
     def __init__(self, pipeline: Pipeline, images: NDArray[np.uint8], *, predictions: int, batch: int) -> None:
@@ -43,7 +42,7 @@ class Soak:
         self._lock = threading.Lock()
         self.done: Counter[str] = Counter()
         self.images = 0
-        self.rss_mb = [0.0, 0.0]
+        self.rss_mib = [0.0, 0.0]
 
     def run(self, threads: int) -> None:
         """Run the threads until all predictions are made."""
@@ -52,7 +51,7 @@ class Soak:
             worker.start()
         for worker in workers:
             worker.join()
-        self.rss_mb[1] = _resident_mb()
+        self.rss_mib[1] = resident_mib()
 
     def _work(self) -> None:
         while True:
@@ -61,7 +60,7 @@ class Soak:
             if number is None:
                 return
             if number == self._warm:
-                self.rss_mb[0] = _resident_mb()
+                self.rss_mib[0] = resident_mib()
             try:
                 outcome, images = self._predict(random.Random(number))
             except Exception as error:  # what a soak is for
@@ -82,7 +81,7 @@ class Soak:
         return ("good" if self._alike(found, rows) else "another answer"), len(rows)
 
     def _alike(self, found: Prediction, rows: list[int]) -> bool:
-        """Whether it is the answer to the same images one by one; two classes may tie within the tolerance."""
+        """Return whether it is the answer to the same images one by one; two classes may tie within the tolerance."""
         expected = self._expected.probabilities[rows]
         named = expected[np.arange(len(rows)), found.labels]
         return bool(
@@ -94,9 +93,9 @@ class Soak:
     def problems(self) -> list[str]:
         """Return what went wrong; nothing if all is well."""
         found = [f"{count:,} x {kind}" for kind, count in self.done.items() if kind not in ("good", "refused")]
-        growth = self.rss_mb[1] - self.rss_mb[0]
-        if growth > MAX_GROWTH_MB:
-            found.append(f"memory grew by {growth:.1f} MB, limit {MAX_GROWTH_MB}")
+        growth = self.rss_mib[1] - self.rss_mib[0]
+        if growth > MAX_GROWTH_MIB:
+            found.append(f"memory grew by {growth:.1f} MiB, limit {MAX_GROWTH_MIB}")
         return found
 
 
@@ -111,20 +110,12 @@ def _single(pipeline: Pipeline, images: NDArray[np.uint8]) -> Prediction:
 
 
 def _bad(images: NDArray[np.uint8], draw: random.Random) -> NDArray[np.generic]:
-    """Images of another shape, dtype or range, or none at all."""
+    """Return images of another shape, dtype or range, or none at all."""
     floats = images[:2].transpose(0, 3, 1, 2) / np.float32(255)
     broken = floats.copy()
     broken.flat[draw.randrange(broken.size)] = draw.choice([np.nan, np.inf, -0.5, 1.5])
     kinds: list[NDArray[np.generic]] = [broken, images[:0], images[0], images[:, :-1], images[:2].astype(np.int32)]
     return draw.choice([*kinds, floats[:, :, 1:]])
-
-
-def _resident_mb() -> float:
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:  # no Linux: the most that there ever was
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 @click.command(cls=Command)
@@ -147,7 +138,7 @@ def main(bundle: Path, predictions: int, threads: int, batch: int, engine: str) 
         "threads": threads,
         "largest_batch": batch,
         "outcomes": dict(soak.done),
-        "resident_mb": [round(value, 1) for value in soak.rss_mb],
+        "resident_mib": [round(value, 1) for value in soak.rss_mib],
         "seconds": round(time.perf_counter() - begin, 1),
         "problems": problems,
     }

@@ -15,6 +15,7 @@ from PIL import Image
 
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
+from purify_edge.check.check import some_images
 from purify_edge.engines.base import BATCH
 from purify_edge.engines.tensorrt.store import EnginePolicy
 from purify_edge.pipeline.pipeline import Pipeline
@@ -39,7 +40,7 @@ def main(
     Both purify, classify, and classify the unpurified image too. The ratio is the median over rounds.
     """
     with tempfile.TemporaryDirectory() as scratch, Pipeline.load(bundle) as pipeline:
-        pixels = _pixels(bundle, images)
+        pixels = some_images(load_golden(Bundle.open(bundle))["clean"], images)
         source = folder or Path(scratch) / "images"
         if not source.exists():
             _write(pixels, source, suffix, side)
@@ -63,12 +64,6 @@ def main(
             indent=2,
         )
     )
-
-
-def _pixels(bundle: Path, count: int) -> NDArray[np.uint8]:
-    """Golden images, one after the other, uint8 `[N, H, W, C]`."""
-    golden = load_golden(Bundle.open(bundle))["clean"].images
-    return np.concatenate([golden] * -(-count // len(golden)))[:count]
 
 
 def _write(pixels: NDArray[np.uint8], folder: Path, suffix: str, side: int | None) -> None:

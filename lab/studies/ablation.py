@@ -23,17 +23,27 @@ import torch
 from torch import nn
 
 from lab.studies.ablation_table import ALONE, ARMS, JUDGED, THREATS, collect, table
-from lab.studies.common import Changes, begin, changed, guarded, positive, seeds_named, train_stage, write_text
+from lab.studies.common import (
+    GOES_ON,
+    Changes,
+    begin,
+    changed,
+    guarded,
+    numbers,
+    positive,
+    study_parser,
+    train_stage,
+    write_results,
+)
 from purify_edge.errors import InputError
-from purify_edge.files import atomic, write_json
+from purify_edge.files import atomic
 from purify_edge.shell.stages import RichProgress, StageProgress
 from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.data.splits import ImageData, Split, batches
 from purify_toolkit.device.choice import choose_device
-from purify_toolkit.device.generators import device_generator
-from purify_toolkit.device.provenance import provenance
 from purify_toolkit.evaluate.stats import Correct
-from purify_toolkit.recipe import EvaluationTable, Recipe, find_recipe, parse_recipe, read_recipe
+from purify_toolkit.networks.answers import right
+from purify_toolkit.recipe import Recipe, find_recipe, parse_recipe, read_recipe
 from purify_toolkit.runs.data import load_data
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.pretrained import open_run
@@ -42,7 +52,7 @@ from purify_toolkit.train.request import Request, take_over
 DEFAULT_ARMS = "plain,adversarial-teacher,normal-teacher,both"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Study:
     """A study: what it trains, and where."""
 
@@ -53,7 +63,7 @@ class Study:
     data_folder: Path | None
     out: Path
     limit: int | None
-    device: str
+    device: torch.device
 
     @cached_property
     def data(self) -> ImageData:
@@ -70,7 +80,6 @@ class Study:
             data=self.data_folder,
             seed=seed,
             limit=self.limit,
-            device=self.device,
             resume=True,
             base=base,
         )
@@ -80,27 +89,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train what is missing, write the results and print the table."""
     options = _parser().parse_args(arguments)
     if options.table is None:
-        arms, seeds = arms_named(options.arms), seeds_named(options.seeds)
-        out, study = options.out, _study(options)
+        arms, study = arms_named(options.arms), _study(options)
         with RichProgress() as progress:
-            for seed in seeds:
+            for seed in options.seeds:
                 run_seed(study, seed, arms, progress)
-    else:
-        out = options.table
-    results = collect(out)
+    results = collect(options.table or options.out)
     if options.table is None:
-        write_json(out / "ablation.json", results | {"written_with": provenance()})
-        write_text(out / "ablation.md", table(results))
+        write_results(options.out, "ablation", results, table(results))
     print(table(results), end="")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser(__doc__)
     parser.add_argument("recipe", nargs="?", help="a shipped recipe's name or a .toml file; with two teachers")
     parser.add_argument("--base", help="a run with the classifier, of the recipe's [classifier]; or a pair's name")
     parser.add_argument("--out", type=Path, help="folder of the study")
     parser.add_argument("--data", type=Path, help="folder that holds the dataset")
-    parser.add_argument("--seeds", default="0,1,2", help="default 0,1,2")
+    parser.add_argument("--seeds", type=numbers, default="0,1,2", help="default 0,1,2")
     parser.add_argument("--arms", default=DEFAULT_ARMS, help=f"of {', '.join(ARMS)}; default {DEFAULT_ARMS}")
     parser.add_argument("--limit", type=positive, help="use only so many images of each part")
     parser.add_argument("--epochs-teacher", type=positive, help="instead of the recipe's")
@@ -112,11 +117,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def arms_named(text: str) -> tuple[str, ...]:
-    """Return the arms of a list with commas between.
-
-    Raises:
-        InputError: one is not known.
-    """
+    """Return the arms of a list with commas between; raise InputError for one that is not known."""
     names = tuple(dict.fromkeys(text.split(",")))
     for name in names:
         if name not in ARMS:
@@ -133,30 +134,23 @@ def _study(options: argparse.Namespace) -> Study:
         raise InputError(
             f"{path} has no two teachers; expected imitation above 0 and adversarial_teacher_weight between 0 and 1"
         )
+    asked = {"teacher": options.epochs_teacher, "student": options.epochs_student}
     changes = {
-        name: {key: value for key, value in keys.items() if value is not None}
-        for name, keys in {
-            "teacher": {"epochs": options.epochs_teacher, "batch_size": options.batch_size},
-            "student": {"epochs": options.epochs_student, "batch_size": options.batch_size},
-        }.items()
+        name: {key: value for key, value in (("epochs", epochs), ("batch_size", options.batch_size)) if value}
+        for name, epochs in asked.items()
     }
     return Study(
-        name=path.stem,
-        recipe=recipe,
-        changes=changes,
-        base=base,
-        data_folder=options.data,
-        out=options.out,
-        limit=options.limit,
-        device=options.device,
+        path.stem, recipe, changes, base, options.data, options.out, options.limit, choose_device(options.device)
     )
 
 
 def run_seed(study: Study, seed: int, arms: Sequence[str], progress: StageProgress) -> None:
     """Train the teachers and each arm's student, and judge those that are not judged yet, image by image."""
     teachers = train_teachers(study, seed, progress)
-    runs = {arm: train_arm(study, arm, seed, teachers, progress) for arm in arms}
-    judge(teachers, runs, study.data.test, seed=seed, device=choose_device(study.device), progress=progress)
+    runs = {arm: train_arm(study, arm, seed, teachers, progress) for arm in arms} | {ALONE: teachers}
+    missing = {arm: run for arm, run in runs.items() if not (run.path / JUDGED).is_file()}
+    if missing:
+        judge(missing, study.data.test, seed=seed, device=study.device, progress=progress)
 
 
 def train_arm(study: Study, arm: str, seed: int, teachers: RunFolder, progress: StageProgress) -> RunFolder:
@@ -174,8 +168,7 @@ def train_arm(study: Study, arm: str, seed: int, teachers: RunFolder, progress: 
 
 def train_teachers(study: Study, seed: int, progress: StageProgress) -> RunFolder:
     """Train both teachers without a student; the run keeps its last adversarial examples."""
-    request = study.request("teachers", seed, {}, study.base)
-    run = begin(request, study.data)
+    run = begin(study.request(ALONE, seed, {}, study.base), study.data)
     if not run.has("classifier"):
         run.save_weights("classifier", study.base.load_classifier())
     for name in run.recipe.teachers:
@@ -185,59 +178,30 @@ def train_teachers(study: Study, seed: int, progress: StageProgress) -> RunFolde
 
 def _train_stage(name: str, run: RunFolder, study: Study, seed: int, progress: StageProgress) -> None:
     """Train one network without validation, whose attack takes longer than the training if the images are few."""
-    device = choose_device(study.device)
-    train_stage(name, run, study.data, seed=seed, device=device, progress=progress, validate=False)
+    train_stage(name, run, study.data, seed=seed, device=study.device, progress=progress, validate=False)
 
 
 def judge(
-    teachers: RunFolder,
-    runs: Mapping[str, RunFolder],
-    test: Split,
-    *,
-    seed: int,
-    device: torch.device,
-    progress: StageProgress,
+    runs: Mapping[str, RunFolder], test: Split, *, seed: int, device: torch.device, progress: StageProgress
 ) -> None:
-    """Write which test images are classified right: `JUDGED` in each run, and in the teachers' without a purifier."""
-    missing = {arm: run for arm, run in runs.items() if not (run.path / JUDGED).is_file()}
-    if not (teachers.path / JUDGED).is_file():
-        missing[ALONE] = teachers
-    if not missing:
-        return
-    progress.epoch(f"judging {', '.join(missing)}", 0, 1, len(test))
-    classifier = teachers.load_classifier().to(device)
-    purifiers = {arm: nn.Identity() if arm == ALONE else run.load_student().to(device) for arm, run in missing.items()}
-    settings = teachers.recipe.evaluation
-    found = score(classifier, purifiers, test, settings, seed=seed, device=device, progress=progress)
-    for arm, run in missing.items():
-        arrays: dict[str, Any] = {**found[arm]}
+    """Write into each run which test images are classified right, under each of `THREATS`; see `JUDGED`."""
+    progress.epoch(f"judging {', '.join(runs)}", 0, 1, len(test))
+    first = next(iter(runs.values()))
+    classifier, attack = first.load_classifier().to(device), PGD.of(first.recipe.evaluation)
+    purifiers = {arm: nn.Identity() if arm == ALONE else run.load_student().to(device) for arm, run in runs.items()}
+    found: dict[str, dict[str, list[Correct]]] = {arm: {threat: [] for threat in THREATS} for arm in runs}
+    generator = torch.Generator(device).manual_seed(seed)
+    for images, labels in batches(test, device):
+        seen = {"clean": images, "grey-box": attack(classifier, images, labels, generator=generator)}
+        for arm, purifier in purifiers.items():
+            for threat in THREATS:
+                found[arm][threat].append(right(nn.Sequential(purifier, classifier), seen[threat], labels))
+        progress.advance(len(labels), "")
+    for arm, run in runs.items():
+        arrays: dict[str, Any] = {threat: np.concatenate(parts) for threat, parts in found[arm].items()}
         with atomic(run.path / JUDGED) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)
 
 
-def score(
-    classifier: nn.Module,
-    purifiers: Mapping[str, nn.Module],
-    test: Split,
-    settings: EvaluationTable,
-    *,
-    seed: int,
-    device: torch.device,
-    progress: StageProgress,
-) -> dict[str, dict[str, Correct]]:
-    """Return which images `[N]` are classified right behind each purifier, for each threat of `THREATS`."""
-    right: dict[str, dict[str, list[Correct]]] = {arm: {threat: [] for threat in THREATS} for arm in purifiers}
-    generator = device_generator(seed, device)
-    for images, labels in batches(test, device):
-        seen = {"clean": images, "grey-box": PGD.of(settings)(classifier, images, labels, generator=generator)}
-        for arm, purifier in purifiers.items():
-            for threat in THREATS:
-                with torch.no_grad():
-                    answers = classifier(purifier(seen[threat])).argmax(1)
-                right[arm][threat].append((answers == labels).cpu().numpy())
-        progress.advance(len(labels), "")
-    return {arm: {threat: np.concatenate(parts) for threat, parts in of.items()} for arm, of in right.items()}
-
-
 if __name__ == "__main__":
-    guarded(main)
+    guarded(main, when_interrupted=GOES_ON)

@@ -82,28 +82,17 @@ class ArmResult:
 
 
 def finished(out: Path) -> list[ArmResult]:
-    """Return the finished runs of a study in the order of `ARMS`, and then those of the classifier alone.
-
-    Raises:
-        InputError: there are none, or not all are of one recipe and the same images.
-    """
+    """Return the finished runs of a study, of the same images, in the order of `ARMS`, the classifier alone last."""
     seeds = sorted(int(path.name[5:]) for path in out.glob("seed-*") if path.name[5:].isdecimal())
     found = [ArmResult(arm, seed, RunFolder(out / f"seed-{seed}" / arm)) for arm in (*ARMS, ALONE) for seed in seeds]
     found = [result for result in found if (result.run.path / JUDGED).is_file()]
     if not found:
         raise InputError(f"{out} holds no finished run (seed-S/ARM/{JUDGED}); expected the --out of a study")
-    for what, of in (("data", _data), ("evaluation", _evaluation)):
-        if len({of(result) for result in found}) > 1:
+    data, evaluations = {of.run.info["data_sha256"] for of in found}, {(of.attack, of.n) for of in found}
+    for what, different in (("data", data), ("evaluation", evaluations)):
+        if len(different) > 1:
             raise InputError(f"the runs in {out} are not of the same {what}; give each study an --out of its own")
     return found
-
-
-def _data(result: ArmResult) -> str:
-    return str(result.run.info["data_sha256"])
-
-
-def _evaluation(result: ArmResult) -> str:
-    return f"{result.attack}, n = {result.n}"
 
 
 def collect(out: Path) -> dict[str, Any]:
@@ -150,25 +139,19 @@ def table(results: dict[str, Any]) -> str:
     """Return the results as Markdown."""
     header = ["student trained with", "seeds", *THREATS]
     names = {arm: name for arm, (name, _) in ARMS.items()} | {ALONE: "(no purifier)"}
-    rows = [[names[arm], *_cells(summary)] for arm, summary in results["summary"].items()]
+    rows = [
+        [names[arm], len(summary["seeds"]), *(_cell(summary[threat]) for threat in THREATS)]
+        for arm, summary in results["summary"].items()
+    ]
     limit = "" if results["limit"] is None else f", limited to {results['limit']} images of each part"
     epochs = results["epochs"]
     batches = f", batches of {results['batch_size']}" if "batch_size" in results else ""  # earlier reports have none
-    return "\n".join(
-        [
-            f"{results['dataset']}{limit}; teachers {epochs['teacher']} epochs, students {epochs['student']}{batches}; "
-            f"n = {results['n']} test images a seed;",
-            f"{results['attack']}, examples made on the classifier alone. Accuracy in percent, mean and standard "
-            "deviation over the seeds.",
-            "",
-            markdown(header, rows),
-            *_comparison(results),
-        ]
+    about = (
+        f"{results['dataset']}{limit}; teachers {epochs['teacher']} epochs, students {epochs['student']}{batches}; "
+        f"n = {results['n']} test images a seed;\n{results['attack']}, examples made on the classifier alone. "
+        "Accuracy in percent, mean and standard deviation over the seeds."
     )
-
-
-def _cells(summary: dict[str, Any]) -> list[str]:
-    return [str(len(summary["seeds"])), *(_cell(summary[threat]) for threat in THREATS)]
+    return "\n".join([about, "", markdown(header, rows), *_comparison(results)])
 
 
 def _cell(figure: dict[str, Any]) -> str:

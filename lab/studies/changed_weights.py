@@ -6,8 +6,7 @@ Of each layer of purifier and classifier some weights are drawn at random, and e
 images of each split of the golden set judge. Prints a Markdown table of the shares that were caught.
 """
 
-import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from lab.studies.common import guarded, markdown, positive, study_parser
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
 from purify_edge.check.limits import MAX_ERROR
@@ -36,21 +36,20 @@ CHANGES: dict[str, Callable[[float, float], float]] = {
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the study."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser(__doc__)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--weights", type=int, default=2)
-    options = parser.parse_args()
+    parser.add_argument("--images", type=positive, default=64)
+    parser.add_argument("--weights", type=positive, default=2)
+    options = parser.parse_args(arguments)
     bundle = Bundle.open(options.bundle, allow_failed=True)
-    print("\n".join(table(bundle, images=options.images, weights=options.weights)))
+    print(table(bundle, images=options.images, weights=options.weights), end="")
 
 
-def table(bundle: Bundle, *, images: int, weights: int) -> Iterator[str]:
-    """Yield a row for each precision: how many changes of each kind exceed the limit of error on one split or more."""
-    yield f"| precision | limit | {' | '.join(CHANGES)} |"
-    yield "| --- | --- |" + " --- |" * len(CHANGES)
+def table(bundle: Bundle, *, images: int, weights: int) -> str:
+    """Return a row for each precision: how many changes of each kind exceed the limit of error on one split or more."""
+    rows = []
     for precision in (name for name in PRECISIONS if name in bundle.precisions("defended")):
         caught: dict[str, list[bool]] = {kind: [] for kind in CHANGES}
         for role in ("purifier", "classifier"):
@@ -58,8 +57,9 @@ def table(bundle: Bundle, *, images: int, weights: int) -> Iterator[str]:
             model = onnx.load_model_from_string(bundle.read(bundle.model(role, precision).file))
             for kind, error in errors(model, judges, weights):
                 caught[kind].append(not error <= MAX_ERROR[precision])
-        cells = [f"{100 * sum(found) / len(found):.0f}% of {len(found)}" for found in caught.values()]
-        yield f"| {precision} | {MAX_ERROR[precision]:g} | {' | '.join(cells)} |"
+        shares = (f"{100 * sum(found) / len(found):.0f}% of {len(found)}" for found in caught.values())
+        rows.append([precision, f"{MAX_ERROR[precision]:g}", *shares])
+    return markdown(["precision", "limit", *CHANGES], rows)
 
 
 def judges_of(bundle: Bundle, role: str, count: int) -> Judges:
@@ -99,4 +99,4 @@ def _error(model: onnx.ModelProto, tensor: onnx.TensorProto, changed: NDArray[np
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

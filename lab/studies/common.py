@@ -4,36 +4,36 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
 
 from purify_edge.document.markdown import markdown_table
 from purify_edge.document.model import table
-from purify_edge.errors import InputError, reason
-from purify_edge.files import atomic
+from purify_edge.files import atomic, write_json
+from purify_edge.shell.command import Command
 from purify_edge.shell.stages import StageProgress
 from purify_toolkit.data.splits import ImageData
 from purify_toolkit.device.processes import Processes
+from purify_toolkit.device.provenance import provenance
 from purify_toolkit.recipe import Recipe, parse_recipe
 from purify_toolkit.runs.folder import RunFolder
-from purify_toolkit.train.request import Request, begin_folder, check_base, open_folder
+from purify_toolkit.train.request import Request, begin_folder, open_folder
 from purify_toolkit.train.stages import Stages
 from purify_toolkit.train.trainer import Trainer
 
 Changes = Mapping[str, Mapping[str, object]]
 """Tables of a recipe, and the keys to replace in each."""
+INTERRUPTED = 130
+GOES_ON = "the same command goes on from the last full epoch"
 
 
 def changed(recipe: Recipe, changes: Changes) -> str:
-    """Return the TOML text of a recipe with some keys replaced.
-
-    Raises:
-        InputError: there are no such keys, or the values do not fit.
-    """
+    """Return the TOML text of a recipe with some keys replaced; raise InputError where they do not fit."""
     tables = msgspec.to_builtins(recipe)
     for name, keys in changes.items():
         tables[name] |= keys
@@ -61,13 +61,7 @@ def toml(tables: Mapping[str, object]) -> str:
 
 
 def begin(request: Request, data: ImageData) -> RunFolder:
-    """Return the run folder of a request, a new one or one to go on with, untrained; `data` is already limited.
-
-    Raises:
-        InputError: the folder is of another request or other data; the base does not fit.
-    """
-    if request.base is not None:
-        check_base(request, data)
+    """Return the run folder of a request, a new one or one to go on with, untrained; `data` is already limited."""
     run = open_folder(request)
     begin_folder(run, request, data)
     return run
@@ -92,7 +86,12 @@ def train_stage(
         Trainer(stage, run, count=len(data.train), seed=seed, processes=processes, progress=progress).train()
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def study_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser whose help is a study's docstring as it stands."""
+    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def markdown(header: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
     """Return a table as Markdown.
 
     >>> print(markdown(["a", "b"], [[1, 2]]), end="")
@@ -103,9 +102,10 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return f"{markdown_table(table('', header, [map(str, row) for row in rows], text_columns=len(header)))}\n"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    with atomic(path) as temporary:
+def write_results(folder: Path, name: str, results: Mapping[str, Any], text: str) -> None:
+    """Write a study's results as NAME.json, with what made them, and as NAME.md."""
+    write_json(folder / f"{name}.json", {**results, "written_with": provenance()})
+    with atomic(folder / f"{name}.md") as temporary:
         temporary.write_text(text)
 
 
@@ -114,15 +114,11 @@ def spread(values: Sequence[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-def seeds_named(text: str) -> tuple[int, ...]:
-    """Return the seeds of a list such as `0,1,2`, each once.
-
-    >>> seeds_named("0,1,2")
-    (0, 1, 2)
-    """
+def numbers(text: str, least: int = 0) -> tuple[int, ...]:
+    """Return the whole numbers of a list such as `0,1,2`, each once, for argparse."""
     parts = text.split(",")
-    if not all(part.isdecimal() for part in parts):
-        raise InputError(f"expected seeds with commas between, 0,1,2, got {text!r}")
+    if not all(part.isdecimal() and int(part) >= least for part in parts):
+        raise argparse.ArgumentTypeError(f"expected numbers from {least} on with commas between, got {text!r}")
     return tuple(dict.fromkeys(map(int, parts)))
 
 
@@ -133,21 +129,11 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def guarded(main: Callable[[], None]) -> None:
-    """Run a script; an error that a user can cause or mend ends it with one line and the error's exit code."""
+def guarded(main: Callable[[], None], *, when_interrupted: str = "") -> None:
+    """Run a script as the commands are run: what a user can cause or mend ends it with one line and an exit code."""
     try:
-        main()
-    except KeyboardInterrupt:
-        _end("interrupted; the same command goes on from the last full epoch", 130)
-    except OSError as error:
-        _end(f"Error: {error.filename or 'input or output'}: {error.strerror or reason(error)}", 2)
-    except Exception as error:
-        code = getattr(error, "exit_code", None)  # of a PurifyError, the toolkit's or the runtime's
-        if not isinstance(code, int):
-            raise
-        _end(f"Error: {error}", code)
-
-
-def _end(message: str, code: int) -> None:
-    print(message, file=sys.stderr)
-    sys.exit(code)
+        Command(name=None, callback=main).main([])  # the script reads its own arguments
+    except SystemExit as end:
+        if when_interrupted and end.code == INTERRUPTED:
+            print(when_interrupted, file=sys.stderr)
+        raise

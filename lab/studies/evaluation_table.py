@@ -3,11 +3,11 @@
 Usage: python -m lab.studies.evaluation_table toolkit/pairs/purify_pairs/NAME/evaluation/evaluation.json
 """
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
+from lab.studies.common import study_parser
 from purify_edge.document.markdown import markdown_table
 from purify_toolkit.evaluate.tables import gate_table, headline_table, row_table
 
@@ -20,7 +20,7 @@ def markdown_tables(content: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Print the three tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser(__doc__)
     parser.add_argument("report", type=Path)
     print("\n\n".join(markdown_tables(json.loads(parser.parse_args().report.read_text()))))
 

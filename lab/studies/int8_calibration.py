@@ -8,20 +8,16 @@ judge are neither of those that calibrate nor of the golden set. Prints a Markdo
 against half attacked.
 """
 
-import argparse
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from lab.studies.common import guarded, markdown, positive
+from lab.studies.common import guarded, markdown, positive, study_parser
 from purify_edge.errors import InputError
 from purify_export.convert.graph_pair import GraphPair
-from purify_export.convert.graphs import Array, tensors
 from purify_export.convert.image_set import Calibration, ImageSet
-from purify_export.convert.int8_from_fp32 import quantisable, with_float_layers
-from purify_export.convert.int8_search import quantise_pair
+from purify_export.convert.int8_search import answer, ends, mixed, quantise_pair
 from purify_export.images.golden import IMAGES, attacked
 from purify_export.networks import Networks
 from purify_toolkit.evaluate.stats import mcnemar
@@ -32,12 +28,8 @@ Right = NDArray[np.bool_]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the study.
-
-    Raises:
-        InputError: no such run, or it has too few images with it.
-    """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Run the study."""
+    parser = study_parser(__doc__)
     parser.add_argument("run", nargs="?")
     parser.add_argument("--calibrate", type=positive, default=256)
     parser.add_argument("--judge", type=positive, default=488)
@@ -49,14 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pair = GraphPair.from_torch(networks.purifier, networks.classifier, (channels, height, width))
     count = options.calibrate
     sets = {
-        "clean": clean.images[:count],
-        "half attacked": np.concatenate([clean.images[: count // 2], adversarial.images[count // 2 : count]]),
-        "attacked": adversarial.images[:count],
+        "clean": {"all": clean[:count]},
+        "half attacked": {"clean": clean[: count // 2], "adversarial": adversarial[count // 2 : count]},
+        "attacked": {"all": adversarial[:count]},
     }
-    judges = {"clean": _from(clean, count), "adversarial": _from(adversarial, count)}
+    judges = {"clean": clean[count:], "adversarial": adversarial[count:]}
     right = {"float32": _right(pair, judges)}
     for name, images in sets.items():
-        right[name] = _right(_int8(pair, {"all": ImageSet(images, np.zeros(len(images), np.int64))}), judges)
+        int8 = mixed(quantise_pair(pair, images), pair, ends(pair))
+        right[name] = _right(int8, judges)
     print(_table(right, n=options.judge, calibrated=count), end="")
 
 
@@ -70,34 +63,14 @@ def _images(run: RunFolder, networks: Networks, count: int) -> tuple[ImageSet, I
         )
     images, labels = samples.images[IMAGES:][:count], samples.labels[IMAGES:][:count]
     attack = attacked(networks.classifier, images, labels, run.recipe.evaluation, seed=run.info["seed"])
-    clean, adversarial = (ImageSet(_floats(part), labels.numpy()) for part in (images, attack))
-    return clean, adversarial
-
-
-def _floats(images_u8: torch.Tensor) -> Array:
-    floats: Array = images_u8.float().div(255).numpy()
-    return floats
-
-
-def _from(images: ImageSet, start: int) -> ImageSet:
-    return ImageSet(images.images[start:], images.labels[start:])
-
-
-def _int8(pair: GraphPair, calibration: Calibration) -> GraphPair:
-    int8 = quantise_pair(pair, calibration)
-    ends = {role: (quantisable(model)[0], quantisable(model)[-1]) for role, model in pair.items()}
-    return GraphPair(
-        with_float_layers(int8.purifier, pair.purifier, ends["purifier"]),
-        with_float_layers(int8.classifier, pair.classifier, ends["classifier"]),
-    )
+    return ImageSet.of(images, labels), ImageSet.of(attack, labels)
 
 
 def _right(pair: GraphPair, judges: Calibration) -> dict[str, Right]:
     model = pair.defended()
     found = {}
     for split, judge in judges.items():
-        logits = np.concatenate([values["logits"] for values in tensors(model, ["logits"], judge.images)])
-        found[split] = logits.argmax(axis=1) == judge.labels
+        found[split] = answer(model, judge.images).argmax(axis=1) == judge.labels
     return found
 
 

@@ -5,6 +5,7 @@ Usage: python -m lab.studies.large_pair_speed [--json]
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import click
 import numpy as np
@@ -12,16 +13,14 @@ import torch
 from torch import nn
 from torchvision.models import mobilenet_v3_small
 
-from lab.speed.bars import encode_bench
-from lab.speed.document import document_of
+from lab.speed.__main__ import show, tell, timing_options
 from lab.speed.pytorch import calls_of
 from lab.speed.run import bench
-from purify_edge.document.terminal import print_document
+from purify_edge.shell.command import Command
 from purify_export.export import export
 from purify_toolkit.networks.architectures import Purifier
 
 CLASSES = 10
-BATCHES = (1, 8, 64)
 
 
 def pair(size: int) -> tuple[nn.Module, nn.Module]:
@@ -40,30 +39,17 @@ def write_bundle(path: Path, purifier: nn.Module, classifier: nn.Module, size: i
     export(purifier, classifier, images, labels, out=path, fp16=False, targets=["onnx"], rounds=0, name=name)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--size", default=224, show_default=True, type=click.IntRange(min=32), help="Height and width.")
-@click.option("--batch", "batches", multiple=True, type=click.IntRange(min=1), help="Default 1, 8 and 64.")
-@click.option("--rounds", default=60, show_default=True, type=click.IntRange(min=3), help="At most, for each batch.")
-@click.option("--budget", "budget_s", default=30.0, show_default=True, metavar="SECONDS", help="For each batch.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def main(size: int, batches: tuple[int, ...], rounds: int, budget_s: float, as_json: bool) -> None:
+@timing_options("1, 8 and 64", budget_s=30.0)
+def main(size: int, batches: tuple[int, ...], as_json: bool, **options: Any) -> None:
     """Time a purifier before MobileNetV3-small, as `python -m lab.speed` does."""
     purifier, classifier = pair(size)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "bundle"
         write_bundle(path, purifier, classifier, size)
-        found = bench(
-            path,
-            batches=batches or BATCHES,
-            rounds=rounds,
-            budget_s=budget_s,
-            added=calls_of(nn.Sequential(purifier, classifier).eval()),
-            tell=lambda text: click.echo(f"  {text}", err=True),
-        )
-    if as_json:
-        click.echo(encode_bench(found), nl=False)
-    else:
-        print_document(document_of(found))
+        calls = calls_of(nn.Sequential(purifier, classifier).eval())
+        show(bench(path, batches=batches or (1, 8, 64), added=calls, tell=tell, **options), as_json)
 
 
 if __name__ == "__main__":

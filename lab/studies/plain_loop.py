@@ -38,14 +38,7 @@ class EightBit(Dataset[tuple[Tensor, int]]):
 
 
 class PlainLoop:
-    """A loop that trains one network of a run, and keeps its weights nowhere.
-
-    Args:
-        run: with recipe and classifier, for the student with both teachers.
-        stage: "adversarial_teacher", "normal_teacher" or "student".
-        device: where everything but the DataLoader runs.
-        seed: of the attacks.
-    """
+    """A loop that trains a teacher or the student of a run that has what it needs, and keeps its weights nowhere."""
 
     def __init__(self, run: RunFolder, stage: str, *, device: torch.device, seed: int) -> None:
         losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

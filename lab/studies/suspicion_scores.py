@@ -7,37 +7,30 @@ attacked on the classifier alone, and with noise; validation images set each sco
 White-box is PGD on purifier and classifier; it does not know the score. Prints a Markdown table.
 """
 
-import argparse
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from lab.studies.common import guarded, markdown, positive, study_parser
+from purify_edge.bundle.golden import GoldenSplit
+from purify_edge.errors import InputError
 from purify_edge.pipeline.suspicion import auroc, calibrate, suspicion_of
-from purify_export.images.golden import noisy
+from purify_export.convert.convert import as_floats
+from purify_export.images.golden import attacked, noisy, reference
 from purify_export.networks import Networks
-from purify_toolkit.attacks.gradient import FGSM, PGD
-from purify_toolkit.data.pixels import batch_size, to_8bit, to_float
+from purify_toolkit.attacks.gradient import FGSM
+from purify_toolkit.data.pixels import to_8bit, to_float
 from purify_toolkit.data.splits import Split
 from purify_toolkit.runs.data import load_data_of
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.pretrained import open_run
 
 Array = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Seen:
-    """Pixels of N images before and after purification, and the classifier's logits `[N, K]` of both."""
-
-    image: Array
-    purified: Array
-    plain: Array
-    defended: Array
 
 
 def softmax(logits: Array) -> Array:
@@ -53,89 +46,68 @@ def divergence(first: Array, second: Array) -> Array:
     return found
 
 
-def _residual(seen: Seen) -> Array:
-    found: Array = np.abs(seen.image - seen.purified).mean(axis=(1, 2, 3))
+def _residual(seen: GoldenSplit) -> Array:
+    found: Array = np.abs(as_floats(seen.images) - seen.purified).mean(axis=(1, 2, 3))
     return found
 
 
-SCORES: dict[str, Callable[[Seen], Array]] = {
-    "logit change, standard deviation": lambda seen: suspicion_of(seen.plain, seen.defended),
-    "KL(before, after)": lambda seen: divergence(seen.plain, seen.defended),
-    "KL(after, before)": lambda seen: divergence(seen.defended, seen.plain),
-    "total variation": lambda seen: np.abs(softmax(seen.plain) - softmax(seen.defended)).sum(axis=1) / 2,
+SCORES: dict[str, Callable[[GoldenSplit], Array]] = {
+    "logit change, standard deviation": lambda seen: suspicion_of(seen.classifier, seen.defended),
+    "KL(before, after)": lambda seen: divergence(seen.classifier, seen.defended),
+    "KL(after, before)": lambda seen: divergence(seen.defended, seen.classifier),
+    "total variation": lambda seen: np.abs(softmax(seen.classifier) - softmax(seen.defended)).sum(axis=1) / 2,
     "residual, mean of absolute values": _residual,
-    "logit change x residual": lambda seen: suspicion_of(seen.plain, seen.defended) * _residual(seen),
+    "logit change x residual": lambda seen: suspicion_of(seen.classifier, seen.defended) * _residual(seen),
 }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the study."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser(__doc__)
     parser.add_argument("run", nargs="?")
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--judge", type=int, default=512)
-    parser.add_argument("--calibrate", type=int, default=5000)
-    options = parser.parse_args()
+    parser.add_argument("--judge", type=positive, default=512)
+    parser.add_argument("--calibrate", type=positive, default=5000)
+    options = parser.parse_args(arguments)
     run = open_run(options.run)
     data, networks = load_data_of(run, options.data), Networks.load(run)
-    test = data.test[: options.judge]
-    sets = {name: look(networks, images) for name, images in images_of(run, networks, test)}
-    print("\n".join(table(sets, look(networks, data.validation.images[: options.calibrate]))))
+    test, validation = data.test[: options.judge], data.validation[: options.calibrate]
+    sets = {name: reference(networks, images, test.labels) for name, images in images_of(run, networks, test)}
+    print(table(sets, reference(networks, validation.images, validation.labels)), end="")
 
 
 def images_of(run: RunFolder, networks: Networks, test: Split) -> Iterator[tuple[str, Tensor]]:
     """Yield 8-bit images, each set with what was done to it; the clean one first."""
-    attack = run.recipe.evaluation
-    clean, seed = to_float(test.images), run.info["seed"]
+    attack, seed = run.recipe.evaluation, run.info["seed"]
 
-    def rounded(images: Tensor, epsilon: float) -> Tensor:
-        return to_8bit(images, clean=test.images, epsilon=epsilon)
-
-    def steps(model: Callable[[Tensor], Tensor], epsilon: float) -> Tensor:
-        pgd, generator = replace(PGD.of(attack), epsilon=epsilon), torch.Generator().manual_seed(seed)
-        batches = zip(clean.split(batch_size(clean)), test.labels.split(batch_size(clean)), strict=True)
-        return rounded(torch.cat([pgd(model, *batch, generator=generator) for batch in batches]), epsilon)
+    def steps(model: nn.Module, epsilon: float) -> Tensor:
+        settings = msgspec.structs.replace(attack, epsilon=epsilon)
+        return attacked(model, test.images, test.labels, settings, seed=seed)
 
     yield "clean", test.images
     for share in (1, 0.5, 0.2):
         epsilon = share * attack.epsilon
         yield f"PGD, {epsilon:g}", steps(networks.classifier, epsilon)
-    single = FGSM(epsilon=attack.epsilon)(networks.classifier, clean, test.labels, generator=torch.Generator())
-    yield f"FGSM, {attack.epsilon:g}", rounded(single, attack.epsilon)
+    fgsm, clean = FGSM(epsilon=attack.epsilon), to_float(test.images)
+    single = fgsm(networks.classifier, clean, test.labels, generator=torch.Generator())
+    yield f"FGSM, {attack.epsilon:g}", to_8bit(single, clean=test.images, epsilon=attack.epsilon)
     yield f"white-box PGD, {attack.epsilon:g}", steps(networks.defended, attack.epsilon)
     yield f"noise, {attack.epsilon:g}", noisy(test.images, epsilon=attack.epsilon, seed=seed)
 
 
-@torch.no_grad()
-def look(networks: Networks, images_u8: Tensor) -> Seen:
-    """Return what the networks make of 8-bit images `[N, C, H, W]`."""
-    found: list[list[Tensor]] = [[], [], [], []]
-    for part in images_u8.split(batch_size(images_u8)):
-        image = to_float(part)
-        purified = networks.purifier(image)
-        for kept, tensor in zip(
-            found, (image, purified, networks.classifier(image), networks.classifier(purified)), strict=True
-        ):
-            kept.append(tensor)
-    return Seen(*(torch.cat(parts).numpy() for parts in found))
-
-
-def table(sets: Mapping[str, Seen], calibration: Seen) -> Iterator[str]:
-    """Yield a row for each score: on each set AUROC against the clean one, and the share above the threshold."""
-    clean = sets["clean"]
-    yield f"| AUROC, flagged; n = {len(clean.image)} each | {' | '.join(sets)} |"
-    yield "| --- |" + " --- |" * len(sets)
+def table(sets: Mapping[str, GoldenSplit], calibration: GoldenSplit) -> str:
+    """Return a row for each score: on each set AUROC against the clean one, and the share above the threshold."""
+    rows = []
     for name, score in SCORES.items():
         entry = calibrate(score(calibration), source="validation images")
         if entry is None:
-            raise SystemExit("there are too few images to calibrate on, 99 at least")
-        cells = []
-        for kind, seen in sets.items():
-            found = score(seen)
-            flagged = f"{100 * float((found > entry.threshold).mean()):.1f}%"
-            cells.append(flagged if kind == "clean" else f"{auroc(score(clean), found):.4f}, {flagged}")
-        yield f"| {name} | {' | '.join(cells)} |"
+            raise InputError("there are too few images to calibrate on, 99 at least; give more by --calibrate")
+        found = {kind: score(seen) for kind, seen in sets.items()}
+        flagged = {kind: f"{100 * float((of > entry.threshold).mean()):.1f}%" for kind, of in found.items()}
+        areas = {kind: f"{auroc(found['clean'], of):.4f}, " for kind, of in found.items() if kind != "clean"}
+        rows.append([name, *(areas.get(kind, "") + flagged[kind] for kind in sets)])
+    return markdown([f"AUROC, flagged; n = {len(sets['clean'])} each", *sets], rows)
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

@@ -11,13 +11,11 @@ which the adversarial teacher attacks every image and nothing is remembered of w
 counts once in the recipe's epochs of a stage, and the second stands for all others. Neither validates.
 """
 
-import argparse
 import os
-import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,17 +23,17 @@ from typing import Any
 import msgspec
 import torch
 
-from lab.studies.common import begin, changed, guarded, markdown, positive
+from lab.studies.common import begin, changed, guarded, markdown, positive, study_parser
 from lab.studies.plain_loop import TEACHERS, PlainLoop, table_of
 from purify_edge.errors import InputError
 from purify_edge.files import write_json
+from purify_edge.machine import processor
 from purify_edge.shell.stages import RichProgress, StageProgress
 from purify_toolkit.data.splits import ImageData
 from purify_toolkit.device.choice import choose_device
 from purify_toolkit.device.precision import precision_on
 from purify_toolkit.device.processes import Processes
 from purify_toolkit.device.provenance import provenance
-from purify_toolkit.recipe import Recipe
 from purify_toolkit.runs.data import load_data_of
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.pretrained import open_run
@@ -70,12 +68,23 @@ class TrainingBench:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Time the rounds and print the table."""
-    options = _parser().parse_args(arguments)
+    parser = study_parser(__doc__)
+    parser.add_argument("run", help="a run folder, or the name of a pair that ships")
+    parser.add_argument("--data", type=Path, help="folder that holds the run's dataset")
+    parser.add_argument("--images", type=positive, default=768, help="of an epoch; default 768")
+    parser.add_argument("--rounds", type=positive, default=4, help="beside a first one that does not count; default 4")
+    parser.add_argument("--seed", type=int, default=0, help="default 0")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the results as JSON")
+    options = parser.parse_args(arguments)
     source = open_run(options.run)
-    _check(source.recipe)
+    if len(source.recipe.teachers) < 2:
+        raise InputError("the run's recipe has no two teachers; give the run of another one")
+    if source.recipe.adaptive is not None:
+        raise InputError("the run is adaptive: its student is attacked anew at each step here and there; give another")
     data, device = load_data_of(source, options.data).limited(options.images), choose_device(options.device)
     with tempfile.TemporaryDirectory() as folder, RichProgress() as progress:
-        run = _workplace(Path(folder) / "run", source, data, options.seed)
+        run = workplace(Path(folder) / "run", source, data, options.seed)
         bench = TrainingBench(run, data, options.seed, device, progress)
         if not all(bench.images(stage) for stage in STAGES):
             raise InputError(f"{len(data.train)} images are less than a batch; --images takes more")
@@ -86,26 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(table(results, machine(device)), end="")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", help="a run folder, or the name of a pair that ships")
-    parser.add_argument("--data", type=Path, help="folder that holds the run's dataset")
-    parser.add_argument("--images", type=positive, default=768, help="of an epoch; default 768")
-    parser.add_argument("--rounds", type=positive, default=4, help="beside a first one that does not count; default 4")
-    parser.add_argument("--seed", type=int, default=0, help="default 0")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the results as JSON")
-    return parser
-
-
-def _check(recipe: Recipe) -> None:
-    if len(recipe.teachers) < 2:
-        raise InputError("the run's recipe has no two teachers; give the run of another one")
-    if recipe.adaptive is not None:
-        raise InputError("the run is adaptive: its student is attacked anew at each step here and there; give another")
-
-
-def _workplace(folder: Path, source: RunFolder, data: ImageData, seed: int) -> RunFolder:
+def workplace(folder: Path, source: RunFolder, data: ImageData, seed: int) -> RunFolder:
     """Return a run to train in, with the source's recipe and classifier."""
     request = Request(
         recipe_name=source.info["recipe"],
@@ -204,18 +194,9 @@ def rates(rounds: list[Round], stages: list[str], epochs: dict[str, int], images
 
 def machine(device: torch.device) -> dict[str, Any]:
     """Return what the machine is."""
-    named = list(_processor_names())
-    about = {"processor": named[0] if named else platform.processor(), "cores": os.cpu_count()}
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    return about | {"threads": torch.get_num_threads(), "device": str(device), "gpu": gpu}
-
-
-def _processor_names() -> Iterator[str]:
-    """Return the processor's name as Linux tells it."""
-    path = Path("/proc/cpuinfo")
-    for line in path.read_text().splitlines() if path.is_file() else ():
-        if line.startswith("model name"):
-            yield line.partition(":")[2].strip()
+    about = {"processor": processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    return about | {"device": str(device), "gpu": gpu}
 
 
 def table(results: dict[str, Any], where: dict[str, Any]) -> str:

@@ -34,14 +34,19 @@ def test_engines_on_the_gpu_take_turns_and_the_page_names_the_machine(
     out = tmp_path / "gpu.md"
     gpu.main(["--batches", "1,2", "--rounds", "2", "--out", str(out)])
     text = out.read_text()
-    assert re.search(r"^- rtx 1\.[0-9.]+ on cuda:0 \(GeForce\)$", text, re.MULTILINE)
-    timed = re.findall(r"^\| rtx \| (fp\d+) \| (pipeline|defended) \| (\d) \| 2 \| \d+\.\d{3} ", text, re.MULTILINE)
-    stages = [(precision, stage) for precision in ("fp32", "fp16") for stage in ("pipeline", "defended")]
-    assert timed == [(*stage, batch) for batch in "12" for stage in stages]
-    assert "| rtx | fp16 | pipeline | adversarial | 256 | " in text
-    assert "onnxruntime |" not in text  # it is on the CPU
-    assert "- PyTorch: sees no GPU\n" in text
-    assert "Limits broken" not in text
+    assert "| devices | rtx on cuda:0 (GeForce) |" in text
+    assert re.search(r"\| versions \| .*rtx 1\.[0-9.]+", text)
+    timed = text[text.index("## Latency") :]
+    for batch in "12":
+        for precision in ("fp32", "fp16"):
+            rows = rf"\| \*\*rtx {precision}, batch {batch}\*\* .*\n\| pipeline \| [0-9.]+ .*\n\| defended \| [0-9.]+ "
+            assert re.search(rows, timed), (precision, batch)
+    assert "2 calls of each stage, interleaved" in timed
+    assert re.search(r"^rtx fp16:\n\n(\|.*\n)+", text, re.MULTILINE)
+    assert "**adversarial, 256 images**" in text
+    assert "onnxruntime fp" not in text  # it is on the CPU
+    assert "- **PyTorch**: sees no GPU\n" in text
+    assert "Broken limits" not in text
 
 
 @pytest.mark.usefixtures("_exported")
@@ -67,7 +72,7 @@ def test_an_engine_that_breaks_a_limit_ends_the_study_with_1(
     with pytest.raises(SystemExit) as end:
         gpu.main(["--batches", "1", "--rounds", "1"])
     assert end.value.code == 1
-    assert "- **agreement, rtx fp32 classifier clean: 1, limit 2**" in capsys.readouterr().out
+    assert "| ✗ agreement, rtx fp32 classifier clean | 1 | 2 | broken |" in capsys.readouterr().out
 
 
 def test_pytorchs_contestants_give_the_references_numbers(networks: Networks, bundle_path: Path) -> None:

@@ -20,11 +20,10 @@ from helpers.modified import modified
 from helpers.small_data import RECIPE
 from lab.studies import ablation
 from lab.studies.ablation_table import ALONE, ARMS, JUDGED, THREATS
-from lab.studies.common import changed, markdown
+from lab.studies.common import GOES_ON, INTERRUPTED, changed, guarded, markdown
 from purify_edge.errors import InputError
 from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.data.splits import batches
-from purify_toolkit.device.generators import device_generator
 from purify_toolkit.recipe import parse_recipe
 from purify_toolkit.runs.data import load_data
 from purify_toolkit.runs.folder import RunFolder
@@ -192,7 +191,7 @@ def test_what_is_judged_is_the_arms_own_pipeline_on_test_images(study: Path, acc
     classifier = first.load_classifier()
     ((images, labels),) = batches(test, torch.device("cpu"))
     attacked = PGD.of(first.recipe.evaluation)(
-        classifier, images, labels, generator=device_generator(1, torch.device("cpu"))
+        classifier, images, labels, generator=torch.Generator(torch.device("cpu")).manual_seed(1)
     )
     purifiers = {name: arm(study, name, 1).load_student() for name in NETWORKS} | {ALONE: nn.Identity()}
     for threat, seen in (("clean", images), ("grey-box", attacked)):
@@ -326,6 +325,17 @@ def test_a_study_runs_as_a_program() -> None:
     done = subprocess.run(command, cwd=STUDIES.parent.parent, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("Error: nowhere holds no finished run")
+
+
+@pytest.mark.parametrize("advice", ["", GOES_ON])
+def test_an_interrupted_study_says_what_goes_on(advice: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as end:
+        guarded(interrupted, when_interrupted=advice)
+    assert end.value.code == INTERRUPTED
+    assert capsys.readouterr().err.split("\n") == ["", "interrupted", *([advice] if advice else []), ""]
 
 
 def test_a_changed_recipe_is_the_recipe_but_for_the_change() -> None:

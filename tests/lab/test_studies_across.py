@@ -71,7 +71,7 @@ def test_what_is_measured_is_not_measured_again_unless_it_is_of_another_purifier
     asked: list[str] = []
     evaluate = across_classifiers.evaluate
     monkeypatch.setattr(
-        across_classifiers, "evaluate", lambda *arguments: asked.append("measured") or evaluate(*arguments)
+        across_classifiers, "evaluate", lambda *given, **more: asked.append("measured") or evaluate(*given, **more)
     )
     before = modified(out)
     across_classifiers.main([run, *rest, "--seed", "0", "--out", str(out)])

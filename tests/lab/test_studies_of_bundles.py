@@ -6,13 +6,15 @@ import pytest
 
 from lab.studies import changed_weights, suspicion_scores
 from purify_edge.bundle.reader import Bundle
+from purify_edge.errors import InputError
+from purify_export.images.golden import reference
 from purify_export.networks import Networks
 from purify_toolkit.data.splits import Split
 from purify_toolkit.runs.folder import RunFolder
 
 
 def test_the_table_of_changed_weights_tells_how_many_were_caught(bundle_path: Path) -> None:
-    lines = list(changed_weights.table(Bundle.open(bundle_path), images=4, weights=1))
+    lines = changed_weights.table(Bundle.open(bundle_path), images=4, weights=1).splitlines()
     assert [line.split(" | ")[0] for line in lines] == ["| precision", "| ---", "| fp32", "| fp16"]
     shares = [[int(share) for share in re.findall(r"([0-9]+)% of [0-9]+", line)] for line in lines[2:]]
     assert min(shares[0][2:]) >= 90  # in float32 a larger weight shows
@@ -38,14 +40,14 @@ def test_scores_are_compared_on_images_that_were_attacked(shipped: RunFolder, ne
         distance = (found.int() - test.images.int()).abs().max()
         size = 0 if name == "clean" else int(255 * float(name.rpartition(" ")[2]) + 1e-4)
         assert distance == size, name
-    sets = {name: suspicion_scores.look(networks, found) for name, found in images.items()}
-    calibration = suspicion_scores.look(networks, samples.images[256:376])
-    lines = list(suspicion_scores.table(sets, calibration))
+    sets = {name: reference(networks, found, test.labels) for name, found in images.items()}
+    calibration = reference(networks, samples.images[256:376], samples.labels[256:376])
+    lines = suspicion_scores.table(sets, calibration).splitlines()
     assert len(lines) == 2 + len(suspicion_scores.SCORES)
     best = next(line for line in lines if line.startswith("| logit change, standard deviation |"))
     assert all(float(area) > 0.85 for area in re.findall(r"(0\.[0-9]{4}|1\.0000),", best))
-    with pytest.raises(SystemExit, match="99 at least"):
-        list(suspicion_scores.table(sets, suspicion_scores.look(networks, samples.images[:9])))
+    with pytest.raises(InputError, match="99 at least"):
+        suspicion_scores.table(sets, reference(networks, samples.images[:9], samples.labels[:9]))
 
 
 def test_divergence_is_kullbacks_and_leiblers() -> None:

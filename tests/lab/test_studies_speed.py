@@ -35,7 +35,7 @@ class Recording:
 
 def bench_of(trained: RunFolder, accepted: Path, folder: Path, progress: Recording) -> training_speed.TrainingBench:
     data = load_data(trained.recipe, accepted).limited(IMAGES)
-    run = training_speed._workplace(folder, trained, data, 0)
+    run = training_speed.workplace(folder, trained, data, 0)
     return training_speed.TrainingBench(run, data, 0, torch.device("cpu"), progress)
 
 

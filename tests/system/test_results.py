@@ -161,4 +161,4 @@ def test_the_tables_of_speed_are_those_of_the_report(report: Path) -> None:
     assert str(bench.settings) in text
     assert markdown_table(contestants_table(bench)) in text
     if bench.process:  # the others are shown for their contestants alone
-        assert markdown_table(bars_table(bench)) in text
+        assert markdown_table(bars_table(bench.bars)) in text

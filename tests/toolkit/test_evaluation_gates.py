@@ -111,7 +111,7 @@ class NotNumbers(UniformNoise):
 def test_images_outside_the_ball_or_the_range(
     faulty: type[UniformNoise], epsilon: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry = AttackEntry(make=lambda strength: faulty(epsilon=strength.epsilon), threats=("noise",))
+    entry = AttackEntry(lambda strength: faulty(epsilon=strength.epsilon), ("noise",))
     monkeypatch.setitem(ATTACKS, "uniform", entry)
     strength = replace(STRENGTH, epsilon=epsilon)
     _, gates = examine(tmp_path, attacks="noise:uniform", strength=strength)

@@ -3,6 +3,7 @@
 import difflib
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -159,28 +160,20 @@ def shipped_recipes() -> list[str]:
 
 
 def find_recipe(name_or_path: str) -> Path:
-    """Find the file of a shipped recipe by its name, or by a path that ends in `.toml`.
-
-    Raises:
-        InputError: there is no such recipe.
-    """
+    """Find the file of a shipped recipe by its name, or by a path that ends in `.toml`, or raise InputError."""
     path = Path(name_or_path)
     if path.suffix != ".toml":
         path = recipe_folder() / f"{name_or_path}.toml"
     if path.is_file():
         return path
     raise InputError(
-        f"no recipe {name_or_path!r}{_nearest(name_or_path, shipped_recipes())}; "
+        f"no recipe {name_or_path!r}{nearest(name_or_path, shipped_recipes())}; "
         f"give one of {', '.join(shipped_recipes())}, or the path of a .toml file"
     )
 
 
 def read_recipe(path: Path) -> str:
-    """Read the text of a recipe's file.
-
-    Raises:
-        InputError: it is not UTF-8.
-    """
+    """Read the text of a recipe's file; raise InputError where it is not UTF-8."""
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -198,11 +191,7 @@ def with_image_size(text: str, size: tuple[int, int]) -> str:
 
 
 def parse_recipe(text: str, *, source: str) -> Recipe:
-    """Parse the recipe that a TOML text holds; `source` names the text in errors.
-
-    Raises:
-        InputError: not TOML; a key is missing, unknown or out of range.
-    """
+    """Parse the recipe that a TOML text holds, or raise InputError, in which `source` names the text."""
     try:
         return msgspec.convert(tomllib.loads(text), Recipe)
     except tomllib.TOMLDecodeError as error:
@@ -219,9 +208,10 @@ def _suggestion(message: str) -> str:
     known = {field.name: field.type for field in msgspec.structs.fields(Recipe)}
     table = known.get(match[2] or "", Recipe)
     names = [field.name for field in msgspec.structs.fields(table)]
-    return _nearest(match[1], names) + f"; known here: {', '.join(names)}"
+    return nearest(match[1], names) + f"; known here: {', '.join(names)}"
 
 
-def _nearest(name: str, known: list[str]) -> str:
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Return the question whether the nearest known name was meant; empty where none is near."""
     close = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,6 +1,6 @@
 """From a float32 pair to the pair and its composition in another precision."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -11,7 +11,7 @@ from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.manifest import Precision, Role
 from purify_edge.bundle.report import Attempt, KeptLayer
 from purify_export.convert.graph_pair import GraphPair
-from purify_export.convert.graphs import Array, Layer
+from purify_export.convert.graphs import Array
 from purify_export.convert.half_from_fp32 import Half, half_from_fp32
 from purify_export.convert.image_set import Calibration
 from purify_export.convert.int8_search import search
@@ -29,27 +29,17 @@ class Converted:
 
 @dataclass(frozen=True)
 class ConversionInput:
-    """A pair that is converted, and the images that decide how.
+    """A pair that is converted, and the images that decide how."""
 
-    Attributes:
-        pair: in float32.
-        golden: the golden set; the ranges of 16 bits are scanned on its images.
-        calibration: the images for INT8; None where that is not asked for.
-        max_drop: the accuracy that INT8 may lose, a fraction.
-    """
-
-    pair: GraphPair
-    golden: Mapping[str, GoldenSplit]
+    pair: GraphPair  # in float32
+    golden: Mapping[str, GoldenSplit]  # the golden set; the ranges of 16 bits are scanned on its images
+    # the images for INT8; None where that is not asked for
     calibration: Calibration | None = field(default=None, repr=False)
-    max_drop: float = 0.01
+    max_drop: float = 0.01  # the accuracy that INT8 may lose, a fraction
 
 
 def convert(source: ConversionInput, precision: Precision) -> Converted:
-    """Return the graphs of a precision.
-
-    Raises:
-        BuildError: the graph cannot be converted.
-    """
+    """Return the graphs of a precision; raise BuildError where there is no way to convert them."""
     return CONVERTERS[precision](source)
 
 
@@ -65,25 +55,15 @@ def _half(source: ConversionInput, to: Half) -> Converted:
         "purifier": range_scan(source.pair.purifier, raw, to),
         "classifier": range_scan(source.pair.classifier, raw | purified, to),
     }
-    keep = {role: [finding.layer.node for finding in findings] for role, findings in found.items()}
-    kept = [_kept(to, role, finding.layer, finding.reason) for role, findings in found.items() for finding in findings]
-    return Converted(_halved(source.pair, to, keep), tuple(kept))
-
-
-def _kept(to: Half, role: Role, layer: Layer, reason: str) -> KeptLayer:
-    return KeptLayer(
-        precision=to, role=role, node=layer.node, operator=layer.operator, weight=layer.weight, reason=reason
+    kept = tuple(
+        KeptLayer(precision=to, role=role, reason=finding.reason, **vars(finding.layer))
+        for role, findings in found.items()
+        for finding in findings
     )
-
-
-def _halved(pair: GraphPair, to: Half, keep: Mapping[Role, Iterable[str]]) -> dict[Role, onnx.ModelProto]:
-    """Convert all three; `defended` as one graph, so that nothing is cast between its halves."""
-    both = [f"{role}/{name}" for role, names in keep.items() for name in names]
-    return {
-        "purifier": half_from_fp32(pair.purifier, to, keep=tuple(keep["purifier"])),
-        "classifier": half_from_fp32(pair.classifier, to, keep=tuple(keep["classifier"])),
-        "defended": half_from_fp32(pair.defended(), to, keep=both),
-    }
+    keep: dict[str, list[str]] = {role: [layer.node for layer in kept if layer.role == role] for role in found}
+    keep["defended"] = [f"{layer.role}/{layer.node}" for layer in kept]
+    graphs = source.pair.by_role()  # `defended` is one graph, so that nothing is cast between its halves
+    return Converted({role: half_from_fp32(model, to, keep=keep[role]) for role, model in graphs.items()}, kept)
 
 
 def _int8(source: ConversionInput) -> Converted:

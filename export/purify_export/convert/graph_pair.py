@@ -1,6 +1,5 @@
 """A purifier's and a classifier's graph, which are converted together."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx
@@ -20,11 +19,7 @@ class GraphPair:
 
     @classmethod
     def from_torch(cls, purifier: nn.Module, classifier: nn.Module, image_shape: tuple[int, int, int]) -> "GraphPair":
-        """Export two networks in float32; see `onnx_from_torch`.
-
-        Raises:
-            BuildError: one of them cannot be exported.
-        """
+        """Export two networks in float32; see `onnx_from_torch`."""
         return cls(
             onnx_from_torch(purifier, image_shape=image_shape, output="purified"),
             onnx_from_torch(classifier, image_shape=image_shape, output="logits"),
@@ -34,10 +29,9 @@ class GraphPair:
         """Return the two graphs composed."""
         return composed(self.purifier, self.classifier)
 
-    def items(self) -> Iterator[tuple[Role, onnx.ModelProto]]:
-        """Yield each network's role and graph."""
-        yield "purifier", self.purifier
-        yield "classifier", self.classifier
+    def items(self) -> tuple[tuple[Role, onnx.ModelProto], ...]:
+        """Return each network's role and graph."""
+        return ("purifier", self.purifier), ("classifier", self.classifier)
 
     def by_role(self) -> dict[Role, onnx.ModelProto]:
         """Return the three graphs of a bundle by their roles."""

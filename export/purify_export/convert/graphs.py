@@ -1,6 +1,7 @@
 """ONNX graphs: composing two, naming layers, and running one with all its tensors in sight."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,7 +69,9 @@ def composed(purifier: onnx.ModelProto, classifier: onnx.ModelProto) -> onnx.Mod
         for names in (node.input, node.output):
             names[:] = [new.get(name, name) for name in names]
     joined.graph.input[0].name, joined.graph.output[0].name = image.name, answer.name
-    _one_batch(joined)
+    for value in (*joined.graph.input, *joined.graph.output):  # composing gave each half's batch a name of its own
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    joined.graph.ClearField("value_info")
     for key in ("producer_name", "producer_version", "doc_string", "domain"):
         joined.ClearField(key)
     joined.ClearField("opset_import")  # one an exporter's graph each, and the same in both
@@ -76,17 +79,9 @@ def composed(purifier: onnx.ModelProto, classifier: onnx.ModelProto) -> onnx.Mod
     return joined
 
 
-def _one_batch(model: onnx.ModelProto) -> None:
-    """Call the batch by one name again, where composing gave each half's its own, and drop intermediate shapes."""
-    for value in (*model.graph.input, *model.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    model.graph.ClearField("value_info")
-
-
 def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
     """Return the graph with further tensors as outputs."""
-    types, exposed = typed(model), onnx.ModelProto()
-    exposed.CopyFrom(model)
+    types, exposed = typed(model), deepcopy(model)
     there = {value.name for value in model.graph.output}
     for name in names:
         if name not in there:
@@ -116,6 +111,22 @@ def tensors(model: onnx.ModelProto, names: Sequence[str], images: Array) -> Iter
         yield {
             name: np.atleast_1d(value.astype(np.float32, copy=False)) for name, value in zip(names, values, strict=True)
         }
+
+
+def emptied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the graph without its nodes and weights, which a conversion is about to write anew."""
+    result = deepcopy(model)
+    for part in ("node", "initializer", "value_info"):
+        result.graph.ClearField(part)
+    return result
+
+
+def casts(source: str, target: str, to: int, back: str) -> list[onnx.NodeProto]:
+    """Return the two nodes that round a float32 tensor to another type; `back` is the tensor in between."""
+    return [
+        helper.make_node("Cast", [source], [back], name=f"round_{back}", to=to),
+        helper.make_node("Cast", [back], [target], name=f"round_{target}", to=TensorProto.FLOAT),
+    ]
 
 
 def float_outputs(model: onnx.ModelProto) -> list[str]:

@@ -5,17 +5,17 @@ next to float16 and back, so that the overflow it was left for happens all the s
 """
 
 from collections.abc import Collection, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal
 
 import ml_dtypes
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, defs, helper, numpy_helper, version_converter
 
 from purify_edge.errors import BuildError
-from purify_export.convert.graphs import typed, weights_of
+from purify_export.convert.graphs import casts, emptied, typed, weights_of
 
 Half = Literal["fp16", "bf16"]
 NOT_BUILT: dict[str, tuple[str, ...]] = {"fp16": (), "bf16": ("ConvTranspose", "HardSwish", "LpNormalization", "Mish")}
@@ -41,15 +41,10 @@ FORMATS: dict[Half, Format] = {
 
 
 def half_from_fp32(model: onnx.ModelProto, to: Half, *, keep: Collection[str] = ()) -> onnx.ModelProto:
-    """Convert a graph; its input and its output stay float32.
+    """Convert a float32 graph, but for the nodes to keep; its input and its output stay float32.
 
     Casts stand only where a tensor passes between the two types, so between two neighbours in float32 there is none.
     A node stays in float32 as well if its operator does not take the type (by ONNX's schema), or takes no floats.
-
-    Args:
-        model: a float32 graph.
-        to: the type to compute in.
-        keep: the names of the nodes that stay in float32.
 
     Raises:
         BuildError: the graph holds control flow.
@@ -58,11 +53,7 @@ def half_from_fp32(model: onnx.ModelProto, to: Half, *, keep: Collection[str] = 
 
 
 def in_opset_of(model: onnx.ModelProto, to: Half) -> onnx.ModelProto:
-    """Return the graph in an opset whose operators take the type; nodes keep their names.
-
-    Raises:
-        BuildError: ONNX knows no way there.
-    """
+    """Return the graph in an opset whose operators take the type, or raise BuildError; nodes keep their names."""
     if to == "fp16":
         return model
     try:
@@ -90,10 +81,7 @@ class _Conversion:
     def result(self) -> onnx.ModelProto:
         for node in self.source.graph.node:
             self.convert(node)
-        model = onnx.ModelProto()
-        model.CopyFrom(self.source)
-        for part in ("node", "initializer", "value_info"):
-            model.graph.ClearField(part)
+        model = emptied(self.source)
         model.graph.node.extend(self.nodes)
         model.graph.initializer.extend(self.weights.values())
         return model
@@ -106,8 +94,7 @@ class _Conversion:
                 "export in fp32 alone, or write the network without it"
             )
         indices = half_inputs(source, self.known, self.opset, self.suffix) if source.name not in self.keep else []
-        node = onnx.NodeProto()
-        node.CopyFrom(source)
+        node = deepcopy(source)
         node.input[:] = [self.operand(name, index in indices) for index, name in enumerate(source.input)]
         self.nodes.append(node)
         if indices:
@@ -147,25 +134,15 @@ class _Conversion:
             with np.errstate(over="ignore"):
                 values = numpy_helper.to_array(tensor).astype(self.format.numpy)
             name = f"{name}_{self.suffix}"
-            tensor = _tensor(values, name, self.format.onnx)
+            tensor = TensorProto(name=name, data_type=self.format.onnx, dims=values.shape, raw_data=values.tobytes())
         self.weights[name] = tensor
         return name
-
-
-def _tensor(values: NDArray[np.generic], name: str, kind: int) -> onnx.TensorProto:
-    return TensorProto(name=name, data_type=kind, dims=values.shape, raw_data=values.tobytes())
 
 
 def half_inputs(node: onnx.NodeProto, types: Mapping[str, int], opset: int, to: Half) -> list[int]:
     """Return the indices of the inputs that a node takes in 16 bits; none if it has to stay in float32.
 
     ONNX's schema of the operator decides: a Resize takes the image in 16 bits, for example, but not the scales.
-
-    Args:
-        node: a node of a float32 graph.
-        types: the types of the graph's tensors.
-        opset: the graph's opset.
-        to: the type of 16 bits.
     """
     floats = [index for index, name in enumerate(node.input) if types.get(name) == TensorProto.FLOAT]
     try:
@@ -185,15 +162,9 @@ def rounding_from_half(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Each tensor that was of 16 bits is rounded to them: tensor cores too multiply and add in float32 and round results;
     only the order of their sums differs.
-
-    Args:
-        model: what `half_from_fp32` returned.
     """
     kinds = {form.onnx for form in FORMATS.values()}
-    types, result = typed(model), onnx.ModelProto()
-    result.CopyFrom(model)
-    for part in ("node", "initializer", "value_info"):
-        result.graph.ClearField(part)
+    types, result = typed(model), emptied(model)
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor)
         wide = values.astype(np.float32) if tensor.data_type in kinds else values
@@ -205,17 +176,10 @@ def rounding_from_half(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _rounded(node: onnx.NodeProto, outputs: dict[str, int]) -> list[onnx.NodeProto]:
     """Return a node whose 16-bit outputs are rounded."""
-    exact = onnx.NodeProto()
-    exact.CopyFrom(node)
+    exact = deepcopy(node)
     if node.op_type == "Cast" and outputs:
         exact.op_type = "Identity"
         exact.ClearField("attribute")
     exact.output[:] = [f"{name}_exact" if name in outputs else name for name in node.output]
-    casts = []
-    for name, kind in outputs.items():
-        for source, target, to in (
-            (f"{name}_exact", f"{name}_short", kind),
-            (f"{name}_short", name, TensorProto.FLOAT),
-        ):
-            casts.append(helper.make_node("Cast", [source], [target], name=f"round_{target}", to=to))
-    return [exact, *casts]
+    rounding = [casts(f"{name}_exact", name, kind, f"{name}_short") for name, kind in outputs.items()]
+    return [exact, *(node for pair in rounding for node in pair)]

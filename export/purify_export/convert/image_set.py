@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from purify_export.convert.graphs import Array
 
@@ -13,6 +14,14 @@ class ImageSet:
 
     images: Array
     labels: np.ndarray
+
+    @classmethod
+    def of(cls, images_u8: Tensor, labels: Tensor) -> "ImageSet":
+        """Return 8-bit images `[N, C, H, W]` as such a set."""
+        return cls(np.ascontiguousarray(images_u8.float().div(255).numpy()), labels.numpy())
+
+    def __getitem__(self, index: slice) -> "ImageSet":
+        return ImageSet(self.images[index], self.labels[index])
 
 
 Calibration = dict[str, ImageSet]

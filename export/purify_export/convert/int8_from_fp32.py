@@ -9,6 +9,7 @@ of the graph is float32 on purpose: a strongly typed TensorRT network keeps it s
 import logging
 import tempfile
 from collections.abc import Collection, Iterator
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +38,6 @@ def int8_from_fp32(model: onnx.ModelProto, images: Array) -> onnx.ModelProto:
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    given = onnx.ModelProto()  # a copy: quantize_static moves the weights of what it is given to a file
-    given.CopyFrom(model)
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)  # it advises to preprocess, which the exporter has done, on the root logger
@@ -46,7 +45,7 @@ def int8_from_fp32(model: onnx.ModelProto, images: Array) -> onnx.ModelProto:
         with tempfile.TemporaryDirectory(prefix="purify-int8-") as folder:
             path = Path(folder) / "int8.onnx"
             quantize_static(
-                given,
+                deepcopy(model),  # of what it is given it moves the weights to a file
                 path,
                 _reader(model.graph.input[0].name, images),
                 quant_format=QuantFormat.QDQ,
@@ -95,8 +94,7 @@ def with_float_layers(quantised: onnx.ModelProto, model: onnx.ModelProto, names:
     layers = set(quantised_layers(quantised)) - set(names)
     taken = {node.input[0] for node in quantised.graph.node if node.name in layers}
     source = {node.output[0]: node.input[0] for node in quantised.graph.node if node.op_type.endswith("uantizeLinear")}
-    result = onnx.ModelProto()
-    result.CopyFrom(quantised)
+    result = deepcopy(quantised)
     for node in result.graph.node:
         if node.name in exact:
             node.CopyFrom(exact[node.name])

@@ -1,6 +1,6 @@
 """The search for the layers that INT8 costs too much: they stay in float32, the fewest that keep the accuracy."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +34,7 @@ def quantise_pair(pair: GraphPair, calibration: Calibration) -> GraphPair:
     The classifier is run on purified images, and on images as they come.
     """
     images = np.concatenate([split.images for split in calibration.values()])
-    purified = _answer(pair.purifier, images)
+    purified = answer(pair.purifier, images)
     return GraphPair(
         int8_from_fp32(pair.purifier, images),
         int8_from_fp32(pair.classifier, np.concatenate([images, purified])),
@@ -47,24 +47,20 @@ def search(pair: GraphPair, calibration: Calibration, *, max_drop: float) -> Sea
     The first and the last layer of each network stay in float32, as does a layer that alone changes the logits by more
     than MAX_LOSS_ALONE. While accuracy drops too far, the most sensitive of the others follow: one, two, four ...
 
-    Half of the drop that is allowed is left for the images that judge, which are others.
-
-    Args:
-        pair: float32.
-        calibration: sets the ranges, ranks the layers and judges the attempts.
-        max_drop: of accuracy, of either split, against the float32 pair's; a fraction.
+    The calibration images set the ranges, rank the layers and judge the attempts. Half of the drop that is allowed, a
+    fraction of either split against the float32 pair's accuracy, is left for the images that judge, which are others.
     """
     int8 = quantise_pair(pair, calibration)
     layers: list[Name] = [(role, name) for role, model in pair.items() for name in quantisable(model)]
-    kept = dict.fromkeys(_ends(pair), "first or last layer")
-    losses = _losses(pair, int8, [layer for layer in layers if layer not in kept], calibration)
+    kept = dict.fromkeys(ends(pair), "first or last layer")
+    losses = _losses(pair, int8, layers, kept, calibration)
     ranked = sorted(losses, key=lambda layer: -losses[layer])
     said = {layer: f"alone in INT8 it changes the logits by {100 * losses[layer]:.2g}%" for layer in ranked}
     kept |= {layer: said[layer] for layer in ranked if losses[layer] > MAX_LOSS_ALONE}
     exact, attempts, more = pair.defended(), [], 1
     best: tuple[float, GraphPair, dict[Name, str]] | None = None
     while True:
-        candidate = _mixed(int8, pair, kept)
+        candidate = mixed(int8, pair, kept)
         drop = _drop(exact, candidate.defended(), calibration)
         attempts.append(_attempt(kept, layers, drop, calibration, max_drop / 2))
         worst = max(drop.values())
@@ -77,31 +73,32 @@ def search(pair: GraphPair, calibration: Calibration, *, max_drop: float) -> Sea
         more *= 2
 
 
-def _ends(pair: GraphPair) -> Iterator[Name]:
-    for role, model in pair.items():
-        names = quantisable(model)
-        yield from ((role, name) for name in (*names[:1], *names[-1:]))
+def ends(pair: GraphPair) -> list[Name]:
+    """Return the first and the last layer of each network."""
+    layers = {role: quantisable(model) for role, model in pair.items()}
+    return [(role, name) for role, names in layers.items() for name in (*names[:1], *names[-1:])]
 
 
-def _mixed(int8: GraphPair, pair: GraphPair, kept: Mapping[Name, str]) -> GraphPair:
+def mixed(int8: GraphPair, pair: GraphPair, kept: Collection[Name]) -> GraphPair:
     """Return the quantised pair with the kept layers in float32."""
-    by_role = {role: [name for other, name in kept if other == role] for role, _ in pair.items()}
+    purifier, classifier = ([name for of, name in kept if of == role] for role, _ in pair.items())
     return GraphPair(
-        with_float_layers(int8.purifier, pair.purifier, by_role["purifier"]),
-        with_float_layers(int8.classifier, pair.classifier, by_role["classifier"]),
+        with_float_layers(int8.purifier, pair.purifier, purifier),
+        with_float_layers(int8.classifier, pair.classifier, classifier),
     )
 
 
-def _losses(pair: GraphPair, int8: GraphPair, layers: list[Name], calibration: Calibration) -> dict[Name, float]:
-    """Return by how much each layer alone in INT8 changes the logits, relative to their differences between images."""
+def _losses(
+    pair: GraphPair, int8: GraphPair, layers: list[Name], kept: Collection[Name], calibration: Calibration
+) -> dict[Name, float]:
+    """Return by how much each layer but the kept ones, alone in INT8, changes the logits; see `search`."""
     images = np.concatenate([split.images[:RANKED] for split in calibration.values()])
-    exact = _answer(pair.defended(), images)
+    exact = answer(pair.defended(), images)
     spread = mean_squares(exact - exact.mean(axis=0)).mean()
-    everything = [(role, name) for role, model in pair.items() for name in quantisable(model)]
     losses = {}
-    for layer in layers:
-        single = _mixed(int8, pair, dict.fromkeys((other for other in everything if other != layer), ""))
-        change = mean_squares(_answer(single.defended(), images) - exact).mean()
+    for layer in (layer for layer in layers if layer not in kept):
+        single = mixed(int8, pair, [other for other in layers if other != layer])
+        change = mean_squares(answer(single.defended(), images) - exact).mean()
         losses[layer] = float(np.sqrt(change / spread)) if spread else 0.0
     return losses
 
@@ -110,7 +107,7 @@ def _drop(exact: onnx.ModelProto, candidate: onnx.ModelProto, calibration: Calib
     """Return by how much the candidate's accuracy lies below the exact graph's, a fraction, by split."""
 
     def accuracy(model: onnx.ModelProto, split: str) -> float:
-        return float((_answer(model, calibration[split].images).argmax(axis=1) == calibration[split].labels).mean())
+        return float((answer(model, calibration[split].images).argmax(axis=1) == calibration[split].labels).mean())
 
     return {split: accuracy(exact, split) - accuracy(candidate, split) for split in calibration}
 
@@ -134,17 +131,10 @@ def _kept_layers(pair: GraphPair, kept: Mapping[Name, str]) -> Iterator[KeptLaye
         for node in model.graph.node:
             if (role, node.name) in kept:
                 layer = layer_of(node, weights_of(model))
-                yield KeptLayer(
-                    precision="int8",
-                    role=role,
-                    node=layer.node,
-                    operator=layer.operator,
-                    weight=layer.weight,
-                    reason=kept[role, node.name],
-                )
+                yield KeptLayer(precision="int8", role=role, reason=kept[role, node.name], **vars(layer))
 
 
-def _answer(model: onnx.ModelProto, images: Array) -> Array:
+def answer(model: onnx.ModelProto, images: Array) -> Array:
     """Return the graph's output."""
     name = model.graph.output[0].name
     return np.concatenate([values[name] for values in tensors(model, [name], images)])

@@ -5,16 +5,18 @@ images only; and ONNX Runtime, which computes many float16 operators in float32 
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from purify_export.convert.graphs import (
     Array,
     Layer,
     Spread,
+    casts,
     difference,
     float_outputs,
     layer_of,
@@ -42,16 +44,11 @@ class LossyLayer:
 
 @dataclass
 class Extremes:
-    """The extremes of a tensor over the images seen so far.
+    """The extremes of a tensor over the images seen so far."""
 
-    Attributes:
-        largest: absolute value.
-        spread: what differs between images.
-        worst: the largest mean square, in an image, of what rounding the node's inputs and output to 16 bits changes.
-    """
-
-    largest: float = 0.0
-    spread: Spread = field(default_factory=Spread)
+    largest: float = 0.0  # absolute value
+    spread: Spread = field(default_factory=Spread)  # what differs between images
+    # the largest mean square, in an image, of what rounding the node's inputs and output to 16 bits changes
     worst: float = 0.0
 
     def see(self, exact: Array, rounded: Array | None) -> None:
@@ -78,11 +75,6 @@ def range_scan(model: onnx.ModelProto, image_sets: Mapping[str, Array], to: Half
 
     Those are the nodes that take or give a tensor that reaches beyond half of what the type holds, those with such
     weights, and those whose result changes by more than MAX_LOSS when just inputs, weights and output are rounded.
-
-    Args:
-        model: float32, `[N, C, H, W]` in.
-        image_sets: float32 images by the name of the set, `clean` and `adversarial`, say.
-        to: the type of 16 bits.
 
     Raises:
         BuildError: see `in_opset_of`.
@@ -148,8 +140,7 @@ def _shadowed(model: onnx.ModelProto, to: Half) -> onnx.ModelProto:
 
     The twin takes the exact inputs, rounded, not what other twins give: it shows what its own node loses.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = deepcopy(model)
     types, weights = typed(model), weights_of(model)
     (opset,) = (entry.version for entry in model.opset_import if not entry.domain)
     there: set[str] = set()
@@ -157,8 +148,7 @@ def _shadowed(model: onnx.ModelProto, to: Half) -> onnx.ModelProto:
         indices = half_inputs(node, types, opset, to)
         if not indices:
             continue
-        twin = onnx.NodeProto()
-        twin.CopyFrom(node)
+        twin = deepcopy(node)
         twin.name = f"{node.name}@twin"
         for index in indices:
             source = node.input[index]
@@ -179,11 +169,7 @@ def _shadowed(model: onnx.ModelProto, to: Half) -> onnx.ModelProto:
 
 
 def _round(source: str, target: str, to: Half) -> list[onnx.NodeProto]:
-    half = f"{target}@half"
-    return [
-        helper.make_node("Cast", [source], [half], name=f"cast {half}", to=FORMATS[to].onnx),
-        helper.make_node("Cast", [half], [target], name=f"cast {target}", to=TensorProto.FLOAT),
-    ]
+    return casts(source, target, FORMATS[to].onnx, f"{target}@half")
 
 
 def _rounded_weight(tensor: onnx.TensorProto, name: str, to: Half) -> onnx.TensorProto:

@@ -1,8 +1,5 @@
 """What is set on images that the golden set does not have: INT8's ranges and the suspicion score's threshold."""
 
-import numpy as np
-from torch import Tensor
-
 from purify_edge.bundle.manifest import SuspicionEntry
 from purify_edge.errors import InputError
 from purify_edge.pipeline.suspicion import FALSE_POSITIVE_RATE, calibrate, suspicion_of
@@ -18,11 +15,7 @@ MIN_CALIBRATION = 32
 
 
 def check_calibration(others: Split, tell: Tell = silent) -> None:
-    """Check that there are images to calibrate INT8 on; `tell` is told where they are few.
-
-    Raises:
-        InputError: too few.
-    """
+    """Raise InputError where there are too few images to calibrate INT8 on; `tell` is told where they are few."""
     if len(others) < MIN_CALIBRATION:
         raise InputError(
             f"INT8 is calibrated on {MIN_CALIBRATION} images or more that are not in the golden set, the golden set "
@@ -43,25 +36,11 @@ def calibration_of(networks: Networks, others: Split, table: EvaluationTable, *,
     few = others[:CALIBRATION]
     clean, other = few[::2], few[1::2]
     adversarial = attacked(networks.classifier, other.images, other.labels, table, seed=seed + 1)
-    return {
-        "clean": _image_set(clean.images, clean.labels),
-        "adversarial": _image_set(adversarial, other.labels),
-    }
-
-
-def _image_set(images_u8: Tensor, labels: Tensor) -> ImageSet:
-    return ImageSet(np.ascontiguousarray(images_u8.float().div(255).numpy()), labels.numpy())
+    return {"clean": ImageSet.of(clean.images, clean.labels), "adversarial": ImageSet.of(adversarial, other.labels)}
 
 
 def threshold_of(networks: Networks, others: Split, *, source: str, tell: Tell) -> SuspicionEntry | None:
-    """Return the threshold that 1% of clean images exceed; None, and `tell` is told so, where there are too few.
-
-    Args:
-        networks: the pair.
-        others: clean images that the golden set does not have.
-        source: where they came from.
-        tell: told what to do where there is no threshold.
-    """
+    """Return the threshold that 1% of clean images exceed; None, and `tell` is told so, where there are too few."""
     good, entry = 0, None
     if len(others):
         made = reference(networks, others.images, others.labels)

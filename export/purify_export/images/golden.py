@@ -15,6 +15,8 @@ from purify_toolkit.data.splits import Split
 from purify_toolkit.recipe import EvaluationTable
 
 IMAGES = 256
+OTHERS = 2000
+"""Images beside the golden set, at most."""
 
 
 def golden_set(
@@ -24,12 +26,7 @@ def golden_set(
 
     The attacker knows the classifier alone (grey-box); the noise is uniform and of the attack's size. Both are rounded
     to 8 bits within the ball: the golden set holds what a file or a camera can carry, and the reference sees just that.
-
-    Args:
-        networks: the pair.
-        images: at least one; the first 256 are taken.
-        table: the attack.
-        seed: of the attack's random start, and of the noise.
+    Of the images the first 256 are taken.
 
     Raises:
         InputError: the classifier gives logits that are not finite for one of them.

@@ -8,33 +8,21 @@ import torch
 from PIL import Image
 
 from purify_edge.images import decoding
-from purify_export.images.golden import IMAGES
+from purify_export.images.golden import IMAGES, OTHERS
 from purify_toolkit.data.splits import Split
 from purify_toolkit.runs.data import choose_samples, load_data_of
 from purify_toolkit.runs.folder import RunFolder
 
-OTHERS = 2000
-"""Images beside the golden set, at most."""
 FILTER = "Pillow's bilinear filter, which averages when it shrinks"
 
 
 @dataclass(frozen=True)
 class RunImages:
-    """What an export takes from a run: no image is in both parts.
+    """What an export takes from a run: no image is in both parts."""
 
-    Attributes:
-        judging: test images, for the golden set.
-        others: clean images for what is calibrated; there may be none.
-        source: where the others came from.
-    """
-
-    judging: Split
-    others: Split
-    source: str
-
-    def resized(self, size: tuple[int, int]) -> "RunImages":
-        """Return both parts at another height and width."""
-        return RunImages(resized(self.judging, size), resized(self.others, size), self.source)
+    judging: Split  # test images, for the golden set
+    others: Split  # clean images for what is calibrated; there may be none
+    source: str  # where the others came from
 
 
 def images_of(run: RunFolder, data: Path | None) -> RunImages:
@@ -42,18 +30,13 @@ def images_of(run: RunFolder, data: Path | None) -> RunImages:
 
     The first are test images: those that travel with the run, else, or where `data` is given, a choice from the
     dataset. The others are those that travel and that the golden set leaves, else validation images.
-
-    Raises:
-        InputError: the dataset does not fit the run, or cannot be had.
     """
     if data is None and run.has_samples:
-        samples = run.load_samples()
-        travelling = Split(samples.images, samples.labels)
+        travelling = run.load_samples()
         return RunImages(travelling[:IMAGES], travelling[IMAGES:][:OTHERS], "test images that the golden set leaves")
     found = load_data_of(run, data)
     chosen = np.random.default_rng(run.info["seed"]).permutation(len(found.validation))[:OTHERS]
-    samples = choose_samples(found, run.info["seed"])
-    judging = Split(samples.images, samples.labels)[:IMAGES]
+    judging = choose_samples(found, run.info["seed"])[:IMAGES]
     return RunImages(judging, found.validation[torch.from_numpy(chosen)], "validation images")
 
 

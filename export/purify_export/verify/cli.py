@@ -1,6 +1,7 @@
 """purify-verify: a bundle against the live PyTorch networks of its run."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -36,11 +37,9 @@ def main(
     trust_engines: bool,
     verify: Path | None,
     precisions: tuple[str, ...],
-    min_agreement: float | None,
-    max_accuracy_drop: float,
-    max_error: float | None,
     allow_failed: bool,
     as_json: bool,
+    **limits: Any,
 ) -> None:
     """Compare BUNDLE's engines with the PyTorch networks of RUN, a run's folder or the name of a pair that ships.
 
@@ -62,7 +61,7 @@ def main(
         data=data,
         engine=engine,
         precisions=precisions,
-        limits=Limits(min_agreement=min_agreement, max_accuracy_drop=max_accuracy_drop, max_error=max_error),
+        limits=Limits(**limits),
         policy=policy_from(no_build=no_build, trust_engines=trust_engines),
         tell=lambda text: click.echo(f"  {text}", err=True),
     )

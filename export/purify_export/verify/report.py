@@ -8,7 +8,7 @@ import msgspec
 from purify_edge.bundle.report import Check, Divergence, NotChecked, ParityRow
 from purify_edge.check.page.content import CHECK_COLUMNS, check_row
 from purify_edge.check.page.conversions import divergences
-from purify_edge.document.model import Block, Bullets, Document, Section, Table, TableRow, Verdict, table
+from purify_edge.document.model import Block, Bullets, Document, Section, TableRow, Verdict, table
 from purify_edge.document.wording import in_words, percent, plural, with_interval
 
 
@@ -55,7 +55,10 @@ def document_of(report: VerifyReport) -> Document:
 
 
 def _blocks(report: VerifyReport) -> Iterator[Block]:
-    yield _parity(report)
+    one_engine = len({row.engine for row in report.rows}) == 1
+    columns = ("images", "model", "n", "right, PyTorch", "right, engine", "same class", "McNemar p", "error")
+    rows = [_row(row, one_engine=one_engine) for row in report.rows if row.role == "pipeline"]
+    yield table("Shares in %, with 95% intervals (Wilson)", columns, rows, text_columns=2)
     attacks = {row.split: row.attack for row in report.rows if row.attack != "none"}
     if attacks:
         yield Bullets(tuple(attacks.items()))
@@ -63,13 +66,6 @@ def _blocks(report: VerifyReport) -> Iterator[Block]:
     if report.not_checked:
         items = ((f"not checked here: {left.engine} {left.precision}", left.reason) for left in report.not_checked)
         yield Bullets(tuple(items))
-
-
-def _parity(report: VerifyReport) -> Table:
-    one_engine = len({row.engine for row in report.rows}) == 1
-    columns = ("images", "model", "n", "right, PyTorch", "right, engine", "same class", "McNemar p", "error")
-    rows = [_row(row, one_engine=one_engine) for row in report.rows if row.role == "pipeline"]
-    return table("Shares in %, with 95% intervals (Wilson)", columns, rows, text_columns=2)
 
 
 def _row(row: VerifyRow, *, one_engine: bool) -> TableRow:

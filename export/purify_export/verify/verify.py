@@ -1,6 +1,6 @@
 """The verification: a bundle's engines against the live PyTorch networks of the run that it was exported from."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from purify_edge.bundle.golden import GoldenSplit, load_golden
 from purify_edge.bundle.reader import Bundle
@@ -26,8 +25,8 @@ from purify_edge.pipeline.prediction import answers_of
 from purify_edge.stats import wilson
 from purify_export.convert.convert import as_floats
 from purify_export.convert.graph_pair import GraphPair
-from purify_export.convert.graphs import Array, Layer, float_outputs
-from purify_export.gate import COMPARED, TOLERANCE, first_divergence
+from purify_export.convert.graphs import Array, float_outputs
+from purify_export.gate import COMPARED, divergence
 from purify_export.images.golden import attacked, noisy, reference
 from purify_export.images.samples import resized
 from purify_export.networks import Networks
@@ -61,15 +60,11 @@ def verify(
     """Compare the bundle's engines with the run's networks on test images, and attack both.
 
     Args:
-        bundle: the bundle.
+        bundle, engine, limits, policy, tell: see `purify_edge.check.check.check_with_examples`.
         run: that it was exported from.
         amounts: how much.
         data: the run's dataset; without it the test images that travel with the run.
-        engine: `auto`, a key of ENGINES, or `all`.
         precisions: those to verify; empty for all.
-        limits: what must hold; None for the defaults.
-        policy: what may be done about engine files; None for the defaults.
-        tell: told what is being done.
 
     Raises:
         InputError: run and bundle do not fit, or the bundle has no such precision.
@@ -124,11 +119,7 @@ def _check_fit(bundle: Bundle, run: RunFolder, tell: Tell) -> None:
 
 def _samples(bundle: Bundle, run: RunFolder, data: Path | None, limit: int, tell: Tell) -> Split:
     """Return the first `limit` test images, of the bundle's size."""
-    if data is None and run.has_samples:
-        samples = run.load_samples()
-        found = Split(samples.images, samples.labels)
-    else:
-        found = load_data_of(run, data).test
+    found = run.load_samples() if data is None and run.has_samples else load_data_of(run, data).test
     if len(found) < limit:
         tell(f"there are {len(found)} test images, not {limit}: --data names the folder of the run's dataset")
     contract = bundle.manifest.input
@@ -146,30 +137,21 @@ def live_splits(
     count = min(amounts.attack_limit, len(samples.labels))
     few, labels = samples.images[:count], samples.labels[:count]
     name = str(PGD.of(table))
-    plans: dict[str, tuple[str, Tensor, Callable[[], Tensor]]] = {
-        "clean": ("none", samples.labels, lambda: samples.images),
-        "noise": (
-            f"uniform noise, Linf {table.epsilon:g}",
-            samples.labels,
-            lambda: noisy(samples.images, epsilon=table.epsilon, seed=seed),
-        ),
-        "grey-box": (
-            f"{name}, against the classifier alone",
-            labels,
-            lambda: attacked(networks.classifier, few, labels, table, seed=seed),
-        ),
-        "white-box": (
-            f"{name}, against PyTorch's purifier and classifier",
-            labels,
-            lambda: attacked(networks.defended, few, labels, table, seed=seed),
-        ),
+    attacks = {"clean": "none", "noise": f"uniform noise, Linf {table.epsilon:g}"}
+    targets = {"grey-box": networks.classifier, "white-box": networks.defended} if count else {}
+    if count:
+        attacks["grey-box"] = f"{name}, against the classifier alone"
+        attacks["white-box"] = f"{name}, against PyTorch's purifier and classifier"
+    tell(f"PyTorch: clean and noise, {len(samples)} images")
+    noise = noisy(samples.images, epsilon=table.epsilon, seed=seed)
+    splits = {
+        "clean": reference(networks, samples.images, samples.labels),
+        "noise": reference(networks, noise, samples.labels),
     }
-    splits = {}
-    for threat, (_, truth, make) in plans.items():
-        if len(truth):
-            tell(f"PyTorch: {threat}, {len(truth)} images")
-            splits[threat] = reference(networks, make(), truth)
-    return splits, {threat: plans[threat][0] for threat in splits}
+    for threat, target in targets.items():
+        tell(f"PyTorch: {threat}, {count} images")
+        splits[threat] = reference(networks, attacked(target, few, labels, table, seed=seed), labels)
+    return splits, attacks
 
 
 def rows_of(
@@ -229,26 +211,13 @@ def _divergences(
     shape = (contract.channels, contract.height, contract.width)
     exact = GraphPair.from_torch(networks.purifier, networks.classifier, shape).defended()
     images, names = as_floats(clean.images[:COMPARED]), set(float_outputs(exact))
-    diverging, unmatched = [], []
+    diverging: list[Divergence] = []
+    unmatched: list[NotChecked] = []
     for precision in precisions:
         graph = onnx.load_model_from_string(bundle.read(bundle.model("defended", precision).file))
         if not names & {name for node in graph.graph.node for name in node.output}:
             reason = "its layers have other names than those that this version of PyTorch exports"
             unmatched.append(NotChecked(engine="layer by layer", precision=precision, reason=reason))
             continue
-        found = first_divergence(graph, exact, images, tolerance=TOLERANCE[precision])
-        if found:
-            diverging.append(_divergence(precision, *found))
+        diverging += divergence(graph, exact, images, precision=precision, split="clean")
     return diverging, unmatched
-
-
-def _divergence(precision: str, layer: Layer, error: float) -> Divergence:
-    return Divergence(
-        precision=precision,
-        split="clean",
-        node=layer.node,
-        operator=layer.operator,
-        weight=layer.weight,
-        error=error,
-        tolerance=TOLERANCE[precision],
-    )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from purify_edge.errors import InputError
+from purify_toolkit.attacks.norms import LINF
 from purify_toolkit.networks.answers import Model
 
 Size = tuple[str, float]
@@ -20,12 +21,9 @@ class Attack(ABC):
     """An attack: its settings are the fields of a frozen dataclass, a call runs it, `str()` describes it.
 
     The description tells all that the result depends on besides model, images, labels and generator.
-
-    Attributes:
-        needs: the library that the attack calls, if it is not torch.
     """
 
-    needs: ClassVar[str | None] = None
+    needs: ClassVar[str | None] = None  # the library that the attack calls, if it is not torch
 
     @abstractmethod
     def __call__(self, model: Model, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Tensor:
@@ -43,8 +41,9 @@ class Attack(ABC):
 
     @property
     def size(self) -> Size | None:
-        """The ball around each image that the attack stays in; None where it has none."""
-        return None
+        """The ball around each image that the attack stays in: of its `epsilon` and `norm`; None where it has none."""
+        epsilon, norm = getattr(self, "epsilon", None), getattr(self, "norm", LINF)
+        return None if epsilon is None else (norm.name, float(epsilon))
 
 
 class AttackWarning(UserWarning):
@@ -52,11 +51,7 @@ class AttackWarning(UserWarning):
 
 
 def check_images(images: Tensor) -> None:
-    """Refuse images outside [0, 1]: attacked, they would look robust or broken for the wrong reason.
-
-    Raises:
-        InputError: a pixel lies outside [0, 1] or is not a number.
-    """
+    """Raise InputError for images outside [0, 1]: they would look robust or broken for the wrong reason."""
     if images.ndim != 4:
         raise InputError(f"images must be [N, C, H, W], got {list(images.shape)}; add the missing axis")
     if images.numel() and not (float(images.min()) >= 0 and float(images.max()) <= 1):
@@ -72,11 +67,7 @@ def choose(condition: Tensor, then: Tensor, otherwise: Tensor) -> Tensor:
 
 
 def numpy_model(function: Callable[[NDArray[Any]], NDArray[Any]]) -> Model:
-    """Make a model out of a function of arrays, say an exported engine, for the attacks that need no gradient.
-
-    Args:
-        function: maps float32 pixels `[N, C, H, W]` to logits `[N, K]`.
-    """
+    """Make a model out of a function of arrays, say an exported engine, for the attacks that need no gradient."""
 
     def model(images: Tensor) -> Tensor:
         logits = function(np.ascontiguousarray(images.detach().cpu().numpy()))

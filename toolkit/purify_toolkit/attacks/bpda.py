@@ -36,11 +36,6 @@ def identity_backward(purifier: Model) -> nn.Module:
 
     A purifier's output resembles its input, so the identity approximates its Jacobian even where the
     purifier's own is zero or of no use. Attack `nn.Sequential(identity_backward(purifier), classifier)`.
-
-    Args:
-        purifier: `[N, C, H, W] -> [N, C, H, W]`; it need not be differentiable.
-
-    Returns:
-        A module whose output is exactly the purifier's.
+    The purifier need not be differentiable; the module's output is exactly its own.
     """
     return _IdentityBackward(purifier)

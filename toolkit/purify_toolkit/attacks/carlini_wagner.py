@@ -1,13 +1,14 @@
 """The attack of Carlini and Wagner: the smallest L2 perturbation that misleads, not the strongest of a given size."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from purify_toolkit.attacks.base import Attack, Size, check_images, choose
+from purify_toolkit.attacks.base import Attack, check_images, choose
 from purify_toolkit.attacks.gradient import margin
-from purify_toolkit.attacks.norms import L2
+from purify_toolkit.attacks.norms import L2, Norm
 from purify_toolkit.networks.answers import Model
 
 SHRINK = 0.999999  # keeps black and white pixels at a finite place of tanh's axis
@@ -24,27 +25,15 @@ class CarliniWagner(Attack):
 
     The result is the nearest adversarial image found, and the image itself where none was found within epsilon or
     where it is misclassified as it is.
-
-    Attributes:
-        epsilon: the distance beyond which an example does not count.
-        steps: how many steps Adam takes for each c.
-        searches: how many c are tried.
-        rate: the learning rate of Adam, in w's unit.
-        initial_c: the first c.
-        confidence: how far, in logits, another class must lead.
     """
 
-    epsilon: float = float("inf")
-    steps: int = 100
-    searches: int = 6
-    rate: float = 0.05
-    initial_c: float = 1.0
-    confidence: float = 0.0
-
-    @property
-    def size(self) -> Size:
-        """See `Attack.size`."""
-        return L2.name, self.epsilon
+    norm: ClassVar[Norm] = L2
+    epsilon: float = float("inf")  # the distance beyond which an example does not count
+    steps: int = 100  # how many steps Adam takes for each c
+    searches: int = 6  # how many c are tried
+    rate: float = 0.05  # the learning rate of Adam, in w's unit
+    initial_c: float = 1.0  # the first c
+    confidence: float = 0.0  # how far, in logits, another class must lead
 
     def __str__(self) -> str:
         return (

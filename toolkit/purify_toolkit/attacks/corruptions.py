@@ -166,18 +166,12 @@ def _scale(images: Tensor) -> float:
 
 
 CORRUPTIONS: dict[str, Function] = {
-    "gaussian_noise": gaussian_noise,
-    "shot_noise": shot_noise,
-    "impulse_noise": impulse_noise,
-    "speckle_noise": speckle_noise,
-    "gaussian_blur": gaussian_blur,
-    "defocus_blur": defocus_blur,
-    "motion_blur": motion_blur,
-    "zoom_blur": zoom_blur,
-    "brightness": brightness,
-    "contrast": contrast,
-    "pixelate": pixelate,
-    "jpeg_compression": jpeg_compression,
+    function.__name__: function
+    for function in (
+        *(gaussian_noise, shot_noise, impulse_noise, speckle_noise),
+        *(gaussian_blur, defocus_blur, motion_blur, zoom_blur),
+        *(brightness, contrast, pixelate, jpeg_compression),
+    )
 }
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from purify_toolkit.attacks.base import Attack, Size, check_images, choose
+from purify_toolkit.attacks.base import Attack, check_images, choose
 from purify_toolkit.attacks.norms import LINF, Norm
 from purify_toolkit.networks.answers import Model
 from purify_toolkit.recipe import EvaluationTable
@@ -39,38 +39,22 @@ class PGD(Attack):
     Steps of one length end near a maximum and swing around it. With `decay` the first may be as long as the
     radius and step t of T is `(1 + cos(pi t / T)) / 2` of that: on the pair that ships, 100 such steps broke
     as many images as 100 of APGD's, and 5 to 7 of 200 more than the best steps of one length.
-
-    Attributes:
-        epsilon: the radius of the ball in pixel units, a number or a tensor `[N, 1, 1, 1]`.
-        steps: how many gradient steps to take.
-        relative_step: the length of a step, with `decay` of the first one, as a fraction of epsilon.
-        norm: the norm of the ball.
-        loss: what is raised.
-        restarts: how often to begin.
-        samples: how many evaluations a gradient takes.
-        random_start: whether to begin at a random point of the ball instead of the image.
-        decay: whether to shorten the steps to 0.
     """
 
-    epsilon: float | Tensor
-    steps: int
-    relative_step: float
-    norm: Norm = LINF
-    loss: Loss = cross_entropy
-    restarts: int = 1
-    samples: int = 1
-    random_start: bool = True
-    decay: bool = False
+    epsilon: float | Tensor  # the radius of the ball in pixel units, a number or a tensor `[N, 1, 1, 1]`
+    steps: int  # how many gradient steps to take
+    relative_step: float  # the length of a step, with `decay` of the first one, as a fraction of epsilon
+    norm: Norm = LINF  # the norm of the ball
+    loss: Loss = cross_entropy  # what is raised
+    restarts: int = 1  # how often to begin
+    samples: int = 1  # how many evaluations a gradient takes
+    random_start: bool = True  # whether to begin at a random point of the ball instead of the image
+    decay: bool = False  # whether to shorten the steps to 0
 
     @classmethod
     def of(cls, table: EvaluationTable) -> "PGD":
         """Return the attack that a recipe's table describes."""
         return cls(epsilon=table.epsilon, steps=table.steps, relative_step=table.relative_step)
-
-    @property
-    def size(self) -> Size:
-        """See `Attack.size`."""
-        return self.norm.name, float(self.epsilon)
 
     def __str__(self) -> str:
         step, starts = f"{self.relative_step * self.epsilon:g}", f"{self.restarts} random starts"

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from purify_edge.errors import InputError
 from purify_edge.extras import require_library
-from purify_toolkit.attacks.base import Attack, AttackWarning, Size, check_images, choose
+from purify_toolkit.attacks.base import Attack, AttackWarning, check_images, choose
 from purify_toolkit.attacks.norms import L2, LINF, Norm
 from purify_toolkit.data.pixels import batch_size as batch_size_of
 from purify_toolkit.networks.answers import Model
@@ -42,20 +42,14 @@ class AutoAttack(Attack):
 
     The model must be differentiable and deterministic; what the library's log says against it becomes an
     `AttackWarning`, each text once. The image itself is returned where the attack failed.
-
-    Attributes:
-        epsilon: the radius of the ball.
-        classes: K, two at least; below ten there are fewer targets, below four no targeted DLR loss.
-        norm: the norm of the ball.
-        attacks: some of NAMES.
-        batch_size: how many images to attack at once, by their size if not given. The random starts of each batch
-            are the same, so another batch size gives other examples.
     """
 
-    epsilon: float
-    classes: int
-    norm: Norm = LINF
-    attacks: tuple[str, ...] = STANDARD
+    epsilon: float  # the radius of the ball
+    classes: int  # K, two at least; below ten there are fewer targets, below four no targeted DLR loss
+    norm: Norm = LINF  # the norm of the ball
+    attacks: tuple[str, ...] = STANDARD  # some of NAMES
+    # how many images to attack at once, by their size if not given. The random starts of each batch are the same, so
+    # another batch size gives other examples
     batch_size: int | None = None
     needs: ClassVar[str] = "pyautoattack"
 
@@ -72,21 +66,11 @@ class AutoAttack(Attack):
         substitutes = SUBSTITUTES.get(self.classes, {})
         return tuple(dict.fromkeys(substitutes.get(name, name) for name in self.attacks))
 
-    @property
-    def size(self) -> Size:
-        """See `Attack.size`."""
-        return self.norm.name, self.epsilon
-
     def __str__(self) -> str:
         return f"AutoAttack ({', '.join(self.possible)}), {self.norm.name} {self.epsilon:g}"
 
     def __call__(self, model: Model, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Tensor:
-        """See `Attack.__call__`.
-
-        Raises:
-            InputError: an image lies outside [0, 1], or `classes` does not fit the model.
-            ModuleNotFoundError: pyautoattack is not installed; it comes with the extra 'train'.
-        """
+        """See `Attack.__call__`; an InputError, too, where `classes` does not fit the model."""
         check_images(images)
         if not len(images):
             return images
@@ -129,33 +113,18 @@ class Square(Attack):
     """The Square attack alone (Andriushchenko et al. 2020, arXiv 1912.00049); its schedule is scaled to the budget.
 
     The model is only evaluated: see `numpy_model` for an engine. The image itself is returned where the attack failed.
-
-    Attributes:
-        epsilon: the radius of the ball.
-        queries: how many evaluations of the model an image may cost.
-        norm: the norm of the ball.
     """
 
-    epsilon: float
-    queries: int = 1000
-    norm: Norm = LINF
+    epsilon: float  # the radius of the ball
+    queries: int = 1000  # how many evaluations of the model an image may cost
+    norm: Norm = LINF  # the norm of the ball
     needs: ClassVar[str] = "pyautoattack"
-
-    @property
-    def size(self) -> Size:
-        """See `Attack.size`."""
-        return self.norm.name, self.epsilon
 
     def __str__(self) -> str:
         return f"Square, {self.norm.name} {self.epsilon:g}, {self.queries} queries"
 
     def __call__(self, model: Model, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Tensor:
-        """See `Attack.__call__`.
-
-        Raises:
-            InputError: an image lies outside [0, 1].
-            ModuleNotFoundError: pyautoattack is not installed; it comes with the extra 'train'.
-        """
+        """See `Attack.__call__`."""
         from pyautoattack.square import SquareAttack
 
         check_images(images)
@@ -182,35 +151,19 @@ class HopSkipJump(Attack):
     It walks along the boundary towards the image from the nearest of the other images, and of a few of noise,
     that the model puts into another class than the label. The result is the nearest adversarial image found, and the
     image itself where none lies within epsilon, where there was no start or where it is misclassified as it is.
-
-    Attributes:
-        epsilon: the distance beyond which an example does not count.
-        queries: evaluations of the model an image, about: as many steps as they pay for, one at least.
-        norm: the norm whose distance is made small.
-        evaluations: how many of them the first step's gradient takes; step t takes sqrt(t) times as many.
     """
 
-    epsilon: float = float("inf")
-    queries: int = 1000
-    norm: Norm = L2
-    evaluations: int = 100
+    epsilon: float = float("inf")  # the distance beyond which an example does not count
+    queries: int = 1000  # evaluations of the model an image, about: as many steps as they pay for, one at least
+    norm: Norm = L2  # the norm whose distance is made small
+    evaluations: int = 100  # how many of them the first step's gradient takes; step t takes sqrt(t) times as many
     needs: ClassVar[str] = "foolbox"
-
-    @property
-    def size(self) -> Size:
-        """See `Attack.size`."""
-        return self.norm.name, self.epsilon
 
     def __str__(self) -> str:
         return f"HopSkipJump, {self.norm.name} {self.epsilon:g}, {self.queries} queries"
 
     def __call__(self, model: Model, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Tensor:
-        """See `Attack.__call__`; the model must be deterministic.
-
-        Raises:
-            InputError: an image lies outside [0, 1].
-            MissingError: foolbox is not installed.
-        """
+        """See `Attack.__call__`; the model must be deterministic."""
         check_images(images)
         foolbox = _foolbox()
         attack = foolbox.attacks.HopSkipJumpAttack(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from purify_toolkit.attacks.base import Attack, Size, check_images, choose
+from purify_toolkit.attacks.base import Attack, check_images, choose
 from purify_toolkit.attacks.gradient import margin
 from purify_toolkit.attacks.norms import LINF
 from purify_toolkit.networks.answers import Model
@@ -21,19 +21,10 @@ class RandomSearch(Attack):
     After Andriushchenko et al. 2020 (Square, arXiv 1912.00049): the search starts at vertical stripes of
     +-epsilon, and the squares' area shrinks by their schedule. Each image has squares of its own, and costs
     no more queries once it is misclassified. The model is only evaluated.
-
-    Attributes:
-        epsilon: the radius of the Linf ball.
-        queries: how many evaluations of the model an image may cost.
     """
 
-    epsilon: float
-    queries: int = 1000
-
-    @property
-    def size(self) -> Size:
-        """See `Attack.size`."""
-        return LINF.name, self.epsilon
+    epsilon: float  # the radius of the Linf ball
+    queries: int = 1000  # how many evaluations of the model an image may cost
 
     def __str__(self) -> str:
         return f"random search, Linf {self.epsilon:g}, {self.queries} queries"
@@ -71,11 +62,6 @@ class UniformNoise(Attack):
     """Noise drawn evenly from the Linf ball of radius epsilon, cut to [0, 1]; the model is not asked."""
 
     epsilon: float
-
-    @property
-    def size(self) -> Size:
-        """See `Attack.size`."""
-        return LINF.name, self.epsilon
 
     def __str__(self) -> str:
         return f"uniform noise, Linf {self.epsilon:g}"

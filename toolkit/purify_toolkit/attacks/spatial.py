@@ -18,16 +18,11 @@ class RotateTranslate(Attack):
 
     Engstrom et al. 2019 (arXiv 1712.02779) found the worst of ten random ones nearly as strong as a full grid,
     and stronger than following the gradient. The model is only evaluated; the image is black where nothing came from.
-
-    Attributes:
-        degrees: the largest rotation, either way.
-        shift: the largest shift along either axis, as a fraction of the image's side.
-        tries: how many transformations of each image to try.
     """
 
-    degrees: float = 30.0
-    shift: float = 0.1
-    tries: int = 10
+    degrees: float = 30.0  # the largest rotation, either way
+    shift: float = 0.1  # the largest shift along either axis, as a fraction of the image's side
+    tries: int = 10  # how many transformations of each image to try
 
     def __str__(self) -> str:
         return (
@@ -62,13 +57,9 @@ def warp(
     zoom: float = 1.0,
     padding: str = "zeros",
 ) -> Tensor:
-    """Rotate counterclockwise about the centre, shift right and down, enlarge; bilinear.
+    """Rotate images counterclockwise about the centre, shift them right and down, enlarge them; bilinear.
 
-    Args:
-        images: `[N, C, H, W]` in [0, 1].
-        degrees, shift_x, shift_y: numbers, or one an image `[N]`; shifts are fractions of width and height.
-        zoom: above 1 enlarges.
-        padding: what lies outside: "zeros" or "border".
+    Numbers may be one an image, `[N]`; shifts are fractions of width and height. Outside lie "zeros" or the "border".
     """
     count, (height, width) = len(images), images.shape[2:]
     zeros = images.new_zeros(count)

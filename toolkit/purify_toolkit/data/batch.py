@@ -8,18 +8,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """All that a stage's losses may look at.
+    """All that a stage's losses may look at."""
 
-    Attributes:
-        indices: `[B]`, into the training images; of the whole batch, however many processes share it.
-        generator: of the epoch, on the CPU.
-        attack_generator: likewise, on the device. Both are drawn from for the whole batch.
-        share: of the batch, what falls to this process; a loss is the mean over it.
-    """
-
-    indices: Tensor
-    generator: torch.Generator
-    attack_generator: torch.Generator
+    indices: Tensor  # `[B]`, into the training images; of the whole batch, however many processes share it
+    generator: torch.Generator  # of the epoch, on the CPU
+    attack_generator: torch.Generator  # likewise, on the device. Both are drawn from for the whole batch
+    # of the batch, what falls to this process; a loss is the mean over it
     share: slice = field(default_factory=lambda: slice(None))
 
     @property

@@ -15,6 +15,7 @@ from purify_toolkit.data.known_datasets import KnownDataset, Parts
 from purify_toolkit.data.splits import Split, check_validation_size
 
 ORDER_SEED = 0
+PARTS = ("GTSRB/Training", "GTSRB/Final_Test/Images", "GT-final_test.csv")
 FOLDERS = tuple(f"{label:05}" for label in range(len(class_names.GTSRB)))
 AGAIN = "remove the folder and fetch it again"
 
@@ -33,7 +34,7 @@ class Gtsrb(KnownDataset):
     def find(self, folder: Path) -> Path | None:
         """See `KnownDataset.find`; the folder itself counts under its own name."""
         places = [folder / self.folder] + ([folder] if folder.absolute().name == self.folder else [])
-        return next((place for place in places if _complete(place)), None)
+        return next((place for place in places if all((place / name).exists() for name in PARTS)), None)
 
     def read(self, found: Path, *, validation_size: int) -> Parts:
         """See `KnownDataset.read`; the images have the size that `shape` says."""
@@ -63,19 +64,11 @@ class Gtsrb(KnownDataset):
         return Split(torch.from_numpy(images), torch.tensor(labels)), [Path(name) for name in names]
 
 
-def _complete(folder: Path) -> bool:
-    folders = (folder / "GTSRB" / "Training", folder / "GTSRB" / "Final_Test" / "Images")
-    return all(path.is_dir() for path in folders) and (folder / "GT-final_test.csv").is_file()
-
-
 def by_sign(paths: list[Path], validation_size: int) -> tuple[Tensor, Tensor]:
     """Return the positions of the training and of the validation images, so that no sign is in both.
 
-    The last sign that is taken for validation may have more photographs than are still needed; those are in neither.
-
-    Args:
-        paths: the photographs, `CLASS/SIGN_NUMBER.ppm`.
-        validation_size: how many to hold out.
+    The photographs are `CLASS/SIGN_NUMBER.ppm`. The last sign that is taken for validation may have more of them than
+    are still needed; those are in neither.
 
     Raises:
         InputError: no sign would be left to train on.

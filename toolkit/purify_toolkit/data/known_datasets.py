@@ -19,22 +19,14 @@ SPLITS = ({"split": "train"}, {"split": "test"})
 
 @dataclass(frozen=True)
 class KnownDataset(ABC):
-    """One dataset in the format in which its makers publish it, read by a class of torchvision.
+    """One dataset in the format in which its makers publish it, read by a class of torchvision."""
 
-    Attributes:
-        title: its name among people.
-        kind: the name of torchvision's class.
-        shape: channels, height and width of its images as tensors.
-        classes: the names of its classes, in the order of the labels.
-        folder: where torchvision keeps the files, below the folder that it is told of.
-        parts: what torchvision's class is told to give the training part and the test part.
-    """
-
-    title: str
-    kind: str
-    shape: tuple[int, int, int]
-    classes: tuple[str, ...]
-    folder: str
+    title: str  # its name among people
+    kind: str  # the name of torchvision's class
+    shape: tuple[int, int, int]  # channels, height and width of its images as tensors
+    classes: tuple[str, ...]  # the names of its classes, in the order of the labels
+    folder: str  # where torchvision keeps the files, below the folder that it is told of
+    # what torchvision's class is told to give the training part and the test part
     parts: tuple[Mapping[str, object], Mapping[str, object]] = ({"train": True}, {"train": False})
 
     @property

@@ -10,9 +10,7 @@ GPU_BATCHES = 8  # so many of these at once keep a GPU busy, which a small batch
 def batch_size(images: Tensor, device: torch.device | None = None) -> int:
     """Return how many images `[N, C, H, W]` to attack at once: fewer where they are large, for memory's sake.
 
-    Args:
-        images: of which only the shape counts.
-        device: where they will be attacked, if not where they are.
+    The device is where they will be attacked, if not where they are; of the images only the shape counts.
     """
     batches = GPU_BATCHES if (device or images.device).type == "cuda" else 1
     return max(1, batches * BATCH_PIXELS // (images.shape[2] * images.shape[3]))

@@ -68,11 +68,7 @@ def _sha256(*splits: Split) -> str:
 
 
 def hold_out(train: Split, validation_size: int) -> tuple[Split, Split]:
-    """Split off the last `validation_size` images.
-
-    Raises:
-        InputError: one of the two would be empty.
-    """
+    """Split off the last `validation_size` images; raise InputError where one part would be empty."""
     check_validation_size(validation_size, len(train))
     return train[:-validation_size], train[-validation_size:]
 

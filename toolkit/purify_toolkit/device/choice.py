@@ -6,12 +6,7 @@ from purify_edge.errors import InputError, MissingError, reason
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device called `name`; `auto` is a CUDA GPU, else Apple's, else the CPU.
-
-    Raises:
-        InputError: no such kind of device.
-        MissingError: this machine does not have it.
-    """
+    """Return the device called `name`, if it is here; `auto` is a CUDA GPU, else Apple's, else the CPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:

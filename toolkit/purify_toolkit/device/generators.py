@@ -9,8 +9,3 @@ def seeded(seed: int, *names: object, device: torch.device | str = "cpu") -> tor
     """Return a generator that depends on the seed and on everything in `names`, and on nothing else."""
     digest = hashlib.sha256(repr((seed, *names)).encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-
-
-def device_generator(seed: int, device: torch.device) -> torch.Generator:
-    """Return a seeded generator on `device`."""
-    return torch.Generator(device).manual_seed(seed)

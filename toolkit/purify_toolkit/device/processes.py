@@ -109,9 +109,6 @@ class _Launched(Processes):
 def find_processes(device: torch.device) -> Processes:
     """Return this process alone, or those of the launcher that started it; on CUDA each takes a GPU of its own.
 
-    Args:
-        device: of this process alone, or which kind the launched ones are to take.
-
     Raises:
         InputError: several processes on a device of which there is one.
     """
@@ -162,14 +159,10 @@ def share_statistics(network: nn.Module) -> None:
     """Give every BatchNorm2d of a network the statistics of all processes; its tensors stay the same objects."""
     for name, child in network.named_children():
         if type(child) is nn.BatchNorm2d:
-            setattr(network, name, _shared(child))
+            shared = SharedBatchNorm2d(child.num_features, child.eps, child.momentum).train(child.training)
+            shared.weight, shared.bias = child.weight, child.bias
+            shared.running_mean, shared.running_var = child.running_mean, child.running_var
+            shared.num_batches_tracked = child.num_batches_tracked
+            setattr(network, name, shared)
         else:
             share_statistics(child)
-
-
-def _shared(norm: nn.BatchNorm2d) -> SharedBatchNorm2d:
-    shared = SharedBatchNorm2d(norm.num_features, norm.eps, norm.momentum).train(norm.training)
-    shared.weight, shared.bias = norm.weight, norm.bias
-    shared.running_mean, shared.running_var = norm.running_mean, norm.running_var
-    shared.num_batches_tracked = norm.num_batches_tracked
-    return shared

@@ -8,7 +8,6 @@ from torch import nn
 
 from purify_toolkit.attacks.base import Attack
 from purify_toolkit.data.splits import Split, batches
-from purify_toolkit.device.generators import device_generator
 from purify_toolkit.evaluate.stats import Counted
 from purify_toolkit.networks.answers import count_correct
 
@@ -31,29 +30,24 @@ def evaluate(
     seed: int,
     device: torch.device,
     advance: Callable[[int], None] = lambda images: None,
+    white_box: bool = True,
 ) -> list[EvaluationRow]:
-    """Measure classifier and pipeline: clean, grey-box (the attacker knows the classifier only), white-box.
+    """Measure classifier and pipeline: clean, grey-box (the attacker knows the classifier only), white-box if asked.
 
-    Args:
-        classifier, purifier: in evaluation mode, on `device`.
-        test: the images.
-        attack: both threats use the same, against different models.
-        seed: of the attack's random choices.
-        device: where to compute.
-        advance: told the number of images done, after each batch.
+    Both networks are in evaluation mode, on `device`; both threats use the same attack, against different models.
+    `advance` is told the number of images done, after each batch.
     """
-    defended, generator = nn.Sequential(purifier, classifier), device_generator(seed, device)
-    shown = {"clean": (False, True), "grey-box": (False, True), "white-box": (True,)}
+    defended, generator = nn.Sequential(purifier, classifier), torch.Generator(device).manual_seed(seed)
+    targets = {"grey-box": classifier} | ({"white-box": defended} if white_box else {})
+    shown = {"clean": (False, True), "grey-box": (False, True), "white-box": (True,) if white_box else ()}
     correct = {(threat, is_defended): 0 for threat, both in shown.items() for is_defended in both}
     for images, labels in batches(test, device):
-        attacked = {
-            "clean": images,
-            "grey-box": attack(classifier, images, labels, generator=generator),
-            "white-box": attack(defended, images, labels, generator=generator),
-        }
+        seen = {"clean": images}
+        for threat, target in targets.items():
+            seen[threat] = attack(target, images, labels, generator=generator)
         for threat, is_defended in correct:
             model = defended if is_defended else classifier
-            correct[threat, is_defended] += count_correct(model, attacked[threat], labels)
+            correct[threat, is_defended] += count_correct(model, seen[threat], labels)
         advance(len(labels))
     return [
         EvaluationRow(threat, "none" if threat == "clean" else str(attack), is_defended, n=len(test), correct=count)

@@ -1,6 +1,5 @@
 """A whole evaluation of a run: plan, measure what is not measured yet, check, report, draw."""
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import torch
 
 from purify_edge.errors import InputError
-from purify_edge.files import write_json
+from purify_edge.files import file_sha256, write_json
 from purify_edge.shell.stages import StageProgress
 from purify_toolkit.data.splits import Split
 from purify_toolkit.device.provenance import provenance
@@ -74,7 +73,7 @@ def digests(run: RunFolder, other: RunFolder | None) -> dict[str, str]:
     """Return the SHA-256 of the weights that a result may depend on."""
     folders = {"": run} | ({"transfer_from_": other} if other else {})
     return {
-        f"{prefix}{name}": hashlib.sha256(folder.weights_path(name).read_bytes()).hexdigest()
+        f"{prefix}{name}": file_sha256(folder.weights_path(name))
         for prefix, folder in folders.items()
         for name in ("classifier", "student")
         if folder.has(name)  # loading says what is wrong
@@ -82,11 +81,7 @@ def digests(run: RunFolder, other: RunFolder | None) -> dict[str, str]:
 
 
 def load_subject(run: RunFolder, other: RunFolder | None, device: torch.device) -> Subject:
-    """Load the run's networks, and the other's composed, onto the device.
-
-    Raises:
-        InputError: the other run is of other classes or images, or has the same purifier.
-    """
+    """Load the run's networks, and the other's composed, onto the device; raise InputError where they do not fit."""
     return Subject(
         classifier=run.load_classifier().to(device),
         purifier=run.load_student().to(device),

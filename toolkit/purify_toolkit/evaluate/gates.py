@@ -6,9 +6,8 @@ chance alone fails a gate once in twenty sound evaluations at most.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
@@ -40,19 +39,13 @@ GREY, WHITE = "grey-box:pgd", "white-box:pgd"
 
 @dataclass(frozen=True)
 class Results:
-    """All measurements of an evaluation.
+    """All measurements of an evaluation."""
 
-    Attributes:
-        rows: by name, the full-strength rows.
-        curves: by row and size, PGD at other sizes, on fewer images.
-        doubled: white-box PGD with twice the steps, on fewer images.
-        strength: of the attacks.
-    """
-
-    rows: dict[str, Measurement]
-    strength: Strength
+    rows: dict[str, Measurement]  # by name, the full-strength rows
+    strength: Strength  # of the attacks
+    # by row and size, PGD at other sizes, on fewer images
     curves: dict[str, dict[float, Measurement]] = field(default_factory=dict)
-    doubled: Measurement | None = None
+    doubled: Measurement | None = None  # white-box PGD with twice the steps, on fewer images
 
     def all(self) -> list[Measurement]:
         """Return every measurement."""
@@ -70,10 +63,6 @@ class Gate:
     passed: bool | None
     explanation: str
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the content for JSON."""
-        return asdict(self)
-
 
 def check(results: Results, store: Store) -> list[Gate]:
     """Answer all gates, in the order of `GATES`."""
@@ -82,9 +71,10 @@ def check(results: Results, store: Store) -> list[Gate]:
 
 def falls_with_size(results: Results, store: Store) -> Gate:
     """Check that a larger attack leaves no more right, where it is made on the very model that it is shown to."""
+    names = {GREY: "undefended", WHITE: "white-box"}
     pairs = [
-        (f"{who}: {smaller:g} to {larger:g}", curve[smaller], curve[larger])
-        for who, curve in _direct_curves(results).items()
+        (f"{names[row]}: {smaller:g} to {larger:g}", _direct(curve[smaller]), _direct(curve[larger]))
+        for row, curve in results.curves.items()
         for smaller, larger in pairwise(sorted(curve))
     ]
     return _no_rise("accuracy falls with the attack's size", pairs, "rises")
@@ -121,11 +111,7 @@ def white_box_strongest(results: Results, store: Store) -> Gate:
     white = [row for name, row in results.rows.items() if row.plan.threat == "white-box" and name != "white-box:fgsm"]
     for name, other in results.rows.items():
         rivals = [row.defended for row in white if row.plan.attack.size == other.plan.attack.size]
-        if (
-            other.plan.threat in ("noise", "grey-box", "transfer", "query", "bpda")
-            and other.plan.attack.size
-            and rivals
-        ):
+        if other.plan.threat in LESS_KNOWN and other.plan.attack.size and rivals:
             n = min(map(len, [other.defended, *rivals]))
             worst: Correct = np.all([rival[:n] for rival in rivals], axis=0)
             pairs.append((f"{name} to white-box", other.defended[:n], worst))
@@ -214,14 +200,6 @@ def _direct(measurement: Measurement) -> Correct:
     """Return the answers of the model that the attack was made on."""
     grey = measurement.plan.threat == "grey-box" and measurement.undefended is not None
     return measurement.undefended if grey else measurement.defended  # type: ignore[return-value]
-
-
-def _direct_curves(results: Results) -> dict[str, dict[float, Correct]]:
-    """Return the curves that must fall; where grey-box images are shown to the pipeline they are transferred."""
-    names = {GREY: "undefended", WHITE: "white-box"}
-    return {
-        names[row]: {size: _direct(point) for size, point in curve.items()} for row, curve in results.curves.items()
-    }
 
 
 def _no_rise(name: str, pairs: Iterable[tuple[str, Correct, Correct]], what: str) -> Gate:

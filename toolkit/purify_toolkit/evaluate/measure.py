@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from purify_toolkit.attacks.base import Attack, AttackWarning, Size
+from purify_toolkit.attacks.base import Attack, AttackWarning
 from purify_toolkit.attacks.norms import NORMS
 from purify_toolkit.data.splits import Split, batches
 from purify_toolkit.device.generators import seeded
 from purify_toolkit.evaluate.accuracy import EvaluationRow
 from purify_toolkit.evaluate.stats import Correct
 from purify_toolkit.evaluate.threats import ROWS, THREATS, Subject
+from purify_toolkit.networks.answers import right
 
 EXAMPLES = 16
 """Attacked images that are kept of each measurement."""
@@ -39,25 +40,16 @@ class MeasurementPlan:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The result of a plan.
+    """The result of a plan."""
 
-    Attributes:
-        plan: what was to be measured.
-        defended: which images the pipeline classifies right, `[N]`.
-        undefended: likewise the classifier alone; None where the threat has no such row.
-        distance: the largest of the attacked images' distances from the clean ones, in the attack's norm; None without.
-        pixels: the attacked images' smallest and largest value.
-        warnings: what a library said against its own result.
-        seconds: how long it took.
-    """
-
-    plan: MeasurementPlan
-    defended: Correct
-    undefended: Correct | None
+    plan: MeasurementPlan  # what was to be measured
+    defended: Correct  # which images the pipeline classifies right, `[N]`
+    undefended: Correct | None  # likewise the classifier alone; None where the threat has no such row
+    # the largest of the attacked images' distances from the clean ones, in the attack's norm; None without
     distance: float | None
-    pixels: tuple[float, float]
-    warnings: tuple[str, ...]
-    seconds: float
+    pixels: tuple[float, float]  # the attacked images' smallest and largest value
+    warnings: tuple[str, ...]  # what a library said against its own result
+    seconds: float  # how long it took
 
     def rows(self) -> list[EvaluationRow]:
         """Return the row without the purifier, where there is one, then the row with it."""
@@ -72,29 +64,20 @@ class Measurement:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the content of its file."""
-        return {
-            "defended": _text(self.defended),
-            "undefended": None if self.undefended is None else _text(self.undefended),
-            "distance": self.distance,
-            "pixels": self.pixels,
-            "warnings": self.warnings,
-            "seconds": self.seconds,
-        }
+        undefended = None if self.undefended is None else _text(self.undefended)
+        content = {name: value for name, value in vars(self).items() if name != "plan"}
+        return content | {"defended": _text(self.defended), "undefended": undefended}
 
     @classmethod
     def from_dict(cls, plan: MeasurementPlan, content: dict[str, Any]) -> "Measurement":
         """Return the measurement that `as_dict` was called on."""
         undefended = content["undefended"]
+        arrays = {
+            "defended": _correct(content["defended"]),
+            "undefended": None if undefended is None else _correct(undefended),
+        }
         low, high = content["pixels"]
-        return cls(
-            plan,
-            _correct(content["defended"]),
-            None if undefended is None else _correct(undefended),
-            content["distance"],
-            (low, high),
-            tuple(content["warnings"]),
-            content["seconds"],
-        )
+        return cls(plan, **content | arrays | {"pixels": (low, high), "warnings": tuple(content["warnings"])})
 
 
 def _text(correct: Correct) -> str:
@@ -118,28 +101,38 @@ def measure(
 
     The generator depends on seed and row alone, so a row's figures do not depend on what else is measured.
 
-    Args:
-        subject: the networks, on `device`.
-        test: at least `plan.n` images.
-        plan: what to measure.
-        seed: of the attack's random choices.
-        advance: told the number of images done, after each batch.
-
     Returns:
         The measurement, and the first attacked images `[M, C, H, W]`, M at most `EXAMPLES`, on the CPU.
     """
     threat, generator = THREATS[plan.threat], seeded(seed, plan.row, device=device)
-    model, tally, start = subject.target(threat.against), _Tally(plan.attack.size), time.perf_counter()
+    model, size, start = subject.target(threat.against), plan.attack.size, time.perf_counter()
+    defended, undefended, examples = list[Correct](), list[Correct](), list[Tensor]()
+    extremes, distances = list[tuple[float, float]](), list[float]()
+    texts: dict[str, None] = {}  # a set that keeps the order
     for images, labels in batches(test[: plan.n], device):
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always", AttackWarning)
             attacked = plan.attack(model, images, labels, generator=generator)
-        tally.add(images, attacked, _texts(told))
-        tally.defended.append(right(subject.pipeline, attacked, labels))
+        texts |= dict.fromkeys(_texts(told))
+        extremes.append((float(attacked.min()), float(attacked.max())))
+        if size is not None:
+            distances.append(float(NORMS[size[0]].size(attacked - images).max()))
+        if sum(map(len, examples)) < EXAMPLES:
+            examples.append(attacked[:EXAMPLES].detach().cpu())
+        defended.append(right(subject.pipeline, attacked, labels))
         if threat.undefended:
-            tally.undefended.append(right(subject.classifier, attacked, labels))
+            undefended.append(right(subject.classifier, attacked, labels))
         advance(len(labels))
-    return tally.measurement(plan, time.perf_counter() - start), torch.cat(tally.examples)[:EXAMPLES]
+    measurement = Measurement(
+        plan,
+        np.concatenate(defended),
+        np.concatenate(undefended) if undefended else None,
+        float(np.max(distances)) if distances else None,  # which keeps a NaN, as np.min does
+        (float(np.min(extremes)), float(np.max(extremes))),
+        tuple(texts),
+        round(time.perf_counter() - start, 2),
+    )
+    return measurement, torch.cat(examples)[:EXAMPLES]
 
 
 def _texts(told: list[warnings.WarningMessage]) -> list[str]:
@@ -148,45 +141,3 @@ def _texts(told: list[warnings.WarningMessage]) -> list[str]:
         if not issubclass(other.category, AttackWarning):
             warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
     return [str(warning.message) for warning in told if issubclass(warning.category, AttackWarning)]
-
-
-@torch.no_grad()
-def right(model: nn.Module, images: Tensor, labels: Tensor) -> Correct:
-    """Return which images `[N, C, H, W]` the model gives their label, `[N]`."""
-    found: Correct = (model(images).argmax(1) == labels).cpu().numpy()
-    return found
-
-
-class _Tally:
-    """Adds up a measurement batch by batch."""
-
-    def __init__(self, size: Size | None) -> None:
-        self.size = size
-        self.defended: list[Correct] = []
-        self.undefended: list[Correct] = []
-        self.examples: list[Tensor] = []
-        self.distance, self.low, self.high = 0.0, float("inf"), float("-inf")
-        self.warnings: dict[str, None] = {}  # a set that keeps the order
-
-    def add(self, clean: Tensor, attacked: Tensor, told: list[str]) -> None:
-        """Take note of attacked images `[B, C, H, W]`."""
-        if sum(map(len, self.examples)) < EXAMPLES:
-            self.examples.append(attacked[:EXAMPLES].detach().cpu())
-        if self.size is not None:
-            distance = float(NORMS[self.size[0]].size(attacked - clean).max())
-            self.distance = float(np.maximum(self.distance, distance))  # which keeps a NaN
-        self.low = float(np.minimum(self.low, float(attacked.min())))
-        self.high = float(np.maximum(self.high, float(attacked.max())))
-        self.warnings.update(dict.fromkeys(told))
-
-    def measurement(self, plan: MeasurementPlan, seconds: float) -> Measurement:
-        """Return the whole."""
-        return Measurement(
-            plan,
-            np.concatenate(self.defended),
-            np.concatenate(self.undefended) if self.undefended else None,
-            None if self.size is None else self.distance,
-            (self.low, self.high),
-            tuple(self.warnings),
-            round(seconds, 2),
-        )

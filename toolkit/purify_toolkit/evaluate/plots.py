@@ -15,7 +15,6 @@ from purify_edge.stats import wilson
 from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.data.pixels import to_float
 from purify_toolkit.data.splits import Split
-from purify_toolkit.device.generators import device_generator
 
 matplotlib.use("agg")
 
@@ -56,24 +55,13 @@ def save_grid(
     Under each image stands the classifier's word for it, red where it is wrong. Networks on the CPU.
     """
     clean = to_float(examples.images)
-    adversarial = attack(classifier, clean, examples.labels, generator=device_generator(0, clean.device))
+    adversarial = attack(classifier, clean, examples.labels, generator=torch.Generator(clean.device).manual_seed(0))
     with torch.no_grad():
         purified = purifier(adversarial)
-        shown = {"clean": clean, "adversarial": adversarial, "purified": purified}
-        words = {title: classifier(images).argmax(1).tolist() for title, images in shown.items()}
-    rows = len(examples)
-    figure = Figure(figsize=(6.4, 1.55 * rows + 0.7), layout="constrained")
-    figure.suptitle(f"{attack}, against the classifier alone", fontsize=8)
-    grid = figure.subplots(rows, 4, squeeze=False)
-    for row, label in enumerate(examples.labels.tolist()):
-        for column, (title, images) in enumerate(shown.items()):
-            word = words[title][row]
-            colour = "black" if word == label else "crimson"
-            _show(grid[row][column], images[row], title if row == 0 else "", class_names[word], colour)
-        removed = (adversarial[row] - purified[row]) / (2 * attack.epsilon) + 0.5
-        title = f"taken away (±{attack.epsilon:g})" if row == 0 else ""
-        _show(grid[row][3], removed.clamp(0, 1), title, "", "black")
-    _save(figure, path)
+    shown = {"clean": clean, "adversarial": adversarial, "purified": purified}
+    words = _words(classifier, shown)
+    shown[f"taken away (±{attack.epsilon:g})"] = (0.5 + (adversarial - purified) / (2 * attack.epsilon)).clamp(0, 1)
+    _draw_grid(shown, words, examples.labels, class_names, f"{attack}, against the classifier alone", path)
 
 
 def save_accuracy_curves(lines: dict[str, dict[float, tuple[int, int]]], path: Path) -> None:
@@ -110,14 +98,8 @@ def save_threat_grid(
 ) -> None:
     """Draw a row for each image: clean, then for each threat the attacked image and what becomes of it.
 
-    Under each image stands the classifier's word for it, red where it is wrong.
-
-    Args:
-        classifier, purifier: on one device.
-        examples: for each threat, the same clean images uint8, attacked ones float32, labels.
-        class_names: the classifier's words.
-        path: of the PNG.
-        rows: at most so many.
+    Under each image stands the classifier's word for it, red where it is wrong. `examples` has for each threat the same
+    clean images, uint8, attacked ones, float32, and labels; the first `rows` are shown.
     """
     clean, _, labels = (part[:rows] for part in next(iter(examples.values())))
     device = next(classifier.parameters()).device
@@ -127,23 +109,38 @@ def save_threat_grid(
             short = threat.partition(",")[0]
             columns[short] = attacked[:rows].to(device)
             columns[f"{short}, purified"] = purifier(columns[short])
-        words = {title: classifier(images).argmax(1).tolist() for title, images in columns.items()}
-    figure = Figure(figsize=(1.6 * len(columns), 1.55 * len(labels) + 0.3 + 0.2 * len(examples)), layout="constrained")
-    figure.suptitle("\n".join(examples), fontsize=8)
+    _draw_grid(columns, _words(classifier, columns), labels, class_names, "\n".join(examples), path)
+
+
+@torch.no_grad()
+def _words(classifier: nn.Module, columns: dict[str, Tensor]) -> dict[str, list[int]]:
+    return {title: classifier(images).argmax(1).tolist() for title, images in columns.items()}
+
+
+def _draw_grid(
+    columns: dict[str, Tensor],
+    words: dict[str, list[int]],
+    labels: Tensor,
+    class_names: tuple[str, ...],
+    heading: str,
+    path: Path,
+) -> None:
+    """Draw a row for each image, and under each the word for it, where there is one."""
+    height = 1.55 * len(labels) + 0.5 + 0.2 * heading.count("\n")
+    figure = Figure(figsize=(1.6 * len(columns), height), layout="constrained")
+    figure.suptitle(heading, fontsize=8)
     grid = figure.subplots(len(labels), len(columns), squeeze=False)
     for column, (title, images) in enumerate(columns.items()):
+        grid[0][column].set_title(title, fontsize=9)
         for row, label in enumerate(labels.tolist()):
-            word = words[title][row]
-            colour = "black" if word == label else "crimson"
-            _show(grid[row][column], images[row].cpu(), title if row == 0 else "", class_names[word], colour)
+            axes, image = grid[row][column], images[row].permute(1, 2, 0).cpu().numpy()
+            axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            if title in words:
+                word = words[title][row]
+                colour = "black" if word == label else "crimson"
+                axes.set_xlabel(class_names[word], fontsize=8, color=colour, parse_math=False)  # a $ is a $
     _save(figure, path)
-
-
-def _show(axes: Any, image_CHW: Tensor, title: str, caption: str, colour: str) -> None:
-    axes.imshow(image_CHW.permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axes.set(xticks=[], yticks=[])
-    axes.set_title(title, fontsize=9)
-    axes.set_xlabel(caption, fontsize=8, color=colour, parse_math=False)  # a $ in a class name is a $
 
 
 def _save(figure: Figure, path: Path) -> None:

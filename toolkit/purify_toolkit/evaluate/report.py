@@ -16,21 +16,13 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Headline(Counted):
-    """One threat model's accuracy: an image counts as right if it is under every attack of the threat and size.
-
-    Attributes:
-        threat, defended: as in a row.
-        norm, size: of the ball; None where nothing bounds the change.
-        attacks: the rows that it sums up.
-        n: images that all of them were shown.
-        correct: of these, right under all.
-    """
+    """One threat model's accuracy: an image counts as right if it is under every attack of the threat and size."""
 
     threat: str
     defended: bool
-    norm: str | None
+    norm: str | None  # of the ball, as the size; None where nothing bounds the change
     size: float | None
-    attacks: tuple[str, ...]
+    attacks: tuple[str, ...]  # the rows that it sums up, all of which were shown the n images
 
 
 @dataclass(frozen=True)
@@ -46,10 +38,6 @@ class Tax:
     def points(self) -> float:
         """Of percent, lost by the purifier."""
         return 100 * (self.undefended - self.defended)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the content for JSON."""
-        return asdict(self) | {"points": self.points}
 
 
 @dataclass(frozen=True)
@@ -78,8 +66,8 @@ class EvaluationReport:
             "schema_version": SCHEMA_VERSION,
             "passed": self.passed,
             "headlines": [headline.as_dict() for headline in self.headlines],
-            "tax": self.tax.as_dict(),
-            "gates": [gate.as_dict() for gate in self.gates],
+            "tax": asdict(self.tax) | {"points": self.tax.points},
+            "gates": [asdict(gate) for gate in self.gates],
             "warnings": self.warnings,
             "rows": [entry for row in self.results.rows.values() for entry in _entries(row)],
             "curves": [
@@ -88,7 +76,7 @@ class EvaluationReport:
                 for size, point in curve.items()
                 for entry in _entries(point)
             ],
-            "threats": {threat: THREATS[threat].about for threat in dict.fromkeys(map(_threat, self.headlines))},
+            "threats": {headline.threat: THREATS[headline.threat].about for headline in self.headlines},
             **self.about,
         }
 
@@ -139,7 +127,3 @@ def tax(results: Results) -> Tax:
 def _entries(measurement: Measurement) -> list[dict[str, Any]]:
     more = {"name": measurement.plan.name, "seconds": measurement.seconds}
     return [row.as_dict() | more for row in measurement.rows()]
-
-
-def _threat(headline: Headline) -> str:
-    return headline.threat

@@ -1,6 +1,5 @@
 """What is to be measured: the rows that a user's words mean, and a plan for each."""
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -10,6 +9,7 @@ from purify_edge.shell.command import EXTRAS
 from purify_toolkit.evaluate.gates import GREY, LARGE, WHITE
 from purify_toolkit.evaluate.measure import MeasurementPlan
 from purify_toolkit.evaluate.threats import ATTACKS, ROWS, THREATS, Strength
+from purify_toolkit.recipe import nearest
 from purify_toolkit.runs.folder import RunFolder
 
 FRACTIONS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
@@ -18,29 +18,17 @@ FRACTIONS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRequest:
-    """A question to `purify-eval`.
+    """A question to `purify-eval`."""
 
-    Attributes:
-        attacks: words for `select`.
-        limit: how many test images a row takes; None for all.
-        costly_limit: how many the rows take that cost most.
-        curve_limit: how many the curves and the doubled steps take; 0 leaves them out.
-        l2_epsilon: the L2 radius; None for the usual one.
-        transfer_from: another run.
-        seed: of all random choices; None for the run's.
-        resume: go on with what has been measured.
-        force: measure again what has been measured.
-    """
-
-    attacks: str = "default"
-    limit: int | None = None
-    costly_limit: int = 1000
-    curve_limit: int = 500
-    l2_epsilon: float | None = None
-    transfer_from: RunFolder | None = None
-    seed: int | None = None
-    resume: bool = False
-    force: bool = False
+    attacks: str = "default"  # words for `select`
+    limit: int | None = None  # how many test images a row takes; None for all
+    costly_limit: int = 1000  # how many the rows take that cost most
+    curve_limit: int = 500  # how many the curves and the doubled steps take; 0 leaves them out
+    l2_epsilon: float | None = None  # the L2 radius; None for the usual one
+    transfer_from: RunFolder | None = None  # another run
+    seed: int | None = None  # of all random choices; None for the run's
+    resume: bool = False  # go on with what has been measured
+    force: bool = False  # measure again what has been measured
 
 
 DEFAULT = (
@@ -85,11 +73,9 @@ def _meaning(word: str) -> set[str]:
     found = {row for row, (threat, attack) in ROWS.items() if word in (row, threat, attack, "all")}
     if not found:
         known = ["default", "all", *THREATS, *ATTACKS, *ROWS]
-        close = difflib.get_close_matches(word, known, n=1)
-        nearest = f" (did you mean {close[0]!r}?)" if close else ""
         raise InputError(
-            f"no attack {word!r}{nearest}; known: default, all, the threats {', '.join(THREATS)}, and the attacks "
-            f"{', '.join(ATTACKS)}, also as THREAT:ATTACK"
+            f"no attack {word!r}{nearest(word, known)}; known: default, all, the threats {', '.join(THREATS)}, and the "
+            f"attacks {', '.join(ATTACKS)}, also as THREAT:ATTACK"
         )
     return found
 
@@ -123,11 +109,7 @@ def plans(rows: list[str], strength: Strength, question: EvaluationRequest, avai
 
 
 def check_libraries(planned: Iterable[MeasurementPlan]) -> None:
-    """See to it that what the plans call is installed, before hours are spent on the others.
-
-    Raises:
-        MissingError: it is not.
-    """
+    """Raise MissingError where what a plan calls is not installed, before hours are spent on the others."""
     for plan in planned:
         needs = plan.attack.needs
         if needs is not None and find_spec(needs) is None:

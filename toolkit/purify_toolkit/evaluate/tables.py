@@ -1,7 +1,7 @@
 """An evaluation as tables, made from what evaluation.json holds: for a terminal and for the documents."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -58,37 +58,26 @@ def document_of(content: Entry) -> Document:
 
 def headline_table(headlines: Sequence[Entry]) -> Table:
     """Return a row for each threat and size: the worst case over its attacks."""
-
-    def key(entry: Entry) -> tuple[object, ...]:
-        return tuple(entry[name] for name in ("threat", "norm", "size", "n"))
-
-    alone = {key(entry): _accuracy(entry) for entry in headlines if not entry["defended"]}
     rows = [
         (
             entry["threat"],
             f"{entry['norm']} {entry['size']:.4g}" if entry["norm"] else "",
             ", ".join(name.partition(":")[2] for name in entry["attacks"]),
             f"{entry['n']:,}",
-            alone.get(key(entry), ""),
+            alone,
             _accuracy(entry),
         )
-        for entry in headlines
-        if entry["defended"]
+        for entry, alone in _pairs(headlines, "threat", "norm", "size", "n")
     ]
     return _text_table("right under all attacks together", ("threat", "size", "attacks", "n", *BOTH), rows)
 
 
 def row_table(entries: Sequence[Entry]) -> Table:
     """Return a row for each attack."""
-
-    def key(entry: Entry) -> tuple[str, str]:
-        return entry["threat"], str(entry.get("name", entry["attack"]))
-
-    alone = {key(entry): _accuracy(entry) for entry in entries if not entry["defended"]}
+    named = ("threat", "name") if all("name" in entry for entry in entries) else ("threat", "attack")
     rows = [
-        (entry["threat"], entry["attack"], f"{entry['n']:,}", alone.get(key(entry), ""), _accuracy(entry))
-        for entry in entries
-        if entry["defended"]
+        (entry["threat"], entry["attack"], f"{entry['n']:,}", alone, _accuracy(entry))
+        for entry, alone in _pairs(entries, *named)
     ]
     return _text_table("right under each attack", ("threat", "attack", "n", *BOTH), rows)
 
@@ -100,6 +89,14 @@ def gate_table(gates: Sequence[Entry]) -> Table:
         for gate in gates
     ]
     return _text_table("sanity gates", ("sanity gate", "verdict", "why"), rows)
+
+
+def _pairs(entries: Sequence[Entry], *keys: str) -> Iterator[tuple[Entry, str]]:
+    """Yield the entries behind the purifier, each with the accuracy of the classifier alone, where there is one."""
+    alone = {tuple(entry[key] for key in keys): _accuracy(entry) for entry in entries if not entry["defended"]}
+    for entry in entries:
+        if entry["defended"]:
+            yield entry, alone.get(tuple(entry[key] for key in keys), "")
 
 
 def _text_table(caption: str, columns: tuple[str, ...], rows: Sequence[TableRow | tuple[str, ...]]) -> Table:

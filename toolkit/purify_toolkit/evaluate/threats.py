@@ -24,17 +24,11 @@ Against = Literal["nothing", "classifier", "pipeline", "approximation", "other p
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """The networks to evaluate: in evaluation mode, on one device.
+    """The networks to evaluate: in evaluation mode, on one device."""
 
-    Attributes:
-        classifier: pixels -> logits.
-        purifier: pixels -> pixels.
-        other: purifier and classifier of another training, for `transfer`.
-    """
-
-    classifier: nn.Module
-    purifier: nn.Module
-    other: nn.Module | None = None
+    classifier: nn.Module  # pixels -> logits
+    purifier: nn.Module  # pixels -> pixels
+    other: nn.Module | None = None  # purifier and classifier of another training, for `transfer`
 
     @property
     def pipeline(self) -> nn.Sequential:
@@ -56,50 +50,26 @@ class Subject:
         return model
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Threat:
-    """One threat model.
+    """One threat model."""
 
-    Attributes:
-        against: what the attacker computes with: its logits, and their gradient where the attack takes one.
-        about: a phrase that says what the attacker knows.
-        undefended: whether the classifier alone is shown the same images, as another row.
-    """
-
-    against: Against
-    about: str
-    undefended: bool = True
+    against: Against  # what the attacker computes with: its logits, and their gradient where the attack takes one
+    about: str  # a phrase that says what the attacker knows
+    undefended: bool = True  # whether the classifier alone is shown the same images, as another row
 
 
+BPDA = "white-box, with the identity for the purifier's gradient (arXiv 1802.00420)"
 THREATS: dict[str, Threat] = {
-    "clean": Threat(against="nothing", about="unchanged images"),
-    "noise": Threat(against="nothing", about="random noise, nobody attacks"),
-    "corruptions": Threat(against="nothing", about="common corruptions (arXiv 1903.12261), nobody attacks"),
-    "spatial": Threat(
-        against="pipeline",
-        about="the worst of random rotations and shifts (arXiv 1712.02779)",
-        undefended=False,
-    ),
-    "grey-box": Threat(against="classifier", about="the attacker knows the classifier only"),
-    "transfer": Threat(
-        against="other pipeline",
-        about="white-box examples of an independently trained purifier and classifier",
-    ),
-    "query": Threat(
-        against="pipeline",
-        about="the attacker sees the pipeline's answers, no gradients",
-        undefended=False,
-    ),
-    "white-box": Threat(
-        against="pipeline",
-        about="the attacker differentiates through purifier and classifier",
-        undefended=False,
-    ),
-    "bpda": Threat(
-        against="approximation",
-        about="white-box, with the identity for the purifier's gradient (arXiv 1802.00420)",
-        undefended=False,
-    ),
+    "clean": Threat("nothing", "unchanged images"),
+    "noise": Threat("nothing", "random noise, nobody attacks"),
+    "corruptions": Threat("nothing", "common corruptions (arXiv 1903.12261), nobody attacks"),
+    "spatial": Threat("pipeline", "the worst of random rotations and shifts (arXiv 1712.02779)", undefended=False),
+    "grey-box": Threat("classifier", "the attacker knows the classifier only"),
+    "transfer": Threat("other pipeline", "white-box examples of an independently trained purifier and classifier"),
+    "query": Threat("pipeline", "the attacker sees the pipeline's answers, no gradients", undefended=False),
+    "white-box": Threat("pipeline", "the attacker differentiates through purifier and classifier", undefended=False),
+    "bpda": Threat("approximation", BPDA, undefended=False),
 }
 
 L2_EPSILONS: dict[tuple[int, ...], float] = {(1, 28, 28): 1.5}
@@ -108,21 +78,13 @@ L2_EPSILONS: dict[tuple[int, ...], float] = {(1, 28, 28): 1.5}
 
 @dataclass(frozen=True, kw_only=True)
 class Strength:
-    """How strong the attacks of an evaluation are; their other settings have the defaults of their sources.
+    """How strong the attacks of an evaluation are; their other settings have the defaults of their sources."""
 
-    Attributes:
-        epsilon: the Linf radius, in pixel units like all sizes here.
-        steps: the steps of PGD.
-        relative_step: the length of a step of PGD, as a fraction of the radius.
-        l2_epsilon: the L2 radius.
-        classes: K, which AutoAttack's choice of losses depends on.
-    """
-
-    epsilon: float
-    steps: int
-    relative_step: float
-    l2_epsilon: float
-    classes: int
+    epsilon: float  # the Linf radius, in pixel units like all sizes here
+    steps: int  # the steps of PGD
+    relative_step: float  # the length of a step of PGD, as a fraction of the radius
+    l2_epsilon: float  # the L2 radius
+    classes: int  # K, which AutoAttack's choice of losses depends on
 
     @classmethod
     def of(
@@ -143,52 +105,42 @@ class Strength:
         return PGD(epsilon=self.epsilon, steps=self.steps, relative_step=self.relative_step)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class AttackEntry:
-    """An attack that an evaluation can run.
+    """An attack that an evaluation can run."""
 
-    Attributes:
-        make: builds the attack, as strong as asked for.
-        threats: under which it runs.
-        costly: whether it is run on the first images of the test part only, by default.
-    """
-
-    make: Callable[[Strength], Attack]
-    threats: tuple[str, ...]
-    costly: bool = False
+    make: Callable[[Strength], Attack]  # builds the attack, as strong as asked for
+    threats: tuple[str, ...]  # under which it runs
+    costly: bool = False  # whether it is run on the first images of the test part only, by default
 
 
 BOXES = ("grey-box", "white-box")
 GRADIENT = ("grey-box", "transfer", "white-box")
 
 ATTACKS: dict[str, AttackEntry] = {
-    "none": AttackEntry(make=lambda s: NoAttack(), threats=("clean",)),
-    "uniform": AttackEntry(make=lambda s: UniformNoise(epsilon=s.epsilon), threats=("noise",)),
-    "gaussian": AttackEntry(make=lambda s: GaussianNoise(std=s.epsilon), threats=("noise",)),
-    "rotate-translate": AttackEntry(make=lambda s: RotateTranslate(), threats=("spatial",)),
-    "fgsm": AttackEntry(make=lambda s: FGSM(epsilon=s.epsilon), threats=GRADIENT),
-    "pgd": AttackEntry(make=lambda s: s.pgd, threats=(*GRADIENT, "bpda")),
-    "pgd-restarts": AttackEntry(make=lambda s: replace(s.pgd, restarts=5), threats=BOXES),
-    "pgd-margin": AttackEntry(make=lambda s: replace(s.pgd, loss=margin), threats=GRADIENT),
+    "none": AttackEntry(lambda s: NoAttack(), ("clean",)),
+    "uniform": AttackEntry(lambda s: UniformNoise(epsilon=s.epsilon), ("noise",)),
+    "gaussian": AttackEntry(lambda s: GaussianNoise(std=s.epsilon), ("noise",)),
+    "rotate-translate": AttackEntry(lambda s: RotateTranslate(), ("spatial",)),
+    "fgsm": AttackEntry(lambda s: FGSM(epsilon=s.epsilon), GRADIENT),
+    "pgd": AttackEntry(lambda s: s.pgd, (*GRADIENT, "bpda")),
+    "pgd-restarts": AttackEntry(lambda s: replace(s.pgd, restarts=5), BOXES),
+    "pgd-margin": AttackEntry(lambda s: replace(s.pgd, loss=margin), GRADIENT),
     # As many steps as APGD takes (arXiv 2003.01690).
-    "pgd-decay": AttackEntry(
-        make=lambda s: replace(s.pgd, steps=100, relative_step=1.0, decay=True), threats=BOXES, costly=True
-    ),
-    "pgd-l2": AttackEntry(make=lambda s: replace(s.pgd, norm=L2, epsilon=s.l2_epsilon), threats=BOXES),
-    "cw-l2": AttackEntry(make=lambda s: CarliniWagner(epsilon=s.l2_epsilon), threats=BOXES, costly=True),
-    "autoattack": AttackEntry(
-        make=lambda s: AutoAttack(epsilon=s.epsilon, classes=s.classes), threats=BOXES, costly=True
-    ),
-    "pgd-eot": AttackEntry(make=lambda s: replace(s.pgd, samples=10), threats=("white-box",), costly=True),
-    "random-search": AttackEntry(make=lambda s: RandomSearch(epsilon=s.epsilon), threats=("query",), costly=True),
-    "square": AttackEntry(make=lambda s: Square(epsilon=s.epsilon), threats=("query",), costly=True),
-    "hop-skip-jump": AttackEntry(make=lambda s: HopSkipJump(epsilon=s.l2_epsilon), threats=("query",), costly=True),
+    "pgd-decay": AttackEntry(lambda s: replace(s.pgd, steps=100, relative_step=1.0, decay=True), BOXES, costly=True),
+    "pgd-l2": AttackEntry(lambda s: replace(s.pgd, norm=L2, epsilon=s.l2_epsilon), BOXES),
+    "cw-l2": AttackEntry(lambda s: CarliniWagner(epsilon=s.l2_epsilon), BOXES, costly=True),
+    "autoattack": AttackEntry(lambda s: AutoAttack(epsilon=s.epsilon, classes=s.classes), BOXES, costly=True),
+    "pgd-eot": AttackEntry(lambda s: replace(s.pgd, samples=10), ("white-box",), costly=True),
+    "random-search": AttackEntry(lambda s: RandomSearch(epsilon=s.epsilon), ("query",), costly=True),
+    "square": AttackEntry(lambda s: Square(epsilon=s.epsilon), ("query",), costly=True),
+    "hop-skip-jump": AttackEntry(lambda s: HopSkipJump(epsilon=s.l2_epsilon), ("query",), costly=True),
 }
 """Every attack by its name; to add one, write its class and a row here."""
 
 
 def _corruption(name: str) -> AttackEntry:
-    return AttackEntry(make=lambda s: Corruption(name=name), threats=("corruptions",))
+    return AttackEntry(lambda s: Corruption(name=name), ("corruptions",))
 
 
 ATTACKS |= {name.replace("_", "-"): _corruption(name) for name in CORRUPTIONS}

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Model = Callable[[Tensor], Tensor]
@@ -10,6 +12,12 @@ Model = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
+def right(model: Model, images: Tensor, labels: Tensor) -> NDArray[np.bool_]:
+    """Return which images `[N, C, H, W]` the model gives their label, `[N]`."""
+    found: NDArray[np.bool_] = (model(images).argmax(1) == labels).cpu().numpy()
+    return found
+
+
 def count_correct(model: Model, images: Tensor, labels: Tensor) -> int:
     """Return how many images `[N, C, H, W]` the model gives their label."""
-    return int((model(images).argmax(1) == labels).sum())
+    return int(right(model, images, labels).sum())

@@ -123,12 +123,8 @@ def whiten(convolution: nn.Conv2d, images: Tensor, *, epsilon: float = 5e-4) -> 
 
     The first half of its output channels are the eigenvectors of the patches' covariance, each divided by the root of
     its eigenvalue plus `epsilon`; the second half their negatives, so that a ReLU loses nothing; after Jordan 2024
-    (arXiv 2404.00498). The bias stays free.
-
-    Args:
-        convolution: with twice as many output channels as its patch has values.
-        images: `[N, C, H, W]`, normalised.
-        epsilon: keeps noise from being blown up.
+    (arXiv 2404.00498). The bias stays free. There are twice as many output channels as a patch has values; the images
+    `[N, C, H, W]` are normalised; epsilon keeps noise from being blown up.
     """
     side, channels = convolution.kernel_size[0], images.shape[1]
     patches = F.unfold(images, side).transpose(1, 2).flatten(0, 1).double()  # channels outermost, as in a kernel

@@ -23,17 +23,12 @@ PARALLEL = "module."  # what torch's DataParallel puts before every name
 
 @dataclass(frozen=True)
 class ClassifierSource:
-    """Where a user's classifier comes from.
+    """Where a user's classifier comes from."""
 
-    Attributes:
-        factory: `package.module:callable`, called without arguments; or `torchvision:name` or `timm:name`.
-        mean: of the normalisation it was trained with, a value a channel; empty where it takes pixels in [0, 1].
-        std: likewise.
-    """
-
-    factory: str
+    factory: str  # `package.module:callable`, called without arguments; or `torchvision:name` or `timm:name`
+    # of the normalisation it was trained with, a value a channel; empty where it takes pixels in [0, 1]
     mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()  # likewise
 
     def as_dict(self) -> dict[str, Any]:
         """Return the content for run.json."""
@@ -93,11 +88,7 @@ def build_classifier(source: ClassifierSource, *, channels: int, classes: int) -
 
 
 def read_weights(network: nn.Module, path: Path) -> None:
-    """Fill a network from a safetensors file or a torch state dict.
-
-    Raises:
-        InputError: not such a file, or one of another network.
-    """
+    """Fill a network from a safetensors file or a torch state dict; raise InputError where it does not fit."""
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except OSError as error:

@@ -15,11 +15,7 @@ SAMPLES = 1000
 
 
 def load_data(recipe: Recipe, folder: Path | None) -> ImageData:
-    """Load the dataset of a recipe.
-
-    Raises:
-        InputError, MissingError: see `datasets.load_data`.
-    """
+    """Load the dataset of a recipe; see `datasets.load_data`."""
     return datasets.load_data(
         recipe.dataset,
         folder,
@@ -30,11 +26,7 @@ def load_data(recipe: Recipe, folder: Path | None) -> ImageData:
 
 
 def load_data_of(run: RunFolder, folder: Path | None) -> ImageData:
-    """Load the dataset that a run was made with, or another of the same classes and image shape.
-
-    Raises:
-        InputError, MissingError: see `load_data`; or the data do not fit the run.
-    """
+    """Load the dataset that a run was made with, or another of the same classes and image shape, else an InputError."""
     data = load_data(run.recipe, folder)
     for key, found in (("class_names", list(data.class_names)), ("image_shape", list(data.test.images.shape[1:]))):
         if found != run.info[key]:

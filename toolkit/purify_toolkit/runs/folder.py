@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from purify_edge.errors import InputError, reason
 from purify_edge.files import atomic
+from purify_toolkit.data.splits import Split
 from purify_toolkit.networks.architectures import Classifier, Purifier
 from purify_toolkit.networks.user_classifier import ClassifierSource, PixelClassifier, build_classifier
 from purify_toolkit.recipe import PurifierTable, Recipe, parse_recipe, read_recipe
@@ -37,11 +38,9 @@ def save_state(state: object, path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Samples:
-    """Test images that travel with a run: uint8 `[N, C, H, W]`, labels `[N]`, their indices in the test set."""
+class Samples(Split):
+    """Test images that travel with a run, and their indices `[N]` in the test set."""
 
-    images: Tensor
-    labels: Tensor
     indices: Tensor
 
 
@@ -66,11 +65,7 @@ class RunFolder:
 
     @cached_property
     def info(self) -> dict[str, Any]:
-        """The content of run.json.
-
-        Raises:
-            InputError: this is not a run folder.
-        """
+        """The content of run.json; an InputError where this is not a run folder."""
         try:
             info: dict[str, Any] = json.loads((self.path / "run.json").read_text())
             missing = KEYS - info.keys() if isinstance(info, dict) else KEYS
@@ -177,11 +172,7 @@ class RunFolder:
         save_state(examples, self.checkpoint_path("examples"))
 
     def load_examples(self) -> Tensor | None:
-        """Read the examples of an earlier stage, uint8 `[N, C, H, W]`; None where no stage has made any.
-
-        Raises:
-            InputError: the file is damaged.
-        """
+        """Read the examples of an earlier stage, uint8 `[N, C, H, W]`; None where no stage has made any."""
         path = self.checkpoint_path("examples")
         if not path.is_file():
             return None
@@ -194,12 +185,7 @@ class RunFolder:
     def save_samples(self, samples: Samples) -> None:
         """Write the travelling test images."""
         with atomic(self.path / "samples.npz") as temporary, temporary.open("wb") as file:
-            np.savez_compressed(
-                file,
-                images=samples.images.numpy(),
-                labels=samples.labels.numpy(),
-                indices=samples.indices.numpy(),
-            )
+            np.savez_compressed(file, **{name: tensor.numpy() for name, tensor in vars(samples).items()})
 
     @property
     def has_samples(self) -> bool:
@@ -207,11 +193,7 @@ class RunFolder:
         return (self.path / "samples.npz").is_file()
 
     def load_samples(self) -> Samples:
-        """Read the travelling test images.
-
-        Raises:
-            InputError: the file is missing or damaged.
-        """
+        """Read the travelling test images; raise InputError where the file is missing or damaged."""
         path = self.path / "samples.npz"
         try:
             with np.load(path, allow_pickle=False) as arrays:

@@ -21,12 +21,8 @@ class History:
     """The history of one stage, open for further epochs; a context manager.
 
     What an interruption left in doubt is dropped at the start: the lines of epochs that will be repeated, and one
-    that was cut short. The stage's event file is written anew from the lines that stay, so no epoch is in it twice.
-
-    Args:
-        run: whose history.
-        stage: whose epochs.
-        epochs_done: so many of them stay.
+    that was cut short. The stage's event file is written anew from the lines that stay, those of `epochs_done` epochs,
+    so no epoch is in it twice.
     """
 
     def __init__(self, run: RunFolder, stage: str, *, epochs_done: int) -> None:

@@ -22,10 +22,6 @@ def existing_options(*, resume: str, force: str) -> Decorator:
 
 
 def check_existing(resume: bool, force: bool) -> None:
-    """Refuse `--resume` together with `--force`.
-
-    Raises:
-        click.UsageError: both are given.
-    """
+    """Refuse `--resume` together with `--force`."""
     if resume and force:
         raise click.UsageError("--resume goes on with what is there, --force replaces it: give one of the two")

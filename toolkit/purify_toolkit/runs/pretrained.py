@@ -24,12 +24,7 @@ def pretrained_names() -> list[str]:
 
 
 def open_run(path_or_name: str | None) -> RunFolder:
-    """Return a run folder by its path, or a pre-trained pair by its name; without either, the default pair.
-
-    Raises:
-        InputError: neither a folder nor the name of a pair.
-        MissingError: the pairs are not installed.
-    """
+    """Return a run folder by its path, or a pre-trained pair by its name; without either, the default pair."""
     name = path_or_name or DEFAULT
     if path_or_name and Path(name).is_dir():
         return RunFolder(Path(name))

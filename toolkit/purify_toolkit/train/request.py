@@ -18,34 +18,22 @@ from purify_toolkit.runs.folder import RunFolder
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A request to `purify-train`; together with the data it determines the result.
+    """A request to `purify-train`; together with the data it determines the result."""
 
-    Attributes:
-        recipe_name: what run.json calls the recipe.
-        recipe_text: the recipe, in TOML.
-        out: the run folder.
-        data: the folder that holds the dataset; None to look for it.
-        seed: of every random choice.
-        limit: how many images of each part to use; None for all.
-        device: the name of the device, see `choose_device`.
-        resume: go on with what is in `out`.
-        force: replace the run that is in `out`.
-        classifier, weights: a classifier of the user's own, which is then not trained; the two go together.
-        base: a finished run for the same data, whose classifier is taken, and its teachers where the recipe would
-            train the same.
-    """
-
-    recipe_name: str
-    recipe_text: str
-    out: Path
-    data: Path | None = None
-    seed: int = 0
-    limit: int | None = None
-    device: str = "auto"
-    resume: bool = False
-    force: bool = False
+    recipe_name: str  # what run.json calls the recipe
+    recipe_text: str  # the recipe, in TOML
+    out: Path  # the run folder
+    data: Path | None = None  # the folder that holds the dataset; None to look for it
+    seed: int = 0  # of every random choice
+    limit: int | None = None  # how many images of each part to use; None for all
+    device: str = "auto"  # the name of the device, see `choose_device`
+    resume: bool = False  # go on with what is in `out`
+    force: bool = False  # replace the run that is in `out`
+    # classifier and weights: a classifier of the user's own, which is then not trained; the two go together
     classifier: ClassifierSource | None = None
     weights: Path | None = None
+    # a finished run for the same data, whose classifier is taken, and its teachers where the recipe would train the
+    # same
     base: RunFolder | None = None
 
 
@@ -80,7 +68,9 @@ def open_folder(request: Request) -> RunFolder:
 
 
 def begin_folder(run: RunFolder, request: Request, data: ImageData) -> None:
-    """Write what identifies the run, where an interrupted attempt has not done so already."""
+    """Write what identifies the run, once its data and its base were found to be those that it was begun with."""
+    if request.base is not None:
+        _check_base(request, request.base, data)
     identity = _identity(request)
     if request.force:
         shutil.rmtree(run.path, ignore_errors=True)
@@ -114,10 +104,8 @@ def _note_other_code(run: RunFolder) -> None:
         del run.__dict__["info"]  # cached
 
 
-def check_base(request: Request, data: ImageData) -> None:
-    """Raise InputError where the run to take networks from is of other data or another classifier."""
-    base, recipe = request.base, parse_recipe(request.recipe_text, source=request.recipe_name)
-    assert base is not None
+def _check_base(request: Request, base: RunFolder, data: ImageData) -> None:
+    recipe = parse_recipe(request.recipe_text, source=request.recipe_name)
     asked = {
         "dataset": data.name,
         "class_names": list(data.class_names),
@@ -140,32 +128,24 @@ def take_over(run: RunFolder, base: RunFolder) -> None:
 
 
 def _identity(request: Request) -> dict[str, Any]:
-    return {
+    """Return what run.json must say for the request to go on with a run; a base's classifier may be its user's own."""
+    identity: dict[str, Any] = {
         "recipe": request.recipe_name,
         "recipe_sha256": hashlib.sha256(request.recipe_text.encode()).hexdigest(),
         "seed": request.seed,
         "limit": request.limit,
-        "classifier": None if request.classifier is None else request.classifier.as_dict() | _weights_digest(request),
-    } | _base_identity(request)
-
-
-def _base_identity(request: Request) -> dict[str, Any]:
-    """Return what identifies the run whose classifier is taken; that classifier may be its user's own."""
-    if request.base is None:
-        return {}
-    path = request.base.weights_path("classifier")
-    if not path.is_file():
-        raise InputError(f"--base {request.base.path} has no {path.name}; expected a run that purify-train finished")
-    return {
-        "base": {
-            "run": request.base.info["recipe"],
-            "classifier_sha256": file_sha256(path),
-        },
-        "classifier": request.base.info.get("classifier"),
+        "classifier": None,
     }
-
-
-def _weights_digest(request: Request) -> dict[str, str]:
-    if request.weights is None or not request.weights.is_file():  # read_weights will say what is wrong
-        return {}
-    return {"weights_sha256": file_sha256(request.weights)}
+    if request.classifier is not None:
+        identity["classifier"] = request.classifier.as_dict()
+        if request.weights is not None and request.weights.is_file():  # else read_weights will say what is wrong
+            identity["classifier"]["weights_sha256"] = file_sha256(request.weights)
+    if request.base is not None:
+        path = request.base.weights_path("classifier")
+        if not path.is_file():
+            raise InputError(
+                f"--base {request.base.path} has no {path.name}; expected a run that purify-train finished"
+            )
+        identity["base"] = {"run": request.base.info["recipe"], "classifier_sha256": file_sha256(path)}
+        identity["classifier"] = request.base.info.get("classifier")
+    return identity

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from purify_edge.errors import InputError
@@ -14,7 +14,6 @@ from purify_toolkit.data.augmentation import augment
 from purify_toolkit.data.batch import Batch
 from purify_toolkit.data.pixels import to_8bit, to_float
 from purify_toolkit.data.splits import ImageData, Split, batches
-from purify_toolkit.device.generators import device_generator
 from purify_toolkit.device.processes import Processes
 from purify_toolkit.networks.answers import count_correct
 from purify_toolkit.networks.architectures import Classifier, whiten
@@ -67,7 +66,7 @@ class Validation:
     def white_box(self, purifier: nn.Module) -> dict[str, float]:
         """Measure the pipeline under the recipe's attack through purifier and classifier, on the first images."""
         pipeline, split = nn.Sequential(purifier, self.classifier), self.split[:WHITE_BOX_IMAGES]
-        generator = device_generator(0, self.device)
+        generator = torch.Generator(self.device).manual_seed(0)
         right = sum(
             count_correct(pipeline, self.attack(pipeline, x, y, generator=generator), y)
             for x, y in batches(split, self.device)
@@ -81,7 +80,7 @@ class Validation:
 
     def _attacked(self) -> Split:
         if self._adversarial is None:
-            generator = device_generator(0, self.device)
+            generator = torch.Generator(self.device).manual_seed(0)
             examples = [
                 self.attack(self.classifier, images, labels, generator=generator)
                 for images, labels in batches(self.split, self.device)
@@ -109,23 +108,13 @@ class Stages:
         }
         return builders[name]()
 
-    def _clean(self, indices: Tensor) -> Tensor:
-        return to_float(self._data.train.images[indices], self._device)
-
     def _frozen_classifier(self) -> nn.Module:
         return self._run.load_classifier().to(self._device)
 
     def _new_pool(self, classifier: nn.Module) -> AdversarialPool:
-        train = self._data.train
-        examples = self._run.load_examples()
-        return AdversarialPool(
-            train.images,
-            train.labels,
-            classifier,
-            self._recipe.attack,
-            processes=self._processes,
-            examples=examples,
-        )
+        train, examples = self._data.train, self._run.load_examples()
+        attack, processes = self._recipe.attack, self._processes
+        return AdversarialPool(train.images, train.labels, classifier, attack, processes=processes, examples=examples)
 
     def _validate_with(self, classifier: nn.Module) -> Validation:
         if self._validation is None:
@@ -155,14 +144,10 @@ class Stages:
                 images = to_float(self._data.train.images[:WHITENING_IMAGES], self._device)
                 whiten(first, (images - network.mean) / network.std)
 
-        return TrainingStage(
-            "classifier",
-            network,
-            table,
-            losses,
-            lambda: {"accuracy_clean": validation.accuracy(network)},
-            prepare=prepare,
-        )
+        def validate() -> dict[str, float]:
+            return {"accuracy_clean": validation.accuracy(network)}
+
+        return TrainingStage("classifier", network, table, losses, validate, prepare=prepare)
 
     def _teacher(self, *, adversarial: bool) -> TrainingStage:
         network = self._run.new_purifier(self._recipe.teacher).to(self._device)
@@ -172,7 +157,7 @@ class Stages:
         weights = self._recipe.distillation
 
         def losses(batch: Batch) -> Losses:
-            clean = self._clean(batch.mine)
+            clean = to_float(self._data.train.images[batch.mine], self._device)
             if pool is None:
                 return {"reconstruction": reconstruction_loss(network(clean), clean)}
             output = network(to_float(pool.examples[batch.mine], self._device))

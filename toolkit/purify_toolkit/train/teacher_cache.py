@@ -10,11 +10,7 @@ NEVER = -1
 class Remembered:
     """A frozen network's outputs for the training images, each computed when it is first asked for.
 
-    Outputs that would take more than `MOST_BYTES` together are not kept but computed each time.
-
-    Args:
-        network: frozen, in evaluation mode; images `[B, C, H, W]` -> `[B, ...]`.
-        count: N, of training images.
+    Outputs that would take more than `MOST_BYTES` together, for all `count` images, are computed each time.
     """
 
     def __init__(self, network: nn.Module, count: int) -> None:

@@ -20,7 +20,7 @@ from purify_toolkit.recipe import parse_recipe
 from purify_toolkit.runs.data import load_data
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.history import read_metrics
-from purify_toolkit.train.request import Request, begin_folder, check_base, open_folder, take_over
+from purify_toolkit.train.request import Request, begin_folder, open_folder, take_over
 from purify_toolkit.train.stages import Stages
 from purify_toolkit.train.trainer import Trainer
 
@@ -58,8 +58,6 @@ def train(request: Request, progress: StageProgress) -> list[EvaluationRow]:
 
 def _prepare(run: RunFolder, request: Request, data: ImageData, device: torch.device, progress: StageProgress) -> None:
     """Write what is known before any training: what identifies the run, and the networks that are given."""
-    if request.base is not None:
-        check_base(request, data)
     own = None if run.has("classifier") and not request.force else _own_classifier(request, data, device, progress)
     begin_folder(run, request, data)
     if own is not None:

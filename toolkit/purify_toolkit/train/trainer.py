@@ -77,7 +77,9 @@ class Trainer:
         self._processes, self._progress = processes, progress
         self._precision = precision_on(processes.device, run.recipe.precision)
         table = stage.optimizer
-        _check_share(min(count, table.batch_size), processes)
+        batch = min(count, table.batch_size)
+        if batch < processes.count:
+            raise InputError(f"a batch of {batch} images cannot be shared by {processes.count} processes; start fewer")
         self._steps = max(1, count // table.batch_size)
         initialise(stage.network, seeded(seed, stage.name, "initialise"))
         if stage.prepare is not None:
@@ -197,9 +199,3 @@ class Trainer:
         if self._stage.pool is not None:
             self._stage.pool.examples = state["pool"].cpu()
         return int(state["epochs_done"])
-
-
-def _check_share(batch: int, processes: Processes) -> None:
-    """Raise InputError unless a batch has an image for each process."""
-    if batch < processes.count:
-        raise InputError(f"a batch of {batch} images cannot be shared by {processes.count} processes; start fewer")
