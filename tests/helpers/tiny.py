@@ -44,9 +44,13 @@ class Quantising(nn.Module):
 class Noisy(nn.Module):
     """Gives another image each time."""
 
+    def __init__(self, std: float = 0.2) -> None:
+        super().__init__()
+        self.std = std
+
     def forward(self, x: Tensor) -> Tensor:
         """`[N, C, H, W]`, the same shape."""
-        return (x + 0.2 * torch.randn_like(x)).clamp(0, 1)
+        return (x + self.std * torch.randn_like(x)).clamp(0, 1)
 
 
 class Remembering(nn.Module):
