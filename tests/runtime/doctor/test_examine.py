@@ -16,7 +16,7 @@ from rich.console import Console
 
 from helpers.findings import found
 from helpers.machines import JETSONS, jetson_root, write
-from helpers.processes import wait_for
+from helpers.processes import has_ended, wait_for
 from purify_edge.doctor import examine as module
 from purify_edge.doctor.child import Answer
 from purify_edge.doctor.cli import main
@@ -218,7 +218,7 @@ def test_ctrl_c_ends_the_children_too(tmp_path: Path) -> None:
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert err.strip().endswith("interrupted")
-    wait_for(lambda: not Path(f"/proc/{started.read_text()}").exists(), seconds=10)
+    wait_for(lambda: has_ended(int(started.read_text())))
 
 
 @pytest.mark.parametrize(
