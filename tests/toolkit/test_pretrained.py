@@ -90,7 +90,7 @@ REACHED = {
 def test_the_pairs_are_as_good_as_the_best_so_far(name: str) -> None:
     rows = open_run(name).provenance()["metrics"]["rows"]
     accuracy = {row["threat"]: row["accuracy"] for row in rows if row["defended"]}
-    assert all(row["n"] == 10_000 for row in rows)
+    assert all(row["n"] == (10_000 if name.startswith("fashion") else 5_000) for row in rows)
     for threat, least in REACHED[name].items():
         assert accuracy[threat] >= least
 
