@@ -34,11 +34,15 @@ def images_for(classifier: nn.Module, count: int = 120) -> Split:
 
 
 class Quantising(nn.Module):
-    """Rounds pixels to five levels: a purifier without gradient, that any attack gets past which does without."""
+    """Rounds pixels to a few levels: a purifier without gradient, that any attack gets past which does without."""
+
+    def __init__(self, steps: int = 4) -> None:
+        super().__init__()
+        self.steps = steps
 
     def forward(self, x: Tensor) -> Tensor:
         """`[N, C, H, W]`, the same shape."""
-        return (x * 4).round() / 4
+        return (x * self.steps).round() / self.steps
 
 
 class Noisy(nn.Module):

@@ -19,8 +19,8 @@ def test_the_forward_pass_is_the_purifiers_and_the_backward_pass_the_identity(sh
 
 def test_a_purifier_that_shatters_gradients_falls_to_bpda_only(shipped: Shipped) -> None:
     images, labels = shipped.images[:60], shipped.labels[:60]
-    defended = nn.Sequential(Quantising(), shipped.classifier)
-    bypassed = nn.Sequential(identity_backward(Quantising()), shipped.classifier)
+    defended = nn.Sequential(Quantising(7), shipped.classifier)
+    bypassed = nn.Sequential(identity_backward(Quantising(7)), shipped.classifier)
 
     def right(attacked_model: nn.Module) -> int:
         found = PGD(epsilon=0.1, steps=10, relative_step=0.25)(attacked_model, images, labels, generator=generator())
