@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from purify_edge.bundle.golden import GoldenSplit, load_golden
+from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.shipped import FOLDER
 
 if TYPE_CHECKING:
@@ -83,15 +85,13 @@ def accepted(idx_folder: Path) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def trained(idx_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> "RunFolder":
     """A whole small training, seed 0; not to be changed."""
-    from helpers.silent import Silent
-    from helpers.small_data import RECIPE
+    from helpers.silent import Silent, request_for
     from purify_toolkit.runs.folder import RunFolder
-    from purify_toolkit.train.request import Request
     from purify_toolkit.train.train import train
 
     out = tmp_path_factory.mktemp("runs") / "small"
     with _accepted(idx_folder) as folder:
-        train(Request(recipe_name="small", recipe_text=RECIPE, out=out, data=folder), Silent())
+        train(request_for(out, folder), Silent())
     return RunFolder(out)
 
 
@@ -105,26 +105,26 @@ def few_images(bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return copy
 
 
+@pytest.fixture(scope="session")
+def adversarial(bundle_path: Path) -> GoldenSplit:
+    """The bundle's attacked golden images; not to be changed."""
+    return load_golden(Bundle.open(bundle_path))["adversarial"]
+
+
 @pytest.fixture
 def bundle_copy(bundle_path: Path, tmp_path: Path) -> Path:
     """A bundle that the test may damage."""
     return Path(shutil.copytree(bundle_path, tmp_path / "bundle"))
 
 
-@pytest.fixture(scope="session")
-def commands() -> Path:
-    """The folder of the installed console scripts."""
-    return Path(sys.executable).parent
-
-
 @pytest.fixture
-def start(commands: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+def start() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     """Start a command of ours; killed at the end of the test if it still runs."""
     running: list[subprocess.Popen[str]] = []
 
     def start_command(name: str, *arguments: object, **options: object) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
-            [str(commands / name), *map(str, arguments)],
+            [str(Path(sys.executable).parent / name), *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

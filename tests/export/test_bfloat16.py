@@ -8,13 +8,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from click.testing import CliRunner
 
 from lab.speed.bars import BEST_BY_HAND, bars_of
 from lab.speed.contestants import HAND, LABELS, gather
 from lab.speed.rounds import measure
 from purify_edge import Pipeline
-from purify_edge.bundle.golden import GoldenSplit, load_golden
+from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.manifest import FileEntry, ModelEntry, encode_manifest
 from purify_edge.bundle.reader import Bundle
 from purify_edge.check.check import check_bundle
@@ -22,7 +21,6 @@ from purify_edge.engines import openvino as module
 from purify_edge.engines.registry import open_engine
 from purify_edge.errors import MissingError
 from purify_edge.images.arrays import as_batch
-from purify_edge.run.cli import main as run_main
 from purify_edge.stats import relative_error
 from purify_export.convert.graph_pair import GraphPair
 from purify_export.convert.half_from_fp32 import half_from_fp32, rounding_from_half
@@ -61,15 +59,12 @@ def bundle(bundle_copy: Path, pair: GraphPair) -> Bundle:
     return Bundle.open(bundle_copy)
 
 
-@pytest.fixture
-def split(bundle: Bundle) -> GoldenSplit:
-    return load_golden(bundle)["adversarial"]
-
-
 @needs_bfloat16
-def test_each_layer_computes_in_the_graphs_own_precision(bundle: Bundle, pair: GraphPair, split: GoldenSplit) -> None:
+def test_each_layer_computes_in_the_graphs_own_precision(
+    bundle: Bundle, pair: GraphPair, adversarial: GoldenSplit
+) -> None:
     graph = bundle.read(bundle.model("purifier", "bf16").file)
-    x = as_batch(split.images[:64], bundle.manifest.input)
+    x = as_batch(adversarial.images[:64], bundle.manifest.input)
     with module.OpenVinoEngine(graph, source="p") as engine:
         layers = [node.get_rt_info() for node in engine._model.get_runtime_model().get_ops()]
         told = [[layer[key].astype(str) for key in ("layerType", "runtimePrecision")] for layer in layers]
@@ -81,9 +76,9 @@ def test_each_layer_computes_in_the_graphs_own_precision(bundle: Bundle, pair: G
     simulated = rounding_from_half(half_from_fp32(pair.purifier, "bf16", keep=[first])).SerializeToString()
     with Simulation(simulated, source="s") as simulation:
         expected = simulation.run(x)
-    lost = relative_error(expected, split.purified[:64])
+    lost = relative_error(expected, adversarial.purified[:64])
     assert 1e-4 < relative_error(found, expected) < 2 * lost
-    assert 1e-4 < relative_error(found, split.purified[:64]) < 2 * lost  # as much as the gate's simulation tells
+    assert 1e-4 < relative_error(found, adversarial.purified[:64]) < 2 * lost  # as much as the gate's simulation tells
 
 
 def test_a_cpu_without_bfloat16_is_told_of(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,12 +91,12 @@ def test_a_cpu_without_bfloat16_is_told_of(bundle: Bundle, monkeypatch: pytest.M
 
 
 @needs_bfloat16
-def test_auto_takes_openvino(bundle: Bundle, split: GoldenSplit) -> None:
+def test_auto_takes_openvino(bundle: Bundle, adversarial: GoldenSplit) -> None:
     with Pipeline.load(bundle.path, precision="bf16") as pipeline:
-        prediction = pipeline.predict(split.images)
+        prediction = pipeline.predict(adversarial.images)
         assert (pipeline.plan.engine, pipeline.plan.precision) == ("openvino", "bf16")
-    assert (prediction.labels == split.defended.argmax(axis=1)).mean() > 0.95
-    assert 1e-4 < relative_error(prediction.purified, split.purified) < 0.1
+    assert (prediction.labels == adversarial.defended.argmax(axis=1)).mean() > 0.95
+    assert 1e-4 < relative_error(prediction.purified, adversarial.purified) < 0.1
 
 
 @needs_bfloat16
@@ -128,29 +123,16 @@ def test_without_openvino_a_check_says_what_it_leaves_out(bundle: Bundle, monkey
         check_bundle(bundle, precisions=["bf16"], rounds=0)
 
 
-def test_without_openvino_a_run_ends_with_a_line(
-    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from PIL import Image
-
-    Image.new("L", (28, 28)).save(tmp_path / "image.png")
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    result = CliRunner().invoke(run_main, [str(bundle.path), str(tmp_path / "image.png"), "--precision", "bf16"])
-    assert result.exit_code == 3
-    (line,) = [line for line in result.output.splitlines() if line.startswith("Error: ")]
-    assert "purify-edge[openvino]" in line
-
-
 @pytest.mark.parametrize("absent", [pytest.param("onnxruntime", marks=needs_bfloat16), "openvino"])
 def test_a_benchmark_names_who_cannot_run_and_times_the_others(
-    absent: str, bundle: Bundle, split: GoldenSplit, monkeypatch: pytest.MonkeyPatch
+    absent: str, bundle: Bundle, adversarial: GoldenSplit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     precision, engine = ("bf16", "openvino") if absent == "onnxruntime" else ("fp32", "onnxruntime")
     if absent == "openvino":
         monkeypatch.setitem(sys.modules, "openvino", None)
     with ExitStack() as stack:
         found = gather(bundle.path, precision, engine, None, stack)
-        rows = measure(found.calls, split.images[:1], rounds=3, budget_s=0, reference=LABELS)
+        rows = measure(found.calls, adversarial.images[:1], rounds=3, budget_s=0, reference=LABELS)
     told = {"onnxruntime": "no kernels for it", "openvino": "pip install 'purify-edge[openvino]'"}[absent]
     assert told in found.not_run[f"{HAND}{absent}"]
     assert {row.contestant for row in rows} >= {LABELS, f"{HAND}{engine}, composed", f"{HAND}{engine}, chained"}

@@ -87,16 +87,6 @@ def test_what_took_the_name_meanwhile_is_left_alone(tmp_path: Path, manifest: Ma
     assert names(out) == ["photo.txt"]
 
 
-def test_a_failed_replacement_leaves_the_old_bundle(tmp_path: Path, manifest: Manifest) -> None:
-    out = tmp_path / "bundle"
-    with BundleWriter(out, force=False) as writer:
-        writer.finish(manifest)
-    with pytest.raises(KeyboardInterrupt), BundleWriter(out, force=True):
-        raise KeyboardInterrupt
-    assert Bundle.open(out).manifest == manifest
-    assert names(tmp_path) == ["bundle"]
-
-
 def test_force_never_replaces_what_is_not_a_bundle(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "holiday.txt").write_text("dear")

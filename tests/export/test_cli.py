@@ -1,24 +1,23 @@
 import json
 import re
-import resource
 import shutil
-import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
+from helpers.fixtures import Run
+from helpers.processes import fill_the_disk
+from helpers.refusals import refused
 from purify_edge.bundle.reader import Bundle
-from purify_export import engines
 from purify_export.cli import main
 from purify_export.convert.range_scan import MAX_LOSS
 from purify_toolkit.runs.pretrained import FOLDER
 
-Run = Callable[..., tuple[int, str, str]]
 RUN = FOLDER / "fashion-mnist"
 
 
@@ -31,9 +30,8 @@ def test_an_export_from_the_command_line(run: Run, run_path: Path, tmp_path: Pat
     for stage in ("loading", "models/*.fp32.onnx", "golden set", "parity and latency"):
         assert stage in err  # a progress line a stage
     assert Bundle.open(tmp_path / "bundle").precisions("purifier") == ["fp32", "fp16"]
-    done = CliRunner().invoke(main, [str(run_path), "--out", str(tmp_path / "bundle")])
-    assert (done.exit_code, done.stdout) == (2, "")
-    assert "bundle exists; --force replaces it" in done.stderr
+    again = CliRunner().invoke(main, [str(run_path), "--out", str(tmp_path / "bundle")])
+    assert "bundle exists; --force replaces it" in refused(again)
 
 
 def _empty(folder: Path) -> Path:
@@ -85,49 +83,18 @@ BAD_RUNS: dict[str, tuple[Callable[[Path], Path], str]] = {
 def test_a_bad_run_ends_with_2_and_one_message(tmp_path: Path, case: str) -> None:
     make, message = BAD_RUNS[case]
     done = CliRunner().invoke(main, [str(make(tmp_path)), "--out", str(tmp_path / "bundle")])
-    assert (done.exit_code, done.stdout) == (2, "")
-    assert message in done.stderr
-    assert done.stderr.count("Error:") == 1
-    assert "Traceback" not in done.stderr
+    assert message in refused(done)
     assert {path.name for path in tmp_path.iterdir()} <= {"run"}
 
 
-@pytest.mark.parametrize("out", ["file/bundle", "/sys/kernel/bundle"])
-def test_an_output_that_cannot_be_written_ends_with_2(tmp_path: Path, out: str) -> None:
-    (tmp_path / "file").write_text("")
-    done = CliRunner().invoke(main, ["--out", str(tmp_path / out)])
-    assert done.exit_code == 2
-    assert "cannot write to" in done.stderr
-    assert "--out names another folder" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 def test_a_disk_that_fills_up_ends_with_2_and_leaves_no_half_bundle(run: Run, run_path: Path, tmp_path: Path) -> None:
-    def limit() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write over the limit then fails like one on a full disk
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-
     out = tmp_path / "bundle"
-    code, _, err = run("purify-export", run_path, "--out", out, preexec_fn=limit)
+    code, _, err = run("purify-export", run_path, "--out", out, preexec_fn=partial(fill_the_disk, 100_000))
     assert code == 2
     assert "Error:" in err
     assert "File too large" in err
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_builder_that_finds_no_gpu_is_reported_and_left_out(
-    imitate: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
-    run_path: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    imitate("tensorrt", "10.3.0").cuda.count = 0
-    monkeypatch.setattr(engines, "installed_builders", lambda: ["tensorrt"])
-    main([str(run_path), "--out", str(tmp_path / "bundle")], standalone_mode=False)
-    assert "no tensorrt engines: needs an NVIDIA GPU and its driver: CUDA finds no GPU" in capsys.readouterr().err
-    assert Bundle.open(tmp_path / "bundle").manifest.engines == ()
 
 
 def _scaled_head(run: Path, folder: Path, factor: float, offset: float) -> Path:
@@ -180,22 +147,17 @@ def test_a_model_that_does_not_agree_with_pytorch_is_kept_apart_and_refused_unle
     assert run("purify-run", failed, image, "--allow-failed")[0] == 0
 
 
-@pytest.mark.parametrize("size", ["32", "32x", "x32", "0x32", "32x9999", "-1x5", "32x32x3", "a"])
+@pytest.mark.parametrize("size", ["32", "0x32", "32x9999", "32x32x3"])
 def test_a_size_that_is_none_ends_with_2(size: str) -> None:
-    done = CliRunner().invoke(main, ["--size", size])
-    assert done.exit_code == 2
-    assert "expected HEIGHTxWIDTH, each from 1 to 4096, like 64x64" in done.stderr
+    said = refused(CliRunner().invoke(main, ["--size", size]))
+    assert "expected HEIGHTxWIDTH, each from 1 to 4096, like 64x64" in said
 
 
-def test_a_run_in_the_current_folder_gives_the_bundle_its_folders_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_in_the_current_folder_has_its_folders_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Path(shutil.copytree(RUN, tmp_path / "mine"))
     monkeypatch.chdir(run)
     (run / "bundles" / "mine").mkdir(parents=True)
-    done = CliRunner().invoke(main, ["."])
-    assert done.exit_code == 2
-    assert "bundles/mine exists" in done.stderr
+    assert "bundles/mine exists" in refused(CliRunner().invoke(main, ["."]))
 
 
 def test_without_an_engine_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

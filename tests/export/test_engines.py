@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from helpers.fixtures import Imitate
 from helpers.keys import make_keys
+from helpers.refusals import refused
 from purify_edge.bundle.reader import Bundle
 from purify_edge.engines.tensorrt.options import BuildOptions
 from purify_edge.engines.tensorrt.store import is_trusted
@@ -24,7 +26,7 @@ def export() -> Invoke:
 
 
 def test_a_signed_bundle_with_the_engines_that_were_asked_for(
-    imitate: Callable[..., Any], export: Invoke, run_path: Path, tmp_path: Path
+    imitate: Imitate, export: Invoke, run_path: Path, tmp_path: Path
 ) -> None:
     """On a machine with a GPU, where the check of the new bundle builds engines too."""
     pytest.importorskip("model_signing")
@@ -52,33 +54,30 @@ def test_a_signed_bundle_with_the_engines_that_were_asked_for(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "message"),
+    ("arguments", "message"),
     [
-        (("--targets", "onnx,abacus"), 2, "no target 'abacus'; known: onnx, tensorrt, rtx"),
-        (("--targets", "rtx", "--dla", "0", "--batch", "1,1,1"), 2, "has no DLA; TensorRT 8.6"),
-        (("--targets", "rtx", "--compute-capability", "8.7"), 2, "does not build for compute capability 8.7"),
-        (("--targets", ""), 2, "no target ''; known: onnx, tensorrt, rtx"),
-        (("--max-accuracy-drop", "nan"), 2, "nan is no number"),
-        (("--version-compatible",), 2, "has no version compatible engines"),
-        (("--batch", "1,2"), 2, "--batch 1,2: expected MIN,OPT,MAX"),
-        (("--batch", "4,2,1"), 2, "expected 1 <= MIN <= OPT <= MAX"),
-        (("--sign", "absent.pem"), 2, "absent.pem cannot be used to sign"),
+        (("--targets", "onnx,abacus"), "no target 'abacus'; known: onnx, tensorrt, rtx"),
+        (("--targets", "rtx", "--dla", "0", "--batch", "1,1,1"), "has no DLA; TensorRT 8.6"),
+        (("--targets", "rtx", "--compute-capability", "8.7"), "does not build for compute capability 8.7"),
+        (("--targets", ""), "no target ''; known: onnx, tensorrt, rtx"),
+        (("--max-accuracy-drop", "nan"), "nan is no number"),
+        (("--version-compatible",), "has no version compatible engines"),
+        (("--batch", "1,2"), "--batch 1,2: expected MIN,OPT,MAX"),
+        (("--batch", "4,2,1"), "expected 1 <= MIN <= OPT <= MAX"),
+        (("--sign", "absent.pem"), "absent.pem cannot be used to sign"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_begun(
-    imitate: Callable[..., Any], export: Invoke, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
+    imitate: Imitate, export: Invoke, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     imitate()
     if "--sign" in arguments:
         pytest.importorskip("model_signing")
-    done = export("--out", tmp_path / "out" / "bundle", *arguments)
-    assert done.exit_code == code
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    assert message in refused(export("--out", tmp_path / "out" / "bundle", *arguments))
     assert not (tmp_path / "out").exists()
 
 
-def test_a_target_that_was_asked_for_must_be_had(imitate: Callable[..., Any]) -> None:
+def test_a_target_that_was_asked_for_must_be_had(imitate: Imitate) -> None:
     imitate("tensorrt", "10.3.0").cuda.count = 0
     told: list[str] = []
     with pytest.raises(MissingError, match="needs an NVIDIA GPU"):
@@ -90,7 +89,7 @@ def test_a_target_that_was_asked_for_must_be_had(imitate: Callable[..., Any]) ->
         targets_from(["tensorrt"], BuildOptions(compute_capabilities=("8.6",)), ["fp32"], told.append)
 
 
-def test_the_gpu_that_tensorrt_builds_for_is_in_the_fingerprint(imitate: Callable[..., Any]) -> None:
+def test_the_gpu_that_tensorrt_builds_for_is_in_the_fingerprint(imitate: Imitate) -> None:
     imitate("tensorrt", "10.3.0", name="Orin", capability=(8, 7))
     (target,) = targets_from(["tensorrt"], BuildOptions(), ["fp32"], print)
     assert target.device is not None

@@ -42,17 +42,7 @@ def test_after_rounding_the_attacked_images_are_still_in_the_ball(golden: tuple[
     assert abs(inside.std() - 0.1 * 255 / 3**0.5) < 0.2  # the standard deviation of a uniform distribution
 
 
-def test_the_attack_breaks_the_classifier_and_the_purifier_mends_it(
-    golden: tuple[dict[str, GoldenSplit], str],
-) -> None:
-    split = golden[0]["adversarial"]
-    assert (split.classifier.argmax(1) == split.labels).mean() <= 0.05
-    assert (split.defended.argmax(1) == split.labels).mean() >= 0.75  # of 256: the 80% on 10,000, and its spread
-
-
-def test_the_reference_is_what_pytorch_says_of_the_8_bit_images(
-    golden: tuple[dict[str, GoldenSplit], str], networks: Networks
-) -> None:
+def test_the_reference_is_what_pytorch_says(golden: tuple[dict[str, GoldenSplit], str], networks: Networks) -> None:
     for split in golden[0].values():
         images = torch.from_numpy(split.images[:16]).permute(0, 3, 1, 2).float() / 255
         with torch.no_grad():

@@ -146,15 +146,6 @@ def test_a_composed_graph_is_the_chain_of_the_two(networks: Networks, pair: Grap
 
 
 @needs_rtx
-@pytest.mark.parametrize("to", ["fp16", "bf16"])
-@pytest.mark.parametrize("keep", [(), ("purifier/node_Conv_160", "classifier/node_linear", "classifier/node_add_50")])
-def test_tensorrt_for_rtx_builds_it(pair: GraphPair, to: str, keep: tuple[str, ...]) -> None:
-    model = half_from_fp32(pair.defended(), to, keep=keep)
-    assert set(keep) <= {found.name for found in model.graph.node}
-    assert built_by_rtx(model, to).content
-
-
-@needs_rtx
 @pytest.mark.parametrize("operator", [name for name in NOT_BUILT["bf16"] if name != "ConvTranspose"])
 def test_what_the_parser_refuses_in_bfloat16_stays_in_float32(operator: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = graph([node(operator, ["images"], "a"), node("Add", ["a", "a"], "answer")], {})

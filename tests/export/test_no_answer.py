@@ -30,7 +30,9 @@ class Standardised(nn.Module):
         super().__init__()
         quadrants = torch.arange(CLASSES).reshape(2, 2).repeat_interleave(SIDE // 2, 0).repeat_interleave(SIDE // 2, 1)
         self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, CLASSES))
-        self.classifier[1].weight.data = torch.stack([(quadrants == k).float().expand(3, -1, -1).flatten() for k in range(CLASSES)])
+        self.classifier[1].weight.data = torch.stack(
+            [(quadrants == k).float().expand(3, -1, -1).flatten() for k in range(CLASSES)]
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         mean = x.mean((1, 2, 3), keepdim=True)

@@ -1,7 +1,9 @@
-"""Classifiers of other kinds than ours, as users bring them: a transformer, masked attention, a mix of operators."""
+"""Networks of other kinds than those that ship: a transformer, masked attention, a mix of operators, others of ours."""
 
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from purify_export.convert.int8_from_fp32 import int8_from_fp32, quantised_layer
 from purify_export.convert.onnx_from_torch import check_graph
 from purify_export.convert.range_scan import range_scan
 from purify_export.gate import first_divergence
+from purify_toolkit.networks.architectures import CLASSIFIERS, Classifier, Purifier
 
 TOLERANCE = {"fp16": 0.01, "bf16": 0.05, "int8": 0.1}
 DIVERGENCE = {"fp16": 0.1, "bf16": 0.3}
@@ -76,11 +79,23 @@ class Mix(nn.Module):
         return F.log_softmax(self.head((F.elu(y) + F.leaky_relu(y)).amax((2, 3))), 1)
 
 
-@pytest.fixture(scope="module", params=[Transformer, Masked, Mix])
+def classifier(architecture: str) -> nn.Module:
+    return Classifier(3, 5, mean=[0.4] * 3, std=[0.3] * 3, width=4, blocks=1, architecture=architecture)
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "transformer": Transformer,
+    "masked": Masked,
+    "mix": Mix,
+    "padding": lambda: Purifier(3, width=2, depth=5, blocks=1),  # to 32 x 32 inside
+    **{name: partial(classifier, name) for name in CLASSIFIERS},
+}
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
 def module(request: pytest.FixtureRequest) -> nn.Module:
     torch.manual_seed(0)
-    made: nn.Module = request.param()
-    return made.eval()
+    return NETWORKS[request.param]().eval()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ import onnx
 import pytest
 import torch
 
-from helpers.graphs import Hidden, built_by_rtx, export, graph, needs_rtx, node, run
+from helpers.graphs import Hidden, export, graph, node, run
 from purify_export.convert.graph_pair import GraphPair
 from purify_export.convert.graphs import typed
 from purify_export.convert.half_from_fp32 import half_from_fp32, rounding_from_half
@@ -36,12 +36,6 @@ def test_an_overflow_hidden_behind_a_sigmoid_is_found_and_repaired(hidden: onnx.
         np.testing.assert_allclose(run(model, BRIGHT), expected, rtol=2e-3)
     wide = [name for name, kind in typed(repaired).items() if kind == onnx.TensorProto.FLOAT and "weight" in name]
     assert sorted(wide) == ["grow.weight", "shrink.weight"]  # and nothing else is
-
-
-@needs_rtx
-def test_tensorrt_for_rtx_builds_the_repaired_graph(hidden: onnx.ModelProto) -> None:
-    keep = [finding.layer.node for finding in range_scan(hidden, {"clean": BRIGHT})]
-    assert built_by_rtx(half_from_fp32(hidden, "fp16", keep=keep), "fp16").content
 
 
 def gain(factor: float) -> onnx.ModelProto:

@@ -60,31 +60,29 @@ class World:
         self.dla_cores = 0
         self.builds: list[Config] = []
         self.deserialised = 0
-        self.refuse_runtime = self.refuse_build = self.refuse_load = self.refuse_capture = (
-            self.refuse_enqueue_in_capture
-        ) = False
+        self.refuse_runtime = self.refuse_build = self.refuse_load = False
+        self.refuse_capture = self.refuse_enqueue_in_capture = False
         self.contexts: weakref.WeakSet[Context] = weakref.WeakSet()
         self.engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
-class Network:
+class Wrapped:
+    """An object of the real library; what is asked of it that is not imitated, it is asked itself."""
+
     def __init__(self, real: Any) -> None:
-        self.real, self.onnx = real, b""
+        self.real = real
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
 
 
-class Config:
+class Config(Wrapped):
     """Remembers what was set, and hands on what the real builder can do here."""
 
     OWN = frozenset({"default_device_type", "DLA_core", "hardware_compatibility_level"})
 
     def __init__(self, world: World, real: Any) -> None:
         self.__dict__.update(world=world, real=real, flags=[], own={}, profile=None, network_flags=0, timings=None)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.real, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "progress_monitor" and self.world.major == 8:
@@ -115,31 +113,28 @@ class Config:
         return True
 
 
-class Builder:
+class Builder(Wrapped):
     world: World
 
     def __init__(self, logger: Any) -> None:
         if not self.world.rtx and not self.world.cuda.count:
             logger.log(self.world.real.ILogger.Severity.ERROR, "CUDA initialization failure with error: 35")
             raise TypeError("pybind11::init(): factory function returned nullptr")
-        self.logger, self.real = logger, self.world.real.Builder(logger)
-        self.num_DLA_cores = self.world.dla_cores
+        super().__init__(self.world.real.Builder(logger))
+        self.logger, self.num_DLA_cores = logger, self.world.dla_cores
 
-    def create_network(self, flags: int) -> Network:
+    def create_network(self, flags: int) -> Wrapped:
         if self.world.major == 8 and flags != 1:
             raise RuntimeError("the ONNX parser needs an explicit batch")
         typed = 1 << int(self.world.real.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-        network = Network(self.real.create_network(typed))  # the real builder knows nothing else
+        network = Wrapped(self.real.create_network(typed))  # the real builder knows nothing else
         network.flags = flags
         return network
 
     def create_builder_config(self) -> Config:
         return Config(self.world, self.real.create_builder_config())
 
-    def create_optimization_profile(self) -> Any:
-        return self.real.create_optimization_profile()
-
-    def build_serialized_network(self, network: Network, config: Config) -> bytes | None:
+    def build_serialized_network(self, network: Wrapped, config: Config) -> bytes | None:
         config.__dict__["network_flags"] = network.flags
         self.world.builds.append(config)
         if self.world.refuse_build or self.real.build_serialized_network(network.real, config.real) is None:
@@ -166,25 +161,16 @@ def seal(header: dict[str, Any], onnx: bytes) -> bytes:
     return body + hashlib.sha256(body).digest()
 
 
-class OnnxParser:
+class OnnxParser(Wrapped):
     world: World
 
-    def __init__(self, network: Network, logger: Any) -> None:
-        self.network, self.real = network, self.world.real.OnnxParser(network.real, logger)
+    def __init__(self, network: Wrapped, logger: Any) -> None:
+        super().__init__(self.world.real.OnnxParser(network.real, logger))
+        self.network = network
 
     def parse(self, model: bytes) -> bool:
         self.network.onnx = model
         return bool(self.real.parse(model))
-
-    @property
-    def num_errors(self) -> int:
-        return int(self.real.num_errors)
-
-    def get_error(self, index: int) -> Any:
-        error = self.real.get_error(index)
-        if self.world.major > 8 or self.world.rtx:
-            return error
-        return SimpleNamespace(node=error.node, desc=error.desc)
 
 
 class Runtime:

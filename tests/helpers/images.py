@@ -2,7 +2,9 @@
 
 import io
 import struct
+import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -45,3 +47,13 @@ BAD_IMAGES: dict[str, tuple[bytes, str]] = {
     "huge.png": (png(8_100, 8_000), "more than 64,000,000"),
     "bomb.png": (png(60_000, 60_000), "more than 64,000,000"),
 }
+
+
+def zipped(folder: Path, target: Path, *parts: str) -> Path:
+    """A zip of the files in a folder's parts, or in all of it; it may lie in a folder that is new."""
+    target.parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(target, "w") as archive:
+        for part in parts or [""]:
+            for path in sorted(path for path in (folder / part).rglob("*") if path.is_file()):
+                archive.write(path, path.relative_to(folder))
+    return target

@@ -2,7 +2,7 @@
 
 The lines of /etc/nv_tegra_release were copied from devices by their owners and published; searching GitHub for the
 GCID of one finds several of each. That of 5.1.2 stands beside `apt-cache show nvidia-jetpack` of the same device in
-build_cuda113.sh of a fork of https://github.com/JingwenWang95/DSP-SLAM, those of 6.2.1 and 7.0 beside model and
+build_cuda113.sh of a fork of https://github.com/JingwenWang95/DSP-SLAM, that of 6.2.1 beside model and
 `nvpmodel -q`. What `nvpmodel -q` prints, a line with the mode's name and one with its number, and the format of
 /etc/nvpmodel.conf are described in NVIDIA's Jetson Linux Developer Guide, "Supported Modes and Power Efficiency",
 https://docs.nvidia.com/jetson/archives/r36.4.3/DeveloperGuide/SD/PlatformPowerAndPerformance.html, and in the skill
@@ -65,16 +65,6 @@ JETSONS = {
         "22.04.5",
         (36, 4, 7),
         "6.2.1",
-    ),
-    "JetPack 7.0": Jetson(
-        "# R38 (release), REVISION: 2.2, GCID: 42205042, BOARD: generic, EABI: aarch64, "
-        "DATE: Thu Sep 25 22:47:11 UTC 2025\n" + MORE,
-        "NVIDIA Jetson AGX Thor Developer Kit",
-        "NV Power Mode: 120W\n1\n",
-        "< POWER_MODEL ID=0 NAME=MAXN >\n< POWER_MODEL ID=1 NAME=120W >\n",
-        "24.04.3",
-        (38, 2, 2),
-        "7.0",
     ),
     "JetPack 7.2.1": Jetson(
         "# R39 (release), REVISION: 2.1, GCID: 46758480, BOARD: generic, EABI: aarch64, "

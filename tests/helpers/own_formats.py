@@ -5,6 +5,7 @@ import hashlib
 import pickle
 import shutil
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,10 @@ class Written:
     test: NDArray[np.uint8]
     test_labels: NDArray[np.int64]
 
+    def parts(self, *names: str) -> Iterable[tuple[str, NDArray[np.uint8], NDArray[np.int64]]]:
+        """Images and labels of training and test, under these names."""
+        return zip(names, (self.train, self.test), (self.train_labels, self.test_labels), strict=True)
+
 
 def write(name: str, root: Path, patch: pytest.MonkeyPatch) -> Written:
     """The dataset `name` where torchvision would put it under `root`; from now on these files are the originals."""
@@ -51,8 +56,7 @@ def md5(path: Path) -> str:
 def write_idx(kind: str, written: Written, patch: pytest.MonkeyPatch) -> None:
     folder = written.root / kind / "raw"
     folder.mkdir(parents=True)
-    parts = (("train", written.train, written.train_labels), ("t10k", written.test, written.test_labels))
-    for part, images, labels in parts:
+    for part, images, labels in written.parts("train", "t10k"):
         pixels = struct.pack(">4I", 2051, len(images), 28, 28) + images.tobytes()
         (folder / f"{part}-images-idx3-ubyte").write_bytes(pixels)
         classes = struct.pack(">2I", 2049, len(labels)) + labels.astype(np.uint8).tobytes()
@@ -68,8 +72,7 @@ def write_cifar(kind: str, written: Written, patch: pytest.MonkeyPatch) -> None:
     folder = written.root / of.base_folder
     folder.mkdir(parents=True)
     key = "labels" if kind == "CIFAR10" else "fine_labels"
-    parts = (("train_list", written.train, written.train_labels), ("test_list", written.test, written.test_labels))
-    for attribute, images, labels in parts:
+    for attribute, images, labels in written.parts("train_list", "test_list"):
         files = getattr(of, attribute)
         for (file, _), pixels, classes in zip(
             files, np.array_split(images, len(files)), np.array_split(labels, len(files)), strict=True
@@ -86,8 +89,7 @@ def write_svhn(written: Written, patch: pytest.MonkeyPatch) -> None:
     folder = written.root / "SVHN"
     folder.mkdir(parents=True)
     sums = dict(torchvision.datasets.SVHN.split_list)
-    parts = (("train", written.train, written.train_labels), ("test", written.test, written.test_labels))
-    for part, images, labels in parts:
+    for part, images, labels in written.parts("train", "test"):
         url, file, _ = sums[part]
         classes = np.where(labels == 0, 10, labels).astype(np.uint8)
         savemat(folder / file, {"X": images.transpose(2, 3, 1, 0), "y": classes[:, None]})

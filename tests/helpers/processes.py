@@ -1,7 +1,12 @@
-"""Waiting for what another process does."""
+"""Other processes: what they do, and what is done to them."""
 
+import json
+import resource
+import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 
 def wait_for(condition: Callable[[], object], *, seconds: float = 120) -> None:
@@ -10,3 +15,20 @@ def wait_for(condition: Callable[[], object], *, seconds: float = 120) -> None:
     while not condition():
         assert time.monotonic() < deadline, "timed out"
         time.sleep(0.02)
+
+
+def fill_the_disk(size: int) -> None:
+    """Let this process write no file over a size: it fails as on a full disk."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def has_ended(process: int) -> bool:
+    """Whether a process is gone, but for what its parent has not asked for yet."""
+    stat = Path(f"/proc/{process}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def json_lines(out: str) -> list[dict[str, Any]]:
+    """What a command printed, a value a line."""
+    return [json.loads(line) for line in out.splitlines()]

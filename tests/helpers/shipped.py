@@ -35,3 +35,13 @@ def open_shipped() -> Shipped:
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def hyperplane(weight: torch.Tensor, offset: float = 0.0) -> Model:
+    """Two classes told apart by a weighted sum of the pixels: who falls, and how near, is known."""
+
+    def model(images: torch.Tensor) -> torch.Tensor:
+        side = (images * weight).sum(dim=(1, 2, 3)) + offset
+        return torch.stack([side, -side], dim=1)
+
+    return model

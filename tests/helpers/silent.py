@@ -1,5 +1,6 @@
 """Progress that nobody sees, and progress that presses Ctrl-C."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,6 +35,15 @@ class Interrupting(Silent):
         self.left -= 1
         if self.left == 0:
             raise KeyboardInterrupt
+
+
+def request_for(out: Path, folder: Path, **changes: object) -> "Request":
+    """The request for a small training."""
+    from helpers.small_data import RECIPE
+    from purify_toolkit.train.request import Request
+
+    values = {"recipe_name": "small", "recipe_text": RECIPE, "out": out, "data": folder} | changes
+    return Request(**values)  # type: ignore[arg-type]
 
 
 def train_only(request: "Request", progress: Interrupting | None = None) -> None:

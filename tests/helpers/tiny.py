@@ -34,19 +34,27 @@ def images_for(classifier: nn.Module, count: int = 120) -> Split:
 
 
 class Quantising(nn.Module):
-    """Rounds pixels to five levels: a purifier without gradient, that any attack gets past which does without."""
+    """Rounds pixels to a few levels: a purifier without gradient, that any attack gets past which does without."""
+
+    def __init__(self, steps: int = 4) -> None:
+        super().__init__()
+        self.steps = steps
 
     def forward(self, x: Tensor) -> Tensor:
         """`[N, C, H, W]`, the same shape."""
-        return (x * 4).round() / 4
+        return (x * self.steps).round() / self.steps
 
 
 class Noisy(nn.Module):
     """Gives another image each time."""
 
+    def __init__(self, std: float = 0.2) -> None:
+        super().__init__()
+        self.std = std
+
     def forward(self, x: Tensor) -> Tensor:
         """`[N, C, H, W]`, the same shape."""
-        return (x + 0.2 * torch.randn_like(x)).clamp(0, 1)
+        return (x + self.std * torch.randn_like(x)).clamp(0, 1)
 
 
 class Remembering(nn.Module):

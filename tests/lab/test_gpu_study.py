@@ -1,14 +1,13 @@
 """The study of engines and PyTorch side by side on a GPU: here an imitated one, and PyTorch on the CPU."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from helpers.fixtures import Imitate
 from lab.studies import gpu
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
@@ -27,7 +26,7 @@ def _exported(bundle_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_exported")
 def test_engines_on_the_gpu_take_turns_and_the_page_names_the_machine(
-    imitate: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    imitate: Imitate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     imitate(name="GeForce")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
@@ -50,7 +49,7 @@ def test_engines_on_the_gpu_take_turns_and_the_page_names_the_machine(
 
 
 @pytest.mark.usefixtures("_exported")
-def test_without_a_gpu_there_is_nothing_to_measure(imitate: Callable[..., Any]) -> None:
+def test_without_a_gpu_there_is_nothing_to_measure(imitate: Imitate) -> None:
     world = imitate()
     world.refuse_runtime = True
     with pytest.raises(
@@ -64,7 +63,7 @@ def test_without_a_gpu_there_is_nothing_to_measure(imitate: Callable[..., Any]) 
 
 @pytest.mark.usefixtures("_exported")
 def test_an_engine_that_breaks_a_limit_ends_the_study_with_1(
-    imitate: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    imitate: Imitate, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     imitate()
     monkeypatch.setattr(gpu, "PRECISIONS", ("fp32",))

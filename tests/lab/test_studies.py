@@ -1,8 +1,6 @@
 import json
-import re
 import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from statistics import mean, stdev
@@ -19,8 +17,8 @@ from torch import nn
 from helpers.modified import modified
 from helpers.small_data import RECIPE
 from lab.studies import ablation
-from lab.studies.ablation_table import ALONE, ARMS, JUDGED, THREATS
-from lab.studies.common import GOES_ON, INTERRUPTED, changed, guarded, markdown
+from lab.studies.ablation_table import ALONE, JUDGED, THREATS
+from lab.studies.common import GOES_ON, INTERRUPTED, changed, guarded
 from purify_edge.errors import InputError
 from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.data.splits import batches
@@ -202,21 +200,6 @@ def test_what_is_judged_is_the_arms_own_pipeline_on_test_images(study: Path, acc
     assert right(study, ALONE, 1, "clean").sum() > right(study, ALONE, 1, "grey-box").sum()
 
 
-def test_the_table_shows_mean_and_spread(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ablation.main(["--table", str(study)])
-    text = capsys.readouterr().out
-    assert text == (study / "ablation.md").read_text()
-    names = {name: ARMS[name][0] for name in NETWORKS} | {ALONE: "(no purifier)"}
-    for name, words in names.items():
-        cells = [
-            f"{mean(values):.2f} ± {stdev(values):.2f}"
-            for values in (figures(study, name, threat) for threat in THREATS)
-        ]
-        assert f"| {words} | 2 | {' | '.join(cells)} |\n" in text
-    gain = np.subtract(figures(study, "both", "clean"), figures(study, "plain", "clean"))
-    assert re.search(rf"\| plain CAE \| mean \| {re.escape(f'{gain.mean():+.2f}')} ", text)
-
-
 def test_a_finished_study_trains_nothing_and_an_interrupted_one_goes_on(
     study: Path, arguments: list[str], tmp_path: Path
 ) -> None:
@@ -237,9 +220,7 @@ def test_a_finished_study_trains_nothing_and_an_interrupted_one_goes_on(
         assert (lost.path / name).read_bytes() == (arm(study, "normal-teacher", 1).path / name).read_bytes()
 
 
-def test_an_arm_without_guidance_trains_an_adversarial_teacher_of_its_own(
-    study: Path, arguments: list[str], tmp_path: Path
-) -> None:
+def test_an_arm_without_guidance_trains_its_own_teacher(study: Path, arguments: list[str], tmp_path: Path) -> None:
     out = tmp_path / "more"
     shutil.copytree(study / "seed-0" / "teachers", out / "seed-0" / "teachers")
     ablation.main([*arguments, "--seeds", "0", "--arms", "no-guidance,no-reconstruction", "--out", str(out)])
@@ -319,14 +300,6 @@ def test_what_is_wrong_is_said_in_one_line(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
-def test_a_study_runs_as_a_program() -> None:
-    command = [sys.executable, "-m", "lab.studies.ablation", "--table", "nowhere"]
-    done = subprocess.run(command, cwd=STUDIES.parent.parent, capture_output=True, text=True, timeout=300, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("Error: nowhere holds no finished run")
-
-
 @pytest.mark.parametrize("advice", ["", GOES_ON])
 def test_an_interrupted_study_says_what_goes_on(advice: str, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted() -> None:
@@ -350,7 +323,3 @@ def test_a_changed_recipe_is_the_recipe_but_for_the_change() -> None:
     )
     with pytest.raises(InputError, match="unknown field"):
         changed(recipe, {"student": {"epoch": 9}})
-
-
-def test_a_markdown_table() -> None:
-    assert markdown(["a", "b"], [["x", 1], ["y", 2]]) == "| a | b |\n| --- | --- |\n| x | 1 |\n| y | 2 |\n"

@@ -54,16 +54,6 @@ def test_other_classifiers_are_of_the_architecture_asked_for_and_judge_themselve
         assert all(row["n"] == 200 and len(row["ci95"]) == 2 for row in found["rows"])
 
 
-def test_the_table_across_classifiers(across: tuple[Path, list[str]]) -> None:
-    text = (across[0] / "across.md").read_text()
-    for found in json.loads((across[0] / "across.json").read_text())["classifiers"]:
-        cells = [
-            f"{100 * row['correct'] / row['n']:.2f} ({100 * row['ci95'][0]:.2f} to {100 * row['ci95'][1]:.2f})"
-            for row in found["rows"]
-        ]
-        assert f"| {found['name']} | {found['parameters']:,} | {' | '.join(cells)} |\n" in text
-
-
 def test_what_is_measured_is_not_measured_again_unless_it_is_of_another_purifier(
     across: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

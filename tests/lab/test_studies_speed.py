@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.silent import Silent
 from helpers.small_data import RECIPE
 from lab.studies import plain_loop, training_speed
 from lab.studies.common import changed
@@ -20,7 +21,7 @@ from purify_toolkit.runs.folder import RunFolder
 IMAGES = 192
 
 
-class Recording:
+class Recording(Silent):
     """Progress that keeps what the epochs said of themselves."""
 
     def __init__(self) -> None:
@@ -28,9 +29,6 @@ class Recording:
 
     def epoch(self, stage: str, epoch: int, epochs: int, units: int) -> None:
         self.epochs.append((stage, units))
-
-    def advance(self, units: int, text: str) -> None:
-        pass
 
 
 def bench_of(trained: RunFolder, accepted: Path, folder: Path, progress: Recording) -> training_speed.TrainingBench:
@@ -167,8 +165,7 @@ def check_rates(found: dict[str, float], seconds: dict[str, list[float]], images
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
-    [("imitation = 0.0", "has no two teachers"), (None, "less than a batch")],
+    ("change", "message"), [("imitation = 0.0", "has no two teachers"), (None, "less than a batch")]
 )
 def test_what_cannot_be_timed_is_refused(
     trained: RunFolder, accepted: Path, tmp_path: Path, change: str | None, message: str

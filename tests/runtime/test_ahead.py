@@ -83,7 +83,3 @@ def test_what_is_raised_comes_in_its_place(where: str) -> None:
             found += few
     assert len(found) == 10
     assert alive() == []
-
-
-def test_no_items_are_no_lists() -> None:
-    assert list(ahead(str, [], batch=4, threads=2)) == []

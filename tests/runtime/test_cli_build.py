@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from helpers.fixtures import Imitate
+from helpers.refusals import refused
 from purify_edge.build.cli import main
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
@@ -56,38 +58,25 @@ def test_engines_are_built_once_and_then_kept(build: Invoke, bundle_copy: Path) 
 
 @pytest.mark.usefixtures("_rtx")
 @pytest.mark.parametrize(
-    ("arguments", "code", "message"),
+    ("arguments", "message"),
     [
-        (("--engine", "onnxruntime"), 2, "no engine onnxruntime that is built; known: tensorrt, rtx"),
-        (("--precision", "int4"), 2, "has no int4, only fp32, fp16"),
-        (("--engine", "rtx", "--workspace", "99999999999999999"), 2, "expected 1 to 1048576 MiB"),
-        (("--engine", "rtx", "--batch", "1,1,99999999999999999999"), 2, "<= MAX <= 65536"),
-        (("--batch", "one"), 2, "--batch one: expected MIN,OPT,MAX"),
-        (("--engine", "rtx", "--version-compatible"), 2, "has no version compatible engines; TensorRT has"),
-        (("--engine", "rtx", "--workspace", "-1"), 2, "workspace -1: expected 1 to 1048576 MiB"),
+        (("--engine", "onnxruntime"), "no engine onnxruntime that is built; known: tensorrt, rtx"),
+        (("--precision", "int4"), "has no int4, only fp32, fp16"),
+        (("--engine", "rtx", "--workspace", "99999999999999999"), "expected 1 to 1048576 MiB"),
+        (("--batch", "one"), "--batch one: expected MIN,OPT,MAX"),
+        (("--engine", "rtx", "--version-compatible"), "has no version compatible engines; TensorRT has"),
     ],
 )
 def test_bad_input_ends_with_one_clear_line(
-    build: Invoke, bundle_copy: Path, arguments: tuple[str, ...], code: int, message: str
+    build: Invoke, bundle_copy: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     before = (bundle_copy / "manifest.json").read_bytes()
-    done = build(*arguments)
-    assert done.exit_code == code
-    assert message in done.stderr
-    assert done.stderr.count("Error:") == 1
-    assert "Traceback" not in done.stderr
+    assert message in refused(build(*arguments))
     assert (bundle_copy / "manifest.json").read_bytes() == before
 
 
-def test_without_a_gpu_tensorrt_is_missing(build: Invoke, imitate: Callable[..., Any]) -> None:
-    imitate("tensorrt", "10.3.0").cuda.count = 0
-    done = build("--engine", "tensorrt")
-    assert done.exit_code == 3
-    assert "needs an NVIDIA GPU and its driver: CUDA finds no GPU" in done.stderr
-
-
 def test_a_builder_that_nobody_named_and_that_cannot_build_is_left_out(
-    build: Invoke, imitate: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, bundle_copy: Path
+    build: Invoke, imitate: Imitate, monkeypatch: pytest.MonkeyPatch, bundle_copy: Path
 ) -> None:
     """TensorRT for RTX has nothing for an Orin, and no DLA."""
     rtx = imitate("tensorrt_rtx", name="Orin", capability=(8, 7))
@@ -97,6 +86,7 @@ def test_a_builder_that_nobody_named_and_that_cannot_build_is_left_out(
     done = build("--precision", "fp16", "--dla", "0", "--batch", "1,1,1")
     assert done.exit_code == 0, done.stderr
     assert "no rtx engines: TensorRT for RTX 1" in done.stderr
+    assert re.search(r"models/purifier\.fp16\.onnx: left to the GPU: .*\bnode_", done.stderr)
     assert (len(rtx.builds), len(tensorrt.builds)) == (0, 3)
     refused = build("--dla", "0", "--batch", "1,1,1")  # float32 too, which no DLA runs; nothing is begun
     assert refused.exit_code == 2
@@ -119,16 +109,7 @@ def test_the_same_gpus_in_another_order_are_the_same_engine(build: Invoke) -> No
     assert again[0]["fingerprint"]["compute_capabilities"] == ["8.9", "12.0"]
 
 
-def test_layers_that_a_dla_cannot_run_are_listed(build: Invoke, imitate: Callable[..., Any]) -> None:
-    imitate("tensorrt", "10.3.0").dla_cores = 1
-    done = build("--engine", "tensorrt", "--precision", "fp16", "--dla", "0", "--batch", "1,1,1")
-    assert done.exit_code == 0, done.stderr
-    assert re.search(r"models/purifier\.fp16\.onnx: left to the GPU: .*\bnode_", done.stderr)
-
-
-def test_what_was_built_is_what_run_and_check_load(
-    build: Invoke, imitate: Callable[..., Any], bundle_copy: Path, tmp_path: Path
-) -> None:
+def test_run_and_check_load_what_was_built(build: Invoke, imitate: Imitate, bundle_copy: Path, tmp_path: Path) -> None:
     world = imitate()
     image = tmp_path / "image.png"
     from PIL import Image

@@ -1,6 +1,5 @@
 import io
-import threading
-import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -30,25 +29,27 @@ def saved(image: Image.Image, folder: Path, name: str = "image.png", **options: 
     return path
 
 
-def test_a_grey_png_of_the_right_size_is_read_to_the_bit(tmp_path: Path) -> None:
-    assert np.array_equal(read_image(saved(Image.fromarray(GRADIENT), tmp_path), GREY)[:, :, 0], GRADIENT)
+MODES = [
+    *(("PNG", mode, 1) for mode in ("1", "L", "LA", "P", "RGB", "RGBA")),
+    *(("JPEG", mode, 8) for mode in ("L", "RGB", "CMYK")),
+    *(("TIFF", mode, 2) for mode in ("CMYK", "YCbCr", "RGBA", "1", "P", "L", "RGB")),
+]
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+@pytest.mark.parametrize(("form", "mode", "tolerance"), MODES)
 @pytest.mark.parametrize("contract", [GREY, COLOUR])
-def test_every_png_mode_is_read(tmp_path: Path, mode: str, contract: InputContract) -> None:
-    sixteen_bits = Image.fromarray(GRADIENT.astype(np.uint16) * 257)
-    image = sixteen_bits if mode == "I;16" else Image.fromarray(GRADIENT).convert(mode)
-    pixels = read_image(saved(image, tmp_path), contract)
+def test_every_mode_is_read(form: str, mode: str, tolerance: int, contract: InputContract) -> None:
+    options = {"quality": 95} if form == "JPEG" else {}
+    content = encoded(Image.fromarray(GRADIENT).convert("RGB").convert(mode), form, **options)
+    try:
+        Image.open(io.BytesIO(content)).load()
+    except OSError as error:  # Pillow 12.3 and YCbCr
+        pytest.skip(f"this Pillow cannot read what it wrote: {error}")
+    pixels = decode_image(content, contract, source="image")
     assert pixels.shape == (28, 28, contract.channels)
     assert pixels.dtype == np.uint8
     if mode not in ("1", "P"):  # these two cannot hold the gradient's levels
-        assert np.abs(pixels[:, :, 0].astype(int) - GRADIENT).max() <= 1
-
-
-def test_sixteen_bits_keep_their_upper_eight(tmp_path: Path) -> None:
-    image = Image.fromarray(np.full((28, 28), 0x8040, np.uint16))
-    assert (read_image(saved(image, tmp_path), GREY) == 0x80).all()
+        assert np.abs(pixels[:, :, -1].astype(int) - GRADIENT).max() <= tolerance
 
 
 def test_transparent_pixels_are_black(tmp_path: Path) -> None:
@@ -63,13 +64,6 @@ def test_a_transparent_palette_colour_is_black(tmp_path: Path) -> None:
     image = Image.new("P", (28, 28), 1)
     image.putpalette([0, 0, 0, 255, 255, 255])
     assert (read_image(saved(image, tmp_path, transparency=1), GREY) == 0).all()
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
-def test_every_jpeg_mode_is_read(tmp_path: Path, mode: str) -> None:
-    image = Image.fromarray(GRADIENT).convert("RGB").convert(mode)
-    pixels = read_image(saved(image, tmp_path, "image.jpg", quality=95), COLOUR)
-    assert np.abs(pixels[:, :, 1].astype(int) - GRADIENT).max() <= 8
 
 
 @pytest.mark.parametrize("size", [(1, 1), (280, 56), (7, 300), (2000, 3000)])
@@ -120,23 +114,10 @@ def test_of_an_animation_the_first_frame_is_taken(form: str) -> None:
     assert (decode_image(content, GREY, source="animation") == 255).all()
 
 
-@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "RGBA", "1", "P", "L", "RGB"])
-def test_every_tiff_mode_is_read(mode: str) -> None:
-    content = encoded(Image.fromarray(GRADIENT).convert(mode), "TIFF")
-    try:
-        Image.open(io.BytesIO(content)).load()
-    except OSError as error:  # Pillow 12.3 and YCbCr
-        pytest.skip(f"this Pillow cannot read what it wrote: {error}")
-    pixels = decode_image(content, COLOUR, source="image.tif")
-    if mode not in ("1", "P"):
-        assert np.abs(pixels[:, :, 1].astype(int) - GRADIENT).max() <= 2
-
-
 @pytest.mark.parametrize("form", ["PNG", "PPM", "TIFF"])
-def test_sixteen_bits_are_read_alike_in_every_format(form: str) -> None:
-    image = Image.fromarray(GRADIENT.astype(np.uint16) * 257)
-    content = encoded(image, form)
-    assert np.abs(decode_image(content, GREY, source="image")[:, :, 0].astype(int) - GRADIENT).max() <= 1
+def test_sixteen_bits_keep_their_upper_eight_in_every_format(form: str) -> None:
+    content = encoded(Image.fromarray(np.full((28, 28), 0x8040, np.uint16)), form)
+    assert (decode_image(content, GREY, source="image") == 0x80).all()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
@@ -197,11 +178,8 @@ def test_large_images_are_in_memory_one_at_a_time(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(image_files, "fitted", counting)
     content = encoded(Image.new("RGB", (1500, 1500)), "PNG")
-    threads = [threading.Thread(target=decode_image, args=(content, GREY), kwargs={"source": "x"}) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: decode_image(content, GREY, source="x"), range(4)))
     assert most == 1
 
 
@@ -256,19 +234,3 @@ def test_damaged_images_are_read_or_refused_in_words(
 @given(st.sampled_from([seed[:12] for seed in SEEDS] + [b""]), st.binary(max_size=400))
 def test_noise_after_the_first_bytes_of_an_image_is_refused_in_words(magic: bytes, noise: bytes) -> None:
     read_or_refused(magic + noise, COLOUR)
-
-
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-@settings(max_examples=100, deadline=None)
-@given(st.integers(0, 2**31), st.integers(0, 2**31))
-def test_a_png_of_any_claimed_size_is_refused_or_read_within_bounds(width: int, height: int) -> None:
-    if width * height > 64_000_000:  # smaller ones would be padded
-        with pytest.raises(InputError, match=r"more than 64,000,000|cannot be read"):
-            decode_image(_claiming(width, height), GREY, source="fuzz")
-
-
-def _claiming(width: int, height: int) -> bytes:
-    small = bytearray(png(1, 1))
-    small[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
-    small[29:33] = zlib.crc32(bytes(small[12:29])).to_bytes(4, "big")
-    return bytes(small)

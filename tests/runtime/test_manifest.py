@@ -85,9 +85,3 @@ def test_a_threshold_that_cannot_be_one_is_refused(content: bytes, wrong: dict[s
     assert parse_manifest(changed(content, suspicion=SUSPICION), source="m").suspicion is not None
     with pytest.raises(BundleError, match=r"is not a purify-edge manifest.*suspicion"):
         parse_manifest(changed(content, suspicion=SUSPICION | wrong), source="m")
-
-
-def test_a_manifest_from_before_the_score_has_none(content: bytes) -> None:
-    old = json.loads(content)
-    del old["suspicion"]
-    assert parse_manifest(json.dumps(old).encode(), source="m").suspicion is None

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from helpers.processes import wait_for
-from purify_edge.errors import InputError, MissingError
+from purify_edge.errors import InputError
 from purify_edge.run import metrics
 from purify_edge.run.metrics import Metrics, open_metrics
 from purify_edge.run.results import Result
@@ -88,8 +88,6 @@ def test_without_the_option_nothing_is_kept_and_nothing_imported(monkeypatch: py
     assert type(found) is Metrics
     fill(found)
     found.close()
-    with pytest.raises(MissingError, match=r"needs 'metrics': pip install 'purify-edge\[metrics\]'"):
-        open_metrics("9464", model="pair", engine="x")
 
 
 def _free_port() -> int:

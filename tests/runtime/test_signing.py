@@ -12,8 +12,7 @@ from helpers.keys import make_keys
 from purify_edge import Pipeline
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.signing import SIGNATURE, require_key, sign, verify
-from purify_edge.check.cli import main as purify_check
-from purify_edge.errors import BundleError, InputError, MissingError
+from purify_edge.errors import BundleError, InputError
 from purify_edge.run.cli import main as purify_run
 
 
@@ -106,27 +105,3 @@ def test_keys_that_are_none_are_told(tmp_path: Path, bundle_copy: Path, keys: tu
     for key in (private, tmp_path / "absent"):
         with pytest.raises(InputError, match=r"cannot be used to verify .*expected a public key in PEM"):
             verify(bundle_copy, key)
-
-
-def test_without_the_library_the_extra_is_named(
-    bundle_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setitem(sys.modules, "model_signing", None)
-    with pytest.raises(MissingError, match=r"needs 'sign': pip install 'purify-edge\[sign\]'"):
-        require_key(tmp_path)
-    done = CliRunner().invoke(purify_check, [str(bundle_path), "--verify", "key.pub"])
-    assert done.exit_code == 3
-    assert "needs 'sign'" in done.stderr
-
-
-def test_the_commands_refuse_a_bundle_that_is_not_what_was_signed(
-    bundle_copy: Path, keys: tuple[Path, Path], tmp_path: Path
-) -> None:
-    private, public = keys
-    sign(bundle_copy, private)
-    (bundle_copy / "golden.npz").write_bytes(b"")
-    for command, arguments in ((purify_check, []), (purify_run, [str(tmp_path / "image.png")])):
-        done = CliRunner().invoke(command, [str(bundle_copy), *arguments, "--verify", str(public)])
-        assert done.exit_code == 2
-        assert "is not what the owner of" in done.stderr
-        assert done.stdout == ""

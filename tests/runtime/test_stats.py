@@ -2,18 +2,11 @@ import pytest
 
 from purify_edge.stats import wilson
 
-# successes, n and the bounds of scipy 1.17: binomtest(successes, n).proportion_ci(method="wilson")
-KNOWN = [
-    (0, 10, 0.0, 0.27753280),
-    (5, 10, 0.23659309, 0.76340691),
-    (10, 10, 0.72246720, 1.0),
-    (9201, 10000, 0.91462304, 0.92525432),
-]
 
-
-@pytest.mark.parametrize(("successes", "n", "low", "high"), KNOWN)
-def test_the_interval_is_the_textbooks(successes: int, n: int, low: float, high: float) -> None:
-    assert wilson(successes, n) == pytest.approx((low, high), abs=1e-8)
+@pytest.mark.parametrize(("successes", "n"), [(0, 10), (5, 10), (10, 10), (9201, 10_000)])
+def test_the_interval_is_scipys(successes: int, n: int) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    assert wilson(successes, n) == pytest.approx(stats.binomtest(successes, n).proportion_ci(method="wilson"))
 
 
 def test_nothing_seen_says_nothing() -> None:

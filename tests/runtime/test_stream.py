@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,12 @@ from numpy.typing import NDArray
 
 from helpers.processes import wait_for
 from purify_edge import InputError, Pipeline
-from purify_edge.bundle.golden import load_golden
-from purify_edge.bundle.reader import Bundle
+from purify_edge.bundle.golden import GoldenSplit
 
 
 @pytest.fixture(scope="module")
-def images(bundle_path: Path) -> NDArray[np.uint8]:
-    return load_golden(Bundle.open(bundle_path))["adversarial"].images
+def images(adversarial: GoldenSplit) -> NDArray[np.uint8]:
+    return adversarial.images
 
 
 @pytest.fixture(scope="module")
@@ -59,23 +59,6 @@ def test_a_camera_may_fill_one_array_again_and_again(pipeline: Pipeline, images:
     ).labels.tolist()
 
 
-def test_an_endless_stream_is_read_as_it_is_used(pipeline: Pipeline, images: NDArray[np.uint8]) -> None:
-    asked = 0
-
-    def endless() -> Iterator[NDArray[np.uint8]]:
-        nonlocal asked
-        while True:
-            asked += 1
-            yield images[asked % len(images)]
-
-    stream = pipeline.stream(endless(), batch=4)
-    assert asked == 0
-    for _ in range(10):
-        next(stream)
-    stream.close()  # type: ignore[attr-defined]
-    assert asked <= 12 + 8
-
-
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
@@ -102,17 +85,13 @@ def test_a_batch_of_none_is_refused(pipeline: Pipeline) -> None:
 
 def test_threads_may_stream_at_once(pipeline: Pipeline, images: NDArray[np.uint8]) -> None:
     expected = pipeline.predict(images).labels
-    found: dict[int, list[int]] = {}
 
-    def work(start: int) -> None:
-        found[start] = [int(prediction.labels[0]) for prediction in pipeline.stream(images[start:], batch=5)]
+    def labels(start: int) -> list[int]:
+        return [int(prediction.labels[0]) for prediction in pipeline.stream(images[start:], batch=5)]
 
-    threads = [threading.Thread(target=work, args=(start,)) for start in (0, 50, 100, 150)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found == {start: expected[start:].tolist() for start in (0, 50, 100, 150)}
+    with ThreadPoolExecutor(4) as pool:
+        for start, found in zip((0, 50, 100, 150), pool.map(labels, (0, 50, 100, 150)), strict=True):
+            assert found == expected[start:].tolist()
 
 
 def test_a_live_stream_answers_before_the_next_image_comes(pipeline: Pipeline, images: NDArray[np.uint8]) -> None:

@@ -35,9 +35,7 @@ def old_bundle(edit_manifest: Any) -> Path:
     return path
 
 
-def test_every_prediction_is_scored_by_the_change_of_the_reference_logits(
-    bundle_path: Path, golden: dict[str, GoldenSplit]
-) -> None:
+def test_predictions_are_scored_by_the_change_of_the_logits(bundle_path: Path, golden: dict[str, GoldenSplit]) -> None:
     images = np.concatenate([golden["clean"].images[:40], golden["adversarial"].images[:40]])
     assert len(images) > BATCH
     plain, defended = (
@@ -90,9 +88,7 @@ def test_without_a_threshold_or_when_not_wanted_there_is_no_score(
     assert old.passed
 
 
-def test_an_alert_is_called_once_for_a_batch_with_what_is_suspicious(
-    bundle_path: Path, golden: dict[str, GoldenSplit]
-) -> None:
+def test_an_alert_is_called_once_for_a_suspicious_batch(bundle_path: Path, golden: dict[str, GoldenSplit]) -> None:
     alerts: list[Prediction] = []
     with Pipeline.load(bundle_path, engine="onnxruntime", precision="fp32", on_alert=alerts.append) as pipeline:
         clean = pipeline.predict(golden["clean"].images[:40])
@@ -162,16 +158,6 @@ def test_the_threshold_is_an_order_statistic() -> None:
     assert calibrate(scores[:98], source="here") is None
     assert calibrate(np.append(scores, np.float32(np.nan)), source="here") == entry  # NaN has no answer
     assert calibrate(np.append(scores[:98], np.float32(np.nan)), source="here") is None
-
-
-def test_new_clean_images_exceed_the_threshold_at_the_stated_rate() -> None:
-    generator = np.random.default_rng(0)
-    rates = []
-    for _ in range(2000):
-        entry = calibrate(generator.exponential(size=199).astype(np.float32), source="")
-        assert entry is not None
-        rates.append(np.exp(-entry.threshold))  # the chance that another one is larger
-    assert abs(np.mean(rates) - 0.01) < 0.0005  # 2 / 200
 
 
 @given(arrays(np.float32, 6, elements=st.integers(0, 3)), arrays(np.float32, 4, elements=st.integers(0, 3)))

@@ -2,12 +2,11 @@
 
 import json
 import re
-import sys
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 
+from helpers.project import PROJECT, REPOSITORY
 from purify_edge.doctor.examine import PROBES
 from purify_edge.doctor.findings import SCHEMA_VERSION, EngineVerdict, Finding, Status
 from purify_edge.doctor.jetson import JETPACKS
@@ -16,12 +15,6 @@ from purify_edge.doctor.system import NEWEST, OLDEST
 from purify_edge.doctor.table import TITLES
 from purify_edge.engines.registry import ENGINES
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-REPOSITORY = Path(__file__).parent.parent.parent
 DOCTOR = (REPOSITORY / "docs/doctor.md").read_text()
 JETSON = (REPOSITORY / "docs/jetson.md").read_text()
 
@@ -70,19 +63,17 @@ def test_the_table_of_jetpacks_is_the_doctors(row: list[str]) -> None:
 
 
 def test_the_doctor_expects_the_versions_that_the_project_does() -> None:
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    assert project["requires-python"] == f">={dotted(OLDEST)}"
-    pythons = [line.rpartition(" ")[2] for line in project["classifiers"] if "Python :: 3." in line]
+    assert PROJECT["requires-python"] == f">={dotted(OLDEST)}"
+    pythons = [line.rpartition(" ")[2] for line in PROJECT["classifiers"] if "Python :: 3." in line]
     assert (pythons[0], pythons[-1]) == (dotted(OLDEST), dotted(NEWEST))
     for extra in ("cpu", "gpu"):
-        assert project["optional-dependencies"][extra][0].endswith(f">={dotted(OLDEST_ONNXRUNTIME)}")
+        assert PROJECT["optional-dependencies"][extra][0].endswith(f">={dotted(OLDEST_ONNXRUNTIME)}")
 
 
 def test_the_remedies_name_extras_that_exist() -> None:
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     source = (REPOSITORY / "runtime/purify_edge/doctor/packages.py").read_text()
     named = set(re.findall(r"purify-edge\[(\w+)\]", source)) | {row.extra for row in ENGINES.values()}
-    assert {"tensorrt", "cpu"} <= named <= set(project["optional-dependencies"])
+    assert {"tensorrt", "cpu"} <= named <= set(PROJECT["optional-dependencies"])
 
 
 def test_every_engine_has_its_packages() -> None:

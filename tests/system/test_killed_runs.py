@@ -3,14 +3,13 @@
 import json
 import random
 import time
-from collections.abc import Callable
 from pathlib import Path
-from subprocess import Popen
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.fixtures import Start
 from helpers.processes import wait_for
 from purify_edge import Pipeline
 from purify_edge.bundle.golden import load_golden
@@ -34,9 +33,7 @@ def folder(bundle_path: Path, tmp_path: Path) -> Path:
     return root
 
 
-def test_every_image_is_done_exactly_once(
-    start: Callable[..., "Popen[str]"], bundle_path: Path, folder: Path, tmp_path: Path
-) -> None:
+def test_every_image_is_done_exactly_once(start: Start, bundle_path: Path, folder: Path, tmp_path: Path) -> None:
     out, saved = tmp_path / "results.jsonl", tmp_path / "purified"
     command = ("purify-run", bundle_path, folder, "--out", out, "--save", saved)
     seed = random.SystemRandom().randrange(2**32)

@@ -6,16 +6,7 @@ from pathlib import Path
 
 import pytest
 
-MODULES = {
-    "purify-bench": "purify_edge.bench.cli",
-    "purify-train": "purify_toolkit.train.cli",
-    "purify-eval": "purify_toolkit.evaluate.cli",
-    "purify-export": "purify_export.cli",
-    "purify-build": "purify_edge.build.cli",
-    "purify-check": "purify_edge.check.cli",
-    "purify-run": "purify_edge.run.cli",
-    "purify-verify": "purify_export.verify.cli",
-}
+from helpers.project import PROJECT
 
 
 @pytest.mark.parametrize(
@@ -29,7 +20,6 @@ MODULES = {
         ("purify-export", "torch", "train"),
         ("purify-export", "onnx", "export"),
         pytest.param("purify-export", "onnxscript", "export", marks=pytest.mark.slow),
-        pytest.param("purify-export", "onnxruntime openvino", "cpu", marks=pytest.mark.slow),
         ("purify-build --engine rtx", "tensorrt_rtx", "rtx"),
         ("purify-build --engine tensorrt", "tensorrt", "tensorrt"),
         ("purify-check --engine rtx", "tensorrt_rtx", "rtx"),
@@ -62,7 +52,8 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(
     }[command]
     # None in sys.modules makes Python's own import machinery say that there is no such module.
     blocked = f"sys.modules.update(dict.fromkeys({package.split()}))"
-    program = f"import sys; {blocked}; from {MODULES[command]} import main; main()"
+    module, _, function = PROJECT["scripts"][command].partition(":")
+    program = f"import sys; {blocked}; from {module} import {function}; {function}()"
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False, timeout=120
     )

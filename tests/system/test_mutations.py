@@ -43,17 +43,6 @@ def test_the_bundle_with_few_images_is_good(few_images: Path) -> None:
     assert broken(few_images) == set()
 
 
-@pytest.mark.parametrize("role", ["purifier", "classifier", "defended"])
-def test_one_bit_of_a_file_is_caught_by_its_hash(mutable: Path, role: str) -> None:
-    path = mutable / f"models/{role}.fp32.onnx"
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    done = CliRunner().invoke(check, [str(mutable), "--rounds", "0"])
-    assert done.exit_code == 2
-    assert f"{path} is damaged: expected SHA-256" in done.stderr
-
-
 def layers() -> Iterator[tuple[str, str]]:
     """Every layer of the pair that ships that has weights."""
     blocks = ("encoder.{}.0.0", "encoder.{}.1.body.0.0", "encoder.{}.1.body.1")
@@ -66,9 +55,7 @@ def layers() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("role", "layer"), list(layers()))
-def test_one_changed_weight_of_any_layer_is_caught_though_the_hash_was_made_to_fit(
-    mutable: Path, role: str, layer: str
-) -> None:
+def test_one_changed_weight_of_any_layer_is_caught_though_hashes_fit(mutable: Path, role: str, layer: str) -> None:
     """One weight, drawn at random, larger by the standard deviation of its layer's weights."""
     generator = np.random.default_rng(int(hashlib.sha256(layer.encode()).hexdigest()[:8], 16))
 

@@ -1,7 +1,6 @@
 """Training and device make the same pixels of the same file, whatever its format and mode."""
 
 import io
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from helpers.images import zipped
 from purify_edge.bundle.manifest import InputContract
 from purify_edge.images.decoding import IMAGE_SUFFIXES
 from purify_edge.images.sources import open_source
@@ -70,14 +70,6 @@ def write(folder: Path, names: list[str]) -> Path:
     return folder
 
 
-def zipped(folder: Path) -> Path:
-    archive = folder.with_suffix(".zip")
-    with zipfile.ZipFile(archive, "w") as file:
-        for path in sorted(folder.rglob("*")):
-            file.write(path, path.relative_to(folder))
-    return archive
-
-
 def on_the_device(source: Path, contract: InputContract) -> list[NDArray[np.uint8]]:
     """The images of the split `test`, `[C, H, W]`, in the order of classes and names."""
     (opened,) = open_source(str(source))
@@ -98,7 +90,7 @@ def test_training_and_device_read_the_same_bytes(
     tmp_path: Path, layout: str, size: tuple[int, int] | None, channels: int
 ) -> None:
     source = write(tmp_path / "photos", sorted(FILES))
-    source = source if layout == "folder" else zipped(source)
+    source = source if layout == "folder" else zipped(source, tmp_path / "photos.zip")
     height, width = size or (HEIGHT, WIDTH)
     expected = on_the_device(source, InputContract(channels=channels, height=height, width=width))
     found = load_image_folder(source, validation_size=4, channels=channels, image_size=size).test

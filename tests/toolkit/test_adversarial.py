@@ -12,9 +12,7 @@ ATTACK = AttackTable(epsilon_min=0.02, epsilon_max=0.1, steps=2, relative_step=0
 COUNT, BATCH = 60, 40
 
 
-def new_pool(
-    examples: torch.Tensor | None = None, processes: Processes | None = None, attack: AttackTable = ATTACK
-) -> AdversarialPool:
+def new_pool(examples: torch.Tensor | None = None, attack: AttackTable = ATTACK) -> AdversarialPool:
     run = open_run(None)
     samples = run.load_samples()
     return AdversarialPool(
@@ -22,7 +20,7 @@ def new_pool(
         samples.labels[:COUNT],
         run.load_classifier(),
         attack,
-        processes=processes or Processes(torch.device("cpu")),
+        processes=Processes(torch.device("cpu")),
         examples=examples,
     )
 
@@ -90,36 +88,6 @@ def test_a_pool_that_is_handed_over_goes_on_without_attacking_everything() -> No
     assert (pool.examples[due] != examples[due]).flatten(1).any(1).all()
     kept = torch.ones(COUNT, dtype=torch.bool).index_fill(0, due, False)
     assert torch.equal(pool.examples[kept], examples[kept])
-
-
-class _Turns(Processes):
-    """Of two processes the one that is told what the other found."""
-
-    count = 2
-
-    def __init__(self, index: int, found: torch.Tensor) -> None:
-        super().__init__(torch.device("cpu"))
-        self.index, self._found, self._given = index, found, 0
-        self.attacked: list[int] = []
-
-    def from_owner(self, tensor: torch.Tensor, owner: int) -> torch.Tensor:
-        expected = self._found[self._given : self._given + len(tensor)]
-        self._given += len(tensor)
-        if owner != self.index:
-            return expected
-        self.attacked.append(len(tensor))
-        assert torch.equal(tensor, expected)
-        return tensor
-
-
-@pytest.mark.parametrize("index", [0, 1])
-def test_each_process_attacks_its_turn_with_the_draws_of_all(pool: AdversarialPool, index: int) -> None:
-    refresh(pool, 0)
-    processes = _Turns(index, pool.examples)
-    shared = new_pool(processes=processes)
-    refresh(shared, 0)
-    assert torch.equal(shared.examples, pool.examples)
-    assert processes.attacked == [[BATCH, COUNT - BATCH][index]]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])

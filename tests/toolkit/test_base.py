@@ -7,17 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.nn import functional as F
 
-from helpers.silent import Interrupting, train_only
+from helpers.silent import Interrupting, request_for, train_only
 from helpers.small_data import ADAPTIVE, RECIPE
-from helpers.user_models import Tiny
+from helpers.user_models import Tiny, trained_tiny
 from purify_edge.errors import InputError
-from purify_toolkit.data.pixels import to_float
 from purify_toolkit.networks.user_classifier import ClassifierSource
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.history import read_metrics
-from purify_toolkit.runs.pretrained import open_run
 from purify_toolkit.train.request import Request
 from purify_toolkit.train.train import train
 
@@ -25,22 +22,7 @@ GIVEN = ("classifier", "adversarial_teacher", "normal_teacher")
 
 
 def request(out: Path, folder: Path, base: RunFolder | None, recipe: str = ADAPTIVE, **changes: object) -> Request:
-    values = {"recipe_name": "adaptive", "recipe_text": recipe, "out": out, "data": folder, "base": base}
-    values |= {"limit": 192} | changes
-    return Request(**values)  # type: ignore[arg-type]
-
-
-def own_network() -> Tiny:
-    """A user's classifier that is better than guessing."""
-    torch.manual_seed(0)
-    samples, network = open_run(None).load_samples(), Tiny()
-    images, labels = (to_float(samples.images[:800]) - 0.3) / 0.35, samples.labels[:800]
-    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
-    for part in torch.randperm(800).split(50):
-        optimizer.zero_grad()
-        F.cross_entropy(network(images[part]), labels[part]).backward()
-        optimizer.step()
-    return network
+    return request_for(out, folder, recipe_text=recipe, base=base, limit=192, **changes)
 
 
 def changed_base(trained: RunFolder, tmp_path: Path, **info: object) -> RunFolder:
@@ -49,9 +31,7 @@ def changed_base(trained: RunFolder, tmp_path: Path, **info: object) -> RunFolde
     return RunFolder(base)
 
 
-def test_classifier_and_teachers_are_taken_and_the_student_alone_is_trained(
-    trained: RunFolder, small_data: Path, tmp_path: Path
-) -> None:
+def test_the_student_alone_is_trained(trained: RunFolder, small_data: Path, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in trained.path.glob("*.safetensors")}
     progress = Interrupting()
     train_only(request(tmp_path / "run", small_data, trained), progress)
@@ -65,13 +45,11 @@ def test_classifier_and_teachers_are_taken_and_the_student_alone_is_trained(
     assert "accuracy_white_box" in read_metrics(run)[-1]["validation"]
 
 
-def test_interrupted_it_is_resumed_to_the_same_weights_with_its_base_alone(
-    trained: RunFolder, small_data: Path, tmp_path: Path
-) -> None:
+def test_interrupted_it_is_resumed_with_its_base_alone(trained: RunFolder, small_data: Path, tmp_path: Path) -> None:
     train_only(request(tmp_path / "whole", small_data, trained))
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        train(request(out, small_data, trained), Interrupting(5))
+        train(request(out, small_data, trained), Interrupting(5))  # within the second of its three epochs
     with pytest.raises(InputError, match=r"is of another training .*classifier_sha256"):
         base = changed_base(trained, tmp_path)
         shutil.copy(base.weights_path("student"), base.weights_path("classifier"))
@@ -102,18 +80,14 @@ def test_teachers_of_another_kind_are_trained_anew(
     assert [name for name in run.stages if run.has(name)] == ["classifier", *taken]
 
 
-def test_a_teacher_that_the_recipe_does_not_need_is_not_taken(
-    trained: RunFolder, small_data: Path, tmp_path: Path
-) -> None:
+def test_a_teacher_that_is_not_needed_is_not_taken(trained: RunFolder, small_data: Path, tmp_path: Path) -> None:
     recipe = RECIPE.replace("adversarial_teacher_weight = 0.5", "adversarial_teacher_weight = 1.0")
     train_only(request(tmp_path / "run", small_data, trained, recipe))
     assert not RunFolder(tmp_path / "run").has("normal_teacher")
     assert RunFolder(tmp_path / "run").has("adversarial_teacher")
 
 
-def test_a_base_for_other_data_or_another_classifier_is_refused(
-    trained: RunFolder, small_data: Path, tmp_path: Path
-) -> None:
+def test_a_base_of_other_data_or_networks_is_refused(trained: RunFolder, small_data: Path, tmp_path: Path) -> None:
     cases = [("dataset", "mnist"), ("class_names", ["cat", "dog"]), ("image_shape", [3, 28, 28])]
     for number, (key, value) in enumerate(cases):
         base = changed_base(trained, tmp_path / str(number), **{key: value})
@@ -126,9 +100,7 @@ def test_a_base_for_other_data_or_another_classifier_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unfinished_base_is_refused_and_nothing_is_written(
-    trained: RunFolder, small_data: Path, tmp_path: Path
-) -> None:
+def test_an_unfinished_base_is_refused_before_any_work(trained: RunFolder, small_data: Path, tmp_path: Path) -> None:
     base = changed_base(trained, tmp_path)
     base.weights_path("classifier").unlink()
     with pytest.raises(
@@ -139,13 +111,15 @@ def test_an_unfinished_base_is_refused_and_nothing_is_written(
 
 
 def test_a_base_with_a_users_own_classifier_gives_that_one(small_data: Path, tmp_path: Path) -> None:
-    torch.save(own_network().state_dict(), tmp_path / "mine.pt")
+    torch.save(trained_tiny(0.3, 0.35, epochs=1).state_dict(), tmp_path / "mine.pt")
     own = ClassifierSource("helpers.user_models:Tiny", (0.3,), (0.35,))
     arm = RECIPE.replace("imitation = 1.0", "imitation = 0.0")
     options = {"classifier": own, "weights": tmp_path / "mine.pt"}
     train_only(request(tmp_path / "base", small_data, None, arm, **options))
     base = RunFolder(tmp_path / "base")
     before = base.weights_path("classifier").read_bytes()
+    assert ClassifierSource.from_dict(base.info["classifier"]) == own
+    assert {line["stage"] for line in read_metrics(base)} == {"student"}
     train_only(request(tmp_path / "run", small_data, base, arm))
     run = RunFolder(tmp_path / "run")
     assert run.info["classifier"] == base.info["classifier"]

@@ -12,6 +12,7 @@ from helpers.small_data import RECIPE
 from purify_edge.shell.command import Command
 from purify_toolkit.evaluate.cli import main as evaluate
 from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.runs.history import read_metrics
 from purify_toolkit.runs.pretrained import open_run
 from purify_toolkit.train.cli import main as train
 
@@ -76,6 +77,7 @@ def test_a_recipe_in_bfloat16_says_where_it_will_be_float32(
     done = CliRunner().invoke(train, [str(recipe), *arguments])
     assert done.exit_code == 0, done.stderr
     assert "this processor has no bfloat16, which the recipe asks for: training in float32\n" in done.stderr
+    assert {line["precision"] for line in read_metrics(RunFolder(tmp_path / "run"))} == {"float32"}
 
 
 def test_an_evaluation_from_the_command_line(small_data: Path, shipped: Path, tmp_path: Path) -> None:
@@ -120,12 +122,7 @@ def test_an_evaluation_that_cannot_be_trusted_ends_with_1(small_data: Path, ship
     [
         (train, (), 2, "Missing argument 'RECIPE'"),
         (train, ("fashion",), 2, "did you mean 'fashion-mnist'?"),
-        (
-            train,
-            ("fashion-mnist", "--data", "tests", "--out", "absent"),
-            2,
-            "tests does not hold Fashion-MNIST",
-        ),
+        (train, ("fashion-mnist", "--data", "tests", "--out", "absent"), 2, "tests does not hold Fashion-MNIST"),
         (train, ("fashion-mnist", "--device", "abacus"), 2, "no device 'abacus'"),
         (train, ("fashion-mnist", "--device", "cuda:77"), 3, "device 'cuda:77' cannot be used here"),
         (train, ("fashion-mnist", "--seed", str(2**63)), 2, "is not in the range"),

@@ -3,7 +3,6 @@ import os
 import pickle
 import shutil
 import urllib.request
-import zipfile
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -16,15 +15,14 @@ import torch
 import torchvision.datasets
 from PIL import Image
 
+from helpers.images import zipped
 from helpers.own_formats import PHOTOGRAPHS, SIGNS, TRAIN, Written, publish, write
-from helpers.small_data import TEST, VALIDATION
-from helpers.small_data import TRAIN as SMALL_TRAIN
+from helpers.small_data import VALIDATION
 from purify_edge.errors import InputError, MissingError
 from purify_toolkit.data import datasets
 from purify_toolkit.data.datasets import DATASETS, load_data
 from purify_toolkit.data.gtsrb import by_sign
 from purify_toolkit.data.splits import Split
-from purify_toolkit.runs.pretrained import open_run
 
 NAMES = list(DATASETS)
 ORDERED = [name for name in NAMES if name != "gtsrb"]
@@ -143,14 +141,11 @@ def as_images(written: Written, name: str, *, numbers: bool = False) -> Path:
     return folder
 
 
-def zipped(folder: Path) -> Path:
+def zips(folder: Path) -> Path:
     """The same images in a zip a split."""
     target = folder.with_name("zips")
-    target.mkdir()
     for split in ("train", "test"):
-        with zipfile.ZipFile(target / f"any-{split}.zip", "w") as archive:
-            for path in sorted((folder / split).rglob("*.png")):
-                archive.write(path, path.relative_to(folder))
+        zipped(folder, target / f"any-{split}.zip", split)
     return target
 
 
@@ -161,7 +156,7 @@ def zipped(folder: Path) -> Path:
 )
 def test_images_take_the_datasets_own_labels(written: Written, name: str, layout: str) -> None:
     folder = as_images(written, name, numbers=layout == "numbers")
-    data = load_data(name, zipped(folder) if layout == "zips" else folder, validation_size=7)
+    data = load_data(name, zips(folder) if layout == "zips" else folder, validation_size=7)
     assert (data.name, data.class_names) == (name, DATASETS[name].classes)
     count = 2 * len(data.class_names)
     assert [len(part) for part in (data.train, data.validation, data.test)] == [count - 7, 7, count]
@@ -175,22 +170,15 @@ def test_images_take_the_datasets_own_labels(written: Written, name: str, layout
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("missing", "other classes than 'airplane'.* and 5 more: missing are 'frog'; not expected are none"),
-        ("renamed", "missing are 'cat'; not expected are 'cats'"),
-        ("added", "missing are none; not expected are 'zebra'"),
+        ("added", "other classes than 'airplane'.* and 5 more: missing are none; not expected are 'zebra'"),
         ("size", r"the images are 28 x 28, those of CIFAR-10 are 32 x 32"),
         ("another size", r"is 28 x 28, others are 32 x 32"),
     ],
 )
 def test_other_images_are_not_taken_for_the_dataset(written: Written, change: str, message: str) -> None:
     folder = as_images(written, "cifar10")
-    train = folder / "train"
-    if change == "missing":
-        shutil.rmtree(train / "frog")
-    elif change == "renamed":
-        (train / "cat").rename(train / "cats")
-    elif change == "added":
-        shutil.copytree(train / "ship", train / "zebra")
+    if change == "added":
+        shutil.copytree(folder / "train" / "ship", folder / "train" / "zebra")
     else:
         for path in folder.rglob("*.png") if change == "size" else [folder / "test" / "ship" / "1.png"]:
             Image.new("RGB", (28, 28)).save(path)
@@ -249,13 +237,6 @@ def test_an_incomplete_gtsrb_is_refused(written: Written, change: str, message: 
             folder.mkdir()
     with pytest.raises(InputError, match=message):
         load_data("gtsrb", written.root, validation_size=7)
-
-
-@pytest.mark.parametrize("written", ["svhn"], indirect=True)
-@pytest.mark.parametrize("size", [0, TRAIN])
-def test_a_validation_part_that_leaves_nothing_is_refused(written: Written, size: int) -> None:
-    with pytest.raises(InputError, match=f"validation_size must be between 1 and {TRAIN - 1}"):
-        load_data("svhn", written.root, validation_size=size)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -340,56 +321,9 @@ def test_what_torchvision_downloads_is_read(
     assert capsys.readouterr().out == ""  # where the results go
 
 
-@pytest.mark.parametrize("layout", ["plain", "gzip"])
-def test_idx_files_may_be_packed(small_data: Path, tmp_path: Path, layout: str) -> None:
-    for file in small_data.iterdir():
-        if layout == "gzip":
-            (tmp_path / f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
-        else:
-            shutil.copy(file, tmp_path)
-    loaded = load_data("fashion-mnist", tmp_path, validation_size=VALIDATION)
-    together = torch.cat([loaded.train.images, loaded.validation.images, loaded.test.images])
-    assert torch.equal(together, open_run(None).load_samples().images[: SMALL_TRAIN + TEST])
-    assert len(loaded.train) == SMALL_TRAIN - VALIDATION
-
-
-@pytest.mark.parametrize("damage", ["flipped", "cut", "not gzip", "corrupt gzip"])
-def test_an_idx_file_with_another_checksum_is_refused(small_data: Path, tmp_path: Path, damage: str) -> None:
-    shutil.copytree(small_data, tmp_path, dirs_exist_ok=True)
-    path = tmp_path / "train-images-idx3-ubyte"
-    content = bytearray(path.read_bytes())
-    content[1000] ^= 1
-    if damage == "flipped":
-        path.write_bytes(content)
-    elif damage == "cut":
-        path.write_bytes(content[:5000])
-    else:
-        path.unlink()
-        packed = bytearray(gzip.compress(bytes(content)))
-        packed[200] ^= 255
-        (tmp_path / f"{path.name}.gz").write_bytes(b"nonsense" if damage == "not gzip" else packed)
-    with pytest.raises(
-        InputError, match=r"train-images-idx3-ubyte.*(is not the original: expected SHA-256|cannot be read)"
-    ):
-        load_data("fashion-mnist", tmp_path, validation_size=VALIDATION)
-
-
 def test_without_a_download_debians_package_serves(offline: Path, small_data: Path, tmp_path: Path) -> None:
     (tmp_path / "debian").mkdir()
     for file in small_data.iterdir():
         (tmp_path / "debian" / f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
     assert len(load_data("fashion-mnist", None, validation_size=VALIDATION).test) == 200
     assert not list(offline.rglob("*-ubyte"))
-
-
-@pytest.mark.skipif("PURIFY_TEST_DATA" not in os.environ, reason="PURIFY_TEST_DATA names no folder with Fashion-MNIST")
-def test_all_70000_original_images_are_read() -> None:
-    loaded = load_data("fashion-mnist", Path(os.environ["PURIFY_TEST_DATA"]), validation_size=5000)
-    assert [len(part) for part in (loaded.train, loaded.validation, loaded.test)] == [55000, 5000, 10000]
-    assert loaded.sha256() == "22593a793459de87368920941aa0962a139688ddf9b5fbe684c600dba6e2db66"  # what runs note
-    labels = torch.cat([loaded.train.labels, loaded.validation.labels])
-    assert torch.bincount(labels).tolist() == [6000] * 10
-    assert torch.bincount(loaded.test.labels).tolist() == [1000] * 10
-    samples = open_run(None).load_samples()
-    assert torch.equal(samples.images, loaded.test.images[samples.indices])
-    assert torch.equal(samples.labels, loaded.test.labels[samples.indices])

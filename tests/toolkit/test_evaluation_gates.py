@@ -1,5 +1,6 @@
 """Each gate stands open for a sound evaluation, and is shut by what it is there for."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,29 +93,25 @@ def test_a_random_model_is_not_clean_at_size_0(tmp_path: Path) -> None:
     assert "size_0_is_clean" in failed(gates)
 
 
-class Outside(UniformNoise):
-    def __call__(self, model: object, images: Tensor, labels: Tensor, **kwargs: object) -> Tensor:
-        return images + 2 * self.epsilon * (images < 0.5)
-
-
-class Brighter(UniformNoise):
-    def __call__(self, model: object, images: Tensor, labels: Tensor, **kwargs: object) -> Tensor:
-        return images + 0.4
-
-
-class NotNumbers(UniformNoise):
-    def __call__(self, model: object, images: Tensor, labels: Tensor, **kwargs: object) -> Tensor:
-        return images * torch.nan
-
-
-@pytest.mark.parametrize(("faulty", "epsilon"), [(Outside, 0.1), (Brighter, 0.4), (NotNumbers, 0.1)])
+@pytest.mark.parametrize(
+    ("moved", "epsilon"),
+    [
+        (lambda images: images + 0.2 * (images < 0.5), 0.1),
+        (lambda images: images + 0.4, 0.4),
+        (lambda images: images * torch.nan, 0.1),
+    ],
+    ids=["outside the ball", "outside the range", "no numbers"],
+)
 def test_images_outside_the_ball_or_the_range(
-    faulty: type[UniformNoise], epsilon: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    moved: Callable[[Tensor], Tensor], epsilon: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry = AttackEntry(lambda strength: faulty(epsilon=strength.epsilon), ("noise",))
+    class Faulty(UniformNoise):
+        def __call__(self, model: object, images: Tensor, labels: Tensor, **kwargs: object) -> Tensor:
+            return moved(images)
+
+    entry = AttackEntry(lambda strength: Faulty(epsilon=strength.epsilon), ("noise",))
     monkeypatch.setitem(ATTACKS, "uniform", entry)
-    strength = replace(STRENGTH, epsilon=epsilon)
-    _, gates = examine(tmp_path, attacks="noise:uniform", strength=strength)
+    _, gates = examine(tmp_path, attacks="noise:uniform", strength=replace(STRENGTH, epsilon=epsilon))
     assert failed(gates) == {"inside_ball"}
     assert "noise:uniform" in gates["inside_ball"].explanation
 

@@ -5,15 +5,11 @@ from rich.console import Console
 from purify_edge.document.markdown import markdown_table
 from purify_edge.document.model import Table
 from purify_edge.document.terminal import print_document
-from purify_toolkit.evaluate.tables import document_of, gate_table, headline_table, row_table
+from purify_toolkit.evaluate.tables import document_of, gate_table
 
 FEW = {"accuracy": 0.9, "ci95": [0.8256, 0.9448], "n": 1000}
-BOTH = {**FEW, "attacks": ["grey-box:fgsm", "grey-box:pgd"]}
 REPORT = {
     "headlines": [
-        {"threat": "grey-box", "defended": False, "norm": "Linf", "size": 0.1, **BOTH, "n": 5000, "accuracy": 0.2},
-        {"threat": "grey-box", "defended": False, "norm": "Linf", "size": 0.1, **BOTH, "accuracy": 0.0},
-        {"threat": "grey-box", "defended": True, "norm": "Linf", "size": 0.1, **BOTH},
         {"threat": "grey-box", "defended": True, "norm": "L2", "size": 1.5, **FEW, "attacks": ["grey-box:pgd-l2"]},
         {"threat": "corruptions", "defended": True, "norm": None, "size": None, **FEW, "attacks": ["corruptions:fog"]},
     ],
@@ -35,21 +31,6 @@ TAX = {"n": 1000, "undefended": 0.95, "defended": 0.9, "points": 5.0, "p": 0.001
 
 def lines(table: Table) -> list[str]:
     return markdown_table(table).splitlines()[2:]
-
-
-def test_a_headline_stands_beside_the_undefended_one_of_its_norm_size_and_images() -> None:
-    assert lines(headline_table(REPORT["headlines"])) == [
-        "| grey-box | Linf 0.1 | fgsm, pgd | 1,000 | 0.00% (82.56 to 94.48) | 90.00% (82.56 to 94.48) |",
-        "| grey-box | L2 1.5 | pgd-l2 | 1,000 |  | 90.00% (82.56 to 94.48) |",
-        "| corruptions |  | fog | 1,000 |  | 90.00% (82.56 to 94.48) |",
-    ]
-
-
-def test_a_row_stands_beside_the_undefended_one_of_its_attack() -> None:
-    assert lines(row_table(REPORT["rows"])) == [
-        "| clean | none | 1,000 | 95.00% (82.56 to 94.48) | 90.00% (82.56 to 94.48) |",
-        "| bpda | PGD-20 | 1,000 |  | 90.00% (82.56 to 94.48) |",
-    ]
 
 
 def test_a_gate_that_was_not_checked_has_not_passed() -> None:

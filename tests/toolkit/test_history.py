@@ -64,7 +64,3 @@ def test_after_an_interruption_no_epoch_is_there_twice(tmp_path: Path, epochs_do
     assert read_metrics(run) == [line(0, "classifier"), line(0), line(1), line(2)]
     for stage in ("classifier", "student"):
         assert points(run, stage) == expected_points(run, stage)
-
-
-def test_a_run_without_metrics_has_no_lines(tmp_path: Path) -> None:
-    assert read_metrics(RunFolder(tmp_path)) == []

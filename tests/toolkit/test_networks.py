@@ -26,11 +26,6 @@ def test_depth_and_blocks_are_those_asked_for(depth: int, blocks: int) -> None:
     assert widest == 4 * 2**depth
 
 
-def test_there_is_no_transposed_convolution() -> None:
-    purifier = Purifier(1, width=4, depth=2, blocks=1)
-    assert not any(isinstance(module, torch.nn.ConvTranspose2d) for module in purifier.modules())
-
-
 def test_padding_does_not_move_the_image() -> None:
     """Where the size fits, an image inside a larger one is purified alike, away from the seam."""
     torch.manual_seed(0)

@@ -16,6 +16,7 @@ from purify_toolkit.data.augmentation import augment
 from purify_toolkit.data.batch import Batch
 from purify_toolkit.data.datasets import load_data
 from purify_toolkit.data.pixels import to_float
+from purify_toolkit.data.splits import Split
 from purify_toolkit.device.processes import Processes
 from purify_toolkit.networks.features import ClassifierFeatures
 from purify_toolkit.recipe import parse_recipe
@@ -44,6 +45,10 @@ def build(trained: RunFolder, small_data: Path, tmp_path: Path) -> Build:
         return stage
 
     return build_stage
+
+
+def train_split(folder: Path) -> Split:
+    return load_data("fashion-mnist", folder, validation_size=VALIDATION).train
 
 
 def batch(share: slice = slice(None), count: int = COUNT) -> Batch:
@@ -94,7 +99,7 @@ def test_an_arm_has_the_networks_and_losses_of_its_weights(
 
 
 def test_a_lone_teacher_is_imitated_as_it_is(build: Build, trained: RunFolder, small_data: Path) -> None:
-    images = load_data("fashion-mnist", small_data, validation_size=VALIDATION).train.images
+    images = train_split(small_data).images
     for weight, name in ((1.0, "adversarial_teacher"), (0.0, "normal_teacher")):
         stage = build("student", with_weights(RECIPE, adversarial_teacher_weight=weight, imitation=2.0))
         seen, losses = seen_by(stage, batch())
@@ -104,10 +109,8 @@ def test_a_lone_teacher_is_imitated_as_it_is(build: Build, trained: RunFolder, s
         assert losses["imitation"] == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_the_optional_terms_compare_structure_and_the_classifiers_features(
-    build: Build, trained: RunFolder, small_data: Path
-) -> None:
-    images = load_data("fashion-mnist", small_data, validation_size=VALIDATION).train.images
+def test_the_optional_terms_compare_structure_and_features(build: Build, trained: RunFolder, small_data: Path) -> None:
+    images = train_split(small_data).images
     stage = build("student", with_weights(RECIPE, feature_guidance=2.0, structure=3.0))
     seen, losses = seen_by(stage, batch())
     clean, features = to_float(images[batch().indices]), ClassifierFeatures(trained.load_classifier())
@@ -131,13 +134,11 @@ def test_features_are_what_the_last_layer_is_given(trained: RunFolder) -> None:
         ClassifierFeatures(nn.Flatten())
 
 
-def test_adaptive_examples_attack_the_student_within_the_ball(
-    build: Build, trained: RunFolder, small_data: Path
-) -> None:
+def test_adaptive_examples_attack_the_student_in_the_ball(build: Build, trained: RunFolder, small_data: Path) -> None:
     stage = build("student", with_weights(ADAPTIVE, adversarial_fraction=1.0))
     assert stage.pool is None
     seen, _ = seen_by(stage, batch())
-    split = load_data("fashion-mnist", small_data, validation_size=VALIDATION).train[batch().indices]
+    split = train_split(small_data)[batch().indices]
     clean = to_float(augment(split.images, batch()))
     assert seen.min() >= 0
     assert seen.max() <= 1
@@ -161,7 +162,7 @@ def test_adaptive_examples_attack_the_student_within_the_ball(
 
 def test_the_adaptive_part_of_a_batch_is_the_stated_one(build: Build, small_data: Path) -> None:
     seen, _ = seen_by(build("student", ADAPTIVE), batch())
-    split = load_data("fashion-mnist", small_data, validation_size=VALIDATION).train[batch().indices]
+    split = train_split(small_data)[batch().indices]
     same = (seen == to_float(augment(split.images, batch()))).flatten(1).all(1)
     assert same.tolist() == [False] * 16 + [True] * 17
 
@@ -173,7 +174,7 @@ def test_the_steps_of_the_adaptive_attack_shrink_where_told(
     recipe = with_weights(ADAPTIVE, adversarial_fraction=1.0) + f"decay = {str(decay).lower()}\n"
     stage = build("student", recipe)
     seen, _ = seen_by(stage, batch())
-    split = load_data("fashion-mnist", small_data, validation_size=VALIDATION).train[batch().indices]
+    split = train_split(small_data)[batch().indices]
     clean = to_float(augment(split.images, batch()))
     expected = PGD(epsilon=0.1, steps=2, relative_step=0.5, decay=decay)(
         nn.Sequential(stage.network, trained.load_classifier()),
@@ -188,7 +189,7 @@ def test_the_steps_of_the_adaptive_attack_shrink_where_told(
 def test_the_labels_term_is_the_weighted_cross_entropy(build: Build, trained: RunFolder, small_data: Path) -> None:
     stage = build("student", with_weights(ADAPTIVE, labels=3.0))
     seen, losses = seen_by(stage, batch())
-    labels = load_data("fashion-mnist", small_data, validation_size=VALIDATION).train.labels[batch().indices]
+    labels = train_split(small_data).labels[batch().indices]
     with torch.no_grad():
         expected = 3 * F.cross_entropy(trained.load_classifier()(stage.network(seen)), labels)
     assert list(losses) == ["imitation", "reconstruction", "guidance", "labels"]
@@ -200,7 +201,7 @@ def test_the_classifiers_labels_are_smoothed_as_told(build: Build, small_data: P
     recipe = RECIPE.replace("[classifier]\n", f"[classifier]\nlabel_smoothing = {smoothing}\n")
     stage = build("classifier", recipe)
     seen, losses = seen_by(stage, batch())
-    labels = load_data("fashion-mnist", small_data, validation_size=VALIDATION).train.labels[batch().indices]
+    labels = train_split(small_data).labels[batch().indices]
     with torch.no_grad():
         logs = F.log_softmax(stage.network(seen), dim=1)
     true = -logs.gather(1, labels[:, None]).mean()
@@ -232,19 +233,6 @@ def test_the_shares_of_a_batch_make_up_the_batch(build: Build, name: str, recipe
         for key, value in part.items():
             found[key] += value * len(seen) / COUNT
     assert found == pytest.approx(losses, rel=1e-5)
-
-
-@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.5, 1.0])
-def test_the_first_part_of_a_batch_is_shared_like_the_batch(fraction: float) -> None:
-    shares = [batch(slice(index, None, 4)) for index in range(4)]
-    counts = [share.first(fraction) for share in shares]
-    assert {of_all for of_all, _ in counts} == {round(fraction * COUNT)}
-    assert sum(mine for _, mine in counts) == round(fraction * COUNT)
-    assert max(mine for _, mine in counts) - min(mine for _, mine in counts) <= 1
-    first = batch().indices[: round(fraction * COUNT)].tolist()
-    assert sorted(first) == sorted(
-        index for share, (_, mine) in zip(shares, counts, strict=True) for index in share.mine[:mine].tolist()
-    )
 
 
 def test_frozen_networks_look_again_only_at_examples_that_were_made_anew(build: Build, trained: RunFolder) -> None:

@@ -1,25 +1,19 @@
-import hashlib
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
-from safetensors.torch import load_file, save_file
-from torch.nn import functional as F
+from safetensors.torch import save_file
 
-from helpers.silent import Silent
-from helpers.small_data import RECIPE
-from helpers.user_models import Tiny, Viewing, Wrapping
+from helpers.refusals import refused
+from helpers.user_models import Tiny, Viewing, Wrapping, trained_tiny
 from purify_edge.errors import InputError, MissingError
 from purify_toolkit.data.pixels import to_float
 from purify_toolkit.data.splits import Split
 from purify_toolkit.networks.user_classifier import ClassifierSource, build_classifier, check_classifier, read_weights
-from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.pretrained import open_run
 from purify_toolkit.train.cli import main as train_command
-from purify_toolkit.train.request import Request
-from purify_toolkit.train.train import train
 
 MEAN, STD = (0.286,), (0.353,)
 NAMES = tuple("abcdefghij")
@@ -33,18 +27,8 @@ def samples() -> Split:
 
 
 @pytest.fixture(scope="module")
-def user_network(samples: Split) -> Tiny:
-    """A user's classifier, trained on normalised images in the user's own way."""
-    torch.manual_seed(0)
-    network = Tiny()
-    images, labels = (to_float(samples.images) - MEAN[0]) / STD[0], samples.labels
-    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
-    for _ in range(8):
-        for part in torch.randperm(800).split(50):
-            optimizer.zero_grad()
-            F.cross_entropy(network(images[part]), labels[part]).backward()
-            optimizer.step()
-    return network.eval()
+def user_network() -> Tiny:
+    return trained_tiny(MEAN[0], STD[0], epochs=8)
 
 
 @pytest.fixture(params=["safetensors", "torch", "checkpoint of DataParallel"])
@@ -68,41 +52,6 @@ def test_it_gives_the_users_logits_from_pixels(weights: Path, user_network: Tiny
         torch.testing.assert_close(built.eval()(pixels), expected)
     accuracy = check_classifier(built, samples[800:], NAMES, CPU)
     assert 0.6 < accuracy < 1
-
-
-def test_a_whole_training_leaves_it_as_it_was(user_network: Tiny, small_data: Path, tmp_path: Path) -> None:
-    path = tmp_path / "mine.pt"
-    torch.save(user_network.state_dict(), path)
-    before = hashlib.sha256(path.read_bytes()).hexdigest()
-    source = ClassifierSource("helpers.user_models:Tiny", MEAN, STD)
-    request = Request(
-        recipe_name="small",
-        recipe_text=RECIPE,
-        out=tmp_path / "run",
-        data=small_data,
-        limit=100,
-        classifier=source,
-        weights=path,
-    )
-    rows = train(request, Silent())
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == before
-    run = RunFolder(tmp_path / "run")
-    kept = load_file(run.weights_path("classifier"))
-    for key, value in user_network.state_dict().items():
-        assert torch.equal(kept[f"network.{key}"], value)
-    assert ClassifierSource.from_dict(run.info["classifier"]) == source
-    assert [(row.threat, row.defended) for row in rows] == [
-        ("clean", False),
-        ("clean", True),
-        ("grey-box", False),
-        ("grey-box", True),
-        ("white-box", True),
-    ]
-    loaded = run.load_classifier()
-    assert not loaded.training
-    assert not any(parameter.requires_grad for parameter in loaded.parameters())
-    stages = [line.split('"')[3] for line in (run.path / "metrics.jsonl").read_text().splitlines()]
-    assert "classifier" not in stages
 
 
 @pytest.mark.parametrize(
@@ -183,12 +132,6 @@ def test_what_is_no_classifier_of_the_data_is_refused(name: str, message: str, s
         check_classifier(built, samples, NAMES, CPU)
 
 
-def test_a_classifier_of_other_images_is_refused(samples: Split) -> None:
-    built = build_classifier(ClassifierSource("torchvision:resnet18"), channels=1, classes=10)
-    with pytest.raises(InputError, match="cannot take images of 2 x 1 x 28 x 28"):
-        check_classifier(built, samples, NAMES, CPU)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -201,9 +144,7 @@ def test_options_that_do_not_go_together_end_with_2(
     small_data: Path, recipe_file: Path, tmp_path: Path, options: tuple[str, ...], message: str
 ) -> None:
     arguments = [str(recipe_file), "--data", str(small_data), "--out", str(tmp_path / "run"), *options]
-    done = CliRunner().invoke(train_command, arguments)
-    assert done.exit_code == 2
-    assert message in done.stderr
+    assert message in refused(CliRunner().invoke(train_command, arguments))
     assert not (tmp_path / "run").exists()
 
 
@@ -218,9 +159,7 @@ def test_a_network_that_views_channels_last_images_is_taken() -> None:
 
 @pytest.mark.parametrize("kind", [Viewing, Wrapping])
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_a_part_that_is_called_module_keeps_its_name(
-    tmp_path: Path, kind: type[Viewing] | type[Wrapping], prefix: str
-) -> None:
+def test_a_part_called_module_keeps_its_name(tmp_path: Path, kind: type[Viewing] | type[Wrapping], prefix: str) -> None:
     network, other = kind(), kind()
     torch.save({prefix + key: value for key, value in network.state_dict().items()}, tmp_path / "mine.pt")
     read_weights(other, tmp_path / "mine.pt")

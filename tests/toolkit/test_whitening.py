@@ -5,11 +5,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from helpers.silent import Silent
+from helpers.silent import Silent, request_for
 from helpers.small_data import RECIPE
 from purify_toolkit.networks.architectures import whiten
 from purify_toolkit.runs.folder import RunFolder
-from purify_toolkit.train.request import Request
 from purify_toolkit.train.train import train
 from purify_toolkit.train.trainer import OPTIMIZERS
 
@@ -38,13 +37,11 @@ def test_a_constant_image_does_not_blow_up() -> None:
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_pooled_classifier_keeps_its_whitened_layer_and_trains_the_rest(
-    optimizer: str, small_data: Path, tmp_path: Path
-) -> None:
+def test_a_pooled_classifier_keeps_its_whitened_layer(optimizer: str, small_data: Path, tmp_path: Path) -> None:
     before, after = RECIPE.split("[teacher]")
     changed = before.replace("width = 8", f'width = 8\narchitecture = "pooled"\noptimizer = "{optimizer}"')
     text = f"{changed}[teacher]{after}".replace("imitation = 1.0", "imitation = 0.0")
-    train(Request(recipe_name="pooled", recipe_text=text, out=tmp_path / "run", data=small_data, limit=128), Silent())
+    train(request_for(tmp_path / "run", small_data, recipe_text=text, limit=128), Silent())
     weights = load_file(RunFolder(tmp_path / "run").weights_path("classifier"))
     first = weights["features.0.weight"]
     assert torch.equal(first[:4], -first[4:])  # which a step of training would break

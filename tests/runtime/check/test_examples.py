@@ -1,11 +1,10 @@
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
+from helpers.fixtures import Imitate
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
 from purify_edge.check.check import check_with_examples
@@ -104,7 +103,7 @@ def test_a_check_gives_examples_of_its_first_engine(bundle_path: Path, precision
         assert error < 1e-5 if precision == "fp32" else error < 0.01
 
 
-def test_on_a_gpu_the_examples_are_what_its_engines_see(imitate: Callable[..., Any], bundle_copy: Path) -> None:
+def test_on_a_gpu_the_examples_are_what_its_engines_see(imitate: Imitate, bundle_copy: Path) -> None:
     world = imitate()
     report, found = check_with_examples(Bundle.open(bundle_copy), engine="rtx", precisions=("fp32",), rounds=0)
     assert world.builds

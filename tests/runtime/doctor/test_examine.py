@@ -16,7 +16,7 @@ from rich.console import Console
 
 from helpers.findings import found
 from helpers.machines import JETSONS, jetson_root, write
-from helpers.processes import wait_for
+from helpers.processes import has_ended, wait_for
 from purify_edge.doctor import examine as module
 from purify_edge.doctor.child import Answer
 from purify_edge.doctor.cli import main
@@ -115,14 +115,20 @@ def test_a_broken_base_package_is_a_finding(tmp_path: Path, monkeypatch: pytest.
     assert finding.remedy.startswith("pip install --force-reinstall")
 
 
+def start_doctor(packages: Path) -> "subprocess.Popen[str]":
+    """Start the command in a process of its own, with a folder of packages before all others."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(packages), *sys.path])}
+    program = "from purify_edge.doctor.cli import main; main()"
+    return subprocess.Popen([sys.executable, "-c", program], stdout=-1, stderr=-1, text=True, env=environment)
+
+
 def test_with_a_broken_numpy_the_command_still_tells(tmp_path: Path) -> None:
     write(tmp_path, "/numpy/__init__.py", "raise ImportError('no')")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
-    program = "from purify_edge.doctor.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 1
-    assert done.stdout.startswith("does not  engine all         ImportError: no")
-    assert "Traceback" not in done.stderr
+    process = start_doctor(tmp_path)
+    out, err = process.communicate()
+    assert process.returncode == 1
+    assert out.startswith("does not  engine all         ImportError: no")
+    assert "Traceback" not in err
 
 
 def test_a_probe_that_fails_is_a_finding_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,15 +212,13 @@ def test_ctrl_c_ends_the_children_too(tmp_path: Path) -> None:
     started = tmp_path / "started"
     source = f"import os, pathlib, time; pathlib.Path({str(started)!r}).write_text(str(os.getpid())); time.sleep(120)"
     write(tmp_path, "/numpy/__init__.py", source)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
-    program = "from purify_edge.doctor.cli import main; main()"
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=-1, stderr=-1, text=True, env=environment)
+    process = start_doctor(tmp_path)
     wait_for(lambda: started.exists() and started.read_text())
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert err.strip().endswith("interrupted")
-    wait_for(lambda: not Path(f"/proc/{started.read_text()}").exists(), seconds=10)
+    wait_for(lambda: has_ended(int(started.read_text())))
 
 
 @pytest.mark.parametrize(
@@ -281,9 +285,7 @@ def test_only_the_systems_own_python_sees_apts_tensorrt(
     assert (finding.status is Status.WARNING) == hidden
 
 
-def test_an_environment_without_its_configuration_hides_the_systems_packages(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_environment_without_its_configuration_is_virtual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "gone"))
     monkeypatch.setattr(sys, "base_prefix", "/usr")
     assert found(probe_system(Host(tmp_path)))["environment"].value == f"virtual, {tmp_path / 'gone'}"

@@ -64,9 +64,7 @@ def test_a_driver_that_is_broken_is_a_finding(build: Compile, tmp_path: Path, so
 
 
 @pytest.mark.parametrize("content", [b"", b"not a library", b"\x7fELF\x02\x01\x01" + bytes(100)])
-def test_a_driver_that_is_no_library_is_a_finding(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
-) -> None:
+def test_a_driver_that_is_no_library_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     write(tmp_path, "/lib/libcuda.so.1", content)
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path / "lib"))
     assert found(probe_gpu(Host(tmp_path)))["driver"].status is Status.PROBLEM
@@ -135,8 +133,7 @@ def test_libraries_of_pips_packages_are_found(build: Compile, tmp_path: Path, mo
 
 
 @pytest.mark.parametrize(
-    ("content", "value", "status"),
-    [(None, "none", Status.ABSENT), (b"no library", "cannot be loaded", Status.PROBLEM)],
+    ("content", "value", "status"), [(None, "none", Status.ABSENT), (b"no library", "cannot be loaded", Status.PROBLEM)]
 )
 def test_a_cudnn_that_is_not_there_or_not_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, value: str, status: Status

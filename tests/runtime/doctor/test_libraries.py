@@ -8,13 +8,7 @@ import pytest
 from helpers.machines import JETSONS, UBUNTU, jetson_root, write
 from helpers.stub_libraries import DRIVER, ORIN, Compile, needs_a_compiler
 from purify_edge.doctor.host import Host
-from purify_edge.doctor.libraries import (
-    PACKAGES,
-    explain,
-    install_remedy,
-    missing_libraries,
-    missing_reason,
-)
+from purify_edge.doctor.libraries import PACKAGES, explain, install_remedy, missing_libraries, missing_reason
 
 # What the loader says
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from helpers.findings import found
+from helpers.machines import write
 from helpers.packages import SEGFAULT, host, install
 from purify_edge.doctor.findings import Status
 from purify_edge.doctor.packages import OLDEST_ONNXRUNTIME, installed, probe_packages
@@ -58,8 +59,7 @@ def test_a_tensorrt_that_apt_installed_and_the_environment_hides(tmp_path: Path)
 
 @pytest.mark.usefixtures("without_tensorrt")
 def test_a_jetson_without_tensorrt_is_told_the_package(tmp_path: Path) -> None:
-    (tmp_path / "etc").mkdir()
-    (tmp_path / "etc/nv_tegra_release").write_text(JETSON)
+    write(tmp_path, "/etc/nv_tegra_release", JETSON)
     finding = found(probe_packages(host(tmp_path)))["TensorRT"]
     assert (finding.status, finding.remedy) == (Status.ABSENT, "sudo apt install nvidia-jetpack")
 
@@ -70,8 +70,7 @@ def test_elsewhere_a_missing_tensorrt_is_left_to_the_engines_verdict(tmp_path: P
 
 
 def test_the_dla_compilers_library_is_found_missing_on_a_jetson(package: Path, tmp_path: Path) -> None:
-    (tmp_path / "etc").mkdir()
-    (tmp_path / "etc/nv_tegra_release").write_text(JETSON)
+    write(tmp_path, "/etc/nv_tegra_release", JETSON)
     install(package, "tensorrt", "raise ImportError('libnvdla_compiler.so: cannot open shared object file: No such')")
     finding = found(probe_packages(host(tmp_path)))["TensorRT"]
     assert (finding.value, finding.status) == ("cannot be imported", Status.PROBLEM)

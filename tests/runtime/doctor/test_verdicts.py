@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.machines import write
 from helpers.packages import HANG, SEGFAULT, host, install
 from purify_edge.doctor.examine import verdict, verdicts
 from purify_edge.doctor.findings import EngineVerdict
@@ -147,8 +148,7 @@ def test_an_onnxruntime_without_cuda_is_replaced_but_on_no_jetson(tmp_path: Path
     found = verdict("onnxruntime-cuda", "gpu", "gpu", host(tmp_path))
     assert found.reason.startswith("the onnxruntime that is here has no CUDAExecutionProvider")
     assert found.remedy == "pip uninstall -y onnxruntime && pip install 'purify-edge[gpu]'"
-    (tmp_path / "etc").mkdir()
-    (tmp_path / "etc/nv_tegra_release").write_text("# R36 (release), REVISION: 4.3")
+    write(tmp_path, "/etc/nv_tegra_release", "# R36 (release), REVISION: 4.3")
     assert verdict("onnxruntime-cuda", "gpu", "gpu", host(tmp_path)).remedy == ""  # PyPI has none for it
 
 

@@ -6,10 +6,18 @@ from typing import Any
 
 import pytest
 
+from purify_edge.bundle.reader import Bundle
 from purify_edge.engines.tensorrt.build import BuiltEngine, build_engine
 from purify_edge.engines.tensorrt.cudart import Device
 from purify_edge.engines.tensorrt.library import Builder, load_library
 from purify_edge.engines.tensorrt.options import BuildOptions
+
+
+@pytest.fixture(scope="session")
+def graphs(bundle_path: Path) -> dict[str, bytes]:
+    """The bundle's float32 graphs by role."""
+    bundle = Bundle.open(bundle_path)
+    return {model.role: bundle.read(model.file) for model in bundle.manifest.models if model.precision == "fp32"}
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 """The CUDA runtime by ctypes."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from helpers.fixtures import Imitate
 from purify_edge.engines.tensorrt import cudart
 from purify_edge.engines.tensorrt.cudart import Cuda, open_cuda
 from purify_edge.errors import MissingError
@@ -36,16 +36,14 @@ def test_without_a_driver_the_reason_is_given(real: Any) -> None:
         assert cuda.device.name
 
 
-def test_the_device_is_described(imitate: Callable[..., Any]) -> None:
+def test_the_device_is_described(imitate: Imitate) -> None:
     imitate(name="Orin Nano", capability=(8, 7), driver=12060)
     device = open_cuda().device
     assert (device.name, device.compute_capability, device.driver) == ("Orin Nano", "8.7", "12.6")
     assert device.capability == (8, 7)
 
 
-def test_no_gpu_no_library_and_a_foreign_library_are_told_apart(
-    imitate: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_gpu_no_library_and_a_foreign_one_are_told_apart(imitate: Imitate, monkeypatch: pytest.MonkeyPatch) -> None:
     world = imitate()
     world.cuda.count = 0
     with pytest.raises(MissingError, match="needs an NVIDIA GPU and its driver: CUDA finds no GPU"):
@@ -55,9 +53,7 @@ def test_no_gpu_no_library_and_a_foreign_library_are_told_apart(
         open_cuda()
 
 
-def test_a_library_that_does_not_fit_the_driver_gives_way_to_one_that_does(
-    imitate: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_library_that_does_not_fit_the_driver_gives_way(imitate: Imitate, monkeypatch: pytest.MonkeyPatch) -> None:
     old = imitate().cuda
     old.fail["cudaGetDeviceCount"] = 35
     new = imitate(name="new").cuda
@@ -66,7 +62,7 @@ def test_a_library_that_does_not_fit_the_driver_gives_way_to_one_that_does(
     assert open_cuda().device.name == "new"
 
 
-def test_an_error_is_taken_back(imitate: Callable[..., Any]) -> None:
+def test_an_error_is_taken_back(imitate: Imitate) -> None:
     world = imitate()
     cuda = Cuda(world.cuda)
     world.cuda.fail["cudaMalloc"] = 700

@@ -64,11 +64,8 @@ def test_of_two_processes_one_builds_and_one_waits(unbuilt_bundle: Path, own_fol
     said = outputs[0][1]
     assert "waiting for another process that builds engines" in said
     assert (outputs[0][1] + outputs[1][1]).count("building an engine with") == 3  # each of the models once
-    assert sorted(entry.role for entry in Bundle.open(unbuilt_bundle).manifest.engines) == [
-        "classifier",
-        "defended",
-        "purifier",
-    ]
-    Bundle.open(unbuilt_bundle).verify()
-    for entry in Bundle.open(unbuilt_bundle).manifest.engines:
-        Bundle.open(unbuilt_bundle).read(entry.file)
+    bundle = Bundle.open(unbuilt_bundle)
+    assert sorted(entry.role for entry in bundle.manifest.engines) == ["classifier", "defended", "purifier"]
+    bundle.verify()
+    for entry in bundle.manifest.engines:
+        bundle.read(entry.file)

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from helpers.fixtures import Imitate
 from purify_edge.bundle.manifest import EngineEntry, encode_manifest
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.signing import SIGNATURE
@@ -61,7 +62,7 @@ def ensure(model_files: Callable[..., EngineFiles]) -> Ensure:
 
 
 @pytest.fixture
-def built(imitate: Callable[..., Any], unbuilt_bundle: Path) -> Any:
+def built(imitate: Imitate, unbuilt_bundle: Path) -> Any:
     """A world where the purifier's engine of the copied bundle was built."""
     world = imitate()
     open_purifier(unbuilt_bundle)
@@ -110,19 +111,14 @@ def test_an_engine_that_does_not_fit_is_built_again_and_the_difference_told(
     open_purifier(unbuilt_bundle, build=False)
 
 
-def damage(content: bytes, how: str) -> bytes:
-    if how == "truncated":
-        return content[: len(content) // 2]
+def flipped(content: bytes) -> bytes:
     middle = len(content) // 2
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
-@pytest.mark.parametrize("how", ["truncated", "bit-flipped"])
-def test_a_damaged_engine_is_never_deserialised_but_built_again(
-    built: Any, unbuilt_bundle: Path, caplog: pytest.LogCaptureFixture, how: str
-) -> None:
+def test_a_damaged_engine_is_built_again(built: Any, unbuilt_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = unbuilt_bundle / entries(unbuilt_bundle)[0].file.path
-    path.write_bytes(damage(path.read_bytes(), how))
+    path.write_bytes(flipped(path.read_bytes()))
     loaded = built.deserialised
     with caplog.at_level(logging.INFO):
         open_purifier(unbuilt_bundle)
@@ -133,15 +129,11 @@ def test_a_damaged_engine_is_never_deserialised_but_built_again(
     open_purifier(unbuilt_bundle, build=False)
 
 
-@pytest.mark.parametrize("how", ["truncated", "bit-flipped"])
-def test_an_engine_that_tensorrt_refuses_is_built_again_with_its_words(
-    built: Any, unbuilt_bundle: Path, caplog: pytest.LogCaptureFixture, how: str
-) -> None:
+def test_a_refused_engine_is_built_again(built: Any, unbuilt_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     (entry,) = entries(unbuilt_bundle)
-    content = damage((unbuilt_bundle / entry.file.path).read_bytes(), how)
+    content = flipped((unbuilt_bundle / entry.file.path).read_bytes())
     (unbuilt_bundle / entry.file.path).write_bytes(content)
-    file = msgspec.structs.replace(entry.file, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
-    change_entry(unbuilt_bundle, file=file)
+    change_entry(unbuilt_bundle, file=msgspec.structs.replace(entry.file, sha256=hashlib.sha256(content).hexdigest()))
     with caplog.at_level(logging.INFO):
         open_purifier(unbuilt_bundle, trust=True)
     assert "cannot load the engine: Serialization assertion magicTagRead == kMAGIC_TAG failed." in caplog.text
@@ -157,24 +149,17 @@ def test_an_engine_from_elsewhere_is_not_deserialised_unless_the_user_says_so(
         open_purifier(unbuilt_bundle, build=False)
     assert built.deserialised == loaded
     open_purifier(unbuilt_bundle, build=False, trust=True)
-    assert (len(built.builds), built.deserialised) == (1, loaded + 1)
+    opened = Bundle.open(unbuilt_bundle)
+    verified = Bundle(opened.path, opened.manifest, verified=True)
+    open_model(verified, "purifier", RTX, EnginePolicy(build=False)).close()  # as a signature vouches for it
+    assert (len(built.builds), built.deserialised) == (1, loaded + 2)
     with caplog.at_level(logging.INFO):
         open_purifier(unbuilt_bundle)
     assert "an engine is executable code" in caplog.text
     assert len(built.builds) == 2
 
 
-def test_an_engine_of_a_verified_bundle_is_trusted(built: Any, unbuilt_bundle: Path, own_folders: Path) -> None:
-    shutil.rmtree(own_folders)
-    opened = Bundle.open(unbuilt_bundle)
-    verified = Bundle(opened.path, opened.manifest, verified=True)
-    open_model(verified, "purifier", RTX, EnginePolicy(build=False)).close()
-    assert len(built.builds) == 1
-
-
-def test_a_signature_vouches_for_nothing_that_came_after_it(
-    built: Any, unbuilt_bundle: Path, own_folders: Path
-) -> None:
+def test_a_signature_vouches_for_nothing_that_came_later(built: Any, unbuilt_bundle: Path, own_folders: Path) -> None:
     """Neither for an engine that the manifest lists since, nor for one in the user's cache."""
     opened = Bundle.open(unbuilt_bundle)
     before = msgspec.structs.replace(opened.manifest, engines=())
@@ -191,9 +176,7 @@ def test_a_signature_vouches_for_nothing_that_came_after_it(
     assert built.deserialised == loaded
 
 
-def test_the_new_engine_is_built_with_the_options_of_the_old_one(
-    imitate: Callable[..., Any], unbuilt_bundle: Path, ensure: Ensure
-) -> None:
+def test_the_new_engine_has_the_options_of_the_old_one(imitate: Imitate, unbuilt_bundle: Path, ensure: Ensure) -> None:
     world = imitate()
     options: dict[str, Any] = {"batch": (1, 2, 3), "optimization_level": 1}
     assert not ensure("tensorrt_rtx", **options)
@@ -219,7 +202,7 @@ def test_one_engine_a_model_is_kept_and_the_others_stay(built: Any, unbuilt_bund
 
 @pytest.mark.parametrize("closed", ["signed", "read-only"])
 def test_a_bundle_that_may_not_change_gets_its_engines_in_the_users_cache(
-    imitate: Callable[..., Any], unbuilt_bundle: Path, own_folders: Path, closed: str, monkeypatch: pytest.MonkeyPatch
+    imitate: Imitate, unbuilt_bundle: Path, own_folders: Path, closed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = imitate()
     if closed == "signed":
@@ -238,9 +221,7 @@ def test_a_bundle_that_may_not_change_gets_its_engines_in_the_users_cache(
     assert len(world.builds) == 2
 
 
-def test_a_version_compatible_engine_is_loaded_by_a_later_version(
-    imitate: Callable[..., Any], unbuilt_bundle: Path, ensure: Ensure
-) -> None:
+def test_a_version_compatible_engine_is_loaded_later(imitate: Imitate, unbuilt_bundle: Path, ensure: Ensure) -> None:
     imitate("tensorrt", "10.3.0")
     ensure("tensorrt", version_compatible=True)
     later = imitate("tensorrt", "10.7.0")
@@ -254,7 +235,7 @@ def test_a_version_compatible_engine_is_loaded_by_a_later_version(
 
 
 def test_a_hardware_compatible_engine_runs_on_ampere_and_later_only(
-    imitate: Callable[..., Any], model_files: Callable[..., EngineFiles], ensure: Ensure
+    imitate: Imitate, model_files: Callable[..., EngineFiles], ensure: Ensure
 ) -> None:
     imitate("tensorrt", "10.3.0", capability=(8, 0))
     ensure("tensorrt", hardware_compatible=True)
@@ -266,8 +247,8 @@ def test_a_hardware_compatible_engine_runs_on_ampere_and_later_only(
         assert (files.find(graph, library, cuda.device).engine is not None) == fits
 
 
-def test_none_from_the_builder_is_an_error_in_its_words_and_the_bundle_stays(
-    imitate: Callable[..., Any], unbuilt_bundle: Path
+def test_what_the_builder_refuses_is_told_in_its_words_and_the_bundle_stays(
+    imitate: Imitate, unbuilt_bundle: Path
 ) -> None:
     imitate().refuse_build = True
     before = (unbuilt_bundle / "manifest.json").read_bytes()
@@ -277,9 +258,7 @@ def test_none_from_the_builder_is_an_error_in_its_words_and_the_bundle_stays(
     assert not (unbuilt_bundle / "engines").exists()
 
 
-def test_none_from_the_runtime_for_what_was_just_built_is_an_error_in_its_words(
-    imitate: Callable[..., Any], unbuilt_bundle: Path
-) -> None:
+def test_what_the_runtime_refuses_is_told_in_its_words(imitate: Imitate, unbuilt_bundle: Path) -> None:
     world = imitate()
     world.refuse_load = True
     with pytest.raises(BuildError, match=r"cannot load the engine that it built of models/purifier.*GPU memory could"):
@@ -310,7 +289,7 @@ def test_a_user_without_a_home_builds_every_time(
 
 
 def test_on_a_full_disk_an_engine_runs_unkept_but_purify_build_fails(
-    imitate: Callable[..., Any],
+    imitate: Imitate,
     unbuilt_bundle: Path,
     ensure: Ensure,
     monkeypatch: pytest.MonkeyPatch,
@@ -331,14 +310,14 @@ def test_on_a_full_disk_an_engine_runs_unkept_but_purify_build_fails(
     assert entries(unbuilt_bundle) == ()
 
 
-def test_engines_for_other_gpus_than_the_one_here_are_kept_as_well(imitate: Callable[..., Any], ensure: Ensure) -> None:
+def test_engines_for_other_gpus_than_the_one_here_are_kept_as_well(imitate: Imitate, ensure: Ensure) -> None:
     world = imitate()  # of compute capability 8.6
     assert [ensure("tensorrt_rtx", compute_capabilities=("8.9",)) for _ in range(2)] == [False, True]
     assert len(world.builds) == 1
 
 
 def test_options_that_a_later_version_has_not_any_more_are_left_out(
-    imitate: Callable[..., Any], unbuilt_bundle: Path, ensure: Ensure, caplog: pytest.LogCaptureFixture
+    imitate: Imitate, unbuilt_bundle: Path, ensure: Ensure, caplog: pytest.LogCaptureFixture
 ) -> None:
     """After an update of JetPack, say: TensorRT 10.3 has a DLA, 10.13 has none."""
     imitate("tensorrt", "10.3.0").dla_cores = 1

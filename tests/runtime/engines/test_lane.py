@@ -34,12 +34,6 @@ def test_the_fastest_way_is_found_within_a_second_of_calls(seconds: Sequence[flo
     assert lane.best == seconds.index(min(seconds))
 
 
-def test_one_way_is_taken_as_it_is() -> None:
-    lane = Lane(1)
-    drive(lane, fixed(0.01), 1.0)
-    assert lane.best == 0
-
-
 def test_the_first_call_of_a_way_is_not_held_against_it() -> None:
     """It opens engines, which takes far longer than the call."""
     opened: set[int] = set()

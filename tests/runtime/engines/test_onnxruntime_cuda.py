@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from purify_edge.bundle.golden import GoldenSplit, load_golden
+from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.reader import Bundle
 from purify_edge.engines.base import Pair
 from purify_edge.engines.onnxruntime_cuda import CAPTURED_BATCHES, NO_GRAPH, OnnxRuntimeCudaEngine, keep, require
-from purify_edge.engines.registry import open_engine
 from purify_edge.errors import BuildError, DeviceError, MissingError
 from purify_edge.images.arrays import as_batch
 
@@ -33,19 +32,8 @@ class OnCpu(OnnxRuntimeCudaEngine):
 
 
 @pytest.fixture(scope="module")
-def graphs(bundle_path: Path) -> dict[str, bytes]:
-    bundle = Bundle.open(bundle_path)
-    return {role: bundle.read(bundle.model(role, "fp32").file) for role in ("purifier", "classifier")}
-
-
-@pytest.fixture(scope="module")
-def split(bundle_path: Path) -> GoldenSplit:
-    return load_golden(Bundle.open(bundle_path))["adversarial"]
-
-
-@pytest.fixture(scope="module")
-def x(bundle_path: Path, split: GoldenSplit) -> Any:
-    return as_batch(split.images, Bundle.open(bundle_path).manifest.input)
+def x(bundle_path: Path, adversarial: GoldenSplit) -> Any:
+    return as_batch(adversarial.images, Bundle.open(bundle_path).manifest.input)
 
 
 @pytest.fixture(params=[OnCpu, pytest.param(OnnxRuntimeCudaEngine, marks=[pytest.mark.gpu, on_gpu])])
@@ -83,19 +71,18 @@ def test_a_package_without_cudas_library_is_not_loaded(package: Path, names: lis
 BATCHES = (1, 7, 2, 64, 3, 5, 1, 9)  # more sizes than graphs are kept for
 
 
-def test_every_size_of_batch_gives_the_references_numbers(engine_class: Any, graphs: Any, split: Any, x: Any) -> None:
+def test_every_batch_gives_the_references_numbers(engine_class: Any, graphs: Any, adversarial: Any, x: Any) -> None:
     with engine_class(graphs["purifier"], source="p") as engine:
         outputs = [engine.run(x[:batch]) for batch in BATCHES]
         again = [engine.run(x[batch : 2 * batch]) for batch in BATCHES]
         assert len(engine._kept) == CAPTURED_BATCHES
-    for batch, output, second in zip(
-        BATCHES, outputs, again, strict=True
-    ):  # after all the runs: none wrote into another
-        np.testing.assert_allclose(output, split.purified[:batch], atol=1e-5)
-        np.testing.assert_allclose(second, split.purified[batch : 2 * batch], atol=1e-5)
+    # After all the runs: none wrote into another.
+    for batch, output, second in zip(BATCHES, outputs, again, strict=True):
+        np.testing.assert_allclose(output, adversarial.purified[:batch], atol=1e-5)
+        np.testing.assert_allclose(second, adversarial.purified[batch : 2 * batch], atol=1e-5)
 
 
-def test_the_second_reads_where_the_first_wrote(engine_class: Any, graphs: Any, split: Any, x: Any) -> None:
+def test_the_second_reads_where_the_first_wrote(engine_class: Any, graphs: Any, adversarial: Any, x: Any) -> None:
     with (
         engine_class(graphs["purifier"], source="p") as first,
         engine_class(graphs["classifier"], source="c") as second,
@@ -103,18 +90,18 @@ def test_the_second_reads_where_the_first_wrote(engine_class: Any, graphs: Any, 
         pair: Pair = first.pair(second)
         for batch in BATCHES:
             purified, logits = pair.both(x[:batch])
-            np.testing.assert_allclose(purified, split.purified[:batch], atol=1e-5)
-            np.testing.assert_allclose(logits, split.defended[:batch], atol=1e-4)
+            np.testing.assert_allclose(purified, adversarial.purified[:batch], atol=1e-5)
+            np.testing.assert_allclose(logits, adversarial.defended[:batch], atol=1e-4)
             np.testing.assert_array_equal(pair.logits(x[:batch]), logits)
         one, two = pair._kept[1]  # type: ignore[attr-defined]
         assert two._input.data_ptr() == one.output.data_ptr()
 
 
-def test_threads_take_turns(engine_class: Any, graphs: Any, split: Any, x: Any) -> None:
+def test_threads_take_turns(engine_class: Any, graphs: Any, adversarial: Any, x: Any) -> None:
     with ThreadPoolExecutor(4) as pool, engine_class(graphs["purifier"], source="p") as engine:
         starts = [start for start in range(60) for _ in range(2)]
         for start, output in zip(starts, pool.map(lambda i: engine.run(x[i : i + 3]), starts), strict=True):
-            np.testing.assert_allclose(output, split.purified[start : start + 3], atol=1e-5)
+            np.testing.assert_allclose(output, adversarial.purified[start : start + 3], atol=1e-5)
 
 
 def test_a_closed_engine_says_so(engine_class: Any, graphs: Any, x: Any) -> None:
@@ -133,14 +120,6 @@ def test_each_captured_size_has_a_graph_of_its_own_and_the_rest_none() -> None:
     kept: dict[int, int] = {}
     numbers = [keep(kept, batch, lambda graph: graph) for batch in (8, 1, 8, 2, 3, 4, 5)]
     assert numbers == [1, 2, 1, 3, 4, NO_GRAPH, NO_GRAPH]
-
-
-@pytest.mark.skipif(HAS_CUDA, reason="there is a GPU")
-def test_without_the_provider_it_is_refused_with_the_reason(graphs: Any) -> None:
-    with pytest.raises(
-        MissingError, match=r"needs 'gpu': pip install 'purify-edge\[gpu\]' \(the onnxruntime that is here has no CUDA"
-    ):
-        open_engine("onnxruntime-cuda", graphs["purifier"], source="p")
 
 
 def test_a_provider_that_onnx_runtime_falls_back_from_is_refused(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.fixtures import Imitate
 from purify_edge import Pipeline
 from purify_edge.bundle.golden import GoldenSplit, load_golden
 from purify_edge.bundle.reader import Bundle
@@ -88,9 +89,7 @@ class Slow(OnnxRuntimeEngine):
         return super().run(x)
 
 
-def test_it_changes_over_when_the_engine_that_runs_becomes_slow(
-    bundle: Bundle, x: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_changes_over_when_an_engine_becomes_slow(bundle: Bundle, x: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino")
     monkeypatch.setattr(onnxruntime, "OnnxRuntimeEngine", Slow)
     monkeypatch.setattr("purify_edge.engines.lane.REST_S", 0.1)
@@ -104,10 +103,6 @@ def test_it_changes_over_when_the_engine_that_runs_becomes_slow(
 
         monkeypatch.setattr(Slow, "delay_s", 0.2)
         assert engine_after(3) == "openvino"
-        real = openvino.OpenVinoEngine.run
-        monkeypatch.setattr(Slow, "delay_s", 0.0)
-        monkeypatch.setattr(openvino.OpenVinoEngine, "run", lambda self, x: (time.sleep(0.4), real(self, x))[1])
-        assert engine_after(12) == "onnxruntime"
 
 
 def test_an_engine_that_fails_in_use_leaves_the_calls_to_the_others(
@@ -146,23 +141,19 @@ def test_a_closed_pair_opens_no_engine_again(bundle: Bundle, x: Any) -> None:
     assert not any(way._engines for way in planned.ways)
 
 
-def test_a_lossy_precision_is_compared_with_the_fastest_float32(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lossy_precision_that_gains_little_is_left(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino")
     monkeypatch.setattr(agreement, "LOSSY_LIMIT_S", 60.0)
     monkeypatch.setattr(onnxruntime, "lossy_precisions", lambda: frozenset({"fp16"}))
     monkeypatch.setattr(openvino, "lossy_precisions", frozenset)
-    gains = {"openvino": 3.0, "onnxruntime": 0.5}
+    gains = {"openvino": 3.0, "onnxruntime": 1.05}
     monkeypatch.setattr(plan, "_gain", lambda base, rival, bundle: gains[base.setup.engine])
     with open_plan(bundle) as planned:
         assert planned.plan.precision == "fp32"
-        assert planned.plan.left_out["onnxruntime in fp16"] == "is 0.50 times as fast as float32"
+        assert planned.plan.left_out["onnxruntime in fp16"] == "is 1.05 times as fast as float32"
 
 
-def test_an_engine_that_cannot_load_the_graph_leaves_it_to_the_other(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_engine_that_cannot_load_the_graph_is_left_out(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino")
 
     def cannot(*arguments: object, **options: object) -> None:
@@ -203,25 +194,14 @@ def test_a_lossy_precision_that_is_faster_and_agrees_is_taken_and_says_so(bundle
 
 
 @pytest.mark.usefixtures("fast_fp16")
-@pytest.mark.parametrize(("wrong", "precision"), [(2, "fp16"), (3, "fp32")])
-def test_at_most_one_golden_answer_in_200_may_differ(bundle: Bundle, wrong: int, precision: str) -> None:
-    """Of 512: two may, three may not."""
+def test_a_lossy_precision_of_which_three_answers_of_512_differ_is_left(bundle: Bundle) -> None:
     golden = load_golden(bundle)
     answers = golden["clean"].defended.copy()
-    answers[:wrong] = -answers[:wrong]
+    answers[:3] = -answers[:3]
     other: Mapping[str, GoldenSplit] = {**golden, "clean": replace(golden["clean"], defended=answers)}
     with open_plan(bundle, golden=lambda: other) as planned:
-        assert planned.plan.precision == precision
-        if precision == "fp32":
-            assert "too few for a lossy precision" in planned.plan.left_out["onnxruntime in fp16"]
-
-
-@pytest.mark.usefixtures("fast_fp16")
-def test_a_gain_that_is_no_gain_is_left(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "_gain", lambda base, rival, bundle: 1.05)
-    with open_plan(bundle) as planned:
         assert planned.plan.precision == "fp32"
-        assert planned.plan.left_out["onnxruntime in fp16"] == "is 1.05 times as fast as float32"
+        assert "too few for a lossy precision" in planned.plan.left_out["onnxruntime in fp16"]
 
 
 @pytest.mark.usefixtures("fast_fp16")
@@ -295,15 +275,7 @@ def test_where_nothing_works_every_reason_is_told(bundle: Bundle, monkeypatch: p
         open_plan(bundle)
 
 
-@pytest.mark.parametrize(("options", "error"), [({"engine": "warp"}, InputError), ({"precision": "int4"}, BundleError)])
-def test_what_there_is_not_is_refused(bundle: Bundle, options: dict[str, str], error: type[Exception]) -> None:
-    with pytest.raises(error, match=r"no engine 'warp'; known: auto|has no models in int4, only in fp32, fp16"):
-        open_plan(bundle, **options)
-
-
-def test_opening_builds_no_engine_of_a_precision_that_was_not_asked_for(
-    unbuilt_bundle: Path, imitate: Callable[..., Any]
-) -> None:
+def test_opening_builds_no_engine_of_a_precision_that_was_not_asked_for(unbuilt_bundle: Path, imitate: Imitate) -> None:
     imitate()
     with open_plan(Bundle.open(unbuilt_bundle)) as planned:
         assert (planned.plan.engine, planned.plan.precision) == ("rtx", "fp32")
@@ -315,7 +287,7 @@ def test_opening_builds_no_engine_of_a_precision_that_was_not_asked_for(
 
 
 def test_a_lossy_engine_that_is_built_runs_where_float32_would_have_to_be_built(
-    unbuilt_bundle: Path, imitate: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    unbuilt_bundle: Path, imitate: Imitate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(agreement, "LOSSY_LIMIT_S", 60.0)
     world = imitate()

@@ -13,38 +13,16 @@ from typing import Any
 
 import pytest
 
+from helpers.fixtures import Imitate
 from purify_edge.engines.tensorrt import library as libraries
 from purify_edge.engines.tensorrt.build import BuiltEngine
 from purify_edge.engines.tensorrt.cudart import Device
 from purify_edge.engines.tensorrt.feedback import interruptible
-from purify_edge.engines.tensorrt.library import (
-    RTX_COMPUTE_CAPABILITIES,
-    Library,
-    installed_builders,
-    load_library,
-)
+from purify_edge.engines.tensorrt.library import RTX_COMPUTE_CAPABILITIES, Library, installed_builders, load_library
 from purify_edge.engines.tensorrt.options import BuildOptions
 from purify_edge.errors import BuildError, InputError, MissingError
 
 needs_rtx = pytest.mark.skipif("tensorrt_rtx" not in installed_builders(), reason="tensorrt-rtx is not installed")
-
-
-@needs_rtx
-@pytest.mark.parametrize("capability", ["7.5", "8.6", "8.9", "12.0"])
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("role", ["purifier", "classifier"])
-def test_every_model_builds_for_every_gpu(
-    build: Callable[..., BuiltEngine], role: str, precision: str, capability: str
-) -> None:
-    options = {"compute_capabilities": (capability,), "batch": (1, 2, 4)}
-    if (role, precision, capability) == ("classifier", "fp32", "7.5"):  # its last layer is a matrix product
-        with pytest.raises(BuildError, match=r"FP32 GEMM is not supported.*for compute capability 7\.5 .* --fp16"):
-            build(role, precision, **options)
-        return
-    built = build(role, precision, **options)
-    assert len(built.content) > 10_000
-    assert built.fingerprint.compute_capabilities == (capability,)
-    assert built.fingerprint.batch == (1, 2, 4)
 
 
 @needs_rtx
@@ -63,7 +41,7 @@ def test_every_profile_builds_for_all_gpus_at_once(
 
 
 @needs_rtx
-def test_half_precision_halves_the_engine(build: Callable[..., BuiltEngine]) -> None:
+def test_half_precision_makes_a_smaller_engine(build: Callable[..., BuiltEngine]) -> None:
     assert len(build(precision="fp16").content) < len(build(precision="fp32").content)
 
 
@@ -166,7 +144,7 @@ def test_options_that_no_builder_takes_are_refused(options: dict[str, Any], mess
 
 
 def test_timings_are_kept_between_builds_and_a_cache_of_another_gpu_is_refused(
-    imitate: Callable[..., Any], build: Callable[..., BuiltEngine], tmp_path: Path
+    imitate: Imitate, build: Callable[..., BuiltEngine], tmp_path: Path
 ) -> None:
     world = imitate("tensorrt", "10.3.0")
     cache = tmp_path / "timings"
@@ -187,7 +165,7 @@ def test_timings_are_kept_between_builds_and_a_cache_of_another_gpu_is_refused(
 
 @pytest.mark.parametrize("place", ["absent/timings", "a folder"])
 def test_a_timing_cache_that_cannot_be_kept_is_refused_before_the_build(
-    imitate: Callable[..., Any], build: Callable[..., BuiltEngine], tmp_path: Path, place: str
+    imitate: Imitate, build: Callable[..., BuiltEngine], tmp_path: Path, place: str
 ) -> None:
     world = imitate("tensorrt", "10.3.0")
     (tmp_path / "a folder").mkdir()
@@ -201,19 +179,10 @@ def test_flags_in_a_manifest_name_no_files() -> None:
         BuildOptions.from_fingerprint((1, 2, 3), {"timing_cache": "/home/user/.bashrc"})
 
 
-def test_tensorrt_without_a_gpu_says_so(imitate: Callable[..., Any], build: Callable[..., BuiltEngine]) -> None:
+def test_tensorrt_without_a_gpu_says_so(imitate: Imitate, build: Callable[..., BuiltEngine]) -> None:
     imitate("tensorrt", "10.3.0").cuda.count = 0
     with pytest.raises(MissingError, match="it needs a GPU and its driver: CUDA initialization failure"):
         build(builder="tensorrt")
-
-
-@pytest.mark.parametrize(("builder", "extra"), [("tensorrt", "tensorrt"), ("tensorrt_rtx", "rtx")])
-def test_a_builder_that_is_not_installed_is_named_with_its_extra(
-    monkeypatch: pytest.MonkeyPatch, builder: libraries.Builder, extra: str
-) -> None:
-    monkeypatch.setitem(sys.modules, builder, None)  # importing it now raises ImportError
-    with pytest.raises(MissingError, match=rf"needs '{extra}': pip install 'purify-edge\[{extra}\]'"):
-        load_library(builder)
 
 
 def test_on_a_jetson_tensorrt_is_found_in_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,9 +206,7 @@ def test_a_folder_that_is_called_like_a_builder_is_none(monkeypatch: pytest.Monk
     assert installed_builders() == ["a_builder"]
 
 
-def test_a_device_at_hand_is_what_rtx_builds_for(
-    imitate: Callable[..., Any], build: Callable[..., BuiltEngine]
-) -> None:
+def test_a_device_at_hand_is_what_rtx_builds_for(imitate: Imitate, build: Callable[..., BuiltEngine]) -> None:
     imitate()
     built = build(device=Device("GeForce", "8.9", "13.0"))
     assert built.fingerprint.compute_capabilities == ("8.9",)

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.fixtures import Imitate
 from purify_edge import Pipeline
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
@@ -33,7 +35,7 @@ VERSIONS = [
 
 
 @pytest.fixture(params=[*(version for version in VERSIONS), pytest.param(None, marks=pytest.mark.gpu)], ids=str)
-def gpu(request: pytest.FixtureRequest, imitate: Callable[..., Any], own_folders: Path) -> Any:
+def gpu(request: pytest.FixtureRequest, imitate: Imitate, own_folders: Path) -> Any:
     """A GPU with a library: `engine` is the engine's name, `world` the imitation or None."""
     if request.param is not None:
         engine, builder, version = request.param
@@ -120,52 +122,26 @@ def test_a_batch_size_becomes_a_graph_at_its_second_run_and_few_are_kept(gpu: An
     assert not cuda.graphs
 
 
-def test_what_cannot_be_captured_runs_all_the_same(gpu: Any, purifier: Engine, golden: Any) -> None:
+@pytest.mark.parametrize("how", ["refuse_capture", "refuse_enqueue_in_capture"])
+def test_what_cannot_be_captured_runs_all_the_same(gpu: Any, purifier: Engine, golden: Any, how: str) -> None:
+    """TensorRT may refuse to enqueue, and spoil the capture or not."""
     if gpu.world is None:
         pytest.skip("spoils the imitation")
-    gpu.world.refuse_capture = True
+    setattr(gpu.world, how, True)
     x, purified, _ = golden
     for _ in range(3):
         np.testing.assert_allclose(purifier.run(x[:5]), purified[:5], atol=1e-4)
-    assert not gpu.world.cuda.executables
+    assert (gpu.world.cuda.graphs, gpu.world.cuda.executables) == ({}, {})
     gpu.world.cuda.violations.clear()  # the imitation was told to refuse
-
-
-def test_a_capture_that_stops_half_way_leaves_no_graph(
-    imitate: Callable[..., Any], bundle: Bundle, golden: Any
-) -> None:
-    """TensorRT may refuse to enqueue without spoiling the capture."""
-    world = imitate()
-    x, purified, _ = golden
-    with open_model(bundle, "purifier", Setup("rtx", "fp32", "fp32")) as engine:
-        world.refuse_enqueue_in_capture = True
-        for _ in range(3):
-            np.testing.assert_allclose(engine.run(x[:5]), purified[:5], atol=1e-4)
-        assert world.cuda.calls["cudaStreamEndCapture"] == 1
-        assert (world.cuda.graphs, world.cuda.executables) == ({}, {})
-    assert world.cuda.live() == {}
 
 
 def test_threads_run_at_the_same_time_each_with_a_context(gpu: Any, bundle: Bundle, golden: Any) -> None:
     x, purified, logits = golden
-    errors: list[BaseException] = []
-    with Pipeline.load(bundle.path, engine=gpu.engine) as pipeline:
-
-        def work(first: int) -> None:
-            try:
-                for start in range(first, 60, 4):
-                    prediction = pipeline.predict(x[start : start + 3])
-                    np.testing.assert_allclose(prediction.purified, purified[start : start + 3], atol=1e-4)
-                    assert prediction.labels.tolist() == logits[start : start + 3].argmax(axis=1).tolist()
-            except BaseException as error:
-                errors.append(error)
-
-        threads = [threading.Thread(target=work, args=(first,)) for first in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert errors == []
+    with Pipeline.load(bundle.path, engine=gpu.engine) as pipeline, ThreadPoolExecutor(4) as pool:
+        predictions = list(pool.map(lambda start: pipeline.predict(x[start : start + 3]), range(60)))
+    for start, prediction in enumerate(predictions):
+        np.testing.assert_allclose(prediction.purified, purified[start : start + 3], atol=1e-4)
+        assert prediction.labels.tolist() == logits[start : start + 3].argmax(axis=1).tolist()
     assert freed(gpu)
 
 
@@ -178,7 +154,7 @@ def test_after_close_an_engine_refuses_and_holds_nothing(gpu: Any, purifier: Eng
             use()
 
 
-def test_close_waits_for_the_run_under_way(imitate: Callable[..., Any], bundle: Bundle, golden: Any) -> None:
+def test_close_waits_for_the_run_under_way(imitate: Imitate, bundle: Bundle, golden: Any) -> None:
     world = imitate()
     x, purified, _ = golden
     engine = open_model(bundle, "purifier", Setup("rtx", "fp32", "fp32"))
@@ -220,7 +196,7 @@ ALLOCATIONS = ["cudaStreamCreateWithFlags", "cudaMalloc", "cudaHostAlloc"]
 @pytest.mark.parametrize("function", ALLOCATIONS)
 @pytest.mark.parametrize("succeeding", [0, 1])
 def test_a_gpu_without_memory_is_told_of_and_nothing_is_kept(
-    imitate: Callable[..., Any], bundle: Bundle, function: str, succeeding: int
+    imitate: Imitate, bundle: Bundle, function: str, succeeding: int
 ) -> None:
     world = imitate()
     if function == "cudaStreamCreateWithFlags" and succeeding:
@@ -238,8 +214,8 @@ def test_a_gpu_without_memory_is_told_of_and_nothing_is_kept(
     assert not world.contexts
 
 
-def test_a_failing_gpu_is_an_error_in_cudas_words_and_the_next_run_starts_anew(
-    imitate: Callable[..., Any], bundle: Bundle, golden: Any
+def test_a_failing_gpu_is_told_in_cudas_words_and_the_next_run_is_good(
+    imitate: Imitate, bundle: Bundle, golden: Any
 ) -> None:
     world = imitate()
     x, purified, _ = golden
@@ -254,9 +230,7 @@ def test_a_failing_gpu_is_an_error_in_cudas_words_and_the_next_run_starts_anew(
         np.testing.assert_allclose(engine.run(x[:2]), purified[:2], atol=1e-4)
 
 
-def test_fewer_images_than_the_smallest_batch_are_padded(
-    imitate: Callable[..., Any], bundle: Bundle, golden: Any, model_files: Callable[..., Any]
-) -> None:
+def test_few_images_are_padded(imitate: Imitate, bundle: Bundle, golden: Any, model_files: Callable[..., Any]) -> None:
     from purify_edge.engines.tensorrt.options import BuildOptions
 
     imitate()
@@ -270,21 +244,19 @@ def test_fewer_images_than_the_smallest_batch_are_padded(
                 np.testing.assert_allclose(engine.run(x[:batch]), purified[:batch], atol=1e-4)
 
 
-def test_engines_without_a_batch_in_common_are_refused(imitate: Callable[..., Any]) -> None:
+def test_engines_without_a_batch_in_common_are_refused(imitate: Imitate) -> None:
     stages = [SimpleNamespace(batch=(1, 4)), SimpleNamespace(batch=(8, 8))]
     with pytest.raises(BundleError, match="no batch size in common"):
         execution.Executor(None, stages)  # type: ignore[arg-type]
 
 
-def test_a_gpu_that_rtx_has_nothing_for_is_told_what_to_use(imitate: Callable[..., Any], bundle: Bundle) -> None:
+def test_a_gpu_that_rtx_has_nothing_for_is_told_what_to_use(imitate: Imitate, bundle: Bundle) -> None:
     imitate(name="Orin", capability=(8, 7))
     with pytest.raises(MissingError, match=r"the Orin has 8\.7: use --engine tensorrt or onnxruntime"):
         open_model(bundle, "purifier", Setup("rtx", "fp32", "fp32"))
 
 
-def test_a_library_for_another_cuda_than_the_drivers_is_told_of_and_auto_goes_on(
-    imitate: Callable[..., Any], bundle: Bundle
-) -> None:
+def test_auto_goes_on_where_a_library_is_for_another_cuda(imitate: Imitate, bundle: Bundle) -> None:
     """An older libcudart finds the GPU, but TensorRT, made for a newer CUDA, does not start."""
     imitate().refuse_runtime = True
     with pytest.raises(MissingError, match=r"does not start here: CUDA initialization failure.*purify-doctor tells"):
@@ -295,7 +267,7 @@ def test_a_library_for_another_cuda_than_the_drivers_is_told_of_and_auto_goes_on
 
 
 def test_auto_takes_an_engine_only_where_it_takes_all_of_the_models(
-    imitate: Callable[..., Any], bundle: Bundle, caplog: pytest.LogCaptureFixture
+    imitate: Imitate, bundle: Bundle, caplog: pytest.LogCaptureFixture
 ) -> None:
     """For Turing, TensorRT for RTX really builds the purifier, and really refuses the classifier."""
     imitate(capability=(7, 5))
@@ -310,9 +282,7 @@ def test_auto_takes_an_engine_only_where_it_takes_all_of_the_models(
         assert pipeline.plan.engine == "rtx"
 
 
-def test_auto_takes_the_gpu_where_it_works_and_the_cpu_where_it_does_not(
-    imitate: Callable[..., Any], bundle: Bundle
-) -> None:
+def test_auto_takes_the_gpu_where_it_works_and_the_cpu_where_it_does_not(imitate: Imitate, bundle: Bundle) -> None:
     world = imitate()
     with open_plan(bundle, precision="fp32") as planned:
         assert planned.plan.engine == "rtx"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from helpers.fixtures import Imitate
 from purify_edge.engines.tensorrt import library as libraries
 from purify_edge.engines.tensorrt.build import BuiltEngine
 from purify_edge.engines.tensorrt.cudart import open_cuda
@@ -36,9 +37,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("asked", "options", "message"), REFUSED)
-def test_a_refused_combination_says_what_does_work(
-    imitate: Callable[..., Any], asked: str, options: dict[str, Any], message: str
-) -> None:
+def test_a_refusal_says_what_does_work(imitate: Imitate, asked: str, options: dict[str, Any], message: str) -> None:
     extra, version, precision = asked.split()
     imitate(BUILDERS[extra], version)
     with pytest.raises(InputError, match=message):
@@ -60,7 +59,7 @@ ACCEPTED = [
 
 @pytest.mark.parametrize(("version", "precision", "options", "flags", "network_flags"), ACCEPTED)
 def test_each_version_of_tensorrt_gets_what_it_needs(
-    imitate: Callable[..., Any],
+    imitate: Imitate,
     build: Callable[..., BuiltEngine],
     bundle_path: Path,
     version: str,
@@ -88,7 +87,7 @@ def test_each_version_of_tensorrt_gets_what_it_needs(
     assert ("hardware_compatibility_level" in config.own) == ("hardware_compatible" in options)
 
 
-def test_a_dla_that_is_not_there_is_told(imitate: Callable[..., Any], build: Callable[..., BuiltEngine]) -> None:
+def test_a_dla_that_is_not_there_is_told(imitate: Imitate, build: Callable[..., BuiltEngine]) -> None:
     imitate("tensorrt", "10.3.0")
     with pytest.raises(MissingError, match=r"there is no DLA core 0 here, but 0; .*without --dla takes the GPU"):
         build(builder="tensorrt", **DLA)

@@ -1,16 +1,10 @@
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from helpers.shipped import Shipped, generator
+from helpers.tiny import Quantising
 from purify_toolkit.attacks.bpda import identity_backward
 from purify_toolkit.attacks.gradient import PGD
-
-
-class Quantise(nn.Module):
-    """Eight grey levels: it takes small perturbations away, and its gradient is 0 everywhere."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x * 7).round() / 7
 
 
 def test_the_forward_pass_is_the_purifiers_and_the_backward_pass_the_identity(shipped: Shipped) -> None:
@@ -25,8 +19,8 @@ def test_the_forward_pass_is_the_purifiers_and_the_backward_pass_the_identity(sh
 
 def test_a_purifier_that_shatters_gradients_falls_to_bpda_only(shipped: Shipped) -> None:
     images, labels = shipped.images[:60], shipped.labels[:60]
-    defended = nn.Sequential(Quantise(), shipped.classifier)
-    bypassed = nn.Sequential(identity_backward(Quantise()), shipped.classifier)
+    defended = nn.Sequential(Quantising(7), shipped.classifier)
+    bypassed = nn.Sequential(identity_backward(Quantising(7)), shipped.classifier)
 
     def right(attacked_model: nn.Module) -> int:
         found = PGD(epsilon=0.1, steps=10, relative_step=0.25)(attacked_model, images, labels, generator=generator())

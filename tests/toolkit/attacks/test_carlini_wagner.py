@@ -2,17 +2,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers.shipped import Shipped, generator
+from helpers.shipped import Shipped, generator, hyperplane
 from purify_toolkit.attacks.carlini_wagner import CarliniWagner
 from purify_toolkit.attacks.norms import L2
-
-
-def hyperplane(weight: Tensor, offset: float) -> object:
-    def model(images: Tensor) -> Tensor:
-        side = (images * weight).sum(dim=(1, 2, 3)) + offset
-        return torch.stack([side, -side], dim=1)
-
-    return model
 
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from helpers.shipped import Shipped, generator
+from helpers.shipped import Shipped, generator, hyperplane
 from purify_edge.errors import InputError, MissingError
 from purify_edge.shell.command import EXTRAS
 from purify_toolkit.attacks.base import Attack, AttackWarning, numpy_model
@@ -20,21 +20,14 @@ from purify_toolkit.networks.answers import Model
 
 
 def small_model(classes: int) -> nn.Module:
-    """A random network of a few units."""
+    """A random network of a few units, sure of its answers."""
     with torch.random.fork_rng():
         torch.manual_seed(classes)
-        return nn.Sequential(
-            nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, classes), Scale(10.0)
-        ).eval()
-
-
-class Scale(nn.Module):
-    def __init__(self, factor: float) -> None:
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.factor
+        last = nn.Linear(4 * 36, classes)
+        network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), last)
+    last.weight.data *= 10
+    last.bias.data *= 10
+    return network.eval()
 
 
 def small_images(model: nn.Module, count: int = 12) -> tuple[Tensor, Tensor]:
@@ -182,11 +175,7 @@ def test_hop_skip_jump_nears_the_hyperplane(norm: Norm) -> None:
     """Two classes told apart by a weighted sum: the distance is |side| over the dual norm of the weights."""
     weight = torch.randn(1, 1, 4, 4, generator=generator(1))
     images = 0.4 + 0.2 * torch.rand(6, 1, 4, 4, generator=generator(2))
-
-    def model(x: Tensor) -> Tensor:
-        side = ((x - 0.52) * weight).sum(dim=(1, 2, 3))
-        return torch.stack([side, -side], dim=1)
-
+    model = hyperplane(weight, -0.52 * float(weight.sum()))
     labels = model(images).argmax(1)
     found = HopSkipJump(norm=norm, queries=4000)(model, images, labels, generator=generator(0))
     dual = weight.norm() if norm is L2 else weight.abs().sum()

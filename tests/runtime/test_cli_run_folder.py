@@ -1,0 +1,127 @@
+"""purify-run on a folder of images: its structure, its results, and how it goes on."""
+
+import csv
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+from helpers.fixtures import Run
+from helpers.processes import json_lines
+
+PINNED = ("--engine", "onnxruntime", "--precision", "fp32")
+"""For runs whose numbers are compared: what runs by itself depends on what else the machine does."""
+
+
+@pytest.fixture
+def tree(images: list[Path], tmp_path: Path) -> Path:
+    """The five images on two levels, with one that is broken between them and a file that is no image."""
+    root = tmp_path / "tree"
+    for index, path in enumerate(images):
+        target = root / ("deep/er" if index % 2 else ".") / f"{index}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    (root / "deep" / "broken.jpg").write_bytes(b"nonsense")
+    (root / "notes.txt").write_text("no image")
+    return root
+
+
+TREE = ["0.png", "2.png", "4.png", "deep/er/1.png", "deep/er/3.png"]
+
+
+def test_a_folder_is_run_and_saved_with_its_structure(run: Run, bundle_path: Path, tree: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    code, out, err = run("purify-run", bundle_path, tree, "--save", saved, "--json")
+    assert code == 1
+    found = {line["file"]: line for line in json_lines(out)}
+    assert list(found) == [*(f"{tree}/{name}" for name in TREE[:3]), f"{tree}/deep/broken.jpg"] + [
+        f"{tree}/{name}" for name in TREE[3:]
+    ]
+    assert sorted(str(path.relative_to(saved)) for path in saved.rglob("*") if path.is_file()) == TREE
+    assert [found[f"{tree}/{name}"]["saved"] for name in TREE] == [f"{saved}/{name}" for name in TREE]
+    assert "cannot be read as an image" in found[f"{tree}/deep/broken.jpg"]["error"]
+    assert "5 images in" in err
+    assert "1 without an answer" in err
+
+
+def test_names_come_from_standard_input_and_globs(run: Run, bundle_path: Path, tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "names").write_text(f"{tree}/2.png\n{tree}/deep/er\n")
+    with (tmp_path / "names").open() as names:
+        code, out, _ = run("purify-run", bundle_path, "-", f"{tree}/[4-9].png", "--json", stdin=names)
+    assert code == 0
+    assert [line["file"] for line in json_lines(out)] == [
+        f"{tree}/{name}" for name in ("2.png", "deep/er/1.png", "deep/er/3.png", "4.png")
+    ]
+
+
+def test_csv_says_what_json_says(run: Run, bundle_path: Path, tree: Path) -> None:
+    _, out, _ = run("purify-run", bundle_path, tree, "--json", *PINNED)
+    code, table, _ = run("purify-run", bundle_path, tree, "--csv", *PINNED)
+    assert code == 1
+    rows = list(csv.DictReader(io.StringIO(table)))
+    assert [{name: value for name, value in row.items() if value} for row in rows] == [
+        {name: str(value) for name, value in line.items()} for line in json_lines(out)
+    ]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_the_same_command_goes_on(run: Run, bundle_path: Path, tree: Path, tmp_path: Path, suffix: str) -> None:
+    out, saved = tmp_path / f"results{suffix}", tmp_path / "saved"
+    command = ("purify-run", bundle_path, tree, "--out", out, "--save", saved, *PINNED)
+    assert run(*command)[0] == 1
+    complete = out.read_bytes()
+    rows = complete.splitlines(keepends=True)
+    out.write_bytes(b"".join(rows[:-1]) + rows[-1][:20])
+    (saved / "2.png").write_bytes(b"")
+    (tree / "deep" / "new.png").write_bytes((tree / "0.png").read_bytes())
+    before = (saved / "0.png").stat().st_mtime_ns
+    code, _, err = run(*command)
+    assert code == 1  # the broken one is tried again
+    assert "3 images in" in err
+    assert "3 were done before" in err
+    assert (saved / "0.png").stat().st_mtime_ns == before
+    assert (saved / "2.png").stat().st_size > 0
+    code, _, err = run(*command[:-1], "fp16")
+    assert code == 2
+    assert "was written with fashion-mnist/fp32@" in err
+    again = out.read_bytes().splitlines(keepends=True)
+    assert len(again) == len(rows) + 1
+    assert set(rows) < set(again)
+    (tree / "deep" / "broken.jpg").unlink()
+    code, _, err = run(*command)
+    assert code == 0
+    assert "0 images in" in err
+    assert b"broken" not in out.read_bytes()
+    assert run(*command, "--force")[0] == 0
+    assert out.read_bytes() == b"".join(sorted(set(again) - {row for row in again if b"broken" in row}, key=_place))
+
+
+def _place(row: bytes) -> tuple[bool, bytes]:
+    """Where a row belongs: the header first, then in the order of the tree."""
+    return not row.startswith(b"file,"), row.replace(b"/deep/", b"/~deep/")
+
+
+def test_metrics_of_a_run_are_in_the_file(run: Run, bundle_path: Path, tree: Path, tmp_path: Path) -> None:
+    pytest.importorskip("prometheus_client")
+    path = tmp_path / "purify.prom"
+    assert run("purify-run", bundle_path, tree, *PINNED, "--metrics", path)[0] == 1
+    text = path.read_text()
+    assert 'purify_images_total{outcome="good"} 5.0' in text
+    assert 'purify_images_total{outcome="error"} 1.0' in text
+    assert 'purify_stage_seconds_count{stage="read"} 5.0' in text
+    assert 'purify_stage_seconds_count{stage="predict"} 1.0' in text
+    assert 'engine="onnxruntime on cpu",model="fashion-mnist/fp32@' in text
+
+
+def test_where_no_terminal_is_progress_comes_in_lines(
+    bundle_path: Path, tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from purify_edge.run.cli import main
+    from purify_edge.shell import progress
+
+    monkeypatch.setattr(progress, "LINE_INTERVAL_S", 0.0)
+    with pytest.raises(SystemExit) as caught:
+        main([str(bundle_path), str(tree)])
+    assert caught.value.code == 1
+    assert re.search(r"6 (of 6 )?images, [\d,]+ images/s", capsys.readouterr().err)
