@@ -1,5 +1,7 @@
 """What is set on images that the golden set does not have: INT8's ranges and the suspicion score's threshold."""
 
+import numpy as np
+
 from purify_edge.bundle.manifest import SuspicionEntry
 from purify_edge.errors import InputError
 from purify_edge.pipeline.suspicion import FALSE_POSITIVE_RATE, calibrate, suspicion_of
