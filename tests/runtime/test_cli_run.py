@@ -1,4 +1,5 @@
 import os
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -109,7 +110,9 @@ def test_wrong_usage_ends_with_2(run: Run, bundle_path: Path, arguments: tuple[s
 
 
 def test_a_reader_that_goes_away_is_no_defect(start: Start, bundle_path: Path, images: list[Path]) -> None:
-    process = start("purify-run", bundle_path, *images * 200, "--json")
+    for number in range(1000):
+        (images[0].parent / f"more{number}.png").symlink_to(images[0])
+    process = start("purify-run", bundle_path, images[0].parent, "--json")
     process.stdout.readline()
     process.stdout.close()
     err = process.stderr.read()

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 Run = Callable[..., tuple[int, str, str]]
+COMMANDS = Path(sys.executable).parent
 PINNED = ("--engine", "onnxruntime", "--precision", "fp32")
 
 
@@ -89,10 +91,10 @@ def test_what_is_passed_over_is_told(run: Run, bundle_path: Path, images: list[P
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_streams_that_are_closed_get_nothing_and_the_work_is_done(
-    commands: Path, bundle_path: Path, images: list[Path], tmp_path: Path, closed: str
+    bundle_path: Path, images: list[Path], tmp_path: Path, closed: str
 ) -> None:
     program = f'"$@" {closed}'
-    command = [commands / "purify-run", bundle_path, images[0], "--json", "--out", tmp_path / "results.jsonl", *PINNED]
+    command = [COMMANDS / "purify-run", bundle_path, images[0], "--json", "--out", tmp_path / "results.jsonl", *PINNED]
     done = subprocess.run(["sh", "-c", program, "sh", *command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Error" not in done.stderr
@@ -100,12 +102,12 @@ def test_streams_that_are_closed_get_nothing_and_the_work_is_done(
 
 
 def test_files_have_the_permissions_that_the_user_asks_for(
-    commands: Path, bundle_path: Path, images: list[Path], tmp_path: Path
+    bundle_path: Path, images: list[Path], tmp_path: Path
 ) -> None:
     grid, report = tmp_path / "grid.png", tmp_path / "report.html"
     run_it = f"purify-run {bundle_path} {images[0]} --save-grid {grid} --engine onnxruntime"
     check = f"purify-check {bundle_path} --report {report} --rounds 0 --engine onnxruntime"
-    environment = os.environ | {"PATH": f"{commands}:{os.environ['PATH']}"}
+    environment = os.environ | {"PATH": f"{COMMANDS}:{os.environ['PATH']}"}
     subprocess.run(
         ["sh", "-c", f"umask 027; {run_it} && {check}"], check=True, capture_output=True, env=environment, timeout=300
     )

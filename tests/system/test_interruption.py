@@ -79,8 +79,11 @@ def test_check_interrupted(start: Start, bundle_path: Path) -> None:
 
 def test_run_interrupted_leaves_whole_images_only(start: Start, bundle_path: Path, tmp_path: Path) -> None:
     image = FOLDER / "fashion-mnist" / "images" / "bag-clean.png"
-    saved = tmp_path / "purified"
-    process = start("purify-run", bundle_path, *[image] * 5_000, "--save", saved, "--save-grid", tmp_path / "grid.png")
+    saved, many = tmp_path / "purified", tmp_path / "images"
+    many.mkdir()
+    for number in range(5_000):
+        (many / f"{number}.png").symlink_to(image)
+    process = start("purify-run", bundle_path, many, "--save", saved, "--save-grid", tmp_path / "grid.png")
     wait_for(lambda: saved.is_dir() and len(list(saved.iterdir())) > 20)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)

@@ -18,6 +18,7 @@ def spy(event, arguments):
                 print(event, address, file=file)
 sys.addaudithook(spy)
 """
+BIN = Path(sys.executable).parent
 COMMANDS = {
     "purify-run": ["{bundle}", "{image}", "--json"],
     "purify-check": ["{bundle}", "--rounds", "0"],
@@ -35,7 +36,7 @@ def cases() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("command", "engine"), cases())
 def test_nobody_is_told_anything_and_home_stays_empty(
-    commands: Path, few_images: Path, image: Path, tmp_path: Path, command: str, engine: str
+    few_images: Path, image: Path, tmp_path: Path, command: str, engine: str
 ) -> None:
     pytest.importorskip(ENGINES[engine])
     log, home, spy = tmp_path / "connections", tmp_path / "home", tmp_path / "spy"
@@ -50,7 +51,7 @@ def test_nobody_is_told_anything_and_home_stays_empty(
     for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):
         environment.pop(name, None)
     done = subprocess.run(
-        [commands / command, *arguments], capture_output=True, text=True, check=False, timeout=300, env=environment
+        [BIN / command, *arguments], capture_output=True, text=True, check=False, timeout=300, env=environment
     )
     assert done.returncode in (0, 1), done.stderr
     assert not log.exists(), log.read_text()
@@ -71,7 +72,7 @@ def test_the_spy_sees_what_a_library_tells(tmp_path: Path) -> None:
 @pytest.mark.parametrize("library", ["openvino", "onnxruntime"])
 @pytest.mark.parametrize("failure", ["RuntimeError('no home')", "OSError('libgone.so')", "SystemError('x')"])
 def test_a_library_whose_import_fails_in_its_own_way_is_left_out_and_named_where_it_was_asked_for(
-    commands: Path, few_images: Path, image: Path, tmp_path: Path, library: str, failure: str
+    few_images: Path, image: Path, tmp_path: Path, library: str, failure: str
 ) -> None:
     other = {"openvino": "onnxruntime", "onnxruntime": "openvino"}[library]
     pytest.importorskip(other)
@@ -80,7 +81,7 @@ def test_a_library_whose_import_fails_in_its_own_way_is_left_out_and_named_where
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
 
     def run(*options: str) -> "subprocess.CompletedProcess[str]":
-        command = [commands / "purify-run", few_images, image, *options]
+        command = [BIN / "purify-run", few_images, image, *options]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
 
     done = run()

@@ -205,8 +205,11 @@ class _Reader:
     def _listed(self, name: str) -> dict[str, list[str]]:
         """Return the images of each class's folder, in the order of their folders and names."""
         passed = PassedOver()
-        found: dict[str, list[str]] = {folder: [] for folder in self._files.classes(name)}
-        for path in sorted(self._files.images(name, passed), key=lambda path: path.rpartition("/")[::2]):
+        there = self._files.has(name)
+        found: dict[str, list[str]] = {folder: [] for folder in (self._files.classes(name) if there else ())}
+        for path in sorted(
+            self._files.images(name, passed) if there else (), key=lambda path: path.rpartition("/")[::2]
+        ):
             folder, slash, _ = path.removeprefix(f"{name}/").partition("/")
             if slash:
                 found.setdefault(folder, []).append(path)
