@@ -25,7 +25,7 @@ from purify_edge.bundle.manifest import (
     encode_manifest,
 )
 from purify_edge.bundle.reader import MANIFEST, Bundle
-from purify_edge.bundle.report import Report
+from purify_edge.bundle.report import Check, Report
 from purify_edge.bundle.writer import BundleWriter
 from purify_edge.check.check import ALL, BATCHES, check_with_examples, some_images
 from purify_edge.check.limits import Limits
@@ -70,7 +70,10 @@ def write_bundle(given: ExportInput, out: Path, options: ExportOptions, tell: Te
         with stage(tell, "gate"):
             limits = Limits(max_accuracy_drop=options.max_accuracy_drop)
             report = gate(report, bundle, converted, source.golden, limits)
-            report = msgspec.structs.replace(report, accuracy=given.origin.accuracy, curve=given.origin.curve)
+            harm = (Check(name=sentence, value=1, limit=0, passed=False) for sentence in given.origin.harm)
+            report = msgspec.structs.replace(
+                report.with_checks(*harm), accuracy=given.origin.accuracy, curve=given.origin.curve
+            )
         return writer.finish(_with_report(writer, report, about), sign=options.sign), report
 
 

@@ -35,6 +35,7 @@ class Origin:
     resized: str = ""  # from what size and how the images were resized; empty where they were not
     accuracy: tuple[AccuracyRow, ...] = ()  # accuracy and curve: what an evaluation in PyTorch found
     curve: tuple[CurvePoint, ...] = ()
+    harm: tuple[str, ...] = ()  # in what the training found the purifier worse than none
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,6 +53,7 @@ def export_run(
         resized="" if wanted == trained else f"from {trained[0]}x{trained[1]} by {FILTER}",
         accuracy=accuracy,
         curve=curve,
+        harm=tuple(run.harm),
     )
     attack = run.recipe.evaluation
     return export(

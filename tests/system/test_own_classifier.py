@@ -37,8 +37,8 @@ def test_a_users_own_classifier_gets_its_purifier(run: Run, user: Path, tmp_path
     out, bundle = tmp_path / "run", tmp_path / "bundle"
     data = (user / "mine.toml", "--data", user / "images", "--out", out)
     options = ("--classifier", "helpers.user_models:Tiny", "--weights", user / "mine.pt")
-    normalised = ("--mean", "0.3", "--std", "0.35")
-    code, _, err = run("purify-train", *data, *options, *normalised, env=environment)
+    others = ("--mean", "0.3", "--std", "0.35", "--max-clean-drop", "0.2")
+    code, _, err = run("purify-train", *data, *options, *others, env=environment)
     assert code == 0, err
     assert "checking the classifier: epoch 1/1  right on" in err
     code, _, err = run("purify-export", out, "--fp16", "--out", bundle, env=environment)

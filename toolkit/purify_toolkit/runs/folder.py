@@ -52,7 +52,7 @@ class RunFolder:
     run.json                recipe's name, seed, versions, classes, image shape: what identifies the run
     recipe.toml             the recipe as run
     metrics.jsonl           losses and validation figures, a line an epoch
-    metrics.json            the final evaluation on the test images
+    metrics.json            the final evaluation on the test images, and what harm the purifier does
     {classifier,adversarial_teacher,normal_teacher,student}.safetensors
     samples.npz             test images for golden sets and demonstrations
     losses.png  grid.png
@@ -79,11 +79,22 @@ class RunFolder:
 
     def provenance(self) -> dict[str, Any]:
         """Return where this run came from and how it did: run.json, and metrics.json where the run is evaluated."""
+        return {"run": self.info, "metrics": self.metrics}
+
+    @property
+    def metrics(self) -> dict[str, Any] | None:
+        """The content of metrics.json; None where the run is not evaluated."""
         path = self.path / "metrics.json"
         try:
-            return {"run": self.info, "metrics": json.loads(path.read_text()) if path.is_file() else None}
+            metrics: dict[str, Any] | None = json.loads(path.read_text()) if path.is_file() else None
         except ValueError as error:
             raise InputError(f"{path} is damaged ({error}); purify-train --resume writes it again") from error
+        return metrics
+
+    @property
+    def harm(self) -> list[str]:
+        """In what the purifier is worse than none, by validation images, a sentence each; see `train.harm`."""
+        return list((self.metrics or {}).get("harm", []))
 
     @cached_property
     def recipe(self) -> Recipe:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from purify_edge.shell.command import Command
-from purify_edge.shell.options import MAX_SEED, image_size, option_object
+from purify_edge.shell.options import MAX_SEED, Number, image_size, option_object
 from purify_toolkit.runs.options import check_existing, data_option, device_option, existing_options
 
 if TYPE_CHECKING:
+    from purify_toolkit.runs.folder import RunFolder
     from purify_toolkit.train.request import Request
 
 FOLDER = click.Path(path_type=Path)
@@ -89,6 +90,11 @@ def _request(
     click.option(
         "--base", metavar="RUN", help="Take classifier and teachers from a finished run; or the name of a pair."
     ),
+    click.option(
+        "--max-clean-drop",
+        type=Number(0, 1),
+        help="How much clean accuracy the purifier may take, a fraction; default 0.03, of an adaptive recipe 0.2.",
+    ),
     click.option("--limit", type=click.IntRange(min=1), help="Use only so many images of each part: a quick trial."),
     existing_options(resume="Go on with an interrupted run.", force="Replace a run that is there."),
 )
@@ -100,6 +106,9 @@ def main(request: "Request", as_json: bool) -> None:
     With --classifier, your own classifier is taken as it is and the purifier is trained for it:
     PACKAGE.MODULE:CALLABLE, called without arguments, or torchvision:NAME or timm:NAME. It is never changed.
 
+    A purifier that takes too much clean accuracy, or gives attacked images nothing, is told of, and the exit code is
+    then 1: more epochs, a smaller batch_size (more steps an epoch) or more images are what helps.
+
     Progress goes to standard error, the final evaluation to standard output. After an interruption the
     same command with --resume goes on from the last full epoch.
 
@@ -108,6 +117,7 @@ def main(request: "Request", as_json: bool) -> None:
     """
     from purify_edge.shell.stages import QuietProgress, RichProgress
     from purify_toolkit.evaluate.tables import print_rows
+    from purify_toolkit.runs.folder import RunFolder
     from purify_toolkit.runs.history import EVENTS
     from purify_toolkit.train.train import train
 
@@ -124,6 +134,23 @@ def main(request: "Request", as_json: bool) -> None:
         print_rows(rows, as_json=as_json)
         click.echo(f"run folder: {request.out}", err=True)
         click.echo(f"its curves: tensorboard --logdir {request.out / EVENTS}", err=True)
+        _tell_harm(RunFolder(request.out))
+
+
+def _tell_harm(run: "RunFolder") -> None:
+    """End with 1 where the purifier is worse than none."""
+    for sentence in run.harm:
+        click.echo(f"Error: {sentence}", err=True)
+    if run.harm:
+        table = run.recipe.student
+        steps = max(1, run.info["images"]["train"] // table.batch_size)
+        click.echo(
+            f"Do not use it as it is. Look at {run.path / 'grid.png'}. The student took {table.epochs} epochs of "
+            f"{steps} step{'s' * (steps > 1)}; more epochs or a smaller batch_size (in a copy of the recipe), or more "
+            "images give it more.",
+            err=True,
+        )
+        raise click.exceptions.Exit(1)
 
 
 def _tell_precision(request: "Request") -> None:

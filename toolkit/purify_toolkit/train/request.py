@@ -35,6 +35,7 @@ class Request:
     # a finished run for the same data, whose classifier is taken, and its teachers where the recipe would train the
     # same
     base: RunFolder | None = None
+    max_clean_drop: float | None = None  # how much clean accuracy the purifier may take; None: see `train.harm`
 
 
 def open_folder(request: Request) -> RunFolder:

@@ -75,10 +75,12 @@ class Validation:
 
     def accuracy(self, model: nn.Module, *, adversarial: bool = False) -> float:
         """Return the fraction of the validation images, or of their adversarial examples, classified right."""
-        split = self._attacked() if adversarial else self.split
+        split = self.attacked if adversarial else self.split
         return sum(count_correct(model, x, y) for x, y in batches(split, self.device)) / len(split)
 
-    def _attacked(self) -> Split:
+    @property
+    def attacked(self) -> Split:
+        """The adversarial examples of the validation images, made against the classifier alone, as 8 bits."""
         if self._adversarial is None:
             generator = torch.Generator(self.device).manual_seed(0)
             examples = [

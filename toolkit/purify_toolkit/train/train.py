@@ -20,8 +20,9 @@ from purify_toolkit.recipe import parse_recipe
 from purify_toolkit.runs.data import load_data
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.history import read_metrics
+from purify_toolkit.train.harm import MAX_ADAPTIVE_DROP, MAX_CLEAN_DROP, harm_of
 from purify_toolkit.train.request import Request, begin_folder, open_folder, take_over
-from purify_toolkit.train.stages import Stages
+from purify_toolkit.train.stages import VALIDATION_IMAGES, Stages, Validation
 from purify_toolkit.train.trainer import Trainer
 
 GRID_ROWS = 8
@@ -31,7 +32,7 @@ def train(request: Request, progress: StageProgress) -> list[EvaluationRow]:
     """Train what is not trained yet, then evaluate; return the rows of the final evaluation.
 
     Where a launcher started several processes, each calls this. The first alone writes to the run folder, and
-    evaluates; the others get no rows.
+    evaluates; the others get no rows. `RunFolder.harm` tells whether the purifier is worse than none.
 
     Raises:
         InputError: bad recipe or data; the run folder exists (without `resume` or `force`) or is of another request.
@@ -99,12 +100,24 @@ def _finish(
     run: RunFolder, request: Request, data: ImageData, device: torch.device, progress: StageProgress
 ) -> list[EvaluationRow]:
     rows = evaluate_run(run, data.test, seed=request.seed, device=device, progress=progress)
-    write_json(run.path / "metrics.json", metrics(run, rows, device))
+    harm = {"harm": _harm(run, request, data, device)}
+    write_json(run.path / "metrics.json", metrics(run, rows, device) | harm)
     save_loss_curves(read_metrics(run), run.path / "losses.png")
     classifier, student = run.load_classifier(), run.load_student()
     attack, shown = PGD.of(run.recipe.evaluation), data.test[:GRID_ROWS]
     save_grid(classifier, student, shown, data.class_names, attack, run.path / "grid.png")
     return rows
+
+
+def _harm(run: RunFolder, request: Request, data: ImageData, device: torch.device) -> list[str]:
+    """Return what harm the purifier does, a sentence each."""
+    limit = request.max_clean_drop
+    if limit is None:
+        limit = MAX_ADAPTIVE_DROP if run.recipe.adaptive else MAX_CLEAN_DROP
+    attack = PGD.of(run.recipe.evaluation)
+    classifier, student = run.load_classifier().to(device), run.load_student().to(device)
+    validation = Validation(classifier, data.validation[:VALIDATION_IMAGES], attack, device)
+    return list(harm_of(student, validation, max_clean_drop=limit))
 
 
 def evaluate_run(

@@ -1,0 +1,90 @@
+"""A purifier that is worse than none is told of: by the training, with exit code 1, and by the export."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import Tensor, nn
+
+from helpers.tiny import images_for, linear
+from purify_toolkit.attacks.gradient import PGD
+from purify_toolkit.data.splits import Split
+from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.train.cli import main as train
+from purify_toolkit.train.harm import Paired, harm_of
+from purify_toolkit.train.stages import Validation
+
+ATTACK = PGD(epsilon=0.1, steps=5, relative_step=0.25)
+
+
+class Oracle(nn.Module):
+    """Gives an attacked image back as it was, for it knows them all."""
+
+    def __init__(self, known: Split) -> None:
+        super().__init__()
+        self.known = (known.images / 255).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, C, H, W]`, the same shape."""
+        return self.known[torch.cdist(x.flatten(1), self.known).argmin(1)].reshape(x.shape)
+
+
+class Blank(nn.Module):
+    """Takes everything away."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, C, H, W]`, the same shape."""
+        return x * 0
+
+
+@pytest.fixture(scope="module")
+def validation() -> Validation:
+    classifier = linear()
+    return Validation(classifier, images_for(classifier, 200), ATTACK, torch.device("cpu"))
+
+
+def test_a_good_purifier_does_no_harm(validation: Validation) -> None:
+    assert list(harm_of(Oracle(validation.split), validation, max_clean_drop=0.03)) == []
+
+
+def test_one_that_takes_clean_accuracy_is_told_of(validation: Validation) -> None:
+    found = list(harm_of(Blank(), validation, max_clean_drop=0.03))
+    assert (
+        len([line for line in found if "points of clean accuracy, more than 3 (validation images: 100.0%" in line]) == 1
+    )
+    assert not [line for line in harm_of(Blank(), validation, max_clean_drop=1.0) if "clean accuracy" in line]
+
+
+def test_one_that_gives_attacked_images_nothing_is_told_of(validation: Validation) -> None:
+    (line,) = harm_of(nn.Identity(), validation, max_clean_drop=0.03)
+    assert line.startswith("the purifier gives attacked images nothing")
+    assert "n = 200" in line
+
+
+def test_a_difference_that_chance_explains_is_none() -> None:
+    right, wrong = np.ones(20, bool), np.zeros(20, bool)
+    one_lost = Paired(right, np.append(right[1:], False))
+    assert one_lost.drop == pytest.approx(0.05)
+    assert not one_lost.differs(lost=True)
+    assert Paired(right, wrong).differs(lost=True)
+    assert not Paired(right, wrong).differs(lost=False)
+    assert Paired(wrong, right).differs(lost=False)
+
+
+def test_a_training_that_ends_in_harm_ends_with_1_and_says_what_to_change(
+    small_data: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    text = recipe_file.read_text()
+    recipe_file.write_text(text.replace("learning_rate = 0.01", "learning_rate = 1e-9"))
+    done = CliRunner().invoke(train, [str(recipe_file), "--data", str(small_data), "--out", str(out), "--limit", "100"])
+    harm = RunFolder(out).harm
+    assert harm
+    assert done.exit_code == 1
+    assert all(f"Error: {sentence}" in done.stderr for sentence in harm)
+    assert "Do not use it as it is. Look at" in done.stderr
+    assert json.loads((out / "metrics.json").read_text())["harm"] == harm
+    assert len(done.stdout.splitlines()) > 3  # the evaluation is told all the same
