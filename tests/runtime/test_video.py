@@ -1,4 +1,6 @@
 import http.server
+import logging
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ from PIL import Image
 from helpers.images import COLOUR, GREY
 from purify_edge.errors import InputError, MissingError
 from purify_edge.images.sources import open_source
-from purify_edge.images.video import Camera, require
+from purify_edge.images.video import Camera, Video, require
 from purify_edge.run.saving import Annotator
 
 pytest.importorskip("cv2")
@@ -83,6 +85,119 @@ def test_a_video_that_ends_too_soon_is_told(tmp_path: Path) -> None:
     assert 40 < len(good) < 110
     with pytest.raises(InputError, match=r"clip\.avi is damaged: it ended after \d+ of about 120 frames"):
         last.read(GREY)
+
+
+def write_coded(path: Path, codec: str) -> Path:
+    """A video of 60 frames, 10 a second."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 10, (64, 48))
+    for level in LEVELS * 10:
+        writer.write(np.full((48, 64, 3), level, np.uint8))
+    writer.release()
+    return path
+
+
+def edit(path: Path, *, begin_s: float, play_s: float) -> None:
+    """Have an MP4 that OpenCV wrote play a part of its frames alone, by its edit list."""
+    content = bytearray(path.read_bytes())
+
+    def clock(box: bytes) -> int:
+        return int.from_bytes(content[content.find(box) + 16 :][:4], "big")
+
+    edits = struct.pack(">Ii", int(play_s * clock(b"mvhd")), int(begin_s * clock(b"mdhd")))
+    struct.pack_into(">8s", content, content.find(b"elst") + 12, edits)
+    path.write_bytes(content)
+
+
+def index_first(path: Path) -> None:
+    """Put an MP4's index before its frames, as those are that begin to play while they come."""
+    content = path.read_bytes()
+    begin = content.find(b"moov") - 4
+    (size,) = struct.unpack_from(">I", content, begin)
+    index, head = bytearray(content[begin : begin + size]), content.find(b"mdat") - 4
+    place = index.find(b"stco") + 12
+    chunks = range(place, place + 4 * struct.unpack_from(">I", index, place - 4)[0], 4)
+    for chunk in chunks:
+        struct.pack_into(">I", index, chunk, struct.unpack_from(">I", index, chunk)[0] + size)
+    path.write_bytes(content[:head] + index + content[head:begin] + content[begin + size :])
+
+
+def frames_and_error(path: Path) -> tuple[int, str]:
+    """How many frames of a video can be read, and what is said of the rest."""
+    count = 0
+    for item in Video(path).items():
+        try:
+            item.read(GREY)
+            count += 1
+        except InputError as error:
+            return count, str(error)
+    return count, ""
+
+
+@pytest.mark.parametrize(("begin_s", "play_s", "count"), [(0, 4, 40), (2, 4, 40), (3, 1, 10), (5.9, 0.1, 1)])
+def test_a_video_with_an_edit_list_is_whole(
+    tmp_path: Path, begin_s: float, play_s: float, count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_coded(tmp_path / "clip.mp4", "mp4v")
+    edit(path, begin_s=begin_s, play_s=play_s)
+    assert frames_and_error(path) == (count, "")
+    assert not caplog.records
+    index_first(path)
+    assert frames_and_error(path) == (count, "")
+    content = path.read_bytes()
+    path.write_bytes(content[: content.find(b"mdat") + (len(content) - content.find(b"mdat")) // 3])
+    found, error = frames_and_error(path)
+    assert "ended after" in error, f"{found} of {count} frames"
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mov", "clip.mkv", "clip.avi"])
+@pytest.mark.parametrize("harm", ["cut off", "overwritten"])
+def test_a_video_that_lost_frames_is_told(tmp_path: Path, name: str, harm: str) -> None:
+    path = write_coded(tmp_path / name, "mp4v")
+    if path.suffix in (".mp4", ".mov"):
+        index_first(path)
+    assert frames_and_error(path) == (60, "")
+    content = bytearray(path.read_bytes())
+    begin = content.find(b"mdat") + 4 if b"mdat" in content else 1000
+    middle = (begin + len(content)) // 2
+    content[middle:] = b"" if harm == "cut off" else b"\x55" * (len(content) - middle)
+    path.write_bytes(content)
+    count, error = frames_and_error(path)
+    assert count < 60
+    assert "ended after" in error
+
+
+def test_a_variable_rate_is_no_damage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its count is the duration times the highest rate: five times what there is."""
+    path = write_coded(tmp_path / "clip.mkv", "MJPG")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(struct.pack(">I", 100_000_000), struct.pack(">I", 20_000_000)))  # ns a frame
+    assert Video(path).count() == 300
+    with caplog.at_level(logging.WARNING, "purify_edge"):
+        assert frames_and_error(path) == (60, "")
+    assert "gave 60 of about 300 frames: its rate varies, or some are missing" in caplog.text
+    path.write_bytes(path.read_bytes()[: len(content) // 2])
+    count, error = frames_and_error(path)
+    assert f"is damaged: it ended after {count} of about 300 frames" in error
+
+
+@pytest.mark.parametrize(("name", "codec"), [("clip.ts", "mpg2"), ("clip.webm", "VP80"), ("clip.flv", "FLV1")])
+def test_a_video_without_a_count_is_whole(
+    tmp_path: Path, name: str, codec: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_coded(tmp_path / name, codec)
+    if name.endswith("webm"):  # as it is streamed: without a duration
+        path.write_bytes(path.read_bytes().replace(b"\x44\x89\x88", b"\xec\x86\x88", 1))
+        assert Video(path).count() is None
+    assert frames_and_error(path) == (60, "")
+    assert not caplog.records
+
+
+def test_a_codec_that_opencv_lacks_is_named() -> None:
+    """Its wheels read AV1 with the help of a GPU alone."""
+    count, error = frames_and_error(Path(__file__).parents[1] / "assets" / "av1.webm")
+    if count:
+        pytest.skip("this OpenCV decodes AV1")
+    assert "holds AV01 video, of which OpenCV here decodes no frame: it lacks the codec AV01" in error
 
 
 def test_a_camera_that_is_not_there_is_missing() -> None:

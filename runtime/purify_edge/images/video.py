@@ -1,5 +1,6 @@
 """Videos, cameras and streams, by OpenCV; an extra, imported when there is one to read or write."""
 
+import logging
 import os
 import threading
 import time
@@ -18,9 +19,13 @@ from purify_edge.errors import InputError, MissingError
 from purify_edge.extras import require_library
 from purify_edge.images.decoding import MAX_PIXELS, fitted
 from purify_edge.images.items import Item, Source, broken
+from purify_edge.images.mp4 import claim_of
+
+logger = logging.getLogger("purify_edge")
 
 STREAM_TIMEOUT_MS = 10_000
 DEFAULT_FPS = 25.0
+NEARLY = 0.9  # what containers say of frames and duration is not exact
 
 
 def require() -> Any:
@@ -47,16 +52,16 @@ class Video(Source):
                 yield broken(str(self.path), _unreadable(self.path))
                 return
             self.fps = _fps(capture)
-            number, expected = 0, _count(capture)
+            number, begin_s, end_s = 0, 0.0, 0.0
             while True:
                 good, frame = capture.read()
                 if not good:
                     break
                 time_s = capture.get(require().CAP_PROP_POS_MSEC) / 1000
+                begin_s, end_s = (begin_s, time_s) if number else (time_s, time_s)
                 yield _item(str(self.path), self.path.name, number, time_s, frame, pictures=self._pictures)
                 number += 1
-            if number < 0.9 * expected:  # what containers say is not exact
-                error = InputError(f"{self.path} is damaged: it ended after {number} of about {expected} frames")
+            if error := _early_end(self.path, capture, number, end_s - begin_s):
                 yield broken(str(self.path), error)
 
     def count(self) -> int | None:
@@ -81,6 +86,40 @@ def _unreadable(path: Path) -> InputError:
     except OSError as error:
         reason = str(error.strerror)
     return InputError(f"{path} cannot be read as a video ({reason})")
+
+
+def _early_end(path: Path, capture: Any, number: int, shown_s: float) -> InputError | None:
+    """Return what ended a video before its time, or None.
+
+    The number of frames is an estimate: an edit list plays a part of them, and where the rate varies it is far off. So
+    what counts is the time; frames that are missing in between are logged, for a pause looks no different.
+
+    Args:
+        number: the frames that were read.
+        shown_s: from the first of them to the last.
+    """
+    claim, count = claim_of(path), _count(capture)
+    expected = round(count * claim.share)
+    rate = capture.get(require().CAP_PROP_FPS)
+    play_s = claim.play_s or (count / rate if rate > 0 else 0)
+    if not claim.whole:
+        return InputError(f"{path} is cut off: it ended after {number} of about {expected} frames")
+    if not number:
+        codec = _codec(capture)
+        return InputError(
+            f"{path} holds {codec} video, of which OpenCV here decodes no frame: it lacks the codec {codec}, or the "
+            f"first frames are damaged; ffmpeg -i {path} -c:v libx264 NEW.mp4 converts what it can"
+        )
+    if number < NEARLY * expected and shown_s + play_s / max(1, expected) < NEARLY * play_s:
+        return InputError(f"{path} is damaged: it ended after {number} of about {expected} frames")
+    if number < NEARLY * expected:
+        logger.warning("%s gave %d of about %d frames: its rate varies, or some are missing", path, number, expected)
+    return None
+
+
+def _codec(capture: Any) -> str:
+    code = int(capture.get(require().CAP_PROP_FOURCC)) & 0xFFFFFFFF
+    return code.to_bytes(4, "little").decode("ascii", "replace").strip("\0 ") or "unknown"
 
 
 def _count(capture: Any) -> int:
