@@ -72,12 +72,12 @@ $(VENV)/.export: $(VENV)/.pip pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.export
-	$(PIP) ./toolkit/pairs -e '.[export,cpu,metrics,openvino,rtx,sign,video]' --group test
+	$(PIP) ./toolkit/pairs -e '.[export,cpu,heif,metrics,openvino,rtx,sign,video]' --group test
 	$(PIP) --no-deps tensorrt-stubs==10.13.0.35.1  # what it depends on cannot be had from PyPI alone
 	@touch $@
 
 $(VENV)/.runtime: $(VENV)/.pip pyproject.toml
-	$(PIP) -e '.[cpu,metrics,video]' --group test
+	$(PIP) -e '.[cpu,heif,metrics,video]' --group test
 	@touch $@
 
 $(VENV)/.check: $(VENV)/.export

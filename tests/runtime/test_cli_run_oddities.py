@@ -112,3 +112,18 @@ def test_files_have_the_permissions_that_the_user_asks_for(
         ["sh", "-c", f"umask 027; {run_it} && {check}"], check=True, capture_output=True, env=environment, timeout=300
     )
     assert [oct(path.stat().st_mode & 0o777) for path in (grid, report)] == ["0o640", "0o640"]
+
+
+@pytest.mark.parametrize("name", ["/dev/stdin", "/dev/fd/0"])
+def test_an_image_is_read_from_a_pipe(
+    commands: Path, bundle_path: Path, images: list[Path], tmp_path: Path, name: str
+) -> None:
+    results = tmp_path / "results.jsonl"
+    program = f'cat "$1" | "$0" "$2" {name} --out "$3" --engine onnxruntime --precision fp32'
+    command = [commands / "purify-run", images[0], bundle_path, results]
+    for count in (1, 2):  # what comes out of a pipe was not done before
+        done = subprocess.run(["sh", "-c", program, *command], capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr
+        found = lines(results.read_text())
+        assert [line["file"] for line in found] == [name] * count
+        assert found[0]["label"] == found[-1]["label"]

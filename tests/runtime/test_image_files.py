@@ -1,12 +1,15 @@
+import importlib
 import io
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, features
 
 from helpers.images import COLOUR, GREY, jpeg, png
 from purify_edge.bundle.manifest import InputContract
@@ -27,6 +30,13 @@ def saved(image: Image.Image, folder: Path, name: str = "image.png", **options: 
     path = folder / name
     image.save(path, **options)
     return path
+
+
+def require_writer(form: str) -> None:
+    if form == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    if form == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
 
 
 MODES = [
@@ -95,10 +105,11 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
         read_image("a\0b.png", GREY)
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF"])
 @pytest.mark.parametrize("contract", [GREY, COLOUR])
 def test_every_format_is_read(form: str, contract: InputContract) -> None:
-    options = {"quality": 95} if form in ("JPEG", "WEBP") else {}
+    options = {"quality": 95} if form in ("JPEG", "WEBP", "AVIF", "HEIF") else {}
+    require_writer(form)
     pixels = decode_image(encoded(Image.fromarray(GRADIENT), form, **options), contract, source="image")
     assert pixels.shape == (28, 28, contract.channels)
     assert np.abs(pixels[:, :, -1].astype(int) - GRADIENT).max() <= (8 if options else 0)
@@ -127,8 +138,31 @@ def test_pixels_of_unknown_range_are_refused(dtype: type) -> None:
         decode_image(content, GREY, source="depth.tif")
 
 
+def test_a_heic_image_without_its_decoder_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "IMG_0001.heic"
+    path.write_bytes(b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf" + bytes(2_000_000))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(InputError, match=r"IMG_0001\.heic is a HEIC image: needs 'heif': pip install"):
+        read_image(path, GREY)
+
+
+@pytest.mark.parametrize("brand", [b"avif", b"mif1"])
+def test_an_avif_image_that_pillow_lacks_is_named(monkeypatch: pytest.MonkeyPatch, brand: bytes) -> None:
+    """Of most AVIF images that is the first brand, of some another."""
+    monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
+    content = b"\0\0\0\x1cftyp" + brand + b"\0\0\0\0avifmif1miaf" + bytes(100)
+    with pytest.raises(InputError, match=r"x is an AVIF image, which this Pillow cannot read: pip install 'Pillow>="):
+        decode_image(content, GREY, source="x")
+
+
+def test_an_endless_pipe_is_read_to_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_files, "MAX_FILE_BYTES", 1000)
+    with pytest.raises(InputError, match=r"zero has 1,001 bytes, more than 1,000"):
+        read_image("/dev/zero", GREY)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
 def test_every_orientation_in_exif_is_undone(form: str, orientation: int) -> None:
     upright = np.zeros((28, 28), np.uint8)
     upright[:8, :20] = 255  # of no symmetry
@@ -142,9 +176,10 @@ def test_every_orientation_in_exif_is_undone(form: str, orientation: int) -> Non
         7: upright[::-1, ::-1].T,
         8: np.rot90(upright, -1),
     }[orientation]
+    require_writer(form)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    content = encoded(Image.fromarray(np.ascontiguousarray(stored)), form, exif=exif)
+    content = encoded(Image.fromarray(np.ascontiguousarray(stored)), form, exif=exif.tobytes())
     pixels = decode_image(content, GREY, source="image")[:, :, 0]
     assert np.abs(pixels.astype(int) - upright).mean() < 12
 
@@ -183,9 +218,12 @@ def test_large_images_are_in_memory_one_at_a_time(monkeypatch: pytest.MonkeyPatc
     assert most == 1
 
 
+with suppress(ImportError):
+    importlib.import_module("pillow_heif").register_heif_opener()
 SEEDS = [
     *(encoded(Image.fromarray(GRADIENT), form) for form in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")),
     *(encoded(Image.fromarray(GRADIENT).convert(mode), "TIFF", compression="tiff_lzw") for mode in ("RGBA", "CMYK")),
+    *(encoded(Image.fromarray(GRADIENT), form) for form in ("AVIF", "HEIF") if form in Image.SAVE),
     encoded(Image.fromarray(GRADIENT).convert("P"), "PNG", transparency=3),
     encoded(Image.fromarray(GRADIENT.astype(np.uint16) * 257), "PNG"),
     encoded(Image.new("RGB", (60, 40), "red"), "GIF", save_all=True, append_images=[Image.new("RGB", (60, 40))]),

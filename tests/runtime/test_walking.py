@@ -58,7 +58,7 @@ def test_what_is_passed_over_is_told_in_a_few_words(folder: Path) -> None:
     assert not PassedOver()
 
 
-@pytest.mark.parametrize("names", [(), ("a.heif", "b.psd"), (".a.png",)])
+@pytest.mark.parametrize("names", [(), ("a.svg", "b.psd"), (".a.png",)])
 @pytest.mark.parametrize("kind", ["folder", "zip"])
 def test_where_there_are_no_images_that_is_an_error(tmp_path: Path, names: tuple[str, ...], kind: str) -> None:
     folder = tmp_path / "empty"

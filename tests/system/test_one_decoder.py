@@ -1,13 +1,15 @@
 """Training and device make the same pixels of the same file, whatever its format and mode."""
 
+import importlib
 import io
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 
 from helpers.images import zipped
 from purify_edge.bundle.manifest import InputContract
@@ -21,8 +23,9 @@ NOISE = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 4), np.uint8)
 GREY, COLOUR, ALPHA = Image.fromarray(NOISE[..., 0]), Image.fromarray(NOISE[..., :3]), Image.fromarray(NOISE)
 DEEP = Image.fromarray(NOISE[..., 0].astype(np.uint16) * 256 + NOISE[..., 1])
 PALETTE = COLOUR.convert("P", palette=Image.Palette.ADAPTIVE)
-TURNED = Image.Exif()
-TURNED[0x0112] = 6  # a quarter to the right
+EXIF = Image.Exif()
+EXIF[0x0112] = 6  # a quarter to the right
+TURNED = EXIF.tobytes()
 
 GREY_FILES = {
     "1-bit.png": (GREY.convert("1"), {}),
@@ -54,6 +57,16 @@ COLOUR_FILES = {
     "turned.png": (COLOUR.transpose(Image.Transpose.ROTATE_90), {"exif": TURNED}),
     "ycbcr.jpe": (COLOUR.convert("YCbCr"), {"format": "JPEG"}),
 }
+if features.check("avif"):
+    COLOUR_FILES |= {"alpha.avif": (ALPHA, {}), "pages.avif": (COLOUR, {"save_all": True, "append_images": [PALETTE]})}
+    GREY_FILES |= {"grey.avif": (GREY, {})}
+with suppress(ImportError):
+    importlib.import_module("pillow_heif").register_heif_opener()
+    COLOUR_FILES |= {
+        "alpha.heic": (ALPHA, {}),
+        "turned.HEIF": (COLOUR.transpose(Image.Transpose.ROTATE_90), {"exif": TURNED}),
+    }
+    GREY_FILES |= {"grey.heic": (GREY, {})}
 FILES = GREY_FILES | COLOUR_FILES
 
 

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from purify_edge.bundle.manifest import InputContract
 from purify_edge.errors import InputError
+from purify_edge.images.heif import AVIF, HEIF, format_of
 
 Result = TypeVar("Result")
 
@@ -22,7 +23,8 @@ MAX_FILE_BYTES = 512 * 1024 * 1024
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 _PNG, _JPEG = (".png", ".apng"), (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")
 _OTHERS = (".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
-IMAGE_SUFFIXES = frozenset((*_PNG, *_JPEG, *_OTHERS))
+_HEIF = (".avif", ".heic", ".heif")
+IMAGE_SUFFIXES = frozenset((*_PNG, *_JPEG, *_OTHERS, *_HEIF))
 SMALL_BYTES = 1_000_000  # read at once
 LARGE_PIXELS = 8_000_000
 ORIENTED = frozenset(("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"))  # where Pillow finds an orientation
@@ -39,8 +41,10 @@ def read_image(path: str | Path, contract: InputContract) -> NDArray[np.uint8]:
     try:
         with open(path, "rb") as file:  # noqa: PTH123  # a Path takes longer than a small image
             size_bytes = os.fstat(file.fileno()).st_size
-            content = file.read() if 0 < size_bytes <= SMALL_BYTES else file
-            return decode_image(content, contract, source=str(path), size_bytes=size_bytes)
+            if size_bytes > SMALL_BYTES:
+                return decode_image(file, contract, source=str(path), size_bytes=size_bytes)
+            content = file.read() if size_bytes else file.read(MAX_FILE_BYTES + 1)  # a pipe's size is 0
+            return decode_image(content, contract, source=str(path))
     except InputError:
         raise
     except FileNotFoundError as error:
@@ -87,8 +91,10 @@ def decode(
         raise InputError(f"{source} is empty; expected an image")
     if size_bytes is not None and size_bytes > MAX_FILE_BYTES:
         raise InputError(f"{source} has {size_bytes:,} bytes, more than {MAX_FILE_BYTES:,}; is it an image?")
+    form = format_of(content, source=source)
     try:
-        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as file:
+        file_object = io.BytesIO(content) if isinstance(content, bytes) else content
+        with Image.open(file_object, formats=(form,) if form else FORMATS) as file:
             return _within_bounds(file, use, source)
     except InputError:
         raise
@@ -100,7 +106,7 @@ def decode(
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return f"its format is none of {', '.join(FORMATS)}"
+        return f"its format is none of {', '.join((*FORMATS, AVIF, HEIF))}"
     return str(error) or type(error).__name__
 
 

@@ -4,6 +4,7 @@ import glob
 import os
 import re
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -73,8 +74,11 @@ class ImageFile(Source):
     path: Path
 
     def items(self) -> Iterator[Item]:
-        """Yield the file."""
-        yield _file_item(str(self.path), self.path.name)
+        """Yield the file; a pipe, which gives another image each time, with the time."""
+        item = _file_item(str(self.path), self.path.name)
+        if self.path.exists() and not self.path.is_file():
+            item.time_s = round(time.time(), 3)
+        yield item
 
 
 def _file_item(name: str, relative: str) -> Item:

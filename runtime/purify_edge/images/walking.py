@@ -86,7 +86,7 @@ def _walk(folder: str, entered: set[tuple[int, int]], passed: PassedOver) -> Ite
                 passed.hidden += 1
             else:
                 yield from _walk(entry.path, entered, passed)
-        elif (entry.is_symlink() or entry.is_file()) and passed.takes(entry.name):
+        elif _is_file(entry) and passed.takes(entry.name):
             yield entry.path
 
 
@@ -95,6 +95,14 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return entry.is_dir()
     except OSError:  # links in a circle, say
         return False
+
+
+def _is_file(entry: "os.DirEntry[str]") -> bool:
+    """Return whether to read an entry; a link that leads nowhere is read too, for reading tells that it is broken."""
+    try:
+        return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))  # noqa: PTH110
+    except OSError:
+        return entry.is_symlink()
 
 
 def place_in_zip(member: zipfile.ZipInfo) -> PurePosixPath:
