@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import os
+import shutil
 from pathlib import Path
 
 from purify_edge.bundle.golden import encode_golden, load_golden
 from purify_edge.bundle.reader import Bundle
+from purify_edge.files import file_sha256
 
 
 def replace(bundle: Path, path: str, content: bytes, *, splits: dict[str, int] | None = None) -> None:
@@ -27,3 +30,16 @@ def keep_few(bundle: Path, count: int) -> None:
         for name, split in load_golden(Bundle.open(bundle)).items()
     }
     replace(bundle, "golden.npz", encode_golden(splits), splits=dict.fromkeys(splits, count))
+
+
+def cached(bundle: Path, cache: Path) -> Path:
+    """A bundle as Hugging Face's cache holds it: a folder of links to files that are named by their hashes."""
+    repository = cache / "models--acme--pair"
+    snapshot, blobs = repository / "snapshots" / ("5" * 40), repository / "blobs"
+    blobs.mkdir(parents=True)
+    for file in sorted(path for path in bundle.rglob("*") if path.is_file()):
+        blob, link = blobs / file_sha256(file), snapshot / file.relative_to(bundle)
+        shutil.copy(file, blob)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    return snapshot

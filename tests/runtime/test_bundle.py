@@ -1,8 +1,10 @@
+import shutil
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from helpers.bundles import cached
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.manifest import encode_manifest
 from purify_edge.bundle.reader import MAX_MANIFEST_BYTES, Bundle
@@ -64,6 +66,35 @@ def test_a_link_that_leads_elsewhere_is_not_followed(
     model.symlink_to(tmp_path / target if target else model)
     with pytest.raises(BundleError, match=message):
         Pipeline.load(bundle_copy)
+
+
+def test_a_bundle_in_hugging_faces_cache_is_read_and_verified(bundle_path: Path, tmp_path: Path) -> None:
+    snapshot = cached(bundle_path, tmp_path)
+    Bundle.open(snapshot).verify()
+    (tmp_path / "bundle").symlink_to(snapshot)
+    with Pipeline.load(tmp_path / "bundle") as pipeline:
+        assert pipeline.class_names == Bundle.open(bundle_path).manifest.class_names
+    flip((snapshot / MODEL).resolve())
+    with pytest.raises(BundleError, match="is damaged: expected SHA-256"):
+        Bundle.open(snapshot).verify()
+
+
+@pytest.mark.parametrize("place", ["outside", "models--acme--other/blobs/1", "models--acme--pair/refs/main"])
+def test_a_link_of_a_cached_bundle_leads_to_its_own_blobs_only(bundle_path: Path, tmp_path: Path, place: str) -> None:
+    model, target = cached(bundle_path, tmp_path) / MODEL, tmp_path / place
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(model, target)
+    model.unlink()
+    model.symlink_to(target)
+    with pytest.raises(BundleError, match="leads outside the bundle"):
+        Pipeline.load(model.parents[1])
+
+
+def test_blobs_elsewhere_are_no_cache(bundle_path: Path, tmp_path: Path) -> None:
+    snapshot = cached(bundle_path, tmp_path)
+    repository = snapshot.parents[1].rename(tmp_path / "pair")
+    with pytest.raises(BundleError, match="leads outside the bundle"):
+        Pipeline.load(repository / "snapshots" / snapshot.name)
 
 
 @pytest.mark.parametrize("kind", ["absent", "file", "empty folder"])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from helpers.bundles import cached
 from helpers.keys import make_keys
 from purify_edge import Pipeline
 from purify_edge.bundle.reader import Bundle
@@ -30,6 +31,19 @@ def test_a_signed_bundle_is_verified_wherever_it_is(bundle_copy: Path, keys: tup
     verify(moved, public)
     assert Bundle.open(moved, verify=public).verified
     assert not Bundle.open(moved).verified
+
+
+def test_a_signed_bundle_is_verified_in_hugging_faces_cache(
+    bundle_copy: Path, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    private, public = keys
+    sign(bundle_copy, private)
+    snapshot = cached(bundle_copy, tmp_path / "hub")
+    assert Bundle.open(snapshot, verify=public).verified
+    model = (snapshot / "models" / "purifier.fp32.onnx").resolve()
+    model.write_bytes(model.read_bytes()[:-1] + b"\0")
+    with pytest.raises(BundleError, match="is not what the owner of"):
+        Bundle.open(snapshot, verify=public)
 
 
 def test_the_signature_is_the_standards(bundle_copy: Path, keys: tuple[Path, Path]) -> None:

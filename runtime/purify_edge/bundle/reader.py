@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from purify_edge.bundle import signing
+from purify_edge.bundle.hub import blobs_beside
 from purify_edge.bundle.manifest import FileEntry, Manifest, ModelEntry, parse_manifest
 from purify_edge.bundle.shipped import shipped_bundle
 from purify_edge.errors import BundleError
@@ -65,12 +66,14 @@ class Bundle:
         """Return the content of a file, verified. What is returned is what was hashed: the file is read once.
 
         Raises:
-            BundleError: missing, outside the bundle (by a symbolic link), of another size or hash.
+            BundleError: missing, outside the bundle (by a symbolic link, but for those of Hugging Face's cache), of
+                another size or hash.
         """
         path = self.path / entry.path
         advice = "copy the bundle again, or export it again"
         try:
-            if not path.resolve().is_relative_to(self.path.resolve()):
+            homes = self.path.resolve(), blobs_beside(self.path)
+            if not any(home and path.resolve().is_relative_to(home) for home in homes):
                 raise BundleError(f"{path} leads outside the bundle; {advice}")
             size = path.stat().st_size
             if size != entry.size_bytes:

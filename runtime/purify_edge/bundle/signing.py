@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from purify_edge.bundle.hub import blobs_beside
 from purify_edge.errors import BundleError, InputError
 from purify_edge.extras import require_library
 
@@ -13,8 +14,10 @@ def _library() -> Any:
     return require_library("model_signing", "sign")
 
 
-def _hashing(library: Any) -> Any:
-    return library.hashing.Config().set_ignored_paths(paths=[SIGNATURE], ignore_git_paths=False)
+def _hashing(library: Any, folder: Path) -> Any:
+    """Return how a folder's files are hashed: by their content, where they may be links."""
+    config = library.hashing.Config().set_ignored_paths(paths=[SIGNATURE], ignore_git_paths=False)
+    return config.set_allow_symlinks(blobs_beside(folder) is not None)
 
 
 def require_key(key: Path) -> None:
@@ -43,7 +46,7 @@ def sign(folder: Path, key: Path) -> None:
     require_key(key)
     library = _library()
     config = library.signing.Config().use_elliptic_key_signer(private_key=key)
-    config.set_hashing_config(_hashing(library)).sign(folder, folder / SIGNATURE)
+    config.set_hashing_config(_hashing(library, folder)).sign(folder, folder / SIGNATURE)
 
 
 def verify(folder: Path, key: Path) -> None:
@@ -62,7 +65,7 @@ def verify(folder: Path, key: Path) -> None:
     except Exception as error:
         raise InputError(f"{key} cannot be used to verify ({error}): expected a public key in PEM") from error
     try:
-        config.set_hashing_config(_hashing(library)).verify(folder, folder / SIGNATURE)
+        config.set_hashing_config(_hashing(library, folder)).verify(folder, folder / SIGNATURE)
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise BundleError(f"{folder} is not what the owner of {key} signed: {reason}; do not use it") from error
