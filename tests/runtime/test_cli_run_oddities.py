@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from purify_edge.run.results import results_in
+
 Run = Callable[..., tuple[int, str, str]]
 COMMANDS = Path(sys.executable).parent
 PINNED = ("--engine", "onnxruntime", "--precision", "fp32")
@@ -115,15 +117,86 @@ def test_files_have_the_permissions_that_the_user_asks_for(
 
 
 @pytest.mark.parametrize("name", ["/dev/stdin", "/dev/fd/0"])
-def test_an_image_is_read_from_a_pipe(
-    commands: Path, bundle_path: Path, images: list[Path], tmp_path: Path, name: str
-) -> None:
+def test_an_image_is_read_from_a_pipe(bundle_path: Path, images: list[Path], tmp_path: Path, name: str) -> None:
     results = tmp_path / "results.jsonl"
     program = f'cat "$1" | "$0" "$2" {name} --out "$3" --engine onnxruntime --precision fp32'
-    command = [commands / "purify-run", images[0], bundle_path, results]
+    command = [COMMANDS / "purify-run", images[0], bundle_path, results]
     for count in (1, 2):  # what comes out of a pipe was not done before
         done = subprocess.run(["sh", "-c", program, *command], capture_output=True, text=True, check=False, timeout=300)
         assert done.returncode == 0, done.stderr
         found = lines(results.read_text())
         assert [line["file"] for line in found] == [name] * count
         assert found[0]["label"] == found[-1]["label"]
+
+
+ODD_NAMES = (b"caf\xe9.png", b"line\nbreak.png", b"\x1b]0;title\x07.png", b"[bold]x[red].png", b"x" * 251 + b".png")
+
+
+@pytest.mark.parametrize("format_", ["json", "csv"])
+def test_any_name_goes_through_every_output(
+    run: Run, bundle_path: Path, images: list[Path], tmp_path: Path, format_: str
+) -> None:
+    folder = os.fsencode(tmp_path / "odd")
+    os.mkdir(folder)  # noqa: PTH102  # the names are bytes
+    for name in ODD_NAMES:
+        shutil.copy(images[0], folder + b"/" + name)
+        shutil.copy(images[0], folder + b"/no-image" + name[-200:])
+        Path(os.fsdecode(folder + b"/no-image" + name[-200:])).write_bytes(b"no image")
+    results = tmp_path / ("results.jsonl" if format_ == "json" else "results.csv")
+    outputs = ("--save", tmp_path / "saved", "--save-grid", tmp_path / "grid.png", "--out", results)
+    for _ in range(2):  # the same command goes on
+        code, _, err = run("purify-run", bundle_path, tmp_path / "odd", *outputs, f"--{format_}", *PINNED)
+        assert code == 1, err
+        found = list(results_in(results))
+        assert sorted(os.fsencode(Path(result.file).name) for result in found if result.saved) == sorted(ODD_NAMES)
+        assert sum(result.error is not None for result in found) == len(ODD_NAMES)
+    assert len(list((tmp_path / "saved").iterdir())) == len(ODD_NAMES)
+
+
+def test_no_name_steers_the_terminal(run: Run, bundle_path: Path, images: list[Path], tmp_path: Path) -> None:
+    good, bad = images[0].rename(images[0].parent / "\x1b[31mgood.png"), tmp_path / "\x1b]0;title\x07.png"
+    bad.write_bytes(b"no image")
+    code, out, err = run("purify-run", bundle_path, good, bad, *PINNED)
+    assert code == 1
+    assert "\x1b" not in out + err
+    assert r"\x1b]0;title\x07.png cannot be read" in err
+
+
+def spoiled(path: Path, offset: tuple[int, int], value: int) -> Path:
+    """A zip of a member in whose two headers a byte is set, and of a good one."""
+    content = bytearray(path.read_bytes())
+    for head, place in zip((b"PK\3\4", b"PK\1\2"), offset, strict=True):
+        content[content.find(head) + place] = value
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "message"), [((6, 8), 1, "encrypted"), ((8, 10), 99, "compression method is not supported")]
+)
+def test_a_member_of_a_zip_that_cannot_be_unpacked_is_an_error_of_its_own(
+    run: Run, bundle_path: Path, images: list[Path], tmp_path: Path, offset: tuple[int, int], value: int, message: str
+) -> None:
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for image in images[:2]:
+            archive.write(image, image.name)
+    spoiled(path, offset, value)
+    code, out, _ = run("purify-run", bundle_path, path, "--json", "--save", tmp_path / "saved", *PINNED)
+    assert code == 1
+    bad, good = lines(out)
+    assert message in bad["error"]
+    assert "label" in good
+
+
+def test_names_of_any_length_in_a_zip_are_done(run: Run, bundle_path: Path, images: list[Path], tmp_path: Path) -> None:
+    path = tmp_path / "long.zip"
+    names = ("n" * 60_000 + ".png", "d/" * 20_000 + "x.png", "C:\\x\\a.png", "//srv/c.png", "d.png")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.write(images[0], name)
+    outputs = ("--save", tmp_path / "saved", "--save-grid", tmp_path / "grid.png")
+    code, out, err = run("purify-run", bundle_path, path, *outputs, "--json", *PINNED)
+    assert code == 0, err
+    assert all((tmp_path / "saved") in Path(line["saved"]).parents for line in lines(out))
+    assert len(lines(out)) == len(names)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from purify_edge.images.grid import GAP, HEADS, LINE, TILE, Tile, draw_grid, is_grid, save_grid
+from purify_edge.images.grid import GAP, HEADS, LINE, TILE, Tile, _fitted, draw_grid, is_grid, save_grid
 
 RED = ImageColor.getrgb("firebrick")
 
@@ -68,3 +68,15 @@ def test_a_grid_is_known_from_other_pictures(tmp_path: Path) -> None:
     found = {path.name: is_grid(path) for path in tmp_path.iterdir()}
     assert found == {"grid.png": True, "other.png": False, "text.png": False, "torn.png": False}
     assert not is_grid(tmp_path / "absent.png")
+
+
+def test_of_a_long_title_only_what_could_fit_is_measured() -> None:
+    measured = []
+
+    class Font:
+        def getlength(self, text: str) -> float:
+            measured.append(len(text))
+            return 6 * len(text)
+
+    assert _fitted("n" * 60_000, 100, Font()) == "n" * 15 + "…"  # type: ignore[arg-type]
+    assert max(measured) <= 101

@@ -61,13 +61,52 @@ def test_links_are_followed_and_no_folder_is_entered_twice(folder: Path, tmp_pat
     (folder / "gone.png").symlink_to(folder / "nowhere.png")
     os.mkfifo(folder / "pipe.png")
     (folder / "pipe-link.png").symlink_to(folder / "pipe.png")  # reading it would wait for ever
-    items = items_of([str(folder)])
+    (source,) = open_source(str(folder))
+    items = list(source.items())
+    assert source.passed.others["pipes and devices"] == 2
     assert names(items, folder) == [
         "a.PNG", "b.png", "deep/d.tiff", "deep/er/c.jpg", "gone.png", "link/g.png", "self.png"
     ]  # fmt: skip
     for item in (items[4], items[6]):
         with pytest.raises(InputError, match=r"no such file|cannot be read"):
             item.read(GREY)
+
+
+def test_pipes_are_images_whatever_they_are_named(tmp_path: Path) -> None:
+    """Opened as a video or a zip, one without a writer would be waited for before the run begins."""
+    for name in ("v.mp4", "a.zip", "b.png"):
+        os.mkfifo(tmp_path / name)
+        assert isinstance(open_source(str(tmp_path / name))[0], inputs.ImageFile)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "an input is empty"),
+        ("²", "no such file"),
+        ("9" * 5000, "File name too long"),
+        ("x" * 70_000, "File name too long"),
+        ("a\0b.png", "null byte"),
+        ("[a\0]*", "nothing matches"),
+        ("link", "cannot be read|no such file"),
+    ],
+)
+def test_a_name_that_is_none_is_an_item_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("x" * 300)
+    (item,) = (item for source in open_source(name) for item in source.items())
+    with pytest.raises(InputError, match=message):
+        item.read(GREY)
+
+
+def test_a_camera_in_a_list_that_cannot_be_opened_does_not_end_it(folder: Path) -> None:
+    pytest.importorskip("cv2")
+    camera, image = items_of(["97", f"{folder}/b.png"])
+    with pytest.raises(InputError, match="camera 97 cannot be opened"):
+        camera.read(GREY)
+    assert image.read(GREY).shape == (28, 28, 1)
 
 
 def test_a_folder_that_is_gone_is_an_item_that_cannot_be_read(tmp_path: Path) -> None:

@@ -34,6 +34,13 @@ def test_no_two_images_take_one_name(tmp_path: Path) -> None:
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == sorted(names)
 
 
+def test_a_place_of_many_folders_is_cut_short(tmp_path: Path) -> None:
+    """Each folder costs the length of its path."""
+    (name,) = reserve(SaveFolder(tmp_path), "d/" * 20_000 + "x")
+    assert len(Path(name).parts) == 100
+    assert name.endswith("d/x.png")
+
+
 def test_names_that_were_taken_before_stay_taken(tmp_path: Path) -> None:
     taken = [str(tmp_path / "b" / "a.png"), str(tmp_path / "c.png")]
     assert reserve(SaveFolder(tmp_path, taken=taken), "b/a", "c", "c.png/x") == [

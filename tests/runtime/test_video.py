@@ -166,6 +166,12 @@ def test_a_video_that_lost_frames_is_told(tmp_path: Path, name: str, harm: str) 
     assert "ended after" in error
 
 
+def test_a_video_whose_index_was_cut_off_is_told(tmp_path: Path) -> None:
+    path = write_coded(tmp_path / "clip.mp4", "mp4v")
+    path.write_bytes(path.read_bytes()[:1000])
+    assert frames_and_error(path) == (0, f"{path} cannot be read as a video (it is cut off)")
+
+
 def test_a_variable_rate_is_no_damage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Its count is the duration times the highest rate: five times what there is."""
     path = write_coded(tmp_path / "clip.mkv", "MJPG")
@@ -198,6 +204,51 @@ def test_a_codec_that_opencv_lacks_is_named() -> None:
     if count:
         pytest.skip("this OpenCV decodes AV1")
     assert "holds AV01 video, of which OpenCV here decodes no frame: it lacks the codec AV01" in error
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    """OpenCV ends the process there."""
+    name = f"{tmp_path}/caf\udce9.avi"
+    write_video(tmp_path / "clip.avi").rename(name)
+    assert frames_and_error(Path(name))[1] == f"{name} cannot be given to OpenCV, for its name is not UTF-8; rename it"
+    assert Video(Path(name)).count() is None
+    for use in (lambda: Annotator(tmp_path / "caf\udce9.mp4"), lambda: next(Camera("rtsp://caf\udce9").items())):
+        with pytest.raises(InputError, match=r"caf\udce9\S* cannot be given to OpenCV"):
+            use()
+
+
+def test_what_stands_before_a_colon_is_no_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "10:30:05.avi")
+    (frame, *_) = items = list(Video(Path("10:30:05.avi"), pictures=True).items())
+    assert len(items) == len(LEVELS)
+    assert frame.picture is not None
+    with Annotator(Path("11:30.mp4")) as annotator:
+        annotator.write(frame.picture, "x", time_s=0, fps=10)
+    assert len(frames(tmp_path / "11:30.mp4")) == 1
+
+
+def test_a_frame_that_opencv_fails_at_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "clip.avi")
+
+    class Failing:
+        def __init__(self, name: str) -> None:
+            self._capture, self._left = cv2_capture(name), 3
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._capture, name)
+
+        def read(self) -> object:
+            self._left -= 1
+            if self._left < 0:
+                raise cv2.error("Insufficient memory")
+            return self._capture.read()
+
+    cv2_capture = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", Failing)
+    count, error = frames_and_error(path)
+    assert count == 3
+    assert "clip.avi, frame 3 and all that follow cannot be read (Insufficient memory)" in error
 
 
 def test_a_camera_that_is_not_there_is_missing() -> None:

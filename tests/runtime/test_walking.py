@@ -1,5 +1,7 @@
 """One rule for which files are images, at both ends; what is passed over is counted."""
 
+import inspect
+import sys
 import zipfile
 from pathlib import Path
 
@@ -71,3 +73,15 @@ def test_where_there_are_no_images_that_is_an_error(tmp_path: Path, names: tuple
     (item,) = source.items()
     with pytest.raises(InputError, match=r"has no images, (it is empty|only 2 files of other kinds|only 1 hidden)"):
         item.read(None)  # type: ignore[arg-type]  # it does not come to that
+
+
+def test_folders_are_nested_as_deeply_as_they_like(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path.joinpath(*["d"] * 150)
+    folder.mkdir(parents=True)
+    (folder / "a.png").write_bytes(b"x")
+    limit = sys.getrecursionlimit()
+    try:
+        sys.setrecursionlimit(len(inspect.stack()) + 100)
+        assert list(images_below(str(tmp_path), PassedOver())) == [str(folder / "a.png")]
+    finally:
+        sys.setrecursionlimit(limit)

@@ -96,8 +96,9 @@ def _draw_tile(canvas: Image.Image, tile: Tile, left: int, top: int, size: tuple
 
 def _fitted(text: str, width: int, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont") -> str:
     """Return the text, its end cut off where it would be wider than `width` pixels."""
-    if font.getlength(text) <= width:
+    kept = text[:width]  # few letters are narrower than a pixel, and a name may be long
+    if kept == text and font.getlength(text) <= width:
         return text
-    while text and font.getlength(f"{text}…") > width:
-        text = text[:-1]
-    return f"{text}…"
+    while kept and font.getlength(f"{kept}…") > width:
+        kept = kept[:-1]
+    return f"{kept}…"

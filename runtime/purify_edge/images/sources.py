@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purify_edge.bundle.manifest import InputContract
-from purify_edge.errors import InputError
+from purify_edge.errors import InputError, MissingError
 from purify_edge.images.decoding import IMAGE_SUFFIXES, MAX_FILE_BYTES, decode_image, read_image
 from purify_edge.images.items import Broken, Item, Source, broken
 from purify_edge.images.walking import PassedOver, images_below, place_in_zip, takes_from_zip
 
 VIDEO_SUFFIXES = frozenset([".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"])
+CAMERA = re.compile(r"\d{1,9}", re.ASCII)
 STREAM = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
@@ -38,9 +39,9 @@ def open_source(argument: str, *, pictures: bool = False) -> list[Source]:
     if argument == "-":
         return [Listing(sys.stdin.buffer)]
     path = Path(argument)
-    if os.path.lexists(path):
+    if os.path.lexists(argument):
         return [_of_path(path, pictures)]
-    if STREAM.match(argument) or argument.isdigit():
+    if STREAM.match(argument) or CAMERA.fullmatch(argument):
         from purify_edge.images.video import Camera, require
 
         require()
@@ -50,12 +51,14 @@ def open_source(argument: str, *, pictures: bool = False) -> list[Source]:
         if not found:
             return [Broken(argument, InputError(f"{argument}: nothing matches"))]
         return [_of_path(Path(name), pictures) for name in found]
-    return [ImageFile(path)]  # which is not there; reading it says so
+    return [ImageFile(path) if argument else Broken(argument, InputError("an input is empty: '', not a name"))]
 
 
 def _of_path(path: Path, pictures: bool) -> Source:
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112  # a Path raises where it cannot look
         return Folder(path)
+    if _is_pipe(path):
+        return ImageFile(path)
     suffix = path.suffix.lower()
     if suffix == ".zip":
         return Zip(path)
@@ -67,6 +70,10 @@ def _of_path(path: Path, pictures: bool) -> Source:
     return ImageFile(path)
 
 
+def _is_pipe(path: Path) -> bool:
+    return os.path.exists(path) and not os.path.isfile(path)  # noqa: PTH110, PTH113  # a Path raises, see above
+
+
 @dataclass(frozen=True)
 class ImageFile(Source):
     """A file that was named, whatever its suffix."""
@@ -76,7 +83,7 @@ class ImageFile(Source):
     def items(self) -> Iterator[Item]:
         """Yield the file; a pipe, which gives another image each time, with the time."""
         item = _file_item(str(self.path), self.path.name)
-        if self.path.exists() and not self.path.is_file():
+        if _is_pipe(self.path):
             item.time_s = round(time.time(), 3)
         yield item
 
@@ -156,11 +163,14 @@ class Listing(Source):
     live = True
 
     def items(self) -> Iterator[Item]:
-        """Yield the images of all of them."""
+        """Yield the images of all of them; what cannot be opened is a broken item."""
         for line in self.stream:
             argument = os.fsdecode(line.rstrip(b"\r\n"))
-            for source in open_source(argument) if argument not in ("", "-") else ():
-                yield from source.items()
+            try:
+                for source in open_source(argument) if argument not in ("", "-") else ():
+                    yield from source.items()
+            except MissingError as error:
+                yield broken(argument, InputError(str(error)))
 
     def count(self) -> None:
         """Return None: that is unknown."""

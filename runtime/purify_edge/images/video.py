@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from purify_edge.bundle.manifest import InputContract
-from purify_edge.errors import InputError, MissingError
+from purify_edge.errors import InputError, MissingError, reason
 from purify_edge.extras import require_library
 from purify_edge.images.decoding import MAX_PIXELS, fitted
 from purify_edge.images.items import Item, Source, broken
@@ -39,6 +39,18 @@ def require() -> Any:
     return require_library("cv2", "video")
 
 
+def name_for_opencv(name: str | Path) -> str:
+    """Return a file's name so that FFmpeg does not take what stands before a colon for a protocol.
+
+    Raises:
+        InputError: it is not UTF-8, at which OpenCV crashes.
+    """
+    try:
+        return os.path.abspath(name).encode().decode()  # noqa: PTH100
+    except UnicodeEncodeError:
+        raise InputError(f"{name} cannot be given to OpenCV, for its name is not UTF-8; rename it") from None
+
+
 class Video(Source):
     """The frames of a video file. `fps` is known once its first frame is."""
 
@@ -47,27 +59,40 @@ class Video(Source):
 
     def items(self) -> Iterator[Item]:
         """Yield the frames, and a last item that is broken if the video ends before its time."""
-        with _opened(str(self.path)) as capture:
+        try:
+            yield from self._frames()
+        except InputError as error:
+            yield broken(str(self.path), error)
+
+    def _frames(self) -> Iterator[Item]:
+        """Yield the frames; raise InputError where there should be more."""
+        with _opened(name_for_opencv(self.path)) as capture:
             if not capture.isOpened():
-                yield broken(str(self.path), _unreadable(self.path))
-                return
+                raise _unreadable(self.path)
             self.fps = _fps(capture)
             number, begin_s, end_s = 0, 0.0, 0.0
-            while True:
-                good, frame = capture.read()
-                if not good:
-                    break
-                time_s = capture.get(require().CAP_PROP_POS_MSEC) / 1000
-                begin_s, end_s = (begin_s, time_s) if number else (time_s, time_s)
-                yield _item(str(self.path), self.path.name, number, time_s, frame, pictures=self._pictures)
+            while (frame := self._read(capture, number)) is not None:
+                end_s = capture.get(require().CAP_PROP_POS_MSEC) / 1000
+                begin_s = begin_s if number else end_s
+                yield _item(str(self.path), self.path.name, number, end_s, frame, pictures=self._pictures)
                 number += 1
-            if error := _early_end(self.path, capture, number, end_s - begin_s):
-                yield broken(str(self.path), error)
+            _check_end(self.path, capture, number, end_s - begin_s)
+
+    def _read(self, capture: Any, number: int) -> NDArray[np.uint8] | None:
+        try:
+            good, frame = capture.read()
+        except Exception as error:  # OpenCV's own, where a frame does not fit into the memory
+            rest = f"{self.path}, frame {number} and all that follow"
+            raise InputError(f"{rest} cannot be read ({reason(error)})") from error
+        return frame if good else None
 
     def count(self) -> int | None:
         """Return about how many; None if the file does not say."""
-        with _opened(str(self.path)) as capture:
-            return _count(capture) or None
+        try:
+            with _opened(name_for_opencv(self.path)) as capture:
+                return _count(capture) or None
+        except InputError:
+            return None
 
 
 @contextmanager
@@ -82,14 +107,15 @@ def _opened(name: str) -> Iterator[Any]:
 def _unreadable(path: Path) -> InputError:
     try:
         with path.open("rb") as file:
-            reason = "it is no video that OpenCV knows, or damaged" if file.read(1) else "it is empty"
+            why = "it is no video that OpenCV knows, or damaged" if file.read(1) else "it is empty"
+        why = why if claim_of(path).whole else "it is cut off"
     except OSError as error:
-        reason = str(error.strerror)
-    return InputError(f"{path} cannot be read as a video ({reason})")
+        why = str(error.strerror)
+    return InputError(f"{path} cannot be read as a video ({why})")
 
 
-def _early_end(path: Path, capture: Any, number: int, shown_s: float) -> InputError | None:
-    """Return what ended a video before its time, or None.
+def _check_end(path: Path, capture: Any, number: int, shown_s: float) -> None:
+    """See that a video did not end before its time.
 
     The number of frames is an estimate: an edit list plays a part of them, and where the rate varies it is far off. So
     what counts is the time; frames that are missing in between are logged, for a pause looks no different.
@@ -97,24 +123,26 @@ def _early_end(path: Path, capture: Any, number: int, shown_s: float) -> InputEr
     Args:
         number: the frames that were read.
         shown_s: from the first of them to the last.
+
+    Raises:
+        InputError: it did, or not a frame was decoded.
     """
     claim, count = claim_of(path), _count(capture)
     expected = round(count * claim.share)
     rate = capture.get(require().CAP_PROP_FPS)
     play_s = claim.play_s or (count / rate if rate > 0 else 0)
     if not claim.whole:
-        return InputError(f"{path} is cut off: it ended after {number} of about {expected} frames")
+        raise InputError(f"{path} is cut off: it ended after {number} of about {expected} frames")
     if not number:
         codec = _codec(capture)
-        return InputError(
+        raise InputError(
             f"{path} holds {codec} video, of which OpenCV here decodes no frame: it lacks the codec {codec}, or the "
             f"first frames are damaged; ffmpeg -i {path} -c:v libx264 NEW.mp4 converts what it can"
         )
     if number < NEARLY * expected and shown_s + play_s / max(1, expected) < NEARLY * play_s:
-        return InputError(f"{path} is damaged: it ended after {number} of about {expected} frames")
+        raise InputError(f"{path} is damaged: it ended after {number} of about {expected} frames")
     if number < NEARLY * expected:
         logger.warning("%s gave %d of about %d frames: its rate varies, or some are missing", path, number, expected)
-    return None
 
 
 def _codec(capture: Any) -> str:
@@ -189,6 +217,7 @@ class Camera(Source):
 
     def _open(self) -> Any:
         cv2 = require()
+        name_for_opencv(self.name)
         if self.name.isdigit():
             capture = cv2.VideoCapture(int(self.name))
         else:

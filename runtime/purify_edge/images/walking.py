@@ -16,6 +16,7 @@ from purify_edge.errors import InputError
 from purify_edge.images.decoding import IMAGE_SUFFIXES
 
 NAMED = 5
+SPECIAL = "pipes and devices"
 
 
 @dataclass
@@ -66,10 +67,27 @@ def images_below(folder: str, passed: PassedOver) -> Iterator[str | InputError]:
         folder: where to begin; `.` and hidden names are fine here.
         passed: is told what is left out.
     """
-    yield from _walk(folder, set(), passed)
+    entered: set[tuple[int, int]] = set()
+    levels = [_entries(folder, entered)]  # not by recursion: folders may be nested more deeply than functions
+    while levels:
+        entry = next(levels[-1], None)
+        if entry is None:
+            levels.pop()
+        elif isinstance(entry, InputError):
+            yield entry
+        elif _is_folder(entry):
+            if is_hidden(entry.name):
+                passed.hidden += 1
+            else:
+                levels.append(_entries(entry.path, entered))
+        elif not _is_file(entry):
+            passed.others[SPECIAL] += 1
+        elif passed.takes(entry.name):
+            yield entry.path
 
 
-def _walk(folder: str, entered: set[tuple[int, int]], passed: PassedOver) -> Iterator[str | InputError]:
+def _entries(folder: str, entered: set[tuple[int, int]]) -> Iterator["os.DirEntry[str] | InputError"]:
+    """Yield what a folder that was not entered yet holds, sorted."""
     try:
         status = os.stat(folder)  # noqa: PTH116
         if (status.st_dev, status.st_ino) in entered:
@@ -80,14 +98,7 @@ def _walk(folder: str, entered: set[tuple[int, int]], passed: PassedOver) -> Ite
     except OSError as error:
         yield InputError(f"{folder} cannot be read ({error.strerror})")
         return
-    for entry in found:
-        if _is_folder(entry):
-            if is_hidden(entry.name):
-                passed.hidden += 1
-            else:
-                yield from _walk(entry.path, entered, passed)
-        elif _is_file(entry) and passed.takes(entry.name):
-            yield entry.path
+    yield from found
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

@@ -14,12 +14,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from purify_edge.errors import InputError
 from purify_edge.images.arrays import to_8bit
-from purify_edge.images.video import require
+from purify_edge.images.video import name_for_opencv, require
 
 UNFINISHED = ".part-run"
 COMPRESSION = 3  # half the time of the usual 6, for a tenth more bytes
 MAX_REPEATS = 1000
 MAX_STEM_BYTES = 230  # of the 255 that a file's name can have
+MAX_PARTS = 100  # a place in a zip may have tens of thousands
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 
 
@@ -44,7 +45,7 @@ class SaveFolder:
 
     def reserve(self, place: str) -> Path:
         """Return a file for the image of a place, see `Item`; call it in the images' order."""
-        *folders, name = PurePosixPath(place).parts
+        *folders, name = PurePosixPath(place).parts[-MAX_PARTS:]
         folder = self.path
         for part in folders:
             folder = _free(folder, part, "", self._files)
@@ -111,7 +112,7 @@ class Annotator:
         if path.suffix.lower() not in CODECS:
             raise InputError(f"{path}: expected a name that ends with {', '.join(CODECS)}")
         self._cv2 = require()
-        self._temporary = path.with_name(f".part-{path.name}")
+        self._temporary = str(Path(name_for_opencv(path)).with_name(f".part-{path.name}"))
         self._writer: Any = None
         self._size = (0, 0)
         self._written, self._start_s, self._fps = 0, 0.0, 0.0
@@ -134,7 +135,7 @@ class Annotator:
     def _open(self, size: tuple[int, int], fps: float) -> None:
         codec = self._cv2.VideoWriter_fourcc(*CODECS[self.path.suffix.lower()])
         self._size, self._fps = size, fps
-        self._writer = self._cv2.VideoWriter(str(self._temporary), codec, fps, size)
+        self._writer = self._cv2.VideoWriter(self._temporary, codec, fps, size)
         if not self._writer.isOpened():
             raise InputError(f"{self.path} cannot be written as {self.path.suffix} of {size[0]} x {size[1]} pixels")
 
@@ -149,9 +150,9 @@ class Annotator:
             return
         self._writer.release()
         if kind is None or kind is KeyboardInterrupt:
-            self._temporary.replace(self.path)
+            Path(self._temporary).replace(self.path)
         else:
-            self._temporary.unlink(missing_ok=True)
+            Path(self._temporary).unlink(missing_ok=True)
 
 
 def _caption(image: Image.Image, text: str, *, warn: bool) -> None:
