@@ -21,9 +21,13 @@ WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, er
 def atomic(path: Path) -> Iterator[Path]:
     """Provide a temporary sibling to write to; it takes the name `path` only if the block succeeds.
 
-    Where `path` is a link, the file that it leads to is replaced, and the link stays.
+    Where `path` is a link, the file that it leads to is replaced, and the link stays. A pipe or a device, as /dev/null,
+    is written to as it is: root would replace it.
     """
     path = path.resolve()
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        yield path
+        return
     temporary = path.with_name(f".part-{secrets.token_hex(8)}")
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # less the umask, as any file
     try:

@@ -200,3 +200,14 @@ def test_names_of_any_length_in_a_zip_are_done(run: Run, bundle_path: Path, imag
     assert code == 0, err
     assert all((tmp_path / "saved") in Path(line["saved"]).parents for line in lines(out))
     assert len(lines(out)) == len(names)
+
+
+@pytest.mark.parametrize("option", ["--save-grid", "--annotate"])
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_a_folder_where_a_file_is_written_is_refused_before_the_work(
+    run: Run, bundle_path: Path, images: list[Path], tmp_path: Path, option: str, force: tuple[str, ...]
+) -> None:
+    (tmp_path / "empty.mp4").mkdir()
+    code, out, err = run("purify-run", bundle_path, images[0], option, tmp_path / "empty.mp4", *force, *PINNED)
+    assert (code, out) == (2, "")
+    assert "empty.mp4 is a folder; name a file" in err

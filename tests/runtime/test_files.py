@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,16 @@ def test_another_failure_of_a_lock_is_told(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("fcntl.flock", broken)
     with (tmp_path / "results").open("a") as file, pytest.raises(OSError, match="the disk is broken"):
         try_lock(file)
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
+    """As /dev/null does, which root could replace."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_bytes)
+        with atomic(pipe) as temporary:
+            temporary.write_bytes(b"content")
+        assert read.result() == b"content"
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]

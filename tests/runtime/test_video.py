@@ -13,7 +13,7 @@ from PIL import Image
 from helpers.images import COLOUR, GREY
 from purify_edge.errors import InputError, MissingError
 from purify_edge.images.sources import open_source
-from purify_edge.images.video import Camera, Video, require
+from purify_edge.images.video import Camera, Video, image_of, require
 from purify_edge.run.saving import Annotator
 
 pytest.importorskip("cv2")
@@ -350,6 +350,16 @@ def test_an_annotated_video_of_unknown_kind_is_refused(tmp_path: Path) -> None:
         Annotator(tmp_path / "out.gif")
     with pytest.raises(InputError, match="expected a name"):
         Annotator(tmp_path / "out")
+
+
+def test_grey_frames_among_others_are_frames(tmp_path: Path) -> None:
+    """As some cameras give them at night."""
+    grey = np.full((48, 64), 200, np.uint8)
+    assert image_of(grey).getpixel((5, 5)) == image_of(np.dstack([grey] * 4)).getpixel((5, 5)) == (200, 200, 200)
+    with Annotator(tmp_path / "out.avi") as annotator:
+        annotator.write(np.zeros((48, 64, 3), np.uint8), "x", time_s=0, fps=10)
+        annotator.write(grey, "x", time_s=0.1, fps=10)
+    assert frames(tmp_path / "out.avi")[1][5, 5].min() > 150
 
 
 def test_frames_of_another_size_are_brought_to_the_first_ones(tmp_path: Path) -> None:

@@ -176,7 +176,14 @@ def _read_frame(frame: NDArray[np.uint8], source: str, contract: InputContract) 
         raise InputError(f"{source} has more than {MAX_PIXELS:,} pixels; scale it down")
     if contract.channels not in (1, 3):
         raise InputError(f"videos have 3 channels, the bundle takes {contract.channels}; pass arrays instead")
-    return fitted(Image.fromarray(np.ascontiguousarray(frame[:, :, ::-1])), contract)
+    return fitted(image_of(frame), contract)
+
+
+def image_of(frame: NDArray[np.uint8]) -> Image.Image:
+    """Return a frame as OpenCV gives it, grey, BGR or BGRA, in RGB."""
+    if frame.ndim == 2:
+        return Image.fromarray(frame).convert("RGB")
+    return Image.fromarray(np.ascontiguousarray(frame[:, :, 2::-1]))
 
 
 class Camera(Source):

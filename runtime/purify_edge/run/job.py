@@ -39,6 +39,9 @@ class Job:
         """
         if self.out:
             format_of(self.out)
+        for path in (self.save_grid, self.annotate):
+            if path and path.is_dir():
+                raise InputError(f"{path} is a folder; name a file")
         for path in () if self.force else (self.save, self.save_grid, self.annotate):
             taken = path and (path.is_file() or (path.is_dir() and any(path.iterdir())))
             if path and taken and not self._can_go_on(path):

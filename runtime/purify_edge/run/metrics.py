@@ -8,6 +8,7 @@ from typing import Any
 
 from purify_edge.errors import InputError
 from purify_edge.extras import require_library
+from purify_edge.files import atomic
 from purify_edge.run.results import Result
 
 STAGES = ("read", "predict", "write")
@@ -91,7 +92,8 @@ class PrometheusMetrics(Metrics):
         path.parent.mkdir(parents=True, exist_ok=True)
 
         def write() -> None:
-            self._client.write_to_textfile(str(path), self._registry)
+            with atomic(path) as temporary:
+                temporary.write_bytes(self._client.generate_latest(self._registry))
 
         def work() -> None:
             while not self._stopped.wait(FILE_INTERVAL_S):

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from purify_edge.errors import InputError
 from purify_edge.images.arrays import to_8bit
-from purify_edge.images.video import name_for_opencv, require
+from purify_edge.images.video import image_of, name_for_opencv, require
 
 UNFINISHED = ".part-run"
 COMPRESSION = 3  # half the time of the usual 6, for a tenth more bytes
@@ -118,11 +118,11 @@ class Annotator:
         self._written, self._start_s, self._fps = 0, 0.0, 0.0
 
     def write(self, frame_BGR: NDArray[np.uint8], text: str, *, time_s: float, fps: float, warn: bool = False) -> None:
-        """Add a frame, uint8 `[height, width, 3]`; again and again, where frames before it were left out."""
+        """Add a frame, uint8 `[height, width, 3]` or grey; again and again, where frames before it were left out."""
         if self._writer is None:
             self._open((frame_BGR.shape[1], frame_BGR.shape[0]), fps)
             self._start_s = time_s
-        image = Image.fromarray(np.ascontiguousarray(frame_BGR[:, :, ::-1]))
+        image = image_of(frame_BGR)
         if image.size != self._size:  # a stream may change it
             image = image.resize(self._size)
         _caption(image, text, warn=warn)
