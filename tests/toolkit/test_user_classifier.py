@@ -7,11 +7,12 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 
 from helpers.refusals import refused
-from helpers.user_models import Tiny, Viewing, Wrapping, trained_tiny
+from helpers.user_models import Tiny, trained_tiny
 from purify_edge.errors import InputError, MissingError
 from purify_toolkit.data.pixels import to_float
 from purify_toolkit.data.splits import Split
-from purify_toolkit.networks.user_classifier import ClassifierSource, build_classifier, check_classifier, read_weights
+from purify_toolkit.networks.user_classifier import ClassifierSource, build_classifier, check_classifier
+from purify_toolkit.networks.weights import read_weights
 from purify_toolkit.runs.pretrained import open_run
 from purify_toolkit.train.cli import main as train_command
 
@@ -98,23 +99,6 @@ def test_a_normalisation_that_does_not_fit_is_refused(
 
 
 @pytest.mark.parametrize(
-    "content", ["missing", "empty", "text", "half a text", "pickle", "another network", "no state dict"]
-)
-def test_weights_that_do_not_fit_are_refused(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "mine.pt"
-    if content in ("empty", "text", "half a text"):
-        path.write_bytes({"empty": b"", "text": b"weights", "half a text": b"the weights"}[content])
-    elif content == "pickle":
-        torch.save({"network": Tiny()}, path)  # a whole module: loading it would run its code
-    elif content == "another network":
-        torch.save({"fc.weight": torch.zeros(3)}, path)
-    elif content == "no state dict":
-        torch.save([1, 2, 3], path)
-    with pytest.raises(InputError, match=r"mine\.pt"):
-        read_weights(Tiny(), path)
-
-
-@pytest.mark.parametrize(
     ("name", "message"),
     [
         ("Softmaxed", "gives probabilities, expected logits"),
@@ -155,15 +139,6 @@ def test_a_network_that_views_channels_last_images_is_taken() -> None:
     with torch.no_grad():
         labels = built(to_float(images)).argmax(1)
     assert check_classifier(built, Split(images, labels), ("a", "b", "c", "d"), CPU) == 1
-
-
-@pytest.mark.parametrize("kind", [Viewing, Wrapping])
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_a_part_called_module_keeps_its_name(tmp_path: Path, kind: type[Viewing] | type[Wrapping], prefix: str) -> None:
-    network, other = kind(), kind()
-    torch.save({prefix + key: value for key, value in network.state_dict().items()}, tmp_path / "mine.pt")
-    read_weights(other, tmp_path / "mine.pt")
-    assert torch.equal(other.module.weight, network.module.weight)
 
 
 def test_a_modest_classifier_of_two_classes_is_taken() -> None:

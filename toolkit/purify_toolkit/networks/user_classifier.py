@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
@@ -17,8 +16,6 @@ from purify_toolkit.data.splits import Split, batches
 from purify_toolkit.networks.answers import count_correct
 
 HOW = "expected PACKAGE.MODULE:CALLABLE, torchvision:NAME or timm:NAME"
-NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts keep it within a checkpoint
-PARALLEL = "module."  # what torch's DataParallel puts before every name
 
 
 @dataclass(frozen=True)
@@ -85,35 +82,6 @@ def build_classifier(source: ClassifierSource, *, channels: int, classes: int) -
         raise InputError(f"--classifier {source.factory} gave a {type(network).__name__}, expected a torch.nn.Module")
     mean, std = (torch.tensor(values or fill) for values, fill in ((source.mean, [0.0]), (source.std, [1.0])))
     return PixelClassifier(network, mean=mean, std=std)
-
-
-def read_weights(network: nn.Module, path: Path) -> None:
-    """Fill a network from a safetensors file or a torch state dict; raise InputError where it does not fit."""
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from error
-    except Exception as error:  # torch's reader raises almost anything at a file that is not its own
-        raise InputError(
-            f"{path} holds no weights ({reason(error)}); expected safetensors or a torch state dict"
-        ) from error
-    for key in NESTED:
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{path} holds no state dict; save it by torch.save(network.state_dict(), FILE)")
-    try:
-        network.load_state_dict(_without_prefix(state, network))
-    except RuntimeError as error:
-        reasons = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
-        raise InputError(f"{path} does not fit the classifier: {reasons}") from error
-
-
-def _without_prefix(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Drop DataParallel's prefix where every key has it and it is not the network's own."""
-    if all(key.startswith(PARALLEL) for key in state) and not state.keys() <= network.state_dict().keys():
-        return {key.removeprefix(PARALLEL): value for key, value in state.items()}
-    return state
 
 
 def check_classifier(

@@ -15,7 +15,8 @@ from purify_toolkit.device.processes import Processes, find_processes
 from purify_toolkit.device.provenance import provenance
 from purify_toolkit.evaluate.accuracy import EvaluationRow, evaluate
 from purify_toolkit.evaluate.plots import save_grid, save_loss_curves
-from purify_toolkit.networks.user_classifier import PixelClassifier, build_classifier, check_classifier, read_weights
+from purify_toolkit.networks.user_classifier import PixelClassifier, build_classifier, check_classifier
+from purify_toolkit.networks.weights import read_weights
 from purify_toolkit.recipe import parse_recipe
 from purify_toolkit.runs.data import load_data
 from purify_toolkit.runs.folder import RunFolder
