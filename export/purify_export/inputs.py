@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from purify_edge.bundle.report import AccuracyRow, CurvePoint
 from purify_edge.errors import InputError, reason
 from purify_export.images.golden import IMAGES, OTHERS
-from purify_export.networks import ImageShape, Networks
+from purify_export.networks import Float32Logits, ImageShape, Networks
 from purify_toolkit.data.pixels import to_8bit
 from purify_toolkit.data.splits import Split
+from purify_toolkit.networks.trial import answer_of, check_float32, check_independence
 from purify_toolkit.recipe import EvaluationTable
 
 Images = NDArray[Any] | Tensor
@@ -108,20 +109,27 @@ def checked_networks(
 
     Raises:
         InputError: a network that is no module, in training mode, not in float32 on the CPU, or that does not take
-            such images or give what it should; names of another number than the classes.
+            such images or give what it should, by each image alone; names of another number than the classes.
     """
     for role, network in (("purifier", purifier), ("classifier", classifier)):
         _check_module(role, network)
     x = torch.linspace(0, 1, 2 * prod(image_shape)).reshape(2, *image_shape)  # no image of one colour
-    purified, logits = _answer("purifier", purifier, x), _answer("classifier", classifier, x)
+    with torch.no_grad():
+        purified, logits = answer_of("purifier", purifier, x), answer_of("classifier", classifier, x)
     if purified.shape != x.shape:
         raise InputError(f"the purifier must keep the shape {list(x.shape)} of images, it gives {list(purified.shape)}")
+    if purified.dtype != torch.float32:
+        raise InputError(f"the purifier must give float32 images, it gives {purified.dtype}")
     if logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < 2:
         given = list(logits.shape)
         raise InputError(f"the classifier must give logits [2, K], K >= 2, for two images, it gives {given}")
     names = tuple(class_names) if class_names is not None else tuple(f"class {k}" for k in range(logits.shape[1]))
     if len(names) != logits.shape[1]:
         raise InputError(f"the classifier has {logits.shape[1]} classes, class_names has {len(names)} names")
+    for role, network in (("purifier", purifier), ("classifier", classifier)):
+        check_independence(role, network, x)
+    if logits.dtype != torch.float32:
+        classifier = Float32Logits(classifier).eval()
     return Networks(purifier, classifier), names
 
 
@@ -130,30 +138,7 @@ def _check_module(role: str, network: object) -> None:
         raise InputError(f"the {role} must be a torch.nn.Module, got {type(network).__name__}")
     if any(module.training for module in network.modules()):
         raise InputError(f"the {role} is in training mode, in which answers vary; call {role}.eval() first")
-    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
-        if tensor.device.type != "cpu" or (tensor.is_floating_point() and tensor.dtype != torch.float32):
-            raise InputError(
-                f"the {role} must be in float32 on the CPU, its {name} is {tensor.dtype} on {tensor.device}; "
-                f"call {role}.float().cpu() first"
-            )
-
-
-def _answer(role: str, network: nn.Module, x: Tensor) -> Tensor:
-    size = "x".join(map(str, x.shape[2:]))
-    try:
-        with torch.no_grad():
-            answer = network(x)
-    except Exception as error:  # a user's network may raise anything
-        raise InputError(
-            f"the {role} does not take images of {size} with {x.shape[1]} channels: {reason(error)}; a network that "
-            "does not pool over all of the image takes no other size than that it was trained on"
-        ) from error
-    if not isinstance(answer, Tensor) or answer.dtype != torch.float32:
-        given = answer.dtype if isinstance(answer, Tensor) else type(answer).__name__
-        raise InputError(f"the {role} must give one float32 tensor, it gives {given}")
-    if not answer.isfinite().all():
-        raise InputError(f"the {role} gives numbers that are not finite for a plain gradient; check its weights")
-    return answer
+    check_float32(role, network)
 
 
 def checked_images(images: object, labels: object) -> Split:

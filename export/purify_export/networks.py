@@ -4,15 +4,28 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from purify_edge.bundle.manifest import Role
+from purify_toolkit.networks.trial import float32
 from purify_toolkit.runs.folder import RunFolder
 
 ImageShape = tuple[int, int, int]
 """Channels, height, width."""
+
+
+class Float32Logits(nn.Module):
+    """A classifier whose logits are of another float type, and a cast after it."""
+
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Map `[N, C, H, W]` pixels in [0, 1] to `[N, K]` float32 logits."""
+        return float32(self.classifier(x_NCHW))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -143,6 +144,17 @@ class Constant(nn.Module):
         return self.answer
 
 
+class Double(nn.Module):
+    """Gives float64 at the end."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x).double()
+
+
 def given(own: Own, **changed: Any) -> dict[str, Any]:
     return {"purifier": own[0], "classifier": own[1], "images": IMAGES[:8], "labels": LABELS[:8]} | changed
 
@@ -158,11 +170,16 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "another shape": ({"purifier": nn.MaxPool2d(2).eval()}, r"must keep the shape \[2, 3, 12, 12\].*\[2, 3, 6, 6\]"),
     "no logits": ({"classifier": nn.Identity().eval()}, r"logits \[2, K\], K >= 2, .* it gives \[2, 3, 12, 12\]"),
     "one class": ({"classifier": Constant(torch.zeros(2, 1)).eval()}, r"it gives \[2, 1\]"),
-    "a tuple": ({"classifier": Constant((torch.zeros(2, 4),)).eval()}, "must give one float32 tensor, it gives tuple"),
-    "doubles": ({"classifier": Constant(torch.zeros(2, 4).double()).eval()}, "it gives torch.float64"),
+    "a tuple": ({"classifier": Constant((torch.zeros(2, 4),)).eval()}, r"gives a tuple of float32 \[2, 4\], expected"),
+    "doubles": ({"purifier": Double(nn.Identity()).eval()}, "must give float32 images, it gives torch.float64"),
+    "labels": ({"classifier": Constant(torch.zeros(2, 4).long()).eval()}, r"gives int64 \[2, 4\], expected one tensor"),
+    "the batch": (
+        {"classifier": Constant(torch.zeros(2, 4)).eval()},
+        "for images each alone than for the same 2 in one",
+    ),
     "NaN": ({"classifier": Constant(torch.full((2, 4), torch.nan)).eval()}, "gives numbers that are not finite"),
-    "another size": ({"images": IMAGES[:8, :6]}, "the classifier does not take images of 6x12 with 3 channels: mat1"),
-    "grey": ({"images": IMAGES[:8, :, :, :1]}, "the purifier does not take images of 12x12 with 1 channels"),
+    "another size": ({"images": IMAGES[:8, :6]}, "the classifier cannot take images of 6x12 with 3 channels: mat1"),
+    "grey": ({"images": IMAGES[:8, :, :, :1]}, "the purifier cannot take images of 12x12 with 1 channels"),
     "channels first": ({"images": IMAGES[:8].transpose(0, 3, 1, 2)}, r"images must be uint8 \[N, H, W, C\] or floats"),
     "floats beyond 1": ({"images": SPLIT.images[:8].float()}, r"floats \[N, C, H, W\] in \[0, 1\].*got floats from 0"),
     "NaN pixels": ({"images": torch.full((8, 3, 12, 12), torch.nan)}, "got floats from nan to nan"),
@@ -192,6 +209,15 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_written(own: Own, tmp
     with pytest.raises(InputError, match=message):
         export(**given(own, **{"targets": ["onnx"]} | changed), out=tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_logits_of_another_float_type_are_cast_in_the_graph(own: Own, tmp_path: Path) -> None:
+    pair = own[0], Double(own[1]).eval()
+    bundle, report = export(*pair, IMAGES, LABELS, out=tmp_path / "bundle", fp16=True, targets=["onnx"], rounds=0)
+    assert report.passed
+    for precision in ("fp32", "fp16"):
+        graph = onnx.load(bundle.path / "models" / f"defended.{precision}.onnx").graph
+        assert graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
 
 
 def test_the_runtime_gives_it_by_name() -> None:

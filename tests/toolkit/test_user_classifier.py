@@ -104,8 +104,8 @@ def test_a_normalisation_that_does_not_fit_is_refused(
         ("Softmaxed", "gives probabilities, expected logits"),
         ("Deaf", "no gradient towards the image"),
         ("NotANumber", "not finite"),
-        ("ThreeClasses", r"gives \[2, 3\], expected logits \[2, 10\]"),
-        ("Asserting", "cannot take images of 2 x 1 x 28 x 28: AssertionError"),
+        ("ThreeClasses", r"gives \[8, 3\], expected logits \[8, 10\]"),
+        ("Asserting", "cannot take images of 28x28 with 1 channels: AssertionError"),
         ("Tiny", r"no better than guessing, 10\.0%: check its weights"),  # untrained
     ],
 )

@@ -11,10 +11,12 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from purify_edge.errors import InputError, MissingError, reason
+from purify_edge.errors import InputError, MissingError
 from purify_toolkit.data.splits import Split, batches
 from purify_toolkit.networks.answers import count_correct
+from purify_toolkit.networks.trial import answer_of, check_float32, check_independence, float32
 
+TRIED = 8  # images
 HOW = "expected PACKAGE.MODULE:CALLABLE, torchvision:NAME or timm:NAME"
 
 
@@ -38,7 +40,7 @@ class ClassifierSource:
 
 
 class PixelClassifier(nn.Module):
-    """A user's network with its normalisation before it: pixels `[N, C, H, W]` in [0, 1] -> logits `[N, K]`."""
+    """A user's network between its normalisation and float32: pixels `[N, C, H, W]` in [0, 1] -> logits `[N, K]`."""
 
     mean: Tensor
     std: Tensor
@@ -53,7 +55,7 @@ class PixelClassifier(nn.Module):
         """Map `[N, C, H, W]` pixels in [0, 1] to `[N, K]` logits."""
         # Contiguous, for images may come channels-last, and many a network flattens its features by view().
         logits: Tensor = self.network(((x_NCHW - self.mean) / self.std).contiguous())
-        return logits
+        return float32(logits)
 
 
 def build_classifier(source: ClassifierSource, *, channels: int, classes: int) -> PixelClassifier:
@@ -90,29 +92,22 @@ def check_classifier(
     """See that a network classifies the data; return its accuracy on the validation images, a fraction.
 
     Raises:
-        InputError: it cannot take the images; gives something else than finite logits, a value a class; has no
-            gradient towards the image; or is hardly better than guessing.
+        InputError: it is not in float32; cannot take the images; gives something else than finite logits, a value a
+            class, that depend on each image alone; has no gradient towards the image; or is hardly better than
+            guessing.
     """
-    network = network.eval().to(device)
-    images, _ = next(batches(validation[:2], device))
-    expected = (len(images), len(class_names))
-    try:
-        logits = network(images.requires_grad_())
-        found = tuple(logits.shape)
-    except Exception as error:  # the user's own code may raise anything
-        shape = " x ".join(map(str, images.shape))
+    check_float32("classifier", network.eval().cpu())
+    network.to(device)
+    images, _ = next(batches(validation[:TRIED], device))
+    expected = [len(images), len(class_names)]
+    logits = answer_of("classifier", network, images.requires_grad_())
+    if list(logits.shape) != expected:
         raise InputError(
-            f"the classifier cannot take images of {shape}: {reason(error)}; the recipe's image_size and channels "
-            "say what it is given"
-        ) from error
-    if found != expected:
-        raise InputError(
-            f"the classifier gives {list(found)}, expected logits {list(expected)} for the classes "
+            f"the classifier gives {list(logits.shape)}, expected logits {expected} for the classes "
             f"{', '.join(class_names)}"
         )
+    check_independence("classifier", network, images)
     values = logits.detach()
-    if not values.isfinite().all():
-        raise InputError("the classifier gives values that are not finite")
     if (values >= 0).all() and torch.allclose(values.sum(1), torch.ones(len(images), device=device), atol=1e-4):
         raise InputError("the classifier gives probabilities, expected logits: leave out its last softmax")
     tracked = logits.requires_grad

@@ -1,0 +1,137 @@
+from collections import OrderedDict, namedtuple
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from purify_edge.errors import InputError
+from purify_toolkit.data.splits import Split
+from purify_toolkit.networks.trial import answer_of, check_independence
+from purify_toolkit.networks.user_classifier import PixelClassifier, check_classifier
+
+Output = namedtuple("Output", ["logits", "features"])
+SIDE, NAMES, CPU = 12, ("a", "b", "c", "d"), torch.device("cpu")
+IMAGES = torch.rand(8, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+
+
+class Network(nn.Module):
+    """Four classes, by what a function makes of 16 features `[N, 16]`, and layers that it may use."""
+
+    def __init__(self, change: Callable[["Network", Tensor], Any], *layers: nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.head = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 16)), nn.Linear(16, 4)
+        self.layers, self.change = nn.ModuleList(layers), change
+
+    def forward(self, x: Tensor) -> Any:
+        features = self.change(self, self.stem(x))
+        return self.head(features) if isinstance(features, Tensor) and features.shape[-1] == 16 else features
+
+
+def layer(network: Network, features: Tensor) -> Tensor:
+    return network.layers[0](features)
+
+
+def in_training(network: Network, features: Tensor) -> Tensor:
+    return network.layers[0].train()(features)
+
+
+def one_value(network: Network, features: Tensor) -> Tensor:
+    return features * network.layers[0](features.mean(1, keepdim=True))
+
+
+def attending(network: Network, features: Tensor) -> Tensor:
+    """Forget `batch_first=True`: each image attends to the others of its batch."""
+    values = features[:, None]
+    return network.layers[0](values, values, values)[0].squeeze(1)
+
+
+ALONE = "for images each alone than for the same 8 in one batch"
+DEPENDENT: dict[str, tuple[nn.Module, str]] = {
+    "batch norm": (
+        Network(layer, nn.BatchNorm1d(16, track_running_stats=False)),
+        f"{ALONE}: .*statistics in layers.0:",
+    ),
+    "in training": (
+        Network(in_training, nn.BatchNorm1d(16)),
+        r"alone than .* uses the batch's statistics in layers\.0:",
+    ),
+    "one value": (Network(one_value, nn.BatchNorm1d(1, track_running_stats=False)), r"Expected more than 1 value per"),
+    "by a function": (Network(lambda _, x: F.batch_norm(x, None, None, training=True)), f"{ALONE}: .*look for F.batch"),
+    "the batch's mean": (Network(lambda _, x: x - x.mean(0)), ALONE),
+    "the batch's largest": (Network(lambda _, x: x / x.abs().max()), ALONE),
+    "attention": (Network(attending, nn.MultiheadAttention(16, 2)), ALONE),
+    "place": (Network(lambda _, x: x + torch.eye(16)[: len(x)]), ALONE),
+    "a fixed batch": (Network(lambda _, x: x.new_zeros(8, 16) + x), r"alone|fails"),
+    "dropout": (Network(lambda _, x: F.dropout(x, 0.1)), r"when it is asked again: .* F\.dropout without training"),
+    "dropout for ever": (Network(in_training, nn.Dropout(0.1)), "when it is asked again"),
+    "noise": (Network(lambda _, x: x + 0.1 * torch.randn_like(x)), "when it is asked again"),
+    "order": (Network(lambda _, x: x + torch.arange(len(x)).sub(3.5).sign()[:, None]), "in another order|each alone"),
+}
+
+
+@pytest.mark.parametrize("kind", DEPENDENT)
+def test_an_answer_may_depend_on_its_image_only(kind: str) -> None:
+    network, message = DEPENDENT[kind]
+    with pytest.raises(InputError, match=message):
+        check_independence("classifier", network.eval(), IMAGES)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        Network(layer, nn.BatchNorm1d(16)),
+        Network(layer, nn.LayerNorm(16)),
+        Network(lambda _, x: F.instance_norm(x[:, None])[:, 0]),
+        Network(lambda _, x: x.bfloat16().float()),
+        Network(lambda _, x: F.dropout(x, 0.1, training=False)),
+    ],
+)
+def test_what_depends_on_its_image_only_is_taken(network: Network) -> None:
+    check_independence("classifier", network.eval(), IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda _, x: (x[:, :4], x), r"gives a tuple of float32 \[8, 4\], float32 \[8, 16\], expected one tensor, its"),
+        (lambda _, x: [x[:, :4]], r"gives a list of float32 \[8, 4\], expected"),
+        (lambda _, x: {"out": x[:, :4], "aux": None}, r"gives a dict of out: float32 \[8, 4\], aux: None, expected"),
+        (lambda _, x: OrderedDict(logits=x[:, :4]), r"gives a OrderedDict of logits: float32 \[8, 4\], expected"),
+        (lambda _, x: Output(x[:, :4], x), r"gives a Output of logits: float32 \[8, 4\], features: float32 \[8, 16\]"),
+        (lambda _, x: x.argmax(1), r"gives int64 \[8\], expected one tensor, its logits, floats \[N, K\]; wrap it in"),
+        (lambda _, x: None, "gives None, expected one tensor"),
+    ],
+)
+def test_what_is_no_tensor_of_logits_is_described(change: Callable[[Network, Tensor], Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        answer_of("classifier", Network(change).eval(), IMAGES)
+
+
+def checked(network: nn.Module) -> float:
+    """The check of a training, on images that the network itself has labelled."""
+    classifier = PixelClassifier(network, mean=torch.zeros(1), std=torch.ones(1)).eval()
+    pixels = torch.randint(0, 256, (40, 3, SIDE, SIDE), dtype=torch.uint8)
+    labels = classifier(pixels.to(next(network.parameters()).dtype) / 255).argmax(1)
+    return check_classifier(classifier, Split(pixels, labels), NAMES, CPU)
+
+
+def autocast(_: Network, x: Tensor) -> Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return x @ x.new_ones(16, 4).cumsum(1).cumsum(0).sin()
+
+
+@pytest.mark.parametrize("change", [lambda _, x: x[:, :4].double(), lambda _, x: x[:, :4].half(), autocast])
+def test_logits_of_another_float_type_become_float32(change: Callable[[Network, Tensor], Tensor]) -> None:
+    network = Network(change)
+    assert network(IMAGES).dtype != torch.float32
+    assert PixelClassifier(network, mean=torch.zeros(1), std=torch.ones(1))(IMAGES).dtype == torch.float32
+    assert checked(network) == 1
+
+
+def test_weights_of_another_float_type_are_refused() -> None:
+    with pytest.raises(InputError, match=r"must be in float32 on the CPU, its network.stem.1.weight is torch.float64"):
+        checked(Network(lambda _, x: x).double())
