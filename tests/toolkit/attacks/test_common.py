@@ -79,6 +79,18 @@ def test_images_outside_the_range_are_refused(name: str, value: float, shipped: 
         ATTACKS[name](shipped.classifier, images, shipped.labels[:1], generator=generator(0))
 
 
+@pytest.mark.parametrize("name", ATTACKS)
+def test_no_model_is_asked_about_no_image(name: str, shipped: Shipped) -> None:
+    """Some networks fail at an empty batch."""
+
+    def model(images: Tensor) -> Tensor:
+        assert len(images)
+        return shipped.classifier(images)
+
+    none = shipped.images[:0]
+    assert ATTACKS[name](model, none, shipped.labels[:0], generator=generator()).shape == none.shape
+
+
 def test_an_image_without_a_batch_is_refused(shipped: Shipped) -> None:
     with pytest.raises(InputError, match=r"images must be \[N, C, H, W\], got \[1, 28, 28\]"):
         FGSM(epsilon=0.1)(shipped.classifier, shipped.images[0], shipped.labels[:1], generator=generator())

@@ -27,7 +27,7 @@ class Attack(ABC):
 
     @abstractmethod
     def __call__(self, model: Model, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Tensor:
-        """Return attacked images `[N, C, H, W]` in [0, 1].
+        """Return attacked images `[N, C, H, W]` in [0, 1]; the model is never given an empty batch.
 
         Args:
             model: maps pixels `[N, C, H, W]` to logits `[N, K]`; the attack may need its gradient.

@@ -44,6 +44,8 @@ class CarliniWagner(Attack):
     def __call__(self, model: Model, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Tensor:
         """See `Attack.__call__`; nothing is drawn from the generator."""
         check_images(images)
+        if not len(images):
+            return images.clone()
         with torch.no_grad():
             wrong = margin(model(images), labels) > self.confidence
         best, infinite = images.detach().clone(), torch.full_like(wrong, torch.inf, dtype=images.dtype)

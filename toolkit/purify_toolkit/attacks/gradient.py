@@ -79,6 +79,8 @@ class PGD(Attack):
     ) -> Tensor:
         """See `Attack.__call__`; with `start`, begin at this perturbation `[N, C, H, W]`, see `Norm.start`."""
         check_images(images)
+        if not len(images):
+            return images.clone()
         best = self._climb(model, images, labels, generator, start)
         if self.restarts > 1:
             best_score = self._score(model, best, labels)

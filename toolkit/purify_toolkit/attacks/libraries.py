@@ -73,7 +73,7 @@ class AutoAttack(Attack):
         """See `Attack.__call__`; an InputError, too, where `classes` does not fit the model."""
         check_images(images)
         if not len(images):
-            return images
+            return images.clone()
         self._check_classes(model, images)
         x, seed = images.detach().contiguous(), _seed(generator, images)
         with _library(seed, x.device):
@@ -165,6 +165,8 @@ class HopSkipJump(Attack):
     def __call__(self, model: Model, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Tensor:
         """See `Attack.__call__`; the model must be deterministic."""
         check_images(images)
+        if not len(images):
+            return images.clone()
         foolbox = _foolbox()
         attack = foolbox.attacks.HopSkipJumpAttack(
             steps=_steps(self.queries, self.evaluations),

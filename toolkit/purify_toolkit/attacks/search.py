@@ -33,6 +33,8 @@ class RandomSearch(Attack):
     def __call__(self, model: Model, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Tensor:
         """See `Attack.__call__`."""
         check_images(images)
+        if not len(images):
+            return images.clone()
         stripes = self.epsilon * _signs([*images.shape[:2], 1, images.shape[3]], images, generator)
         best = LINF.project(images + stripes, images, self.epsilon)
         best_margin = margin(model(best), labels)

@@ -34,6 +34,8 @@ class RotateTranslate(Attack):
     def __call__(self, model: Model, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Tensor:
         """See `Attack.__call__`."""
         check_images(images)
+        if not len(images):
+            return images.clone()
         best = images.clone()
         if not self.degrees and not self.shift:  # interpolation alone would change the image by a rounding error
             return best
