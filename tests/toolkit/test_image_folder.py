@@ -9,6 +9,7 @@ from torchvision.datasets import ImageFolder
 
 from helpers.images import zipped
 from purify_edge.errors import InputError
+from purify_edge.images.decoding import IMAGE_SUFFIXES
 from purify_toolkit.data.image_folder import load_image_folder
 
 CLASSES = ("cat", "dog")
@@ -76,6 +77,85 @@ def test_the_order_is_that_of_torchvisions_reader_shuffled(folder: Path) -> None
     test = load_image_folder(folder, validation_size=4).test
     assert test.images[:, :, 0, 0].tolist() == [expected[index] for index in order]
     assert test.labels.tolist() == [found.targets[index] for index in order]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["0", "1", "2", "10", "11"], ["0", "1", "2", "10", "11"]),
+        (["009", "10", "8"], ["8", "009", "10"]),
+        (["10", "9", "9a"], ["10", "9", "9a"]),  # as torchvision: not all are numbers
+        (["v10", "v2"], ["v10", "v2"]),
+        (["²", "1"], ["1", "²"]),
+    ],
+)
+@pytest.mark.parametrize("is_zip", [False, True])
+def test_numbers_are_in_the_order_of_numbers(
+    tmp_path: Path, names: list[str], expected: list[str], is_zip: bool
+) -> None:
+    for split in ("train", "test"):
+        for name in names:
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+            for index in range(2):
+                pixel = (expected.index(name), 100, index)
+                Image.new("RGB", (6, 8), pixel).save(tmp_path / "data" / split / name / f"{index}.png")
+    source = zipped(tmp_path / "data", tmp_path / "data.zip", "train", "test") if is_zip else tmp_path / "data"
+    data = load_image_folder(source, validation_size=1)
+    assert list(data.class_names) == expected
+    assert torch.equal(data.test.images[:, 0, 0, 0].long(), data.test.labels)
+
+
+def junk(top: Path) -> None:
+    """Put into a folder what file managers, notebooks and macOS leave in one, none of which is an image to train on."""
+    image = (top / "train" / "cat" / "0.png").read_bytes()
+    for place in ("train/.ipynb_checkpoints/0.png", "train/cat/.thumbnails/0.png", "train/__MACOSX/cat/0.png"):
+        (top / place).parent.mkdir(parents=True)
+        (top / place).write_bytes(image)
+    (top / "train" / "cat" / "._0.png").write_bytes(b"\0\5\x16\7 AppleDouble")
+    (top / "train" / ".DS_Store").write_bytes(b"")
+    (top / "train" / "Thumbs.db").write_bytes(b"")
+    (top / "train" / "readme.md").write_text("cats and dogs")
+    (top / "train" / "loose.png").write_bytes(image)
+
+
+@pytest.mark.parametrize("form", ["folder", "zip", "zip with one top folder"])
+def test_what_is_no_image_of_a_class_is_passed_over_and_counted(
+    folder: Path, form: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = load_image_folder(folder, validation_size=4)
+    junk(folder)
+    source = folder
+    if form == "zip":
+        source = zipped(folder, folder.parent / "pets.zip", "train", "test")
+    elif form == "zip with one top folder":
+        source = zipped(folder.parent, folder.parent / "pets.zip", "pets")
+    with caplog.at_level("INFO", "purify_edge"):
+        found = load_image_folder(source, validation_size=4)
+    assert (found.class_names, found.sha256()) == (CLASSES, expected.sha256())
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"train of {source}: passed over 3 files of other kinds (")
+    assert "in no class's folder 1" in line
+    assert line.endswith(("4 hidden", "5 hidden"))
+
+
+@pytest.mark.parametrize("suffix", [*sorted(IMAGE_SUFFIXES), ".JPEG"])
+def test_every_format_of_the_device_is_trained_on(folder: Path, suffix: str) -> None:
+    image = Image.new("RGB", (6, 8), colour("train", 0, 77))
+    image.save(folder / "train" / "cat" / f"more{suffix}", Image.registered_extensions()[suffix.lower()])
+    data = load_image_folder(folder, validation_size=4)
+    assert len(data.train) + len(data.validation) == 13
+
+
+def test_one_name_in_two_forms_of_unicode_is_one_class(folder: Path) -> None:
+    (folder / "train" / "cat").rename(folder / "train" / "cafe\u0301")
+    (folder / "train" / "caf\u00e9").mkdir()
+    (folder / "train" / "cafe\u0301" / "0.png").rename(folder / "train" / "caf\u00e9" / "0.png")
+    (folder / "test" / "cat").rename(folder / "test" / "caf\u00e9")
+    data = load_image_folder(folder, validation_size=4)
+    assert data.class_names == ("caf\u00e9", "dog")
+    for part in (data.train, data.validation, data.test):
+        assert torch.equal(part.images[:, 1, 0, 0].long(), 100 + part.labels)
+    assert len(data.train) == 8
 
 
 def test_of_two_zips_with_one_file_the_later_counts(folder: Path, tmp_path: Path) -> None:
@@ -148,7 +228,7 @@ def damage(folder: Path, kind: str) -> Path:  # noqa: PLR0912
     [
         ("cut", r"train/cat/0\.png cannot be read as an image"),
         ("32 bits", r"train/cat/0\.png has 32-bit pixels, whose range is not known; convert it to 8 or 16 bits"),
-        ("no test", "the split 'test': .*expected SPLIT/CLASS/FILE"),
+        ("no test", "the split 'test': .*pets has none; expected SPLIT/CLASS/FILE"),
         ("unknown class", "the split 'test': the class 'cow' is not in 'train'"),
         ("one class", "there is one class only"),
         ("empty class", r"the split 'train': there is no image \(\.apng, .*\) of the class 'cow'"),

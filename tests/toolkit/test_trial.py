@@ -135,3 +135,12 @@ def test_logits_of_another_float_type_become_float32(change: Callable[[Network, 
 def test_weights_of_another_float_type_are_refused() -> None:
     with pytest.raises(InputError, match=r"must be in float32 on the CPU, its network.stem.1.weight is torch.float64"):
         checked(Network(lambda _, x: x).double())
+
+
+def test_classes_in_another_order_are_refused_before_the_training() -> None:
+    network = Network(lambda _, x: x)
+    images = torch.randint(0, 256, (120, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    labels = network(images / 255).argmax(1)
+    assert check_classifier(network, Split(images, labels), NAMES, CPU) == 1
+    with pytest.raises(InputError, match=r"on 0\.0% of 60 .* on 100\.0% if its classes are in another order"):
+        check_classifier(network, Split(images, (labels + 1) % 4), NAMES, CPU)

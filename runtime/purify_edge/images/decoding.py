@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 512 * 1024 * 1024
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM")
 _PNG, _JPEG = (".png", ".apng"), (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")
 _OTHERS = (".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
 _HEIF = (".avif", ".heic", ".heif")

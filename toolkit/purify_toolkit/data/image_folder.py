@@ -1,6 +1,7 @@
 """A user's own images as tensors: `split/class/file`, in a folder or in zips."""
 
 import logging
+import unicodedata
 import zipfile
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -36,6 +37,23 @@ def is_image_folder(source: Path) -> bool:
     return source.suffix == ".zip" and source.is_file()
 
 
+def in_order(folders: Iterable[str]) -> list[str]:
+    """Return the names of classes in their order: as numbers where all are numbers, else as text.
+
+    torchvision's ImageFolder orders numbers as text too.
+
+    >>> in_order(["10", "9", "1"]), in_order(["10", "9", "b"])
+    (['1', '9', '10'], ['10', '9', 'b'])
+    """
+    names = sorted(folders)
+    return sorted(names, key=int) if all(name.isascii() and name.isdecimal() for name in names) else names
+
+
+def _composed(name: str) -> str:
+    """Return a name with each accent in the letter's own character: some systems keep them apart, in files and zips."""
+    return unicodedata.normalize("NFC", name)
+
+
 def load_image_folder(
     source: Path,
     *,
@@ -58,7 +76,7 @@ def load_image_folder(
         channels: 1 for grey, 3 for colour; None for 1 where every image is grey, else 3.
         image_size: height and width to resize every image to, bilinear; without it all must have one size.
         labels: the label of each folder that may be in `train`, where every label must occur, some perhaps under
-            one of several names; without it the classes are the sorted names of the folders.
+            one of several names; without it the classes are the names of the folders, see `in_order`.
 
     Raises:
         InputError: not such a folder; classes other than in `labels`; a class that `train` lacks; an image that
@@ -187,7 +205,7 @@ class _Reader:
         """Return the images of a split; without `channels` as RGB, where a grey image has three channels alike."""
         found = self._listed(name)
         if name == "train":
-            self._settle_labels(sorted(found))
+            self._settle_labels(in_order(found))
         unknown = sorted(set(found) - set(self._labels))
         if unknown:
             raise InputError(f"the split {name!r}: the class {unknown[0]!r} is not in 'train'; {LAYOUT}")
@@ -204,15 +222,14 @@ class _Reader:
 
     def _listed(self, name: str) -> dict[str, list[str]]:
         """Return the images of each class's folder, in the order of their folders and names."""
+        if not self._files.has(name):
+            raise InputError(f"the split {name!r}: {self._files} has none; {LAYOUT}")
         passed = PassedOver()
-        there = self._files.has(name)
-        found: dict[str, list[str]] = {folder: [] for folder in (self._files.classes(name) if there else ())}
-        for path in sorted(
-            self._files.images(name, passed) if there else (), key=lambda path: path.rpartition("/")[::2]
-        ):
+        found: dict[str, list[str]] = {_composed(folder): [] for folder in self._files.classes(name)}
+        for path in sorted(self._files.images(name, passed), key=lambda path: path.rpartition("/")[::2]):
             folder, slash, _ = path.removeprefix(f"{name}/").partition("/")
             if slash:
-                found.setdefault(folder, []).append(path)
+                found.setdefault(_composed(folder), []).append(path)
             else:
                 passed.others["in no class's folder"] += 1
         if passed:

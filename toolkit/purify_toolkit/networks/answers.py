@@ -7,6 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from purify_toolkit.data.splits import Split, batches
+
 Model = Callable[[Tensor], Tensor]
 """Pixels `[N, C, H, W]` in [0, 1] -> logits `[N, K]`."""
 
@@ -21,3 +23,9 @@ def right(model: Model, images: Tensor, labels: Tensor) -> NDArray[np.bool_]:
 def count_correct(model: Model, images: Tensor, labels: Tensor) -> int:
     """Return how many images `[N, C, H, W]` the model gives their label."""
     return int(right(model, images, labels).sum())
+
+
+@torch.no_grad()
+def answers_of(model: Model, split: Split, device: torch.device) -> NDArray[np.int64]:
+    """Return the class, `[N]`, that the model gives each image of a split."""
+    return np.concatenate([model(images).argmax(1).cpu().numpy() for images, _ in batches(split, device)])

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from purify_edge.errors import InputError, MissingError
 from purify_toolkit.data.splits import Split, batches
-from purify_toolkit.networks.answers import count_correct
+from purify_toolkit.networks.answers import answers_of
+from purify_toolkit.networks.class_order import check_order
 from purify_toolkit.networks.trial import answer_of, check_float32, check_independence, float32
 
 TRIED = 8  # images
@@ -93,8 +94,8 @@ def check_classifier(
 
     Raises:
         InputError: it is not in float32; cannot take the images; gives something else than finite logits, a value a
-            class, that depend on each image alone; has no gradient towards the image; or is hardly better than
-            guessing.
+            class, that depend on each image alone; has no gradient towards the image; has the classes in
+            another order; or is hardly better than guessing.
     """
     check_float32("classifier", network.eval().cpu())
     network.to(device)
@@ -114,15 +115,16 @@ def check_classifier(
     gradient = torch.autograd.grad(logits[:, 0].sum(), images, allow_unused=True)[0] if tracked else None
     if gradient is None or not gradient.abs().sum() > 0:
         raise InputError("the classifier has no gradient towards the image; the purifier cannot be trained without")
-    right = sum(count_correct(network, x, y) for x, y in batches(validation, device))
-    accuracy, chance = right / len(validation), 1 / len(class_names)
+    answers, labels = answers_of(network, validation, device), validation.labels.numpy()
+    check_order(answers, labels, class_names)
+    right, chance = int((answers == labels).sum()), 1 / len(class_names)
     if binomtest(right, len(validation), chance, alternative="greater").pvalue > 0.05:
         raise InputError(
-            f"the classifier is right on {100 * accuracy:.1f}% of {len(validation)} validation images, no better than "
-            f"guessing, {100 * chance:.1f}%: check its weights, --mean and --std, and the order of the classes: "
+            f"the classifier is right on {100 * right / len(validation):.1f}% of {len(validation)} validation images, "
+            f"no better than guessing, {100 * chance:.1f}%: check its weights, --mean and --std, and the order of the classes: "
             f"{', '.join(class_names)}"
         )
-    return accuracy
+    return right / len(validation)
 
 
 def _factory(library: str, name: str) -> Callable[[int, int], Any]:
