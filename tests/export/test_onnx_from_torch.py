@@ -111,5 +111,5 @@ class Undecided(nn.Module):
 
 
 def test_a_network_that_cannot_be_exported_is_named_with_the_reason() -> None:
-    with pytest.raises(BuildError, match=r"cannot export the Undecided to ONNX: .+; torch.export must"):
+    with pytest.raises(BuildError, match=r"cannot export the Undecided to ONNX, .*\.py:\d+: .+; what is computed may"):
         export(Undecided(), SHAPE)

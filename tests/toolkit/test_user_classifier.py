@@ -132,6 +132,26 @@ def test_options_that_do_not_go_together_end_with_2(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_classifier_that_cannot_be_exported_ends_with_2_before_the_training(
+    small_data: Path, recipe_file: Path, user_network: Tiny, tmp_path: Path
+) -> None:
+    torch.save(user_network.state_dict(), tmp_path / "mine.pt")
+    arguments = [str(recipe_file), "--data", str(small_data), "--out", str(tmp_path / "run"), "--mean", "0.286"]
+    arguments += [
+        "--std",
+        "0.353",
+        "--classifier",
+        "helpers.user_models:Looping",
+        "--weights",
+        str(tmp_path / "mine.pt"),
+    ]
+    message = refused(CliRunner().invoke(train_command, arguments))
+    assert (
+        "cannot export the PixelClassifier to ONNX: Constraints violated (batch)!; its code fixes the batch" in message
+    )
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_network_that_views_channels_last_images_is_taken() -> None:
     torch.manual_seed(0)
     built = build_classifier(ClassifierSource("helpers.user_models:Viewing"), channels=3, classes=4)

@@ -121,8 +121,8 @@ def check_classifier(
     if binomtest(right, len(validation), chance, alternative="greater").pvalue > 0.05:
         raise InputError(
             f"the classifier is right on {100 * right / len(validation):.1f}% of {len(validation)} validation images, "
-            f"no better than guessing, {100 * chance:.1f}%: check its weights, --mean and --std, and the order of the classes: "
-            f"{', '.join(class_names)}"
+            f"no better than guessing, {100 * chance:.1f}%: check its weights, --mean and --std, and the order of the "
+            f"classes: {', '.join(class_names)}"
         )
     return right / len(validation)
 

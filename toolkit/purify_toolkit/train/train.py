@@ -15,6 +15,7 @@ from purify_toolkit.device.processes import Processes, find_processes
 from purify_toolkit.device.provenance import provenance
 from purify_toolkit.evaluate.accuracy import EvaluationRow, evaluate
 from purify_toolkit.evaluate.plots import save_grid, save_loss_curves
+from purify_toolkit.networks.onnx_program import check_exportable
 from purify_toolkit.networks.user_classifier import PixelClassifier, build_classifier, check_classifier
 from purify_toolkit.networks.weights import read_weights
 from purify_toolkit.recipe import parse_recipe
@@ -86,15 +87,16 @@ def _own_classifier(
         if request.classifier or request.weights:
             raise InputError("--classifier and --weights belong together")
         return None
-    channels = data.train.images.shape[1]
+    channels, height, width = data.train.images.shape[1:]
     classifier = build_classifier(request.classifier, channels=channels, classes=len(data.class_names))
     read_weights(classifier.network, request.weights)
     progress.epoch("checking the classifier", 0, 1, len(data.validation))
     accuracy = check_classifier(classifier, data.validation, data.class_names, device)
+    check_exportable(classifier.cpu(), (channels, height, width))
     progress.advance(
         len(data.validation), f"right on {100 * accuracy:.2f}% of {len(data.validation)} validation images"
     )
-    return classifier.cpu()
+    return classifier
 
 
 def _finish(
