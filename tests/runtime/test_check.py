@@ -107,6 +107,21 @@ def test_a_wrong_engine_breaks_a_limit(
     assert f"agreement, {where}" in [check.name for check in report.checks if not check.passed]
 
 
+@pytest.mark.parametrize("alone", [lambda output: output[:, ::-1], lambda output: output * np.float32(np.nan)])
+def test_images_alone_must_get_the_batchs_answers(
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch, alone: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    """As a classifier gives others that uses the batch's statistics, or one whose batch is fixed in its graph."""
+    replace_engine(monkeypatch, lambda name, x, output: alone(output) if (name, len(x)) == ("logits", 1) else output)
+    report = check_bundle(Bundle.open(bundle_path), **PINNED, rounds=0)
+    broken = {check.name for check in report.checks if not check.passed}
+    assert broken == {
+        f"relative error alone, onnxruntime fp32 {role} {split}"
+        for role in ("classifier", "pipeline", "defended")
+        for split in ("clean", "adversarial", "noise")
+    }
+
+
 @pytest.mark.parametrize(
     ("precision", "device", "limit"),
     [

@@ -20,7 +20,8 @@ class ParityRow(msgspec.Struct, frozen=True, kw_only=True):
 
     `role` `pipeline` is the purifier's engine chained to the classifier's. Accuracies and agreement are fractions
     of n images; they are None for the purifier alone. Differences are of logits, for the purifier of pixels;
-    `relative_error` is their root mean square as a fraction of that of what differs between images.
+    `relative_error` is their root mean square as a fraction of that of what differs between images; `alone_error` is
+    that of a few images, each run alone, to the same in their batch.
     """
 
     engine: str
@@ -35,6 +36,7 @@ class ParityRow(msgspec.Struct, frozen=True, kw_only=True):
     max_abs_diff: float
     mean_abs_diff: float
     relative_error: float | None = None
+    alone_error: float | None = None
     device: str = "cpu"
 
 

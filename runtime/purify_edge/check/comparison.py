@@ -1,5 +1,6 @@
 """Comparison: what an engine makes of the golden set, beside what PyTorch made of it."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -19,6 +20,8 @@ from purify_edge.pipeline.suspicion import suspicion_of
 from purify_edge.stats import relative_error, wilson
 
 Run = Callable[[Array], Array]
+
+ALONE = 4  # images of a split that are run one by one too
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,20 @@ def compare(engines: EngineSet, golden: Mapping[str, GoldenSplit], bundle: Bundl
         for role, output in outputs.items():
             found.outputs[role, name] = output
             reference = references.get(role, split.defended)
-            found.rows.append(parity_row(engines, role, name, output, reference, split.labels))
+            row = parity_row(engines, role, name, output, reference, split.labels)
+            error = _alone_error(engines.stages[role], images, output, f"{engines.precision} {role}")
+            found.rows.append(msgspec.structs.replace(row, alone_error=error))
             if role != "purifier":
                 found.answers[role, name] = answers_of(output)
         found.scores[name] = suspicion_of(outputs["classifier"], outputs["pipeline"])
     return found
+
+
+def _alone_error(run: Run, images: Array, output: Array, what: str) -> float:
+    """Return the relative error of the outputs of a few images, each run alone, to what they were in the batch."""
+    count = min(ALONE, len(images))
+    alone = [_output(run, images[index : index + 1], what) for index in range(count)]
+    return relative_error(np.concatenate([*alone, output[count:]]), output) * math.sqrt(len(output) / count)
 
 
 def _output(run: Run, images: Array, what: str) -> Array:

@@ -35,10 +35,11 @@ def checks_of(parity: Iterable[ParityRow], latency: Iterable[LatencyRow], limits
     """Yield the limits of error, agreement and accuracy and, where one is set, of latency."""
     for row in parity:
         where = f"{row.engine} {row.precision} {row.role} {row.split}"
-        if row.relative_error is not None:
-            multiplied = "tf32" if row.precision == "fp32" and row.device != "cpu" else row.precision
-            limit = MAX_ERROR[multiplied] if limits.max_error is None else limits.max_error
-            yield _at_most(f"relative error, {where}", row.relative_error, limit)
+        for name, error in (("relative error", row.relative_error), ("relative error alone", row.alone_error)):
+            if error is not None:
+                multiplied = "tf32" if row.precision == "fp32" and row.device != "cpu" else row.precision
+                limit = MAX_ERROR[multiplied] if limits.max_error is None else limits.max_error
+                yield _at_most(f"{name}, {where}", error, limit)
         if row.agreement is None or row.accuracy_engine is None or row.accuracy_reference is None:
             continue
         least = MIN_AGREEMENT[row.precision] if limits.min_agreement is None else limits.min_agreement
