@@ -5,6 +5,7 @@ Lightning, averaged models) put names before or between those of the layers. Her
 name: what fits the network is looked for. No code of a file is run.
 """
 
+import pickle
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
@@ -62,7 +63,7 @@ def listed(names: Iterable[str]) -> str:
 
 def _read(path: Path) -> Any:
     try:
-        return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        return load_file(path) if _is_safetensors(path) else torch.load(path, "cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
     except Exception as error:  # torch's reader raises almost anything at a file that is not its own
@@ -71,9 +72,14 @@ def _read(path: Path) -> Any:
             raise InputError(_with_code(path, "TorchScript", "torch.jit.load({!r}, 'cpu')")) from error
         if code:
             raise InputError(_with_code(path, code[1], "torch.load({!r}, 'cpu', weights_only=False)")) from error
-        raise InputError(
-            f"{path} holds no weights ({reason(error)}); expected safetensors or a torch state dict"
-        ) from error
+        why = "torch.save did not write it" if isinstance(error, pickle.UnpicklingError) else reason(error)
+        raise InputError(f"{path} holds no weights ({why}); expected safetensors or a torch state dict") from error
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Return whether a file begins as safetensors do: with the length of a header in JSON."""
+    with path.open("rb") as file:
+        return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
 
 
 def _with_code(path: Path, what: str, load: str) -> str:
