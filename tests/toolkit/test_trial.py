@@ -51,21 +51,21 @@ def attending(network: Network, features: Tensor) -> Tensor:
 
 ALONE = "for images each alone than for the same 8 in one batch"
 DEPENDENT: dict[str, tuple[nn.Module, str]] = {
-    "batch norm": (
-        Network(layer, nn.BatchNorm1d(16, track_running_stats=False)),
-        f"{ALONE}: .*statistics in layers.0:",
+    "batch norm": (Network(layer, nn.BatchNorm1d(16, track_running_stats=False)), r"statistics in layers\.0: keep"),
+    "in training": (Network(in_training, nn.BatchNorm1d(16)), r"uses the batch's statistics in layers\.0: keep"),
+    "one value": (
+        Network(one_value, nn.BatchNorm1d(1, track_running_stats=False)),
+        r"fails at images each alone, not at the same 8 in one batch \(Expected more than 1 value",
     ),
-    "in training": (
-        Network(in_training, nn.BatchNorm1d(16)),
-        r"alone than .* uses the batch's statistics in layers\.0:",
+    "by a function": (
+        Network(lambda _, x: F.batch_norm(x[:, None], None, None, training=True)[:, 0]),
+        f"{ALONE}: .*look for F.batch",
     ),
-    "one value": (Network(one_value, nn.BatchNorm1d(1, track_running_stats=False)), r"Expected more than 1 value per"),
-    "by a function": (Network(lambda _, x: F.batch_norm(x, None, None, training=True)), f"{ALONE}: .*look for F.batch"),
     "the batch's mean": (Network(lambda _, x: x - x.mean(0)), ALONE),
     "the batch's largest": (Network(lambda _, x: x / x.abs().max()), ALONE),
     "attention": (Network(attending, nn.MultiheadAttention(16, 2)), ALONE),
     "place": (Network(lambda _, x: x + torch.eye(16)[: len(x)]), ALONE),
-    "a fixed batch": (Network(lambda _, x: x.new_zeros(8, 16) + x), r"alone|fails"),
+    "a fixed batch": (Network(lambda _, x: x.new_zeros(8, 16) + x), ALONE),
     "dropout": (Network(lambda _, x: F.dropout(x, 0.1)), r"when it is asked again: .* F\.dropout without training"),
     "dropout for ever": (Network(in_training, nn.Dropout(0.1)), "when it is asked again"),
     "noise": (Network(lambda _, x: x + 0.1 * torch.randn_like(x)), "when it is asked again"),

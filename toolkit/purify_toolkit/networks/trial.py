@@ -89,14 +89,13 @@ def check_independence(role: str, network: nn.Module, images: Tensor) -> None:
     }
     for how, run in trials.items():
         try:
-            found, problem = run(), "gives other answers for images"
+            alike = _alike(run(), answer)
+            problem = f"gives other answers for images {how} than for the same {len(images)} in one batch"
         except Exception as error:  # a user's network may raise anything
-            found, problem = None, f"fails ({reason(error)}) for images"
-        if found is None or not _alike(found, answer):
-            raise InputError(
-                f"the {role} {problem} {how} than for the same {len(images)} in one batch: an answer may depend on its "
-                f"own image only; {_suspicion(network)}"
-            )
+            alike = False
+            problem = f"fails at images {how}, not at the same {len(images)} in one batch ({reason(error)})"
+        if not alike:
+            raise InputError(f"the {role} {problem}: an answer may depend on its own image only; {_suspicion(network)}")
 
 
 def _alike(found: Tensor, answer: Tensor) -> bool:
