@@ -28,7 +28,7 @@ def atomic(path: Path) -> Iterator[Path]:
     if path.exists() and not (path.is_file() or path.is_dir()):
         yield path
         return
-    temporary = path.with_name(f".part-{secrets.token_hex(8)}")
+    temporary = path.with_name(f".new-{secrets.token_hex(8)}")
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # less the umask, as any file
     try:
         yield temporary

@@ -50,6 +50,43 @@ def test_an_image_that_cannot_be_saved_is_an_error_of_that_image(
     assert "cannot be saved as" in lines(out)[1]["error"]
 
 
+def test_an_image_that_could_not_be_saved_is_in_no_grid(
+    run: Run, bundle_path: Path, images: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "out" / images[0].name).mkdir(parents=True)
+    grid = tmp_path / "grid.png"
+    command = (
+        "purify-run",
+        bundle_path,
+        images[0],
+        "--save",
+        tmp_path / "out",
+        "--save-grid",
+        grid,
+        "--force",
+        *PINNED,
+    )
+    assert run(*command)[0] == 2
+    assert not grid.exists()
+
+
+def test_folders_that_cannot_be_read_are_told_of_each(run: Run, bundle_path: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "loop").symlink_to("loop")
+    (tmp_path / "other").mkdir()
+    code, _, err = run("purify-run", bundle_path, tmp_path / "photos", tmp_path / "other", *PINNED)
+    assert code == 2
+    assert "more than once" not in err
+
+
+def test_closed_standard_input_holds_no_names(bundle_path: Path) -> None:
+    command = ["sh", "-c", '"$@" <&-', "sh", COMMANDS / "purify-run", bundle_path, "-", *PINNED]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "0 images in" in done.stderr
+
+
 def test_an_image_that_is_named_twice_is_done_once(
     run: Run, bundle_path: Path, images: list[Path], tmp_path: Path
 ) -> None:

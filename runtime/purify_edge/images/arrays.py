@@ -47,9 +47,14 @@ def _out_of_range(images: NDArray[np.generic]) -> str:
     which = f"image {place}: " if len(images) > 1 else ""
     if not np.isfinite(image).all():
         return f"{which}expected pixels in [0, 1], got {np.count_nonzero(~np.isfinite(image)):,} that are not finite"
-    low, high = image.min(), image.max()
-    hint = "; values up to 255 belong in a uint8 [N, H, W, C] array" if high > 2 else "; np.clip(images, 0, 1) mends it"
-    return f"{which}expected pixels in [0, 1], got {float(low)!r} to {float(high)!r}{hint}"
+    low, high = float(image.min()), float(image.max())
+    if low >= -0.01 and high <= 1.01:
+        hint = "np.clip(images, 0, 1) mends it"
+    elif low >= 0 and high > 2:
+        hint = "values up to 255 belong in a uint8 [N, H, W, C] array"
+    else:
+        hint = "the classifier normalises itself: pass the pixels before mean and std"
+    return f"{which}expected pixels in [0, 1], got {low!r} to {high!r}; {hint}"
 
 
 def _expect_shape(images: NDArray[np.generic], shape: tuple[int, ...], layout: str) -> None:

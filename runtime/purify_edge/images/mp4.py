@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+DAMAGED = (OSError, ValueError, LookupError, ArithmeticError, struct.error)
+"""What reading a damaged file may raise."""
+MAX_TABLE_BYTES = 1_000_000
 Span = tuple[int, int]  # where a box's content begins and ends in the file
 
 
@@ -25,12 +28,12 @@ class Claim:
 
 def claim_of(path: Path) -> Claim:
     """Return what a file promises; one of another kind promises nothing."""
-    with suppress(OSError, struct.error), path.open("rb") as file:
+    with suppress(*DAMAGED), path.open("rb") as file:
         size = file.seek(0, 2)
         boxes = list(_boxes(file, (0, size)))
         whole = all(end <= size for kind, (_, end) in boxes if kind == b"mdat")
         share, play_s = 1.0, 0.0
-        with suppress(KeyError, struct.error, ZeroDivisionError):
+        with suppress(*DAMAGED):
             share, play_s = _played(file, dict(boxes)[b"moov"])
         return Claim(whole, share, play_s)
     return Claim()
@@ -76,7 +79,7 @@ def _played(file: BinaryIO, movie: Span) -> tuple[float, float]:
 
 def _read(file: BinaryIO, span: Span) -> bytes:
     file.seek(span[0])
-    return file.read(span[1] - span[0])
+    return file.read(min(span[1] - span[0], MAX_TABLE_BYTES))
 
 
 def _clock(file: BinaryIO, header: Span) -> tuple[int, int]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purify_edge.bundle.manifest import InputContract
-from purify_edge.errors import InputError, MissingError
+from purify_edge.errors import InputError, PurifyError
 from purify_edge.images.decoding import IMAGE_SUFFIXES, MAX_FILE_BYTES, decode_image, read_image
 from purify_edge.images.items import Broken, Item, Source, broken
 from purify_edge.images.walking import PassedOver, images_below, place_in_zip, takes_from_zip
@@ -120,19 +120,19 @@ class Zip(Source):
 
     def items(self) -> Iterator[Item]:
         """Yield the images; where there are none, a broken item that says so."""
-        passed = PassedOver()
+        passed, none = PassedOver(), True
         try:
             archive = zipfile.ZipFile(self.path)
-            placed = [(place_in_zip(member), member) for member in archive.infolist()]
-            members = [(place, member) for place, member in placed if takes_from_zip(place, member, passed)]
         except Exception as error:  # zipfile raises almost anything at a damaged file
             yield broken(str(self.path), InputError(f"{self.path} cannot be read as a zip ({error})"))
             return
-        for place, member in members:
-            name = f"{self.path}/{member.filename}"
-            yield Item(name, str(place.with_suffix("")), partial(_read_member, archive, member, name))
+        for member in archive.infolist():
+            place = place_in_zip(member)
+            if takes_from_zip(place, member, passed):
+                none, name = False, f"{self.path}/{member.filename}"
+                yield Item(name, str(place.with_suffix("")), partial(_read_member, archive, member, name))
         self.passed = passed
-        if not members:
+        if none:
             yield _no_images(str(self.path), passed)
 
 
@@ -155,12 +155,13 @@ def _read_member(
     return decode_image(content, contract, source=name)
 
 
-@dataclass(frozen=True)
 class Listing(Source):
-    """Arguments on a stream, one a line, taken as they come."""
+    """Arguments on a stream, one a line, taken as they come, and as often as they come."""
 
-    stream: IO[bytes]
     live = True
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream, self.passed = stream, PassedOver()
 
     def items(self) -> Iterator[Item]:
         """Yield the images of all of them; what cannot be opened is a broken item."""
@@ -169,7 +170,8 @@ class Listing(Source):
             try:
                 for source in open_source(argument) if argument not in ("", "-") else ():
                     yield from source.items()
-            except MissingError as error:
+                    self.passed.add(source.passed)
+            except PurifyError as error:
                 yield broken(argument, InputError(str(error)))
 
     def count(self) -> None:

@@ -16,6 +16,7 @@ from purify_edge.errors import InputError
 from purify_edge.images.decoding import IMAGE_SUFFIXES
 
 NAMED = 5
+MOST_SUFFIXES = 1000
 SPECIAL = "pipes and devices"
 
 
@@ -51,7 +52,7 @@ class PassedOver:
         elif suffix in IMAGE_SUFFIXES:
             return True
         else:
-            self.others[suffix] += 1
+            self.others[suffix if len(self.others) < MOST_SUFFIXES else "others"] += 1
         return False
 
 

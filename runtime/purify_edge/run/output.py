@@ -50,12 +50,13 @@ def run(job: Job, *, lines: str | None) -> int:
         if form:
             _print_lines(form.header)
         progress.expect(work.count)
-        skipped = 0
+        left_out = 0
         for results in work.results():
             tally.add(results)
             _print(results, form, progress, alert=job.alert)
-            progress.advance(len(results) + work.skipped - skipped)
-            skipped = work.skipped
+            now = work.skipped + work.repeated
+            progress.advance(len(results) + now - left_out)
+            left_out = now
     if form is None and tally.good:
         _print_table(tally)
     _print_summary(tally, work, time.monotonic() - begin_s)

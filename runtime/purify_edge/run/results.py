@@ -25,7 +25,7 @@ class Result(
     forbid_unknown_fields=True,
     rename={"class_name": "class"},
 ):
-    """One image: the pipeline's word for it, and the classifier's for it as it came; or why it could not be read."""
+    """One image: the pipeline's word for it, and the classifier's for it as it came; or why there is none."""
 
     file: str  # see `purify_edge.images.items.Item`
     frame: int | None = None
@@ -140,7 +140,7 @@ class ResultsFile:
 
     A line is written after the image that it tells of. So a run that was killed, even by a power cut, is gone on with
     by the same command: a last line that is not whole, and results whose purified image is not, are dropped, and their
-    images done again, as are those that could not be read. One process at a time writes to the file.
+    images done again, as are those without an answer. One process at a time writes to the file.
 
     Raises:
         InputError: the file is another's: not of this kind, of other models, or in use.

@@ -155,19 +155,21 @@ class Run:
 
     def _items(self) -> Iterator[tuple[Item, Path | None]]:
         """Yield what is to be done, with the file for its purified image."""
-        named: set[tuple[str, int | None]] = set()
+        earlier: set[str] = set()
         for source in self._sources:
+            files: set[str] = set()
             for item in source.items():
-                key = os.path.abspath(item.file), item.frame  # noqa: PTH100  # a Path takes longer
-                if len(self._sources) > 1 and not source.live and key in named:
-                    self.repeated += 1
-                    continue
-                if len(self._sources) > 1 and not source.live:
-                    named.add(key)
+                if len(self._sources) > 1 and not source.live:  # else no image can be named more than once
+                    file = os.path.abspath(item.file)  # noqa: PTH100  # a Path takes longer
+                    if file in earlier:
+                        self.repeated += 1
+                        continue
+                    files.add(file)
                 if self._out and item.key in self._out.done:
                     self.skipped += 1
                 else:
                     yield item, self._folder.reserve(item.place) if self._folder and item.place else None
+            earlier |= files
 
     def _read(self, entry: tuple[Item, Path | None]) -> _Image:
         item, saved = entry
@@ -213,7 +215,6 @@ class Run:
     def _written(self, image: _Image, purified: NDArray[np.float32], answer: dict[str, Any] | None) -> Result:
         if answer is None:
             return self._failed(image, NO_ANSWER)
-        image.purified = purified
         if self._folder and image.saved:
             try:
                 self._folder.save(image.saved, purified)
@@ -222,11 +223,15 @@ class Run:
                     raise
                 return self._failed(image, f"cannot be saved as {image.saved} ({error.strerror})")
             answer["saved"] = str(image.saved)
+        image.purified = purified
         return self._result(image, **answer)
 
     def _answers(self, prediction: Prediction, alone: NDArray[np.float32]) -> Iterator[dict[str, Any] | None]:
         """Yield the fields of a result for each image of a prediction; None where the classifier has no answer."""
         answered = (prediction.labels >= 0) & np.isfinite(alone).all(axis=1)
+        answered &= np.isfinite(prediction.purified).all(axis=(1, 2, 3))
+        if prediction.suspicion is not None:
+            answered &= np.isfinite(prediction.suspicion)
         names = self._pipeline.class_names
         columns: dict[str, Sequence[Any]] = {
             "label": prediction.labels.tolist(),

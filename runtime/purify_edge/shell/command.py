@@ -57,10 +57,10 @@ class Command(click.Command):
 
 
 def _open_closed_streams() -> None:
-    """Let what is printed go nowhere where the shell has closed a stream, as `>&-` does."""
-    for name in ("stdout", "stderr"):
+    """Let what is printed go nowhere, and nothing be read, where the shell has closed a stream, as `>&-` does."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123  # for the life of the process
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123  # for the life of the process
 
 
 def _log_to_standard_error() -> None:

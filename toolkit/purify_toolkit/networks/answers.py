@@ -15,8 +15,8 @@ Model = Callable[[Tensor], Tensor]
 
 @torch.no_grad()
 def right(model: Model, images: Tensor, labels: Tensor) -> NDArray[np.bool_]:
-    """Return which images `[N, C, H, W]` the model gives their label, `[N]`."""
-    found: NDArray[np.bool_] = (model(images).argmax(1) == labels).cpu().numpy()
+    """Return which images `[N, C, H, W]` the model gives their label, `[N]`; none whose logits are not finite."""
+    found: NDArray[np.bool_] = (_answers(model(images)) == labels).cpu().numpy()
     return found
 
 
@@ -27,5 +27,9 @@ def count_correct(model: Model, images: Tensor, labels: Tensor) -> int:
 
 @torch.no_grad()
 def answers_of(model: Model, split: Split, device: torch.device) -> NDArray[np.int64]:
-    """Return the class, `[N]`, that the model gives each image of a split."""
-    return np.concatenate([model(images).argmax(1).cpu().numpy() for images, _ in batches(split, device)])
+    """Return the class, `[N]`, that the model gives each image of a split; -1 where its logits are not finite."""
+    return np.concatenate([_answers(model(images)).cpu().numpy() for images, _ in batches(split, device)])
+
+
+def _answers(logits: Tensor) -> Tensor:
+    return torch.where(logits.isfinite().all(1), logits.argmax(1), -1)

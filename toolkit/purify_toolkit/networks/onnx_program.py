@@ -3,7 +3,7 @@
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import partial
 from io import StringIO
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from purify_edge.errors import BuildError
+from purify_edge.errors import BuildError, reason
 from purify_toolkit.networks.export_failure import described
 
 OPSET = 18  # ONNX Runtime's CUDA provider lacks Resize-19; static INT8 refuses 21 and later
@@ -47,6 +47,7 @@ def onnx_program(module: nn.Module, *, image_shape: tuple[int, int, int], output
             shape = program.model.graph.inputs[0].shape
             if shape is not None and isinstance(shape[0], int):  # the exporter's way out where code fixes the batch
                 _traced(module, image_shape)
+                raise BuildError("its code fixes the size of the batch")
     except ModuleNotFoundError:
         raise
     except Exception as error:  # a user's network may hold anything
@@ -87,7 +88,8 @@ def _check_floats(module: nn.Module, program: torch.onnx.ONNXProgram) -> None:
 
 
 def _refusal(error: Exception, module: nn.Module, image_shape: tuple[int, int, int]) -> BuildError:
-    with _silent():
+    what = f": {reason(error)}"
+    with _silent(), suppress(Exception):  # the explanation traces the network once more
         what = described(error, module, partial(_traced, module, image_shape))
     return BuildError(f"torch {torch.__version__} cannot export the {type(module).__name__} to ONNX{what}")
 

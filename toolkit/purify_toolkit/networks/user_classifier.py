@@ -116,6 +116,12 @@ def check_classifier(
     if gradient is None or not gradient.abs().sum() > 0:
         raise InputError("the classifier has no gradient towards the image; the purifier cannot be trained without")
     answers, labels = answers_of(network, validation, device), validation.labels.numpy()
+    if (answers < 0).any():
+        raise InputError(
+            f"the classifier's logits are not finite for {int((answers < 0).sum())} of {len(answers)} validation "
+            "images; leave such images out, or have it never divide by 0 (an image of one colour has a standard "
+            "deviation of 0)"
+        )
     check_order(answers, labels, class_names)
     right, chance = int((answers == labels).sum()), 1 / len(class_names)
     if binomtest(right, len(validation), chance, alternative="greater").pvalue > 0.05:

@@ -84,7 +84,9 @@ def _request(
     ),
     device_option,
     click.option("--classifier", metavar="MODULE:CALLABLE", help="Your own classifier; see below."),
-    click.option("--weights", type=FOLDER, help="Its weights: safetensors or a torch state dict."),
+    click.option(
+        "--weights", type=FOLDER, help="Its weights: safetensors, or any checkpoint of torch that holds them."
+    ),
     click.option("--mean", callback=_numbers, help="Of the normalisation it was trained with: 0.49,0.48,0.45, say."),
     click.option("--std", callback=_numbers, help="Likewise; without --mean and --std it takes pixels in [0, 1]."),
     click.option(
@@ -147,7 +149,8 @@ def _tell_harm(run: "RunFolder") -> None:
         click.echo(
             f"Do not use it as it is. Look at {run.path / 'grid.png'}. The student took {table.epochs} epochs of "
             f"{steps} step{'s' * (steps > 1)}; more epochs or a smaller batch_size (in a copy of the recipe), or more "
-            "images give it more.",
+            "images give it more. If it may cost so much, the same command with --resume and a higher "
+            "--max-clean-drop judges it again.",
             err=True,
         )
         raise click.exceptions.Exit(1)

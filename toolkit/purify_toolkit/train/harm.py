@@ -31,11 +31,11 @@ class Paired:
         """The accuracy that the purifier takes, as a fraction; negative where it gives."""
         return float(self.alone.mean() - self.purified.mean())
 
-    def differs(self, lost: bool) -> bool:
-        """Return whether more images are lost than won, or the other way round, than chance explains."""
-        worse, better = int((self.alone & ~self.purified).sum()), int((~self.alone & self.purified).sum())
-        first, second = (worse, better) if lost else (better, worse)
-        return first > second and binomtest(first, first + second, 0.5, alternative="greater").pvalue < CHANCE
+    @property
+    def is_worse(self) -> bool:
+        """Whether more images are lost than won, and more than chance explains."""
+        lost, won = int((self.alone & ~self.purified).sum()), int((~self.alone & self.purified).sum())
+        return lost > won and binomtest(lost, lost + won, 0.5, alternative="greater").pvalue < CHANCE
 
     def __str__(self) -> str:
         """Describe both accuracies."""
@@ -52,12 +52,12 @@ def harm_of(purifier: nn.Module, validation: Validation, *, max_clean_drop: floa
         max_clean_drop: how much clean accuracy it may take, as a fraction.
     """
     clean, attacked = (_paired(purifier, validation, split) for split in (validation.split, validation.attacked))
-    if clean.drop > max_clean_drop and clean.differs(lost=True):
+    if clean.drop > max_clean_drop and clean.is_worse:
         yield (
             f"the purifier takes {100 * clean.drop:.1f} points of clean accuracy, more than {100 * max_clean_drop:g} "
             f"(validation images: {clean})"
         )
-    if not attacked.differs(lost=False):
+    if attacked.drop >= 0 and not attacked.alone.all():
         yield f"the purifier gives attacked images nothing (validation images: {attacked})"
 
 

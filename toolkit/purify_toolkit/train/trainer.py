@@ -162,6 +162,12 @@ class Trainer:
         values = torch.stack(list(losses.values()))
         if self._processes.count > 1:  # shares may differ by an image; the mean over the processes is to be the batch's
             values = values * (len(batch.mine) * self._processes.count / len(batch.indices))
+        if not values.isfinite().all():
+            raise InputError(
+                f"{self._stage.name}: the loss is not finite, and so would be all weights after it. Where it grew "
+                "before, a lower learning_rate helps; where not, the training holds an image for which the classifier "
+                "divides by 0, such as one of a single colour: leave it out"
+            )
         self._optimizer.zero_grad(set_to_none=True)
         values.sum().backward()
         self._optimizer.step()
