@@ -21,6 +21,13 @@ def test_mean_and_deviation_are_those_of_the_training_pixels(loaded: ImageData) 
     assert std == pytest.approx([pixels.std(correction=0).item()])
 
 
+def test_a_channel_that_is_the_same_everywhere_is_not_divided_by_nothing() -> None:
+    split = Split(torch.full((4, 3, 2, 2), 90, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
+    mean, std = ImageData("blue", ("a", "b"), split, split, split).mean_std()
+    assert mean == pytest.approx([90 / 255] * 3)
+    assert std == pytest.approx([1 / 255] * 3)
+
+
 def test_limiting_takes_the_first_of_each_part(loaded: ImageData) -> None:
     limited = loaded.limited(7)
     assert [len(part) for part in (limited.train, limited.validation, limited.test)] == [7, 7, 7]

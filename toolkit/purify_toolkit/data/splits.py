@@ -46,13 +46,17 @@ class ImageData:
         return ImageData(self.name, self.class_names, self.train[:count], self.validation[:count], self.test[:count])
 
     def mean_std(self) -> tuple[list[float], list[float]]:
-        """Return mean and standard deviation of the training pixels, a value for each channel, in units of [0, 1]."""
+        """Return mean and standard deviation of the training pixels, a value for each channel, in units of [0, 1].
+
+        The deviation of a channel that is the same everywhere is given as that of one level in 255, for networks divide
+        by it.
+        """
         pixels = self.train.images.transpose(0, 1).flatten(1)  # their histogram, for floats would take much memory
         counts = torch.stack([torch.bincount(channel, minlength=256) for channel in pixels]).double()
         shares, levels = counts / pixels.shape[1], torch.arange(256, dtype=torch.float64) / 255
         mean = (shares * levels).sum(1, keepdim=True)
         std = (shares * (levels - mean) ** 2).sum(1).sqrt()  # of so many pixels, n or n - 1 is the same
-        return mean.flatten().tolist(), std.tolist()
+        return mean.flatten().tolist(), std.clamp(min=1 / 255).tolist()
 
     def sha256(self) -> str:
         """Return the SHA-256 of all images and labels, which tells whether two are the same data."""
