@@ -45,7 +45,7 @@ def read_weights(network: nn.Module, path: Path) -> None:
     if others:
         raise InputError(
             f"{path} holds several state dicts that fit the classifier, {listed([found[0][0], *others])}; "
-            f"of the one you mean, {HOW}"
+            "keep the one you mean, and save it by torch.save(IT, FILE)"
         )
     network.load_state_dict(dict(found[0][1]))
 

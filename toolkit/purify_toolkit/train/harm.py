@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 from torch import nn
 
 from purify_toolkit.data.splits import Split, batches
+from purify_toolkit.evaluate.stats import p_of_rise
 from purify_toolkit.networks.answers import right
 from purify_toolkit.train.stages import Validation
 
@@ -33,9 +33,8 @@ class Paired:
 
     @property
     def is_worse(self) -> bool:
-        """Whether more images are lost than won, and more than chance explains."""
-        lost, won = int((self.alone & ~self.purified).sum()), int((~self.alone & self.purified).sum())
-        return lost > won and binomtest(lost, lost + won, 0.5, alternative="greater").pvalue < CHANCE
+        """Whether more images are right alone than purified, and more than chance explains."""
+        return p_of_rise(self.purified, self.alone) < CHANCE
 
     def __str__(self) -> str:
         """Describe both accuracies."""
