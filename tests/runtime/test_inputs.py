@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -193,6 +193,7 @@ ZIP = _zip()
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, len(ZIP) - 1), st.binary(min_size=1, max_size=4)), min_size=1, max_size=8))
+@example([(ZIP.rindex(b"a.png"), b"\0")])
 def test_damaged_zips_are_read_or_refused_in_words(tmp_path_factory: pytest.TempPathFactory, edits: list) -> None:
     content = bytearray(ZIP)
     for where, what in edits:

@@ -124,7 +124,7 @@ def place_in_zip(member: zipfile.ZipInfo) -> PurePosixPath:
 
 def takes_from_zip(place: PurePosixPath, member: zipfile.ZipInfo, passed: PassedOver) -> bool:
     """Return whether a member of a zip, at its place, is an image; `passed` is told of what is left out."""
-    if member.is_dir() or not place.parts:
+    if not place.parts or member.is_dir():  # in this order: `is_dir` fails on an empty name
         return False
     if any(map(is_hidden, place.parts[:-1])):
         passed.hidden += 1
