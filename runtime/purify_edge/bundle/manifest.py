@@ -30,8 +30,24 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"the path {self.path!r} leads outside the bundle")
 
 
+class Preprocessing(msgspec.Struct, frozen=True, kw_only=True):
+    """How a picture of any size becomes the pixels of the input contract, as the classifier was trained.
+
+    The picture is scaled, then cut or filled to height x width about its centre. `stretch` scales it to `scaled`
+    without regard to its proportions, `shortest` until its shorter side has the smaller number of `scaled`, `letterbox`
+    until it fits into height x width, the rest filled with grey, `fill`. `scaled` is height and width in pixels; None
+    for those of the contract. Mean and standard deviation stay inside the classifier.
+    """
+
+    resize: Literal["stretch", "shortest", "letterbox"] = "stretch"
+    scaled: tuple[Size, Size] | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] = "bilinear"
+    antialias: bool = True
+    fill: Annotated[int, Meta(ge=0, le=255)] = 114
+
+
 class InputContract(msgspec.Struct, frozen=True, kw_only=True):
-    """What every model of the bundle takes: float32 `[N, channels, height, width]` in [0, 1]."""
+    """What every model of the bundle takes: float32 `[N, channels, height, width]` in [0, 1], in the order RGB."""
 
     channels: Annotated[int, Meta(ge=1, le=4)]
     height: Size
@@ -40,6 +56,7 @@ class InputContract(msgspec.Struct, frozen=True, kw_only=True):
     dtype: Literal["float32"] = "float32"
     low: float = 0.0
     high: float = 1.0
+    preprocessing: Preprocessing = Preprocessing()
 
 
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
