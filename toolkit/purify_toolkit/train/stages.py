@@ -16,13 +16,14 @@ from purify_toolkit.data.pixels import to_8bit, to_float
 from purify_toolkit.data.splits import ImageData, Split, batches
 from purify_toolkit.device.processes import Processes
 from purify_toolkit.networks.answers import count_correct
-from purify_toolkit.networks.architectures import Classifier, whiten
-from purify_toolkit.recipe import OptimizerTable, Recipe
+from purify_toolkit.networks.architectures import Classifier, Purifier, whiten
+from purify_toolkit.recipe import OptimizerTable, PurifierTable, Recipe
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.train.examples import AdversarialPool
 from purify_toolkit.train.losses import guidance_loss, reconstruction_loss
 from purify_toolkit.train.student import Losses, StudentLosses
 from purify_toolkit.train.teacher_cache import Remembered
+from purify_toolkit.train.warm_start import start_from
 
 VALIDATION_IMAGES = 2000  # of the validation part, looked at after each epoch
 WHITENING_IMAGES = 5000  # of the training part, for the classifier's first layer
@@ -40,6 +41,7 @@ class TrainingStage:
     validate: Callable[[], dict[str, float]]
     pool: AdversarialPool | None = None
     prepare: Callable[[], None] | None = None  # the network, once it has its first weights
+    keep_statistics: bool = False  # those of batch normalisation, and use them in training too
 
 
 @dataclass
@@ -114,9 +116,9 @@ class Stages:
         return self._run.load_classifier().to(self._device)
 
     def _new_pool(self, classifier: nn.Module) -> AdversarialPool:
-        train, examples = self._data.train, self._run.load_examples()
+        train, earlier = self._data.train, self._run.load_examples()
         attack, processes = self._recipe.attack, self._processes
-        return AdversarialPool(train.images, train.labels, classifier, attack, processes=processes, examples=examples)
+        return AdversarialPool(train.images, train.labels, classifier, attack, processes=processes, earlier=earlier)
 
     def _validate_with(self, classifier: nn.Module) -> Validation:
         if self._validation is None:
@@ -171,8 +173,22 @@ class Stages:
 
         validation = self._validate_with(classifier)
         name = "adversarial_teacher" if adversarial else "normal_teacher"
-        return TrainingStage(
+        return self._purifier_stage(
             name, network, self._recipe.teacher, losses, lambda: validation.purification(network), pool
+        )
+
+    def _purifier_stage(
+        self,
+        name: str,
+        network: Purifier,
+        table: PurifierTable,
+        losses: Callable[[Batch], Losses],
+        validate: Callable[[], dict[str, float]],
+        pool: AdversarialPool | None,
+    ) -> TrainingStage:
+        prepare = partial(start_from, network, table) if table.start else None
+        return TrainingStage(
+            name, network, table, losses, validate, pool, prepare=prepare, keep_statistics=table.start is not None
         )
 
     def _student(self) -> TrainingStage:
@@ -187,4 +203,4 @@ class Stages:
         def validate() -> dict[str, float]:
             return validation.purification(network) | (validation.white_box(network) if adaptive else {})
 
-        return TrainingStage("student", network, self._recipe.student, losses, validate, pool)
+        return self._purifier_stage("student", network, self._recipe.student, losses, validate, pool)
