@@ -19,6 +19,7 @@ from purify_edge.bundle.shipped import FOLDER
 from purify_edge.errors import InputError
 from purify_toolkit.data.batch import Batch
 from purify_toolkit.data.datasets import load_data
+from purify_toolkit.data.splits import Split
 from purify_toolkit.device.memory import free_bytes, kept_bytes
 from purify_toolkit.device.processes import Processes
 from purify_toolkit.networks.architectures import Purifier
@@ -28,7 +29,7 @@ from purify_toolkit.runs.history import read_metrics
 from purify_toolkit.runs.pretrained import open_run
 from purify_toolkit.train import trainer as trainer_module
 from purify_toolkit.train.cost import cost_of
-from purify_toolkit.train.stages import Stages
+from purify_toolkit.train.stages import Stages, validated
 from purify_toolkit.train.train import train
 from purify_toolkit.train.trainer import Trainer
 from purify_toolkit.train.warm_start import start_from
@@ -46,6 +47,12 @@ def test_a_length_in_steps_holds_for_few_images_and_for_many() -> None:
     for given in ("steps = 4\nepochs = 3", ""):
         with pytest.raises(InputError, match="either epochs or steps"):
             parse_recipe(RECIPE.replace("epochs = 3", given), source="r.toml")
+
+
+@pytest.mark.parametrize(("side", "count"), [(28, 2000), (64, 2000), (128, 500), (224, 200), (1024, 200)])
+def test_fewer_validation_images_are_looked_at_where_they_are_large(side: int, count: int) -> None:
+    images = torch.empty(1, dtype=torch.uint8).expand(3000, 3, side, side)
+    assert len(validated(Split(images, torch.zeros(3000)))) == count
 
 
 def test_parts_of_a_batch_share_its_images_and_its_random_numbers() -> None:

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from purify_toolkit.data.splits import ImageData
 from purify_toolkit.recipe import OptimizerTable, Recipe
 from purify_toolkit.runs.folder import RunFolder
-from purify_toolkit.train.stages import VALIDATION_IMAGES
+from purify_toolkit.train.stages import validated
 
 TRIED = 4
 """Images of the trial that measures the device's speed."""
@@ -93,7 +93,7 @@ class _Work:
             attacks = self._images(table) * weights.adversarial_fraction * recipe.adaptive.steps * a_step
         elif name != "normal_teacher":
             attacks = self._attacked(table) * recipe.attack.steps * 2 * self.classifier
-        judged = table.length(len(self.data.train))[0] * 2 * min(VALIDATION_IMAGES, len(self.data.validation))
+        judged = table.length(len(self.data.train))[0] * 2 * len(validated(self.data.validation))
         return self._images(table) * (3 * purifier + guided + taught) + attacks + judged * (purifier + self.classifier)
 
     def of_evaluation(self) -> float:

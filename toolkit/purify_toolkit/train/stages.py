@@ -25,7 +25,8 @@ from purify_toolkit.train.student import Losses, StudentLosses
 from purify_toolkit.train.teacher_cache import Remembered
 from purify_toolkit.train.warm_start import start_from
 
-VALIDATION_IMAGES = 2000  # of the validation part, looked at after each epoch
+VALIDATION_IMAGES, VALIDATION_PIXELS = 2000, 2000 * 64 * 64  # of the validation part, looked at after each epoch
+FEWEST_VALIDATION_IMAGES = 200  # however large they are
 WHITENING_IMAGES = 5000  # of the training part, for the classifier's first layer
 WHITE_BOX_IMAGES = 500  # of those, attacked through purifier and classifier
 
@@ -42,6 +43,12 @@ class TrainingStage:
     pool: AdversarialPool | None = None
     prepare: Callable[[], None] | None = None  # the network, once it has its first weights
     keep_statistics: bool = False  # those of batch normalisation, and use them in training too
+
+
+def validated(split: Split) -> Split:
+    """Return the validation images to look at after each epoch: fewer where they are large, for time's sake."""
+    height, width = split.images.shape[2:]
+    return split[: min(VALIDATION_IMAGES, max(FEWEST_VALIDATION_IMAGES, VALIDATION_PIXELS // (height * width)))]
 
 
 @dataclass
@@ -122,7 +129,7 @@ class Stages:
 
     def _validate_with(self, classifier: nn.Module) -> Validation:
         if self._validation is None:
-            split = self._data.validation[:VALIDATION_IMAGES]
+            split = validated(self._data.validation)
             self._validation = Validation(classifier, split, PGD.of(self._recipe.evaluation), self._device)
         return self._validation
 

@@ -26,7 +26,7 @@ from purify_toolkit.runs.history import read_metrics
 from purify_toolkit.train.cost import TrainingCost, cost_of
 from purify_toolkit.train.harm import MAX_ADAPTIVE_DROP, MAX_CLEAN_DROP, harm_of
 from purify_toolkit.train.request import Request, begin_folder, open_folder, take_over
-from purify_toolkit.train.stages import VALIDATION_IMAGES, Stages, Validation
+from purify_toolkit.train.stages import Stages, Validation, validated
 from purify_toolkit.train.trainer import Trainer
 
 logger = logging.getLogger("purify_edge")
@@ -139,7 +139,7 @@ def _harm(run: RunFolder, request: Request, data: ImageData, device: torch.devic
         limit = MAX_ADAPTIVE_DROP if run.recipe.adaptive else MAX_CLEAN_DROP
     attack = PGD.of(run.recipe.evaluation)
     classifier, student = run.load_classifier().to(device), run.load_student().to(device)
-    validation = Validation(classifier, data.validation[:VALIDATION_IMAGES], attack, device)
+    validation = Validation(classifier, validated(data.validation), attack, device)
     return list(harm_of(student, validation, max_clean_drop=limit))
 
 
