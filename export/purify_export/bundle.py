@@ -63,7 +63,9 @@ def write_bundle(given: ExportInput, out: Path, options: ExportOptions, tell: Te
         golden, suspicion, source = _material(given, writer, options, tell)
         converted, models, graphs = _write_models(writer, given, source, options, tell)
         to_build = [model for model in models if model.precision in options.built]
-        engines = write_engines(writer, to_build, graphs, targets, options.build, tell)
+        engines = write_engines(
+            writer, to_build, graphs, targets, options.build, named=options.targets is not None, tell=tell
+        )
         manifest = _manifest(given, golden, suspicion, models, engines)
         report, about = _checked(writer, manifest, given.networks, source.golden, options, tell)
         bundle = Bundle(writer.path, about.manifest)

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 
 from purify_edge.bundle.manifest import EngineEntry, ModelEntry, Precision, Role
 from purify_edge.bundle.writer import BundleWriter
-from purify_edge.engines.tensorrt.build import build_engine
+from purify_edge.engines.tensorrt.build import BuiltEngine, build_engine
 from purify_edge.engines.tensorrt.library import installed_builders
 from purify_edge.engines.tensorrt.options import BuildOptions
 from purify_edge.engines.tensorrt.store import engine_entry, trust
 from purify_edge.engines.tensorrt.targets import BUILDERS, Target, open_targets
-from purify_edge.errors import InputError
+from purify_edge.errors import BuildError, InputError
 from purify_export.progress import Tell, stage
 
 TARGETS = ("onnx", *BUILDERS)
@@ -44,26 +44,44 @@ def write_engines(
     graphs: Mapping[tuple[Role, Precision], bytes],
     targets: Sequence[Target],
     options: BuildOptions,
+    *,
+    named: bool,
     tell: Tell,
 ) -> list[EngineEntry]:
-    """Build an engine of each model by each builder, and write it; see `build_engine` for what that may raise."""
+    """Build an engine of each model by each builder, and write it.
+
+    Raises:
+        BuildError: a builder that was asked for by its name refuses a model; others are then left out, which is told.
+        InputError, MissingError: see `build_engine`.
+    """
     entries = []
     for target in targets:
-        for model in models:
-            source = model.file.path
-            with stage(tell, f"{source}, {target.library.title}"):
-                built = build_engine(
-                    graphs[model.role, model.precision],
-                    library=target.library,
-                    options=options,
-                    precision=model.precision,
-                    source=source,
-                    device=target.device,
-                )
-            for layer in built.gpu_layers:
-                tell(f"{source}: the DLA leaves {layer} to the GPU")
-            entry = engine_entry(model, target.library, built)
-            writer.add(entry.file.path, built.content)
+        try:
+            built = [_built(target, model, graphs[model.role, model.precision], options, tell) for model in models]
+        except BuildError as error:
+            if named:
+                raise
+            tell(f"no {target.library.title} engines: {error}")
+            continue
+        for model, engine in zip(models, built, strict=True):
+            entry = engine_entry(model, target.library, engine)
+            writer.add(entry.file.path, engine.content)
             trust(entry.file.sha256)
             entries.append(entry)
     return entries
+
+
+def _built(target: Target, model: ModelEntry, graph: bytes, options: BuildOptions, tell: Tell) -> BuiltEngine:
+    source = model.file.path
+    with stage(tell, f"{source}, {target.library.title}"):
+        built = build_engine(
+            graph,
+            library=target.library,
+            options=options,
+            precision=model.precision,
+            source=source,
+            device=target.device,
+        )
+    for layer in built.gpu_layers:
+        tell(f"{source}: the DLA leaves {layer} to the GPU")
+    return built
