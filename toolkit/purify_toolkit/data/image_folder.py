@@ -16,7 +16,8 @@ from PIL import Image
 
 from purify_edge.bundle.manifest import InputContract
 from purify_edge.errors import InputError, reason
-from purify_edge.images.decoding import IMAGE_SUFFIXES, decode, fitted
+from purify_edge.images.decoding import IMAGE_SUFFIXES, decode
+from purify_edge.images.fitting import fitted
 from purify_edge.images.walking import PassedOver, images_below, is_hidden, place_in_zip, takes_from_zip
 from purify_toolkit.data.splits import ImageData, Split, hold_out
 

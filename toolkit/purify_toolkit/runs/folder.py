@@ -9,12 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from purify_edge.bundle.manifest import InputContract
 from purify_edge.errors import InputError, reason
 from purify_edge.files import atomic
 from purify_toolkit.data.splits import Split
@@ -90,6 +92,18 @@ class RunFolder:
         except ValueError as error:
             raise InputError(f"{path} is damaged ({error}); purify-train --resume writes it again") from error
         return metrics
+
+    @property
+    def input(self) -> InputContract:
+        """What the networks take, and how a picture becomes that; runs from before it was said stretch, bilinear."""
+        channels, height, width = self.info["image_shape"]
+        how = self.info.get("preprocessing", {})
+        try:
+            return msgspec.convert(
+                {"channels": channels, "height": height, "width": width, "preprocessing": how}, InputContract
+            )
+        except msgspec.ValidationError as error:
+            raise InputError(f"{self.path / 'run.json'}: {error}; expected what purify-train wrote") from error
 
     @property
     def harm(self) -> list[str]:
