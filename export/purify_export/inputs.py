@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from purify_edge.bundle.manifest import InputContract, Preprocessing
 from purify_edge.bundle.report import AccuracyRow, CurvePoint
 from purify_edge.errors import InputError, reason
 from purify_export.images.golden import IMAGES, OTHERS
@@ -48,6 +49,7 @@ class ExportInput:
     others: Split  # clean images for what is calibrated
     class_names: tuple[str, ...]  # a name for each of the classifier's outputs
     attack: EvaluationTable  # what makes the adversarial images
+    preprocessing: Preprocessing  # how a picture became one of the images
     seed: int  # of that attack, and of the noise
     name: str  # what the manifest calls the bundle
     origin: Origin  # for manifest and report
@@ -58,6 +60,12 @@ class ExportInput:
         channels, height, width = self.judging.images.shape[1:]
         return channels, height, width
 
+    @property
+    def contract(self) -> InputContract:
+        """What the models take, and how a picture becomes that."""
+        channels, height, width = self.image_shape
+        return InputContract(channels=channels, height=height, width=width, preprocessing=self.preprocessing)
+
 
 def checked_input(
     purifier: nn.Module,
@@ -67,6 +75,7 @@ def checked_input(
     *,
     class_names: Sequence[str] | None,
     attack: EvaluationTable,
+    preprocessing: Preprocessing,
     seed: int,
     name: str,
     origin: Origin,
@@ -87,6 +96,7 @@ def checked_input(
         others=others,
         class_names=names,
         attack=attack,
+        preprocessing=preprocessing,
         seed=seed,
         name=name,
         origin=origin,

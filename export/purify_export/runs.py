@@ -68,6 +68,7 @@ def export_run(
         seed=run.info["seed"],
         name=run.info["recipe"],
         calibration=_as_files(others) if len(others) else None,
+        preprocessing=how.for_size(trained, wanted),
         origin=origin,
         tell=tell,
         **vars(options),

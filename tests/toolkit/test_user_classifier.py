@@ -1,6 +1,8 @@
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 from click.testing import CliRunner
@@ -9,6 +11,7 @@ from safetensors.torch import save_file
 from helpers.refusals import refused
 from helpers.user_models import Tiny, trained_tiny
 from purify_edge.errors import InputError, MissingError
+from purify_export.convert.onnx_from_torch import onnx_from_torch
 from purify_toolkit.data.pixels import to_float
 from purify_toolkit.data.splits import Split
 from purify_toolkit.networks.user_classifier import ClassifierSource, build_classifier, check_classifier
@@ -53,6 +56,22 @@ def test_it_gives_the_users_logits_from_pixels(weights: Path, user_network: Tiny
         torch.testing.assert_close(built.eval()(pixels), expected)
     accuracy = check_classifier(built, samples[800:], NAMES, CPU)
     assert 0.6 < accuracy < 1
+
+
+def test_one_that_takes_bgr_gets_it_in_the_graph_too() -> None:
+    source = ClassifierSource("helpers.user_models:Viewing", (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), "bgr")
+    assert ClassifierSource.from_dict(source.as_dict()) == source
+    built = build_classifier(source, channels=3, classes=4).eval()
+    pixels = torch.rand(2, 3, 14, 14)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (source.mean, source.std))
+    with torch.no_grad():
+        expected = built.network((pixels[:, [2, 1, 0]] - mean) / std)
+        torch.testing.assert_close(built(pixels), expected)
+    graph = onnx_from_torch(built, image_shape=(3, 14, 14), output="logits").SerializeToString()
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    torch.testing.assert_close(torch.from_numpy(session.run(None, {"images": pixels.numpy()})[0]), expected)
+    with pytest.raises(InputError, match="--colour bgr is for images of 3 channels, these have 1"):
+        build_classifier(replace(source, mean=(), std=()), channels=1, classes=4)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def resized(images: Split, size: tuple[int, int], how: Preprocessing) -> Split:
     contract = InputContract(channels=1, height=size[0], width=size[1], preprocessing=stretched)
     planes = images.images.flatten(0, 1).numpy()
     small = [fitted(Image.fromarray(plane), contract)[:, :, 0] for plane in planes]
-    return Split(torch.from_numpy(np.stack(small)).view(*images.images.shape[:2], *size), images.labels)
+    return Split(torch.from_numpy(np.array(small, np.uint8)).view(*images.images.shape[:2], *size), images.labels)
 
 
 def filter_of(how: Preprocessing) -> str:

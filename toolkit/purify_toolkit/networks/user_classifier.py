@@ -29,31 +29,40 @@ class ClassifierSource:
     # of the normalisation it was trained with, a value a channel; empty where it takes pixels in [0, 1]
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()  # likewise
+    colour: str = "rgb"  # or "bgr": the order of the channels that it takes, in which mean and std are too
 
     def as_dict(self) -> dict[str, Any]:
         """Return the content for run.json."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        content = asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+        if self.colour == "rgb":
+            del content["colour"]  # so runs from before it was said go on
+        return content
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "ClassifierSource":
         """Return the source that `as_dict` was called on."""
-        return cls(content["factory"], tuple(content["mean"]), tuple(content["std"]))
+        return cls(content["factory"], tuple(content["mean"]), tuple(content["std"]), content.get("colour", "rgb"))
 
 
 class PixelClassifier(nn.Module):
-    """A user's network between its normalisation and float32: pixels `[N, C, H, W]` in [0, 1] -> logits `[N, K]`."""
+    """A user's network between its normalisation and float32: pixels `[N, C, H, W]` in [0, 1] -> logits `[N, K]`.
+
+    With `flipped`, pixels are RGB and the network takes BGR.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, *, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, network: nn.Module, *, mean: Tensor, std: Tensor, flipped: bool = False) -> None:
         super().__init__()
         self.register_buffer("mean", mean.view(1, -1, 1, 1))
         self.register_buffer("std", std.view(1, -1, 1, 1))
-        self.network = network
+        self.network, self.flipped = network, flipped
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Map `[N, C, H, W]` pixels in [0, 1] to `[N, K]` logits."""
+        if self.flipped:
+            x_NCHW = x_NCHW.flip(1)
         # Contiguous, for images may come channels-last, and many a network flattens its features by view().
         logits: Tensor = self.network(((x_NCHW - self.mean) / self.std).contiguous())
         return float32(logits)
@@ -84,7 +93,10 @@ def build_classifier(source: ClassifierSource, *, channels: int, classes: int) -
     if not isinstance(network, nn.Module):
         raise InputError(f"--classifier {source.factory} gave a {type(network).__name__}, expected a torch.nn.Module")
     mean, std = (torch.tensor(values or fill) for values, fill in ((source.mean, [0.0]), (source.std, [1.0])))
-    return PixelClassifier(network, mean=mean, std=std)
+    flipped = source.colour == "bgr"
+    if flipped and channels != 3:
+        raise InputError(f"--colour bgr is for images of 3 channels, these have {channels}")
+    return PixelClassifier(network, mean=mean, std=std, flipped=flipped)
 
 
 def check_classifier(

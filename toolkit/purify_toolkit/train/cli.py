@@ -8,7 +8,14 @@ import click
 
 from purify_edge.shell.command import Command
 from purify_edge.shell.options import MAX_SEED, Number, image_size, option_object
-from purify_toolkit.runs.options import check_existing, data_option, device_option, existing_options
+from purify_toolkit.runs.options import (
+    PICTURE_OPTIONS,
+    check_existing,
+    data_option,
+    device_option,
+    existing_options,
+    picture_options,
+)
 
 if TYPE_CHECKING:
     from purify_toolkit.runs.folder import RunFolder
@@ -37,6 +44,7 @@ def _request(
     classifier: str | None,
     mean: tuple[float, ...],
     std: tuple[float, ...],
+    colour: str,
     base: str | None,
     resume: bool,
     force: bool,
@@ -44,25 +52,30 @@ def _request(
 ) -> "Request":
     """Return the request that the options make."""
     check_existing(resume, force)
-    if (mean or std) and classifier is None:
-        raise click.UsageError("--mean and --std are those of your own classifier: they need --classifier")
+    if (mean or std or colour != "rgb") and classifier is None:
+        raise click.UsageError("--mean, --std and --colour are those of your own classifier: they need --classifier")
     if base and classifier:
         raise click.UsageError("--base takes that run's classifier: it does not go with --classifier")
     if _is_main():
         click.echo("importing PyTorch", err=True)
+    from purify_toolkit.data.published_input import PublishedInput
     from purify_toolkit.networks.user_classifier import ClassifierSource
-    from purify_toolkit.recipe import find_recipe, read_recipe, with_image_size
+    from purify_toolkit.recipe import find_recipe, read_recipe
+    from purify_toolkit.runs.pictures import PictureFlags, settle
     from purify_toolkit.runs.pretrained import open_run
     from purify_toolkit.train.request import Request
 
-    path = find_recipe(recipe)
-    text = read_recipe(path)
+    path, flags = find_recipe(recipe), PictureFlags(**{name: others.pop(name) for name in PICTURE_OPTIONS})
+    run = None if base is None else open_run(base)
+    published = None if run is None else PublishedInput(run.input.preprocessing)
+    text, preprocessing = settle(read_recipe(path), source=recipe, size=size, flags=flags, published=published)
     return Request(
         recipe_name=path.stem,
-        recipe_text=text if size is None else with_image_size(text, size),
+        recipe_text=text,
+        preprocessing=preprocessing,
         out=out or Path("runs") / path.stem,
-        classifier=None if classifier is None else ClassifierSource(classifier, mean, std),
-        base=None if base is None else open_run(base),
+        classifier=None if classifier is None else ClassifierSource(classifier, mean, std, colour),
+        base=run,
         resume=resume,
         force=force,
         **others,
@@ -77,8 +90,9 @@ def _request(
     click.option("--out", type=FOLDER, help="Run folder; default runs/RECIPE."),
     data_option,
     click.option(
-        "--size", callback=image_size, metavar="HxW", help="Resize images of a folder to it; else all have one size."
+        "--size", callback=image_size, metavar="HxW", help="Bring images of a folder to it; else all have one size."
     ),
+    picture_options,
     click.option(
         "--seed", default=0, show_default=True, type=click.IntRange(0, MAX_SEED), help="Of every random choice."
     ),
@@ -89,6 +103,13 @@ def _request(
     ),
     click.option("--mean", callback=_numbers, help="Of the normalisation it was trained with: 0.49,0.48,0.45, say."),
     click.option("--std", callback=_numbers, help="Likewise; without --mean and --std it takes pixels in [0, 1]."),
+    click.option(
+        "--colour",
+        type=click.Choice(["rgb", "bgr"]),
+        default="rgb",
+        show_default=True,
+        help="The order of the channels that it takes; images and purifier stay RGB.",
+    ),
     click.option(
         "--base", metavar="RUN", help="Take classifier and teachers from a finished run; or the name of a pair."
     ),

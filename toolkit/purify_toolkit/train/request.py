@@ -2,10 +2,13 @@
 
 import hashlib
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from purify_edge.bundle.manifest import Preprocessing
 from purify_edge.errors import InputError
 from purify_edge.files import atomic, file_sha256, write_json
 from purify_toolkit.data.splits import ImageData
@@ -27,6 +30,7 @@ class Request:
     seed: int = 0  # of every random choice
     limit: int | None = None  # how many images of each part to use; None for all
     device: str = "auto"  # the name of the device, see `choose_device`
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)  # how a picture becomes the networks' input
     resume: bool = False  # go on with what is in `out`
     force: bool = False  # replace the run that is in `out`
     # classifier and weights: a classifier of the user's own, which is then not trained; the two go together
@@ -57,7 +61,7 @@ def open_folder(request: Request) -> RunFolder:
         raise InputError(f"{request.out} is not a folder")
     if all(path.name.startswith(".") for path in request.out.iterdir()):  # interrupted before anything was whole
         return run
-    asked, found = _identity(request), run.info
+    asked, found = _identity(request), {"preprocessing": _as_json(Preprocessing())} | run.info
     differing = [
         f"{key}: {found.get(key)!r} there, {value!r} asked for"
         for key, value in asked.items()
@@ -115,6 +119,11 @@ def _check_base(request: Request, base: RunFolder, data: ImageData) -> None:
     for key, value in asked.items():
         if value != base.info[key]:
             raise InputError(f"--base {base.path} does not fit: its {key} is {base.info[key]}, here {value}")
+    if request.preprocessing != base.input.preprocessing:
+        raise InputError(
+            f"--base {base.path} does not fit: its preprocessing is {base.input.preprocessing}, here "
+            f"{request.preprocessing}"
+        )
     if not base.info.get("classifier") and recipe.classifier != base.recipe.classifier:
         raise InputError(f"--base {base.path} does not fit: the table [classifier] of its recipe.toml is another one")
 
@@ -135,6 +144,7 @@ def _identity(request: Request) -> dict[str, Any]:
         "recipe_sha256": hashlib.sha256(request.recipe_text.encode()).hexdigest(),
         "seed": request.seed,
         "limit": request.limit,
+        "preprocessing": _as_json(request.preprocessing),
         "classifier": None,
     }
     if request.classifier is not None:
@@ -150,3 +160,9 @@ def _identity(request: Request) -> dict[str, Any]:
         identity["base"] = {"run": request.base.info["recipe"], "classifier_sha256": file_sha256(path)}
         identity["classifier"] = request.base.info.get("classifier")
     return identity
+
+
+def _as_json(preprocessing: Preprocessing) -> dict[str, Any]:
+    """Return the content for run.json, as it comes back from there."""
+    content: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(preprocessing))
+    return content

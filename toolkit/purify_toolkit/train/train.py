@@ -1,5 +1,6 @@
 """A whole training: data, four stages, evaluation and pictures, into one run folder."""
 
+import logging
 import shutil
 from typing import Any
 
@@ -9,6 +10,7 @@ from purify_edge.errors import InputError
 from purify_edge.files import file_sha256, write_json
 from purify_edge.shell.stages import StageProgress
 from purify_toolkit.attacks.gradient import PGD
+from purify_toolkit.data.datasets import IMAGE_FOLDER
 from purify_toolkit.data.splits import ImageData, Split
 from purify_toolkit.device.choice import choose_device
 from purify_toolkit.device.processes import Processes, find_processes
@@ -27,6 +29,8 @@ from purify_toolkit.train.request import Request, begin_folder, open_folder, tak
 from purify_toolkit.train.stages import VALIDATION_IMAGES, Stages, Validation
 from purify_toolkit.train.trainer import Trainer
 
+logger = logging.getLogger("purify_edge")
+
 GRID_ROWS = 8
 
 
@@ -44,7 +48,7 @@ def train(request: Request, progress: StageProgress) -> list[EvaluationRow]:
     processes = find_processes(choose_device(request.device))
     run = open_folder(request) if processes.is_main else RunFolder(request.out)
     with processes.one_first():
-        data = load_data(recipe, request.data)
+        data = load_data(recipe, request.data, request.preprocessing)
     if request.limit is not None:
         data = data.limited(request.limit)
     if processes.is_main:
@@ -63,6 +67,8 @@ def _prepare(run: RunFolder, request: Request, data: ImageData, device: torch.de
     """Write what is known before any training: what identifies the run, and the networks that are given."""
     own = None if run.has("classifier") and not request.force else _own_classifier(request, data, device, progress)
     begin_folder(run, request, data)
+    if run.recipe.dataset == IMAGE_FOLDER:
+        logger.info("pictures: %s", run.input.way)
     if own is not None:
         run.save_weights("classifier", own)
     if request.base is not None:

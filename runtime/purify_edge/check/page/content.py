@@ -131,6 +131,7 @@ def _environment(report: Report, about: CheckedBundle) -> Section:
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "devices": ", ".join(f"{engine} on {device}" for engine, device in devices.items()),
         "bundle made by": ", ".join(f"{name} {version}" for name, version in manifest.producer.items()),
+        "pictures": manifest.input.way,
         "golden set": ", ".join(f"{n} {split}" for split, n in manifest.golden.splits.items()),
         "attack": manifest.golden.attack,
         "golden images resized": manifest.golden.resized,
