@@ -128,6 +128,13 @@ def test_image_processors_of_hugging_face(name: str, settings: dict[str, Any], b
     assert from_hugging_face(processor.to_dict()) == from_hugging_face(processor)
 
 
+def test_a_network_of_timm_at_hugging_face_says_what_timm_says() -> None:
+    config = {"input_size": (3, 96, 96), "crop_pct": 0.9, "interpolation": "bilinear", "mean": (0.5,) * 3}
+    assert from_hugging_face({"image_processor_type": "TimmWrapper", "data_config": config}) == from_timm(config)
+    grey = from_timm(config | {"mean": (0.5,), "crop_mode": "border"})
+    assert grey.preprocessing.fill == (128, 128, 128)
+
+
 def test_a_classifier_of_ultralytics() -> None:
     """Its transforms are torchvision's; where the size is no square, they stretch."""
     metadata = {"task": "classify", "imgsz": "[224, 224]", "names": "{0: 'cat', 1: 'dog'}", "stride": "1"}

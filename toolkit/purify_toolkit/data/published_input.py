@@ -54,7 +54,7 @@ def from_timm(pretrained_cfg: Mapping[str, Any]) -> PublishedInput:
         resize={"center": "shortest", "squash": "stretch", "border": "letterbox"}[mode],  # type: ignore[arg-type]
         scaled=scaled,
         interpolation=_interpolation("timm", pretrained_cfg.get("interpolation") or "bicubic"),
-        fill=cast(tuple[int, int, int], tuple(round(255 * value) for value in mean)) if mode == "border" else BLACK,
+        fill=_levels(mean) if mode == "border" else BLACK,
         rounding="down" if mode == "center" and scaled[0] == scaled[1] else "nearest",
     )
     return PublishedInput(preprocessing, size, mean, std)
@@ -188,6 +188,12 @@ class _HuggingFace:
 
 def _refuse(library: str, key: str, value: object, why: str = "that is not known here") -> NoReturn:
     raise InputError(f"{library} says of the network's pictures {key} = {value!r}: {why}; {INSTEAD}")
+
+
+def _levels(mean: tuple[float, ...]) -> tuple[int, int, int]:
+    """Return a mean colour in 8 bits."""
+    red, green, blue = (round(255 * value) for value in (mean if len(mean) == 3 else mean[:1] * 3))
+    return red, green, blue
 
 
 def _pair(library: str, key: str, sides: Sequence[Any]) -> tuple[int, int]:
