@@ -47,7 +47,14 @@ def test_of_a_picture_that_would_be_scaled_to_a_giant_only_the_middle_is_made(
     assert np.abs(fitted(noise(size), how) - expected).max() <= 2  # of noise; both directions round
 
 
-def test_a_line_of_pixels_needs_little_memory() -> None:
+def test_a_line_of_pixels_needs_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    resize = Image.Image.resize
+
+    def spy(image: Image.Image, size: tuple[int, int], *arguments: Any, **options: Any) -> Image.Image:
+        assert size[0] * size[1] <= fitting.MAX_SCALED
+        return resize(image, size, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", spy)
     line = Image.new("RGB", (1, 500_000), (10, 20, 30))
     assert (fitted(line, contract(resize="shortest")) == (10, 20, 30)).all()
     filled = fitted(line, contract(resize="letterbox", fill=(1, 2, 3)))

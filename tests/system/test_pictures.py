@@ -87,7 +87,9 @@ def test_device_and_training_make_the_same_pixels(
     assert bundle.manifest.input == run.input
     (source,) = open_source(str(photos / "test"))
     device = [item.read(bundle.manifest.input).transpose(2, 0, 1) for item in source.items()]
-    test = load_data_of(run, photos).test
+    data = load_data_of(run, photos)
+    assert data.sha256() == run.info["data_sha256"]  # of what was trained on
+    test = data.test
     order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))
     assert np.array_equal(np.stack(device), test.images[order.argsort()].numpy())
     graphs = [onnx.load_model_from_string(bundle.read(model.file)) for model in bundle.manifest.models]
