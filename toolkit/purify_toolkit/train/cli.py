@@ -61,7 +61,7 @@ def _request(
         recipe_name=path.stem,
         recipe_text=text if size is None else with_image_size(text, size),
         out=out or Path("runs") / path.stem,
-        classifier=None if classifier is None else ClassifierSource(classifier, mean, std),
+        classifier=None if classifier is None else ClassifierSource(classifier, mean, std, bool(others["weights"])),
         base=None if base is None else open_run(base),
         resume=resume,
         force=force,
@@ -83,7 +83,7 @@ def _request(
         "--seed", default=0, show_default=True, type=click.IntRange(0, MAX_SEED), help="Of every random choice."
     ),
     device_option,
-    click.option("--classifier", metavar="MODULE:CALLABLE", help="Your own classifier; see below."),
+    click.option("--classifier", metavar="SOURCE", help="Your own classifier; see below."),
     click.option(
         "--weights", type=FOLDER, help="Its weights: safetensors, or any checkpoint of torch that holds them."
     ),
@@ -106,7 +106,8 @@ def main(request: "Request", as_json: bool) -> None:
     """Train the purifier of RECIPE: a shipped recipe's name, or the path of a .toml file.
 
     With --classifier, your own classifier is taken as it is and the purifier is trained for it:
-    PACKAGE.MODULE:CALLABLE, called without arguments, or torchvision:NAME or timm:NAME. It is never changed.
+    PACKAGE.MODULE:CALLABLE or FILE.py:CALLABLE, called without arguments; torchvision:NAME[:WEIGHTS], timm:NAME or
+    hf:FOLDER_OR_NAME; or a file: .onnx, .pt2 (torch.export) or .pt (TorchScript). It is never changed.
 
     A purifier that takes too much clean accuracy, or gives attacked images nothing, is told of, and the exit code is
     then 1: more epochs, a smaller batch_size (more steps an epoch) or more images are what helps.

@@ -16,7 +16,8 @@ from purify_toolkit.device.provenance import provenance
 from purify_toolkit.evaluate.accuracy import EvaluationRow, evaluate
 from purify_toolkit.evaluate.plots import save_grid, save_loss_curves
 from purify_toolkit.networks.onnx_program import check_exportable
-from purify_toolkit.networks.user_classifier import PixelClassifier, build_classifier, check_classifier
+from purify_toolkit.networks.pixel_classifier import PixelClassifier
+from purify_toolkit.networks.user_classifier import build_classifier, check_classifier
 from purify_toolkit.networks.weights import read_weights
 from purify_toolkit.recipe import parse_recipe
 from purify_toolkit.runs.data import load_data
@@ -64,7 +65,7 @@ def _prepare(run: RunFolder, request: Request, data: ImageData, device: torch.de
     own = None if run.has("classifier") and not request.force else _own_classifier(request, data, device, progress)
     begin_folder(run, request, data)
     if own is not None:
-        run.save_weights("classifier", own)
+        run.save_classifier(own)
     if request.base is not None:
         take_over(run, request.base)
 
@@ -83,13 +84,14 @@ def _own_classifier(
     request: Request, data: ImageData, device: torch.device, progress: StageProgress
 ) -> PixelClassifier | None:
     """Return the user's classifier, checked; None where the recipe's is to be trained."""
-    if request.classifier is None or request.weights is None:
-        if request.classifier or request.weights:
-            raise InputError("--classifier and --weights belong together")
+    if request.classifier is None:
+        if request.weights:
+            raise InputError("--weights are those of your own classifier: they need --classifier")
         return None
     channels, height, width = data.train.images.shape[1:]
-    classifier = build_classifier(request.classifier, channels=channels, classes=len(data.class_names))
-    read_weights(classifier.network, request.weights)
+    classifier = build_classifier(request.classifier, channels=channels, class_names=data.class_names)
+    if request.weights is not None:
+        read_weights(classifier.network, request.weights)
     progress.epoch("checking the classifier", 0, 1, len(data.validation))
     accuracy = check_classifier(classifier, data.validation, data.class_names, device)
     check_exportable(classifier.cpu(), (channels, height, width))
