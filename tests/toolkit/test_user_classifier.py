@@ -120,7 +120,9 @@ def test_what_is_no_classifier_of_the_data_is_refused(name: str, message: str, s
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--classifier", "helpers.user_models:Tiny"), "--classifier and --weights belong together"),
+        (("--classifier", "helpers.user_models:Tiny"), "names a network without weights: give them by --weights"),
+        (("--classifier", "torchvision:resnet18"), "names a network without weights: give them by --weights"),
+        (("--weights", "mine.pt"), "they need --classifier"),
         (("--mean", "0.5", "--std", "0.5"), "they need --classifier"),
         (("--classifier", "a:b", "--mean", "half"), "expected numbers with commas between"),
     ],

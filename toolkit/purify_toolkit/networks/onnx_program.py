@@ -35,8 +35,8 @@ def onnx_program(module: nn.Module, *, image_shape: tuple[int, int, int], output
     """
     if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
         raise BuildError(
-            f"TorchScript, which is in the {type(module).__name__}, cannot be exported to ONNX as a part; build the "
-            "network by its Python class and give it the TorchScript file's state_dict()"
+            f"TorchScript, which is in the {type(module).__name__}, cannot be exported to ONNX; build the network by "
+            "its Python class and give it the TorchScript file's state_dict()"
         )
     names: dict[str, Any] = {"input_names": ["images"], "output_names": [output]}
     try:

@@ -44,8 +44,8 @@ def _request(
 ) -> "Request":
     """Return the request that the options make."""
     check_existing(resume, force)
-    if (mean or std) and classifier is None:
-        raise click.UsageError("--mean and --std are those of your own classifier: they need --classifier")
+    if (mean or std or others["weights"]) and classifier is None:
+        raise click.UsageError("--weights, --mean and --std are those of your own classifier: they need --classifier")
     if base and classifier:
         raise click.UsageError("--base takes that run's classifier: it does not go with --classifier")
     if _is_main():

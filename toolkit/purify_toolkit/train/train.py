@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 
-from purify_edge.errors import InputError
 from purify_edge.files import file_sha256, write_json
 from purify_edge.shell.stages import StageProgress
 from purify_toolkit.attacks.gradient import PGD
@@ -85,8 +84,6 @@ def _own_classifier(
 ) -> PixelClassifier | None:
     """Return the user's classifier, checked; None where the recipe's is to be trained."""
     if request.classifier is None:
-        if request.weights:
-            raise InputError("--weights are those of your own classifier: they need --classifier")
         return None
     channels, height, width = data.train.images.shape[1:]
     classifier = build_classifier(request.classifier, channels=channels, class_names=data.class_names)

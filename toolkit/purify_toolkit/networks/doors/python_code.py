@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import torch
 from torch import nn
 
 from purify_edge.errors import InputError
@@ -13,15 +14,29 @@ from purify_toolkit.networks.doors.opened import Opened, Wanted
 
 
 def opened(name: str, wanted: Wanted) -> Opened:
-    """Call `package.module:callable` or `path/to/file.py:callable`, which builds the network and may fill it."""
+    """Call `package.module:callable` or `path/to/file.py:callable`, which builds the network and may fill it.
+
+    Without a file of weights it is called twice: weights that differ were drawn by chance.
+    """
     module, _, attribute = name.rpartition(":")
     found = _file(Path(module)) if module.endswith(".py") else _module(module, name)
     if not hasattr(found, attribute):
         raise InputError(f"--classifier {name}: {module} has no {attribute!r}; expected a callable of that name in it")
-    network = getattr(found, attribute)()
+    network = _built(found, attribute, name)
+    is_asked = wanted.fill and not wanted.own_weights
+    return Opened(network=network, has_weights=not is_asked or _same(network, _built(found, attribute, name)))
+
+
+def _built(module: ModuleType, attribute: str, name: str) -> nn.Module:
+    network = getattr(module, attribute)()
     if not isinstance(network, nn.Module):
         raise InputError(f"--classifier {name} gave a {type(network).__name__}, expected a torch.nn.Module")
-    return Opened(network=network, has_weights=True)
+    return network
+
+
+def _same(network: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(network.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(one, another) for one, another in pairs)
 
 
 def _module(module: str, name: str) -> ModuleType:
