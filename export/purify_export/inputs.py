@@ -15,10 +15,10 @@ from purify_edge.bundle.manifest import InputContract, Preprocessing
 from purify_edge.bundle.report import AccuracyRow, CurvePoint
 from purify_edge.errors import InputError, reason
 from purify_export.images.golden import IMAGES, OTHERS
-from purify_export.networks import Float32Logits, ImageShape, Networks
+from purify_export.networks import ImageShape, Networks, PlainLogits
 from purify_toolkit.data.pixels import to_8bit
 from purify_toolkit.data.splits import Split
-from purify_toolkit.networks.trial import answer_of, check_float32, check_independence
+from purify_toolkit.networks.trial import answer_of, check_float32, check_independence, plain_logits
 from purify_toolkit.recipe import EvaluationTable
 
 Images = NDArray[Any] | Tensor
@@ -124,8 +124,10 @@ def checked_networks(
     for role, network in (("purifier", purifier), ("classifier", classifier)):
         _check_module(role, network)
     x = torch.linspace(0, 1, 2 * prod(image_shape)).reshape(2, *image_shape)  # no image of one colour
+    plain = PlainLogits(classifier).eval()
     with torch.no_grad():
-        purified, logits = answer_of("purifier", purifier, x), answer_of("classifier", classifier, x)
+        purified, logits = answer_of("purifier", purifier, x), answer_of("classifier", plain, x)
+        raw = classifier(x)
     if purified.shape != x.shape:
         raise InputError(f"the purifier must keep the shape {list(x.shape)} of images, it gives {list(purified.shape)}")
     if purified.dtype != torch.float32:
@@ -136,10 +138,10 @@ def checked_networks(
     names = tuple(class_names) if class_names is not None else tuple(f"class {k}" for k in range(logits.shape[1]))
     if len(names) != logits.shape[1]:
         raise InputError(f"the classifier has {logits.shape[1]} classes, class_names has {len(names)} names")
-    for role, network in (("purifier", purifier), ("classifier", classifier)):
+    for role, network in (("purifier", purifier), ("classifier", plain)):
         check_independence(role, network, x)
-    if logits.dtype != torch.float32:
-        classifier = Float32Logits(classifier).eval()
+    if plain_logits(raw) is not raw:
+        classifier = plain
     return Networks(purifier, classifier), names
 
 

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 
 from purify_edge.errors import InputError
 from purify_toolkit.data.splits import Split
+from purify_toolkit.networks.pixel_classifier import PixelClassifier
 from purify_toolkit.networks.trial import answer_of, check_independence
-from purify_toolkit.networks.user_classifier import PixelClassifier, check_classifier
+from purify_toolkit.networks.user_classifier import check_classifier
 
 Output = namedtuple("Output", ["logits", "features"])
 SIDE, NAMES, CPU = 12, ("a", "b", "c", "d"), torch.device("cpu")

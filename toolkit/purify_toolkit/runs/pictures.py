@@ -1,6 +1,7 @@
 """How the pictures of a training become its input: by flags, else by what the classifier's library records."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -55,7 +56,12 @@ class PictureFlags:
 
 
 def settle(
-    recipe_text: str, *, source: str, size: Size | None, flags: PictureFlags, published: PublishedInput | None = None
+    recipe_text: str,
+    *,
+    source: str,
+    size: Size | None,
+    flags: PictureFlags,
+    published: Callable[[], PublishedInput | None] = lambda: None,
 ) -> tuple[str, Preprocessing]:
     """Return the recipe, with the size of the images where it is known by now, and how pictures become them.
 
@@ -67,7 +73,7 @@ def settle(
         source: what errors call it.
         size: height and width that the command line asks for.
         flags: what else it asks for.
-        published: what the classifier's library records; None where there is nothing.
+        published: gives what the classifier's library records; None where there is nothing.
 
     Raises:
         InputError: a faulty recipe; flags for a dataset of one size; or see `PictureFlags.over`.
@@ -77,7 +83,7 @@ def settle(
         raise InputError(f"{flags.given}: for pictures of your own (dataset image-folder), not for {recipe.dataset}")
     if recipe.dataset != IMAGE_FOLDER:
         return recipe_text if size is None else with_image_size(recipe_text, size), Preprocessing()
-    known = published or PublishedInput(Preprocessing())
+    known = _known(published, enough=flags.resize is not None and (size or recipe.image_size) is not None)
     settled = size or recipe.image_size or known.size
     how = known.preprocessing
     if known.size is not None and settled is not None:
@@ -85,3 +91,13 @@ def settle(
     if settled is not None and settled != recipe.image_size:
         recipe_text = with_image_size(recipe_text, settled)
     return recipe_text, flags.over(how, settled)
+
+
+def _known(published: Callable[[], PublishedInput | None], *, enough: bool) -> PublishedInput:
+    """Return what is published; nothing where it cannot be followed, and flags say enough."""
+    try:
+        return published() or PublishedInput(Preprocessing())
+    except InputError:
+        if not enough:
+            raise
+        return PublishedInput(Preprocessing())

@@ -44,7 +44,7 @@ def _request(
     classifier: str | None,
     mean: tuple[float, ...],
     std: tuple[float, ...],
-    colour: str,
+    colour: str | None,
     base: str | None,
     resume: bool,
     force: bool,
@@ -52,13 +52,16 @@ def _request(
 ) -> "Request":
     """Return the request that the options make."""
     check_existing(resume, force)
-    if (mean or std or colour != "rgb") and classifier is None:
-        raise click.UsageError("--mean, --std and --colour are those of your own classifier: they need --classifier")
+    if (mean or std or colour or others["weights"]) and classifier is None:
+        raise click.UsageError(
+            "--weights, --mean, --std and --colour are those of your own classifier: they need --classifier"
+        )
     if base and classifier:
         raise click.UsageError("--base takes that run's classifier: it does not go with --classifier")
     if _is_main():
         click.echo("importing PyTorch", err=True)
     from purify_toolkit.data.published_input import PublishedInput
+    from purify_toolkit.networks.doors.doors import published_input
     from purify_toolkit.networks.user_classifier import ClassifierSource
     from purify_toolkit.recipe import find_recipe, read_recipe
     from purify_toolkit.runs.pictures import PictureFlags, settle
@@ -67,14 +70,21 @@ def _request(
 
     path, flags = find_recipe(recipe), PictureFlags(**{name: others.pop(name) for name in PICTURE_OPTIONS})
     run = None if base is None else open_run(base)
-    published = None if run is None else PublishedInput(run.input.preprocessing)
+
+    def published() -> PublishedInput | None:
+        if run is not None:
+            return PublishedInput(run.input.preprocessing)
+        return None if classifier is None else published_input(classifier)
+
     text, preprocessing = settle(read_recipe(path), source=recipe, size=size, flags=flags, published=published)
     return Request(
         recipe_name=path.stem,
         recipe_text=text,
         preprocessing=preprocessing,
         out=out or Path("runs") / path.stem,
-        classifier=None if classifier is None else ClassifierSource(classifier, mean, std, colour),
+        classifier=None
+        if classifier is None
+        else ClassifierSource(classifier, mean, std, bool(others["weights"]), colour or ""),
         base=run,
         resume=resume,
         force=force,
@@ -97,7 +107,7 @@ def _request(
         "--seed", default=0, show_default=True, type=click.IntRange(0, MAX_SEED), help="Of every random choice."
     ),
     device_option,
-    click.option("--classifier", metavar="MODULE:CALLABLE", help="Your own classifier; see below."),
+    click.option("--classifier", metavar="SOURCE", help="Your own classifier; see below."),
     click.option(
         "--weights", type=FOLDER, help="Its weights: safetensors, or any checkpoint of torch that holds them."
     ),
@@ -106,9 +116,7 @@ def _request(
     click.option(
         "--colour",
         type=click.Choice(["rgb", "bgr"]),
-        default="rgb",
-        show_default=True,
-        help="The order of the channels that it takes; images and purifier stay RGB.",
+        help="The order of the channels that it takes; images and purifier stay RGB. Default rgb.",
     ),
     click.option(
         "--base", metavar="RUN", help="Take classifier and teachers from a finished run; or the name of a pair."
@@ -127,7 +135,8 @@ def main(request: "Request", as_json: bool) -> None:
     """Train the purifier of RECIPE: a shipped recipe's name, or the path of a .toml file.
 
     With --classifier, your own classifier is taken as it is and the purifier is trained for it:
-    PACKAGE.MODULE:CALLABLE, called without arguments, or torchvision:NAME or timm:NAME. It is never changed.
+    PACKAGE.MODULE:CALLABLE or FILE.py:CALLABLE, called without arguments; torchvision:NAME[:WEIGHTS], timm:NAME or
+    hf:FOLDER_OR_NAME; or a file: .onnx, .pt2 (torch.export) or .pt (TorchScript). It is never changed.
 
     A purifier that takes too much clean accuracy, or gives attacked images nothing, is told of, and the exit code is
     then 1: more epochs, a smaller batch_size (more steps an epoch) or more images are what helps.

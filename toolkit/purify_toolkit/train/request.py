@@ -33,7 +33,7 @@ class Request:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)  # how a picture becomes the networks' input
     resume: bool = False  # go on with what is in `out`
     force: bool = False  # replace the run that is in `out`
-    # classifier and weights: a classifier of the user's own, which is then not trained; the two go together
+    # classifier: one of the user's own, which is then not trained; weights: a file of them, where it has none
     classifier: ClassifierSource | None = None
     weights: Path | None = None
     # a finished run for the same data, whose classifier is taken, and its teachers where the recipe would train the
@@ -131,7 +131,7 @@ def _check_base(request: Request, base: RunFolder, data: ImageData) -> None:
 def take_over(run: RunFolder, base: RunFolder) -> None:
     """Copy the networks of another run that the recipe would train just so."""
     if not run.has("classifier"):
-        run.save_weights("classifier", base.load_classifier())
+        run.save_classifier(base.load_classifier())
     for name in run.recipe.teachers:
         if run.recipe.same_teacher(name, base.recipe) and base.has(name) and not run.has(name):
             run.save_weights(name, base.load_teacher(name))
@@ -151,6 +151,9 @@ def _identity(request: Request) -> dict[str, Any]:
         identity["classifier"] = request.classifier.as_dict()
         if request.weights is not None and request.weights.is_file():  # else read_weights will say what is wrong
             identity["classifier"]["weights_sha256"] = file_sha256(request.weights)
+        file = Path(request.classifier.factory.removeprefix("onnx:"))
+        if file.is_file():
+            identity["classifier"]["file_sha256"] = file_sha256(file)
     if request.base is not None:
         path = request.base.weights_path("classifier")
         if not path.is_file():
