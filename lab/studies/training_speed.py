@@ -167,7 +167,7 @@ def whole(seconds: Seconds, epochs: int) -> float:
 
 def summary(bench: TrainingBench, rounds: list[Round]) -> dict[str, Any]:
     """Return the median images a second of each stage and of all three, and the median of the rounds' ratios."""
-    epochs = {stage: table_of(bench.run.recipe, stage).epochs for stage in STAGES}
+    epochs = {stage: table_of(bench.run.recipe, stage).length(len(bench.data.train))[0] for stage in STAGES}
     images = {stage: bench.images(stage) for stage in STAGES}
     groups = {**{stage: [stage] for stage in STAGES}, "together": list(STAGES)}
     return {

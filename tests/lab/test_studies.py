@@ -124,7 +124,7 @@ def test_arms_of_a_seed_share_classifier_and_teachers(study: Path, trained: RunF
 def test_students_begin_with_their_seeds_adversarial_examples(
     study: Path, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found: dict[str, torch.Tensor | None] = {}
+    found: dict[str, Any] = {}
     train_stage = ablation.train_stage
 
     def looking(name: str, run: RunFolder, *data: Any, **options: Any) -> None:
@@ -136,14 +136,16 @@ def test_students_begin_with_their_seeds_adversarial_examples(
     out = tmp_path / "again"
     shutil.copytree(study / "seed-0" / "teachers", out / "seed-0" / "teachers")
     ablation.main([*arguments, "--seeds", "0", "--arms", "plain,both", "--out", str(out)])
-    kept = arm(out, "teachers").load_examples()
-    assert kept is not None
+    earlier = arm(out, "teachers").load_examples()
+    assert earlier is not None
+    kept, versions = earlier
+    assert versions.min() > 0
     clean = load_data(arm(out, "both").recipe, Path(arguments[2])).limited(192).train.images
     assert 0 < int((kept.int() - clean.int()).abs().max()) <= round(0.13 * 255) + 1
     assert set(found) == {"plain", "both"}
     for examples in found.values():
-        assert examples is not None
-        assert torch.equal(examples, kept)
+        assert torch.equal(examples[0], kept)
+        assert torch.equal(examples[1], versions)
     assert arm(out, "both").weights_path("student").read_bytes() == (
         arm(study, "both").weights_path("student").read_bytes()
     )

@@ -10,9 +10,10 @@ from purify_toolkit.train.examples import AdversarialPool
 
 ATTACK = AttackTable(epsilon_min=0.02, epsilon_max=0.1, steps=2, relative_step=0.5, refresh_epochs=3)
 COUNT, BATCH = 60, 40
+ALL = torch.arange(COUNT)
 
 
-def new_pool(examples: torch.Tensor | None = None, attack: AttackTable = ATTACK) -> AdversarialPool:
+def new_pool(earlier: tuple[torch.Tensor, torch.Tensor] | None = None, attack: AttackTable = ATTACK) -> AdversarialPool:
     run = open_run(None)
     samples = run.load_samples()
     return AdversarialPool(
@@ -21,7 +22,7 @@ def new_pool(examples: torch.Tensor | None = None, attack: AttackTable = ATTACK)
         run.load_classifier(),
         attack,
         processes=Processes(torch.device("cpu")),
-        examples=examples,
+        earlier=earlier,
     )
 
 
@@ -37,12 +38,15 @@ def pool() -> AdversarialPool:
 
 
 def refresh(pool: AdversarialPool, epoch: int) -> list[int]:
-    return list(pool.refresh(epoch, torch.Generator().manual_seed(epoch)))
+    return list(pool.refresh(pool.due(epoch, ALL), torch.Generator().manual_seed(epoch)))
 
 
 def test_each_image_is_attacked_at_first_and_then_once_in_every_few_epochs(pool: AdversarialPool) -> None:
-    assert pool.due(0).tolist() == list(range(COUNT))
-    later = torch.cat([pool.due(epoch) for epoch in (1, 2, 3)])
+    assert pool.due(0, ALL).tolist() == list(range(COUNT))
+    assert pool.due(0, torch.tensor([7, 3, 3])).tolist() == [3, 7]
+    pool.versions.fill_(1)
+    later = torch.cat([pool.due(epoch, ALL) for epoch in (1, 2, 3)])
+    pool.versions.fill_(0)
     assert sorted(later.tolist()) == list(range(COUNT))
 
 
@@ -60,7 +64,7 @@ def test_only_what_is_due_changes(pool: AdversarialPool) -> None:
     before = pool.examples.clone()
     refresh(pool, 1)
     changed = (pool.examples != before).flatten(1).any(dim=1).nonzero().flatten()
-    assert changed.tolist() == pool.due(1).tolist()
+    assert changed.tolist() == pool.due(1, ALL).tolist()
 
 
 def test_the_same_generator_gives_the_same_examples(pool: AdversarialPool) -> None:
@@ -80,9 +84,9 @@ def test_the_examples_fool_the_classifier(pool: AdversarialPool) -> None:
 
 def test_a_pool_that_is_handed_over_goes_on_without_attacking_everything() -> None:
     examples = open_run(None).load_samples().images[:COUNT].flip(3)
-    pool = new_pool(examples.clone())
+    pool = new_pool((examples.clone(), torch.ones(COUNT, dtype=torch.int64)))
     assert torch.equal(pool.examples, examples)
-    due = pool.due(0)
+    due = pool.due(0, ALL)
     assert due.tolist() == list(range(0, COUNT, 3))
     assert sum(refresh(pool, 0)) == len(due)
     assert (pool.examples[due] != examples[due]).flatten(1).any(1).all()

@@ -49,7 +49,7 @@ def test_where_images_are_attacked_says_how_many_at_once(module: ModuleType, mon
     else:
         attack = open_run(None).recipe.attack
         pool = adversarial.AdversarialPool(images, labels, _uncertain, attack, processes=Processes(device))
-        sizes = list(pool.refresh(0, torch.Generator().manual_seed(0)))
+        sizes = list(pool.refresh(torch.arange(6), torch.Generator().manual_seed(0)))
     assert sizes == [2, 2, 2]
 
 

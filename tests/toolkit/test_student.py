@@ -239,7 +239,7 @@ def test_frozen_networks_look_again_only_at_examples_that_were_made_anew(build: 
     """The second time the losses are the same, and no teacher is asked; later the adversarial one, for what is new."""
     stage = build("student", RECIPE)
     assert stage.pool is not None
-    list(stage.pool.refresh(0, torch.Generator().manual_seed(0)))
+    list(stage.pool.refresh(stage.pool.due(0, batch().indices), torch.Generator().manual_seed(0)))
     losses = stage.losses
     assert isinstance(losses, StudentLosses)
     asked: dict[str, int] = dict.fromkeys(losses.teachers, 0)
@@ -251,9 +251,10 @@ def test_frozen_networks_look_again_only_at_examples_that_were_made_anew(build: 
     assert asked == {"adversarial_teacher": COUNT, "normal_teacher": COUNT}
     assert {name: value.item() for name, value in losses(batch()).items()} == pytest.approx(first, rel=1e-6)
     assert asked == {"adversarial_teacher": COUNT, "normal_teacher": COUNT}
-    list(stage.pool.refresh(1, torch.Generator().manual_seed(1)))
+    due = stage.pool.due(1, batch().indices)
+    list(stage.pool.refresh(due, torch.Generator().manual_seed(1)))
     attacked = batch().indices[: round(0.5 * COUNT)]
-    renewed = int(torch.isin(attacked, stage.pool.due(1)).sum())
+    renewed = int(torch.isin(attacked, due).sum())
     assert 0 < renewed < len(attacked)
     again = losses(batch())["imitation"].item()
     assert asked == {"adversarial_teacher": COUNT + renewed, "normal_teacher": COUNT}

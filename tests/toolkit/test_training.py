@@ -265,7 +265,7 @@ def test_generators_depend_on_everything_named() -> None:
 
 @pytest.mark.parametrize(("count", "sizes"), [(100, [32, 32, 32]), (64, [32, 32]), (5, [5])])
 def test_every_batch_is_full_but_a_lone_one(count: int, sizes: list[int]) -> None:
-    batches = batch_indices(count, 32, torch.Generator().manual_seed(0))
+    batches = batch_indices(count, 32, len(sizes), torch.Generator().manual_seed(0))
     assert [len(batch) for batch in batches] == sizes
     seen = torch.cat(batches).tolist()
     assert len(set(seen)) == len(seen)

@@ -24,6 +24,8 @@ Fraction = Annotated[float, Meta(ge=0, le=1)]
 Positive = Annotated[float, Meta(gt=0)]
 Weight = Annotated[float, Meta(ge=0)]
 
+EPOCHS_OF_STEPS = 10
+
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table of the recipe: immutable, no other key accepted.
@@ -33,13 +35,31 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class OptimizerTable(_Table, frozen=True, kw_only=True):
-    """What every training stage needs: the optimizer, its highest learning rate in one cycle, its weight decay."""
+    """What every training stage needs: its length, the optimizer, its highest learning rate in one cycle, its decay.
 
-    epochs: Count
+    The length is in `epochs`, or in `steps` of the optimizer, whatever the number of images.
+    """
+
+    epochs: Annotated[int, Meta(ge=0)] = 0
+    steps: Annotated[int, Meta(ge=0)] = 0
     batch_size: Annotated[int, Meta(ge=2)]
     learning_rate: Positive
     weight_decay: Weight
     optimizer: Literal["adamw", "sgd"] = "adamw"
+
+    def __post_init__(self) -> None:
+        if bool(self.epochs) == bool(self.steps):
+            raise ValueError(f"expected either epochs or steps, got epochs = {self.epochs} and steps = {self.steps}")
+
+    def length(self, count: int) -> tuple[int, int]:
+        """Return how many epochs a training on `count` images has, and how many steps each.
+
+        After each the network is validated and saved. Where the recipe counts in steps, an epoch is a tenth of them.
+        """
+        if self.epochs:
+            return self.epochs, max(1, count // self.batch_size)
+        each = -(-self.steps // EPOCHS_OF_STEPS)
+        return -(-self.steps // each), each
 
 
 class ClassifierTable(OptimizerTable, frozen=True, kw_only=True):
@@ -54,8 +74,13 @@ class ClassifierTable(OptimizerTable, frozen=True, kw_only=True):
 
 
 class PurifierTable(OptimizerTable, frozen=True, kw_only=True):
-    """A purifier, teacher or student, see `networks.Purifier`."""
+    """A purifier, teacher or student, see `networks.Purifier`.
 
+    With `start`, the name of a pair that ships or the path of a run, training begins from that one's student, and the
+    statistics of its batch normalisation stay as they are: those of small batches would be worse.
+    """
+
+    start: str | None = None
     width: Count
     depth: Annotated[int, Meta(ge=1, le=5)]
     blocks: Annotated[int, Meta(ge=0)]
@@ -188,6 +213,15 @@ def with_image_size(text: str, size: tuple[int, int]) -> str:
     """
     others = [line for line in text.splitlines(keepends=True) if not re.match(r"\s*image_size\s*=", line)]
     return "".join([f"image_size = [{size[0]}, {size[1]}]\n", *others])
+
+
+def without_start(text: str) -> str:
+    r"""Return the text of a recipe without the keys `start`; all else stays as it is.
+
+    >>> without_start('[student]\nstart = "cifar10" # ships\nwidth = 24\n')
+    '[student]\nwidth = 24\n'
+    """
+    return "".join(line for line in text.splitlines(keepends=True) if not re.match(r"\s*start\s*=", line))
 
 
 def parse_recipe(text: str, *, source: str) -> Recipe:

@@ -3,10 +3,14 @@
 import torch
 
 from purify_edge.errors import InputError, MissingError, reason
+from purify_toolkit.device.memory import keep_freed_memory
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device called `name`, if it is here; `auto` is a CUDA GPU, else Apple's, else the CPU."""
+    """Return the device called `name`, if it is here; `auto` is a CUDA GPU, else Apple's, else the CPU.
+
+    On the CPU the process then keeps the memory that it frees, see `memory.keep_freed_memory`.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -19,4 +23,6 @@ def choose_device(name: str) -> torch.device:
                 f"device {name!r} cannot be used here: {reason(error)}; --device auto takes what there is"
             ) from error
         raise InputError(f"no device {name!r}: expected auto, cpu, cuda, cuda:N or mps") from error
+    if device.type == "cpu":
+        keep_freed_memory()
     return device

@@ -26,11 +26,13 @@ class Processes:
     Attributes:
         index: of this process.
         count: of all.
+        local_count: of those on this device's memory: on a CPU all of this machine.
         device: of this process.
     """
 
     index = 0
     count = 1
+    local_count = 1
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -79,6 +81,7 @@ class _Launched(Processes):
         self._accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=settings)
         super().__init__(self._accelerator.device)
         self.index, self.count = self._accelerator.process_index, self._accelerator.num_processes
+        self.local_count = int(os.environ.get("LOCAL_WORLD_SIZE", self.count)) if device.type == "cpu" else 1
 
     def wrap(self, losses: nn.Module, network: nn.Module) -> nn.Module:
         share_statistics(network)

@@ -211,20 +211,20 @@ class RunFolder:
         if own is None or not own.is_whole:
             self.save_weights("classifier", classifier)
 
-    def save_examples(self, examples: Tensor) -> None:
-        """Write the adversarial training examples that a stage ended with, for the next one."""
-        save_state(examples, self.checkpoint_path("examples"))
+    def save_examples(self, examples: Tensor, versions: Tensor) -> None:
+        """Write the adversarial training examples that a stage ended with, for the next one; see `AdversarialPool`."""
+        save_state((examples, versions), self.checkpoint_path("examples"))
 
-    def load_examples(self) -> Tensor | None:
-        """Read the examples of an earlier stage, uint8 `[N, C, H, W]`; None where no stage has made any."""
+    def load_examples(self) -> tuple[Tensor, Tensor] | None:
+        """Read the examples of an earlier stage and their versions; None where no stage has made any."""
         path = self.checkpoint_path("examples")
         if not path.is_file():
             return None
         try:
-            examples: Tensor = torch.load(path, weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            examples, versions = torch.load(path, weights_only=True)
+        except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
             raise InputError(f"{path} cannot be read ({reason(error)}); remove it to make them again") from error
-        return examples
+        return examples, versions
 
     def save_samples(self, samples: Samples) -> None:
         """Write the travelling test images."""

@@ -48,6 +48,7 @@ def _request(
     base: str | None,
     resume: bool,
     force: bool,
+    from_scratch: bool,
     **others: Any,
 ) -> "Request":
     """Return the request that the options make."""
@@ -63,12 +64,13 @@ def _request(
     from purify_toolkit.data.published_input import PublishedInput
     from purify_toolkit.networks.doors.doors import published_input
     from purify_toolkit.networks.user_classifier import ClassifierSource
-    from purify_toolkit.recipe import find_recipe, read_recipe
+    from purify_toolkit.recipe import find_recipe, read_recipe, without_start
     from purify_toolkit.runs.pictures import PictureFlags, settle
     from purify_toolkit.runs.pretrained import open_run
     from purify_toolkit.train.request import Request
 
     path, flags = find_recipe(recipe), PictureFlags(**{name: others.pop(name) for name in PICTURE_OPTIONS})
+    text = without_start(read_recipe(path)) if from_scratch else read_recipe(path)
     run = None if base is None else open_run(base)
 
     def published() -> PublishedInput | None:
@@ -76,7 +78,7 @@ def _request(
             return PublishedInput(run.input.preprocessing)
         return None if classifier is None else published_input(classifier)
 
-    text, preprocessing = settle(read_recipe(path), source=recipe, size=size, flags=flags, published=published)
+    text, preprocessing = settle(text, source=recipe, size=size, flags=flags, published=published)
     return Request(
         recipe_name=path.stem,
         recipe_text=text,
@@ -126,6 +128,7 @@ def _request(
         type=Number(0, 1),
         help="How much clean accuracy the purifier may take, a fraction; default 0.03, of an adaptive recipe 0.2.",
     ),
+    click.option("--from-scratch", is_flag=True, help="Begin from random weights where the recipe begins from a pair."),
     click.option("--limit", type=click.IntRange(min=1), help="Use only so many images of each part: a quick trial."),
     existing_options(resume="Go on with an interrupted run.", force="Replace a run that is there."),
 )
@@ -175,12 +178,11 @@ def _tell_harm(run: "RunFolder") -> None:
         click.echo(f"Error: {sentence}", err=True)
     if run.harm:
         table = run.recipe.student
-        steps = max(1, run.info["images"]["train"] // table.batch_size)
+        epochs, steps = table.length(run.info["images"]["train"])
         click.echo(
-            f"Do not use it as it is. Look at {run.path / 'grid.png'}. The student took {table.epochs} epochs of "
-            f"{steps} step{'s' * (steps > 1)}; more epochs or a smaller batch_size (in a copy of the recipe), or more "
-            "images give it more. If it may cost so much, the same command with --resume and a higher "
-            "--max-clean-drop judges it again.",
+            f"Do not use it as it is. Look at {run.path / 'grid.png'}. The student took {epochs * steps:,} steps of "
+            f"{table.batch_size} images; more steps (in a copy of the recipe) or more images give it more. If it may "
+            "cost so much, the same command with --resume and a higher --max-clean-drop judges it again.",
             err=True,
         )
         raise click.exceptions.Exit(1)

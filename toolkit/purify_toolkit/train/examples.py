@@ -16,7 +16,7 @@ class AdversarialPool:
     """PGD examples of the training images against the frozen classifier.
 
     A fresh attack on each image in each epoch would cost several times the training itself. Since the
-    classifier never changes, examples may be reused: each image is attacked in the first epoch, then
+    classifier never changes, examples may be reused: each image is attacked in the first epoch that uses it, then
     image `i` again whenever `(i + epoch) % refresh_epochs == 0`, each time with a new random start and a
     radius drawn evenly from `[epsilon_min, epsilon_max]`. The cost is so spread evenly over the epochs. A later stage
     that is given an earlier one's examples goes on from them, without attacking all at once again.
@@ -26,7 +26,7 @@ class AdversarialPool:
 
     Attributes:
         examples: uint8 `[N, C, H, W]`; without those of an earlier stage the clean images until the first refresh.
-        versions: int64 `[N]`, how often each has been made anew.
+        versions: int64 `[N]`, how often each has been made anew; 0 where it is the clean image still.
 
     Args:
         images: clean training images, uint8 `[N, C, H, W]`.
@@ -34,7 +34,7 @@ class AdversarialPool:
         classifier: frozen, pixels -> logits.
         attack: the recipe's table.
         processes: that share the attacks; they run on the device of each.
-        examples: those that an earlier stage ended with.
+        earlier: examples and versions that an earlier stage ended with.
     """
 
     def __init__(
@@ -45,25 +45,23 @@ class AdversarialPool:
         attack: AttackTable,
         *,
         processes: Processes,
-        examples: Tensor | None = None,
+        earlier: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        self.examples = images.clone() if examples is None else examples
-        self.versions = torch.zeros(len(images), dtype=torch.int64)
-        self._new = examples is None
+        self.examples, self.versions = earlier or (images.clone(), torch.zeros(len(images), dtype=torch.int64))
         self._images, self._labels = images, labels
         self._classifier, self._attack, self._processes = classifier, attack, processes
 
-    def due(self, epoch: int) -> Tensor:
-        """Return the indices of the images that are attacked anew in this epoch."""
-        indices = torch.arange(len(self._images))
-        return indices if self._new and epoch == 0 else indices[(indices + epoch) % self._attack.refresh_epochs == 0]
+    def due(self, epoch: int, used: Tensor) -> Tensor:
+        """Return which of the images that are used in this epoch, by their indices, are attacked anew before it."""
+        used = used.unique()
+        return used[(self.versions[used] == 0) | ((used + epoch) % self._attack.refresh_epochs == 0)]
 
-    def refresh(self, epoch: int, generator: torch.Generator) -> Iterator[int]:
+    def refresh(self, due: Tensor, generator: torch.Generator) -> Iterator[int]:
         """Attack the images that are due, a batch a turn and process; yields how many images are done, batch by batch.
 
         Each process draws for all batches, so that the examples do not depend on the number of processes.
         """
-        chunks, count = self.due(epoch).split(batch_size(self._images, self._processes.device)), self._processes.count
+        chunks, count = due.split(batch_size(self._images, self._processes.device)), self._processes.count
         for turn in (chunks[first : first + count] for first in range(0, len(chunks), count)):
             found = [self._attacked(indices, generator, owner) for owner, indices in enumerate(turn)]
             for owner, indices in enumerate(turn):

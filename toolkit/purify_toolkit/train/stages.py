@@ -16,15 +16,17 @@ from purify_toolkit.data.pixels import to_8bit, to_float
 from purify_toolkit.data.splits import ImageData, Split, batches
 from purify_toolkit.device.processes import Processes
 from purify_toolkit.networks.answers import count_correct
-from purify_toolkit.networks.architectures import Classifier, whiten
-from purify_toolkit.recipe import OptimizerTable, Recipe
+from purify_toolkit.networks.architectures import Classifier, Purifier, whiten
+from purify_toolkit.recipe import OptimizerTable, PurifierTable, Recipe
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.train.examples import AdversarialPool
 from purify_toolkit.train.losses import guidance_loss, reconstruction_loss
 from purify_toolkit.train.student import Losses, StudentLosses
 from purify_toolkit.train.teacher_cache import Remembered
+from purify_toolkit.train.warm_start import start_from
 
-VALIDATION_IMAGES = 2000  # of the validation part, looked at after each epoch
+VALIDATION_IMAGES, VALIDATION_PIXELS = 2000, 2000 * 64 * 64  # of the validation part, looked at after each epoch
+FEWEST_VALIDATION_IMAGES = 200  # however large they are
 WHITENING_IMAGES = 5000  # of the training part, for the classifier's first layer
 WHITE_BOX_IMAGES = 500  # of those, attacked through purifier and classifier
 
@@ -40,6 +42,13 @@ class TrainingStage:
     validate: Callable[[], dict[str, float]]
     pool: AdversarialPool | None = None
     prepare: Callable[[], None] | None = None  # the network, once it has its first weights
+    keep_statistics: bool = False  # those of batch normalisation, and use them in training too
+
+
+def validated(split: Split) -> Split:
+    """Return the validation images to look at after each epoch: fewer where they are large, for time's sake."""
+    height, width = split.images.shape[2:]
+    return split[: min(VALIDATION_IMAGES, max(FEWEST_VALIDATION_IMAGES, VALIDATION_PIXELS // (height * width)))]
 
 
 @dataclass
@@ -114,13 +123,13 @@ class Stages:
         return self._run.load_classifier().to(self._device)
 
     def _new_pool(self, classifier: nn.Module) -> AdversarialPool:
-        train, examples = self._data.train, self._run.load_examples()
+        train, earlier = self._data.train, self._run.load_examples()
         attack, processes = self._recipe.attack, self._processes
-        return AdversarialPool(train.images, train.labels, classifier, attack, processes=processes, examples=examples)
+        return AdversarialPool(train.images, train.labels, classifier, attack, processes=processes, earlier=earlier)
 
     def _validate_with(self, classifier: nn.Module) -> Validation:
         if self._validation is None:
-            split = self._data.validation[:VALIDATION_IMAGES]
+            split = validated(self._data.validation)
             self._validation = Validation(classifier, split, PGD.of(self._recipe.evaluation), self._device)
         return self._validation
 
@@ -171,8 +180,22 @@ class Stages:
 
         validation = self._validate_with(classifier)
         name = "adversarial_teacher" if adversarial else "normal_teacher"
-        return TrainingStage(
+        return self._purifier_stage(
             name, network, self._recipe.teacher, losses, lambda: validation.purification(network), pool
+        )
+
+    def _purifier_stage(
+        self,
+        name: str,
+        network: Purifier,
+        table: PurifierTable,
+        losses: Callable[[Batch], Losses],
+        validate: Callable[[], dict[str, float]],
+        pool: AdversarialPool | None,
+    ) -> TrainingStage:
+        prepare = partial(start_from, network, table) if table.start else None
+        return TrainingStage(
+            name, network, table, losses, validate, pool, prepare=prepare, keep_statistics=table.start is not None
         )
 
     def _student(self) -> TrainingStage:
@@ -187,4 +210,4 @@ class Stages:
         def validate() -> dict[str, float]:
             return validation.purification(network) | (validation.white_box(network) if adaptive else {})
 
-        return TrainingStage("student", network, self._recipe.student, losses, validate, pool)
+        return self._purifier_stage("student", network, self._recipe.student, losses, validate, pool)

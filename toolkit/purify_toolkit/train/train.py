@@ -24,9 +24,10 @@ from purify_toolkit.recipe import parse_recipe
 from purify_toolkit.runs.data import load_data
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.history import read_metrics
+from purify_toolkit.train.cost import TrainingCost, cost_of
 from purify_toolkit.train.harm import MAX_ADAPTIVE_DROP, MAX_CLEAN_DROP, harm_of
 from purify_toolkit.train.request import Request, begin_folder, open_folder, take_over
-from purify_toolkit.train.stages import VALIDATION_IMAGES, Stages, Validation
+from purify_toolkit.train.stages import Stages, Validation, validated
 from purify_toolkit.train.trainer import Trainer
 
 logger = logging.getLogger("purify_edge")
@@ -73,6 +74,22 @@ def _prepare(run: RunFolder, request: Request, data: ImageData, device: torch.de
         run.save_classifier(own)
     if request.base is not None:
         take_over(run, request.base)
+    _tell_cost(cost_of(run, data, device), data)
+
+
+def _tell_cost(cost: TrainingCost, data: ImageData) -> None:
+    """Tell how long the training takes, and where the purifier costs more than what it protects."""
+    minutes = {name.replace("_", " "): seconds / 60 for name, seconds in cost.seconds.items()}
+    stages = ", ".join(f"{name} {most:.0f}" for name, most in minutes.items())
+    total = sum(minutes.values())
+    logger.info("all will take about %.0f minutes (%s), if this machine has nothing else to do", total, stages)
+    if cost.student > cost.classifier:
+        height, width = data.train.images.shape[2:]
+        logger.warning(
+            "the purifier costs %.1f times what it protects: %.2f GFLOP an image of %dx%d, the classifier %.2f; a "
+            "smaller width in [student], or smaller images (--size), make it cheaper",
+            *(cost.student / cost.classifier, cost.student / 1e9, height, width, cost.classifier / 1e9),
+        )
 
 
 def _train_stages(
@@ -124,7 +141,7 @@ def _harm(run: RunFolder, request: Request, data: ImageData, device: torch.devic
         limit = MAX_ADAPTIVE_DROP if run.recipe.adaptive else MAX_CLEAN_DROP
     attack = PGD.of(run.recipe.evaluation)
     classifier, student = run.load_classifier().to(device), run.load_student().to(device)
-    validation = Validation(classifier, data.validation[:VALIDATION_IMAGES], attack, device)
+    validation = Validation(classifier, validated(data.validation), attack, device)
     return list(harm_of(student, validation, max_clean_drop=limit))
 
 

@@ -4,6 +4,8 @@ Every random choice of an epoch comes from a generator seeded by run seed, stage
 epoch repeats what the interrupted one would have done, but for the rounding of sums (GPU kernels may differ more).
 """
 
+import logging
+import math
 import pickle
 import time
 from collections.abc import Callable
@@ -12,17 +14,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from purify_edge.errors import InputError, reason
 from purify_edge.shell.stages import StageProgress
 from purify_toolkit.data.batch import Batch
 from purify_toolkit.device.generators import seeded
+from purify_toolkit.device.memory import BUDGET, free_bytes, kept_bytes
 from purify_toolkit.device.precision import precision_on
 from purify_toolkit.device.processes import Processes
 from purify_toolkit.runs.folder import RunFolder, save_state
 from purify_toolkit.runs.history import History
 from purify_toolkit.train.stages import TrainingStage
 from purify_toolkit.train.student import Losses
+
+logger = logging.getLogger("purify_edge")
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
@@ -41,11 +47,21 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
                 reset()
 
 
-def batch_indices(count: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
-    """Put `count` images into random batches; a last, smaller batch is left out of all but a lone one."""
-    batches = torch.randperm(count, generator=generator).split(batch_size)
-    full = [batch for batch in batches if len(batch) == batch_size]
-    return full or list(batches)
+def batch_indices(count: int, batch_size: int, steps: int, generator: torch.Generator) -> list[Tensor]:
+    """Put `count` images into `steps` random batches; a smaller one is left out, but where there is no other."""
+    chosen: list[Tensor] = []
+    while len(chosen) < steps:
+        batches = torch.randperm(count, generator=generator).split(batch_size)
+        chosen += [batch for batch in batches if len(batch) == batch_size] or batches
+    return chosen[:steps]
+
+
+def set_training(network: nn.Module, *, keep_statistics: bool) -> None:
+    """Put a network into training mode; its batch normalisation may keep its statistics, and use them."""
+    network.train()
+    for module in network.modules():
+        if keep_statistics and isinstance(module, _BatchNorm):
+            module.eval()
 
 
 class _Losses(nn.Module):
@@ -80,7 +96,7 @@ class Trainer:
         batch = min(count, table.batch_size)
         if batch < processes.count:
             raise InputError(f"a batch of {batch} images cannot be shared by {processes.count} processes; start fewer")
-        self._steps = max(1, count // table.batch_size)
+        self._length, self._steps = table.length(count)
         initialise(stage.network, seeded(seed, stage.name, "initialise"))
         if stage.prepare is not None:
             stage.prepare()
@@ -90,8 +106,9 @@ class Trainer:
             stage.network.parameters(), lr=table.learning_rate, weight_decay=table.weight_decay
         )
         self._scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            self._optimizer, table.learning_rate, total_steps=table.epochs * self._steps
+            self._optimizer, table.learning_rate, total_steps=self._length * self._steps
         )
+        self._parts = self._fitting_parts(batch)
 
     def train(self) -> None:
         """Train from the last checkpoint, or from the start, to the end; the main process writes the weights."""
@@ -106,7 +123,7 @@ class Trainer:
 
     def _epochs(self, first: int, history: History | None) -> None:
         """Train all epochs from `first` on; the process that has the history judges them and makes the checkpoints."""
-        for epoch in range(first, self._stage.optimizer.epochs):
+        for epoch in range(first, self._length):
             start = time.perf_counter()
             losses = self._epoch(epoch)
             self._stage.network.eval()
@@ -127,7 +144,7 @@ class Trainer:
     def _keep(self) -> None:
         """Write what the stage leaves behind."""
         if self._stage.pool is not None:
-            self._run.save_examples(self._stage.pool.examples)
+            self._run.save_examples(self._stage.pool.examples, self._stage.pool.versions)
         self._run.save_weights(self._stage.name, self._stage.network.eval())
         self._run.checkpoint_path(self._stage.name).unlink(missing_ok=True)
 
@@ -138,15 +155,15 @@ class Trainer:
     def _epoch(self, epoch: int) -> dict[str, float]:
         stage = self._stage
         generator = seeded(self._seed, stage.name, epoch)
-        order = batch_indices(self._count, stage.optimizer.batch_size, generator)
-        due = 0 if stage.pool is None else len(stage.pool.due(epoch))
-        self._progress.epoch(stage.name, epoch, stage.optimizer.epochs, due + sum(map(len, order)))
+        order = batch_indices(self._count, stage.optimizer.batch_size, self._steps, generator)
+        due = torch.tensor([]) if stage.pool is None else stage.pool.due(epoch, torch.cat(order))
+        self._progress.epoch(stage.name, epoch, self._length, len(due) + sum(map(len, order)))
         attack_generator = seeded(self._seed, stage.name, epoch, "attack", device=self._processes.device)
         if stage.pool is not None:
             with self._mixed():
-                for done in stage.pool.refresh(epoch, attack_generator):
+                for done in stage.pool.refresh(due, attack_generator):
                     self._progress.advance(done, "attacking")
-        stage.network.train()
+        set_training(stage.network, keep_statistics=stage.keep_statistics)
         sums: dict[str, float] = {}
         for indices in order:
             losses = self._step(Batch(indices, generator, attack_generator, self._processes.share))
@@ -156,23 +173,51 @@ class Trainer:
         return {name: value / len(order) for name, value in sums.items()}
 
     def _step(self, batch: Batch) -> dict[str, float]:
-        """Take one step of the optimizer; return the losses over the whole batch, each by its name."""
+        """Take one step of the optimizer; return the losses over the whole batch, each by its name.
+
+        The gradients of the batch's parts add up to those of the whole.
+        """
+        self._optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        for part in batch.parts(min(self._parts, len(batch.mine))):
+            for name, value in self._backward(part).items():
+                sums[name] = sums.get(name, 0) + value
+        self._optimizer.step()
+        self._scheduler.step()
+        means = self._processes.mean(torch.stack(list(sums.values())))
+        return dict(zip(sums, means.tolist(), strict=True))
+
+    def _backward(self, part: Batch) -> Losses:
+        """Add the gradients of a part of a batch to those that are there; return its share of the losses."""
         with self._mixed():
-            losses = self._losses(batch)
-        values = torch.stack(list(losses.values()))
-        if self._processes.count > 1:  # shares may differ by an image; the mean over the processes is to be the batch's
-            values = values * (len(batch.mine) * self._processes.count / len(batch.indices))
+            losses = self._losses(part)
+        # Each is a mean over the part; parts and processes' shares may differ by an image.
+        values = torch.stack(list(losses.values())) * (len(part.mine) * self._processes.count / len(part.indices))
         if not values.isfinite().all():
             raise InputError(
                 f"{self._stage.name}: the loss is not finite, and so would be all weights after it. Where it grew "
                 "before, a lower learning_rate helps; where not, the training holds an image for which the classifier "
                 "divides by 0, such as one of a single colour: leave it out"
             )
-        self._optimizer.zero_grad(set_to_none=True)
         values.sum().backward()
-        self._optimizer.step()
-        self._scheduler.step()
-        return dict(zip(losses, self._processes.mean(values.detach()).tolist(), strict=True))
+        return dict(zip(losses, values.detach(), strict=True))
+
+    def _fitting_parts(self, batch: int) -> int:
+        """Return in how many parts a batch of so many images fits into memory, found by a trial on two of them."""
+        seed, device = (self._seed, self._stage.name, "trial"), self._processes.device
+        images = torch.arange(min(2, self._count))
+        trial = Batch(images, seeded(*seed), seeded(*seed, device=device))
+        self._stage.network.eval()
+        with self._mixed():
+            per_image = kept_bytes(lambda: self._stage.losses(trial), self._stage.network) / len(images)
+        wanted, free = per_image * -(-batch // self._processes.count), free_bytes(device) / self._processes.local_count
+        parts = min(-(-batch // self._processes.count), max(1, math.ceil(wanted / (BUDGET * free))))
+        if parts > 1:
+            logger.info(
+                "%s: a batch of %d needs about %.1f GiB, %.1f are free: it is computed in %d parts",
+                *(self._stage.name, batch, wanted / 2**30, free / 2**30, parts),
+            )
+        return parts
 
     def _mixed(self) -> torch.autocast:
         """Compute convolutions in bfloat16, which needs no scaling of the loss, or all in float32."""
@@ -185,7 +230,7 @@ class Trainer:
             "network": stage.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "scheduler": self._scheduler.state_dict(),
-            "pool": None if stage.pool is None else stage.pool.examples,
+            "pool": None if stage.pool is None else (stage.pool.examples, stage.pool.versions),
         }
         save_state(state, self._run.checkpoint_path(stage.name))
 
@@ -198,10 +243,10 @@ class Trainer:
             self._stage.network.load_state_dict(state["network"])
             self._optimizer.load_state_dict(state["optimizer"])
             self._scheduler.load_state_dict(state["scheduler"])
-        except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            if self._stage.pool is not None:
+                self._stage.pool.examples, self._stage.pool.versions = (tensor.cpu() for tensor in state["pool"])
+        except (RuntimeError, KeyError, ValueError, AttributeError, EOFError, pickle.UnpicklingError) as error:
             raise InputError(
                 f"{path} cannot be resumed from ({reason(error)}); remove it to repeat this stage"
             ) from error
-        if self._stage.pool is not None:
-            self._stage.pool.examples = state["pool"].cpu()
         return int(state["epochs_done"])

@@ -1,0 +1,178 @@
+"""A training that fits the data and the machine: its length, its memory, its beginning, and what it costs."""
+
+import logging
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from helpers.silent import Silent, request_for
+from helpers.small_data import RECIPE, VALIDATION
+from purify_edge.bundle.reader import Bundle
+from purify_edge.bundle.shipped import FOLDER
+from purify_edge.errors import InputError
+from purify_toolkit.data.batch import Batch
+from purify_toolkit.data.datasets import load_data
+from purify_toolkit.data.splits import Split
+from purify_toolkit.device.memory import free_bytes, kept_bytes
+from purify_toolkit.device.processes import Processes
+from purify_toolkit.networks.architectures import Purifier
+from purify_toolkit.recipe import OptimizerTable, parse_recipe
+from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.runs.history import read_metrics
+from purify_toolkit.runs.pretrained import open_run
+from purify_toolkit.train import trainer as trainer_module
+from purify_toolkit.train.cost import cost_of
+from purify_toolkit.train.stages import Stages, validated
+from purify_toolkit.train.train import train
+from purify_toolkit.train.trainer import Trainer
+from purify_toolkit.train.warm_start import start_from
+
+CPU = torch.device("cpu")
+START = 'start = "fashion-mnist"\nwidth = 16\ndepth = 2\nblocks = 1\n'
+WARM = RECIPE.replace("[student]\nwidth = 4\ndepth = 2\nblocks = 1\nepochs = 3\n", f"[student]\n{START}steps = 25\n")
+
+
+def test_a_length_in_steps_holds_for_few_images_and_for_many() -> None:
+    table = OptimizerTable(steps=120, batch_size=8, learning_rate=1.0, weight_decay=0.0)
+    assert table.length(3) == table.length(2_000_000) == (10, 12)
+    epochs = msgspec.structs.replace(table, steps=0, epochs=7)
+    assert [epochs.length(count) for count in (3, 80)] == [(7, 1), (7, 10)]
+    for given in ("steps = 4\nepochs = 3", ""):
+        with pytest.raises(InputError, match="either epochs or steps"):
+            parse_recipe(RECIPE.replace("epochs = 3", given), source="r.toml")
+
+
+@pytest.mark.parametrize(("side", "count"), [(28, 2000), (64, 2000), (128, 500), (224, 200), (1024, 200)])
+def test_fewer_validation_images_are_looked_at_where_they_are_large(side: int, count: int) -> None:
+    images = torch.empty(1, dtype=torch.uint8).expand(3000, 3, side, side)
+    assert len(validated(Split(images, torch.zeros(3000)))) == count
+
+
+def test_parts_of_a_batch_share_its_images_and_its_random_numbers() -> None:
+    batch = Batch(torch.arange(10), torch.Generator(), torch.Generator(), slice(1, None, 2))
+    parts, drawn = [], []
+    for part in batch.parts(2):
+        parts.append(part.mine.tolist())
+        drawn.append(torch.rand(1, generator=part.generator).item())
+        assert part.first(0.6) == (6, len([index for index in part.mine if index < 6]))
+    assert parts == [[1, 5, 9], [3, 7]]
+    assert drawn[0] == drawn[1]
+
+
+@pytest.fixture
+def stages(trained: RunFolder, small_data: Path) -> Stages:
+    data = load_data("fashion-mnist", small_data, validation_size=VALIDATION).limited(96)
+    return Stages(trained, data, processes=Processes(CPU))
+
+
+def test_a_batch_that_memory_cannot_hold_is_computed_in_parts_that_add_up(
+    stages: Stages, trained: RunFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gradients = []
+    caplog.set_level(logging.INFO, logger="purify_edge")
+    for free in (2**40, 2**20):
+        monkeypatch.setattr(trainer_module, "free_bytes", lambda device, free=free: free)
+        stage = replace(stages.build("student"), keep_statistics=True)
+        trainer = Trainer(stage, trained, count=96, seed=0, processes=Processes(CPU), progress=Silent())
+        sizes: list[int] = []
+        stage.network.register_forward_hook(lambda module, inputs, output, sizes=sizes: sizes.append(len(inputs[0])))
+        trainer._step(Batch(torch.arange(64), torch.Generator(), torch.Generator(), slice(0, None, 1)))
+        gradients.append([parameter.grad for parameter in stage.network.parameters()])
+        assert sum(sizes) == 64
+        assert (len(sizes) > 1) == (free == 2**20)
+    for whole, added in zip(*gradients, strict=True):
+        torch.testing.assert_close(added, whole, rtol=1e-3, atol=1e-6)
+    assert "student: a batch of 64 needs about" in caplog.text
+
+
+def test_what_is_kept_for_an_image_is_counted_once_and_without_the_weights() -> None:
+    network, images = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU()), torch.rand(2, 1, 8, 8)
+    found = kept_bytes(lambda: {"loss": network(images).square().mean()}, network)
+    assert found == 4 * 2 * 8 * 8 * (1 + 4)  # the input, and the features that ReLU, square and mean share
+    assert 0 < free_bytes(CPU) < 2**50
+
+
+def test_a_student_begins_as_the_one_that_ships_and_keeps_its_statistics(small_data: Path, tmp_path: Path) -> None:
+    shipped = open_run("fashion-mnist").load_student()
+    train(request_for(tmp_path / "run", small_data, recipe_text=WARM, limit=20), Silent())
+    run = RunFolder(tmp_path / "run")
+    lines = [line for line in read_metrics(run) if line["stage"] == "student"]
+    assert [line["epoch"] for line in lines] == list(range(9))  # of 3 steps each
+    found = load_file(run.weights_path("student"))
+    changed = {key: not torch.equal(value, found[key]) for key, value in shipped.state_dict().items()}
+    assert not any(changed[key] for key in changed if "running" in key)
+    assert all(changed[key] for key in changed if key.endswith("weight"))
+    distance = (found["head.weight"] - shipped.head.weight).abs().mean()
+    assert distance < 0.5 * shipped.head.weight.abs().mean()  # random weights would be further away than that
+
+
+@pytest.mark.parametrize(("pair", "channels"), [("cifar10", 1), ("fashion-mnist", 3), ("cifar10", 3)])
+def test_a_start_is_fitted_to_the_channels(pair: str, channels: int) -> None:
+    table = msgspec.structs.replace(open_run(pair).recipe.student, start=pair)
+    purifier = Purifier(channels, width=table.width, depth=2, blocks=1).eval()
+    start_from(purifier, table)
+    theirs, grey = open_run(pair).load_student(), torch.rand(1, 1, 9, 9, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = purifier(grey.expand(-1, channels, -1, -1))
+        expected = theirs(grey.expand(-1, theirs.head.out_channels, -1, -1)).logit()
+    expected = expected if theirs.head.out_channels == channels else expected.mean(1, keepdim=True)
+    torch.testing.assert_close(found.logit(), expected.expand_as(found), rtol=1e-3, atol=1e-3)
+
+
+def test_a_start_of_another_size_is_refused() -> None:
+    table = parse_recipe(WARM.replace("width = 16", "width = 8"), source="r.toml").student
+    with pytest.raises(InputError, match=r'"fashion-mnist" has width = 16, depth = 2, blocks = 1.*--from-scratch'):
+        start_from(Purifier(1, width=8, depth=2, blocks=1), table)
+
+
+def test_costs_are_those_of_the_graphs_that_ship(small_data: Path) -> None:
+    run = open_run("fashion-mnist")
+    data = load_data("fashion-mnist", small_data, validation_size=VALIDATION)
+    cost = cost_of(run, data, CPU)
+    flop = {model.role: model.flop for model in Bundle.open(FOLDER / "fashion-mnist").manifest.models}
+    assert (cost.student, cost.classifier) == (flop["purifier"], flop["classifier"])
+    assert list(cost.seconds) == ["adversarial_teacher", "normal_teacher", "evaluation"]  # the others are trained
+    more = cost_of(run, replace(data, test=data.test[:50]), CPU)
+    share = more.seconds["evaluation"] / more.seconds["normal_teacher"]
+    whole = cost.seconds["evaluation"] / cost.seconds["normal_teacher"]
+    assert share == pytest.approx(whole / 4)
+
+
+def test_a_purifier_that_costs_more_than_the_classifier_is_told_of_before_the_training(
+    small_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="purify_edge")
+    for width, is_told in ((8, True), (64, False)):
+        caplog.clear()
+        text = WARM.replace("width = 8", f"width = {width}").replace("epochs = 3", "steps = 1")
+        text = text.replace("\nepochs = 2", "\nsteps = 1").replace("steps = 25", "steps = 1")
+        train(request_for(tmp_path / str(width), small_data, recipe_text=text, limit=10), Silent())
+        assert ("times what it protects" in caplog.text) == is_told
+        assert "all will take about" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+def test_memory_of_large_tensors_is_used_again() -> None:
+    """A program that allocates a large tensor again and again has the kernel give it memory once."""
+    program = """
+import resource, sys, torch
+from purify_toolkit.device.choice import choose_device
+if sys.argv[1:]: choose_device("cpu")
+faults = []
+for _ in range(20):
+    torch.ones(2**24)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(faults[-1] - faults[9])
+"""
+    again, kept = (
+        int(subprocess.run([sys.executable, "-c", program, *more], capture_output=True, text=True, check=True).stdout)
+        for more in ([], ["keep"])
+    )
+    assert kept < again / 10
