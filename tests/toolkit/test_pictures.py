@@ -91,7 +91,7 @@ def test_flags_that_cannot_be_followed_are_refused(flags: dict[str, Any], text: 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--crop", "0"), "is not in the range 0<x<=1"),
+        (("--crop", "0"), "is not in the range 0.01<=x<=1"),
         (("--crop", "nan"), "is no number"),
         (("--resize", "squash"), "'squash' is not one of 'stretch', 'shortest', 'letterbox'"),
         (("--fill", "1,2"), "expected a level from 0 to 255, or three"),

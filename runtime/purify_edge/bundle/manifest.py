@@ -15,6 +15,7 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Resizing = Literal["stretch", "shortest", "letterbox"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 Size = Annotated[int, Meta(ge=1)]
+Scaled = Annotated[int, Meta(ge=1, le=2**20)]
 Level = Annotated[int, Meta(ge=0, le=255)]
 SplitName = Annotated[str, Meta(pattern="^[a-z][a-z0-9-]*$")]
 ROLES = frozenset(get_args(Role))
@@ -47,7 +48,7 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     resize: Resizing = "stretch"
-    scaled: tuple[Size, Size] | None = None
+    scaled: tuple[Scaled, Scaled] | None = None
     interpolation: Interpolation = "bilinear"
     antialias: bool = True
     fill: tuple[Level, Level, Level] = (0, 0, 0)

@@ -27,16 +27,22 @@ def fitted(image: Image.Image, contract: InputContract) -> NDArray[np.uint8]:
     mode = "L" if contract.channels == 1 else "RGB"
     if image.mode != mode:
         image = image.convert(mode)
-    size, how = (contract.width, contract.height), contract.preprocessing
+    if image.size != (contract.width, contract.height) or contract.preprocessing.scaled:
+        image = _scaled_and_framed(image, (contract.width, contract.height), contract.preprocessing)
+    return np.asarray(image, dtype=np.uint8).reshape(contract.height, contract.width, contract.channels)
+
+
+def _scaled_and_framed(image: Image.Image, size: Sides, how: Preprocessing) -> Image.Image:
+    """Return an image scaled, then cut or filled to a width and height about its centre."""
     scaled = _scaled_sides(image.size, size, how)
     left, top = (_start(long, short, how) for long, short in zip(scaled, size, strict=True))
     kept = max(0, left), max(0, top), min(left + size[0], scaled[0]), min(top + size[1], scaled[1])
-    image = _part(image, scaled, kept, how)
-    if image.size != size:
-        canvas = Image.new("RGB", size, how.fill).convert(mode)
-        canvas.paste(image, (max(0, -left), max(0, -top)))
-        image = canvas
-    return np.asarray(image, dtype=np.uint8).reshape(contract.height, contract.width, contract.channels)
+    part = _part(image, scaled, kept, how)
+    if part.size == size:
+        return part
+    canvas = Image.new("RGB", size, how.fill).convert(image.mode)
+    canvas.paste(part, (max(0, -left), max(0, -top)))
+    return canvas
 
 
 def _scaled_sides(source: Sides, size: Sides, how: Preprocessing) -> Sides:

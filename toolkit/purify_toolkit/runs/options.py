@@ -35,7 +35,7 @@ picture_options = option_group(
     ),
     click.option(
         "--crop",
-        type=Number(0, 1, min_open=True),
+        type=Number(0.01, 1),
         help="The share of the scaled picture's sides that is kept: 0.875, say; default 1.",
     ),
     click.option("--interpolation", type=click.Choice(get_args(Interpolation)), help="Default bilinear."),
