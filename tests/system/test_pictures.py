@@ -96,6 +96,43 @@ def test_device_and_training_make_the_same_pixels(
     assert len({graph.metadata_props[0].value for graph in graphs}) == 1
 
 
+def test_what_an_image_processor_says_is_taken_over(photos: Path, tmp_path: Path) -> None:
+    """Of a small network of Hugging Face, fine-tuned on pictures that its own processor made."""
+    transformers = pytest.importorskip("transformers")
+    names = {0: "cat", 1: "dog"}
+    config = transformers.ResNetConfig(
+        embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic", id2label=names
+    )
+    torch.manual_seed(0)
+    network = transformers.ResNetForImageClassification(config)
+    processor = transformers.ConvNextImageProcessorPil(size={"shortest_edge": 16}, crop_pct=0.8)
+    files = sorted((photos / "train").rglob("*.*"))
+    pixels = processor([Image.open(file).convert("RGB") for file in files], return_tensors="pt")["pixel_values"]
+    labels = torch.tensor([int(file.parent.name == "dog") for file in files])
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    for _ in range(30):
+        optimizer.zero_grad()
+        network(pixels, labels=labels).loss.backward()
+        optimizer.step()
+    for part in (network, processor):
+        part.save_pretrained(tmp_path / "theirs")
+    (tmp_path / "mine.toml").write_text(RECIPE.replace('"fashion-mnist"', '"image-folder"'))
+    command = [str(tmp_path / "mine.toml"), "--data", str(photos), "--out", str(tmp_path / "run")]
+    done = CliRunner().invoke(train_command, [*command, "--classifier", f"hf:{tmp_path / 'theirs'}"])
+    assert done.exit_code in (0, 1), done.stderr
+    run = RunFolder(tmp_path / "run")
+    assert run.input.way == "scaled to cover 20 x 20, centre 16 x 16, bicubic"
+    assert run.input.preprocessing.centre == "down"
+    network.eval()
+    order = torch.randperm(48, generator=torch.Generator().manual_seed(0))
+    test = load_data_of(run, photos).test
+    theirs = [Image.open(file).convert("RGB") for file in sorted((photos / "test").rglob("*.*"))]
+    with torch.no_grad():
+        expected = network(processor(theirs, return_tensors="pt")["pixel_values"]).logits
+        found = run.load_classifier()(test.images[order.argsort()] / 255)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
 def test_another_size_keeps_the_way(trained_on_photos: tuple[RunFolder, list[str], str], tmp_path: Path) -> None:
     run, _, _ = trained_on_photos
     command = [str(run.path), "--out", str(tmp_path / "bundle"), "--targets", "onnx", "--size", "32x40"]

@@ -68,12 +68,16 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InputContract(msgspec.Struct, frozen=True, kw_only=True):
-    """What every model of the bundle takes: float32 `[N, channels, height, width]` in [0, 1], in the order RGB."""
+    """What every model of the bundle takes: float32 `[N, channels, height, width]` in [0, 1].
+
+    `colour` is the order of three channels.
+    """
 
     channels: Annotated[int, Meta(ge=1, le=4)]
     height: Size
     width: Size
     layout: Literal["NCHW"] = "NCHW"
+    colour: Literal["RGB"] = "RGB"
     dtype: Literal["float32"] = "float32"
     low: float = 0.0
     high: float = 1.0
