@@ -16,6 +16,7 @@ from helpers.small_data import RECIPE
 from purify_edge.engines.onnxruntime import require
 from purify_edge.errors import InputError, MissingError
 from purify_toolkit.data.splits import Split
+from purify_toolkit.networks.class_order import check_names
 from purify_toolkit.networks.doors.doors import published_input
 from purify_toolkit.networks.onnx_program import OPSET, check_exportable
 from purify_toolkit.networks.pixel_classifier import PixelClassifier
@@ -143,7 +144,7 @@ def test_a_door_gives_the_network_as_it_is_and_a_run_gives_it_again(door: str, t
     mean, std = (torch.tensor(part).view(1, -1, 1, 1) for part in normalisation or ((0.0,), (1.0,)))
     expected = logits_of(network, (x - mean) / std)
     source = ClassifierSource(factory.format(theirs), own_weights=False)
-    built = build_classifier(source, channels=3, class_names=CLASSES)
+    built = build_classifier(source, channels=3, classes=4)
     assert check_classifier(built, Split(pictures, expected.argmax(1)), CLASSES, CPU) == 1
     torch.testing.assert_close(logits_of(built, x), expected, rtol=1e-4, atol=1e-4)
     check_exportable(built, (3, SIZE, SIZE))
@@ -170,9 +171,7 @@ def test_graphs_of_keras_are_adapted(options: dict[str, object], tmp_path: Path)
     given = x.permute(0, 2, 3, 1).numpy() if options.get("uint8") else (x / 255).permute(0, 2, 3, 1).numpy()
     parts = np.split(given, 8 // int(options.get("batch", 8)))
     expected = np.concatenate([session.run(None, {"input": part})[0] for part in parts])
-    built = build_classifier(
-        ClassifierSource(str(tmp_path / "mine.onnx"), own_weights=False), channels=3, class_names=CLASSES
-    )
+    built = build_classifier(ClassifierSource(str(tmp_path / "mine.onnx"), own_weights=False), channels=3, classes=4)
     built.prove(x / 255)
     logits = logits_of(built, x / 255)
     answers = logits.softmax(1) if options.get("softmax", True) else logits
@@ -190,8 +189,8 @@ def at(path: Path, content: bytes) -> str:
     return str(path)
 
 
-def opened(factory: str, names: tuple[str, ...] = CLASSES) -> PixelClassifier:
-    return build_classifier(ClassifierSource(factory, own_weights=False), channels=3, class_names=names).eval()
+def opened(factory: str) -> PixelClassifier:
+    return build_classifier(ClassifierSource(factory, own_weights=False), channels=3, classes=4).eval()
 
 
 @pytest.mark.parametrize("older", [True, False])
@@ -297,7 +296,7 @@ def test_a_program_for_one_image_is_refused(tmp_path: Path) -> None:
 
 def test_a_single_logit_becomes_two_classes_in_pytorch_and_in_the_graph(tmp_path: Path) -> None:
     x, network = images() / 255, small(1, nn.Sigmoid())
-    built = opened(at(tmp_path / "mine.onnx", onnx_of(network)), ("a", "b"))
+    built = opened(at(tmp_path / "mine.onnx", onnx_of(network)))
     logits = logits_of(built, x)
     torch.testing.assert_close(logits.softmax(1)[:, 1:], logits_of(network, x), rtol=0, atol=1e-5)
     own = built.own_graph((3, SIZE, SIZE), opset=OPSET)
@@ -307,9 +306,11 @@ def test_a_single_logit_becomes_two_classes_in_pytorch_and_in_the_graph(tmp_path
 
 def test_the_networks_own_names_say_where_the_order_differs(tmp_path: Path) -> None:
     saved_resnet(tmp_path)
+    names = opened(f"hf:{tmp_path}").class_names
     with pytest.raises(InputError, match=r"own names are in another order: output 0 is 'cat', not 'dog', output 1"):
-        opened(f"hf:{tmp_path}", ("dog", "cat", "owl", "yak"))
-    opened(f"hf:{tmp_path}", ("a", "b", "c", "d"))  # other names say nothing
+        check_names(names, ("dog", "cat", "owl", "yak"))
+    check_names(names, CLASSES)
+    check_names(names, ("a", "b", "c", "d"))  # other names say nothing
 
 
 def test_published_weights_come_from_torchvisions_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,26 +319,23 @@ def test_published_weights_come_from_torchvisions_cache(tmp_path: Path, monkeypa
     cache = tmp_path / "hub" / "checkpoints"
     cache.mkdir(parents=True)
     torch.save(get_model("squeezenet1_1").state_dict(), cache / Path(weights.url).name)
-    built = opened("torchvision:squeezenet1_1:DEFAULT", tuple(weights.meta["categories"]))
+    built = opened("torchvision:squeezenet1_1:DEFAULT")
+    assert built.class_names == tuple(weights.meta["categories"])
     assert built.mean.flatten().tolist() == pytest.approx(PRETRAINED[0])
     assert published_input("torchvision:squeezenet1_1:DEFAULT").size == (224, 224)  # type: ignore[union-attr]
     with pytest.raises(InputError, match="squeezenet1_1 has the weights IMAGENET1K_V1"):
         opened("torchvision:squeezenet1_1:BEST")
 
 
-@pytest.mark.parametrize("factory", ["torchvision:resnet18:DEFAULT", "timm:resnet10t.c3_in1k"])
+@pytest.mark.parametrize("name", ["torchvision:resnet18:DEFAULT", "timm:resnet10t.c3_in1k", "hf:nobody/nothing"])
 def test_weights_that_cannot_be_downloaded_are_missing(
-    factory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nothing listens
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(MissingError, match=f"the weights of {factory.rpartition(':')[0][:11]}.* nor to be downloaded"):
-        opened(factory)
-
-
-def test_a_name_that_hugging_face_does_not_have_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for proxy in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(proxy, "http://127.0.0.1:9")  # where nothing listens
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(MissingError, match="the weights of hf:nobody/nothing are neither here nor to be downloaded"):
-        opened("hf:nobody/nothing")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(MissingError, match=f"the weights of {name[:11]}.* nor to be downloaded") as caught:
+        opened(name)
+    assert caught.value.exit_code == 3
