@@ -180,8 +180,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "on another device": ({"purifier": nn.Conv2d(3, 3, 1, device="meta").eval()}, "on meta; call purifier"),
     "another shape": ({"purifier": nn.MaxPool2d(2).eval()}, r"must keep the shape \[2, 3, 12, 12\].*\[2, 3, 6, 6\]"),
     "no logits": ({"classifier": nn.Identity().eval()}, r"logits \[2, K\], K >= 2, .* it gives \[2, 3, 12, 12\]"),
-    "one class": ({"classifier": Constant(torch.zeros(2, 1)).eval()}, r"it gives \[2, 1\]"),
-    "a tuple": ({"classifier": Constant((torch.zeros(2, 4),)).eval()}, r"gives a tuple of float32 \[2, 4\], expected"),
+    "no class": ({"classifier": Constant(torch.zeros(2, 0)).eval()}, r"it gives \[2, 0\]"),
+    "two answers": ({"classifier": Constant((torch.zeros(2, 4),) * 2).eval()}, r"a tuple of float32 \[2, 4\], float32"),
     "doubles": ({"purifier": Double(nn.Identity()).eval()}, "must give float32 images, it gives torch.float64"),
     "labels": ({"classifier": Constant(torch.zeros(2, 4).long()).eval()}, r"gives int64 \[2, 4\], expected one tensor"),
     "the batch": (

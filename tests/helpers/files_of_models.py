@@ -57,7 +57,7 @@ def onnx_of(network: nn.Module, *, opset: int = 18, older: bool = False, batch: 
 
 def keras_like(path: Path, *, uint8: bool = False, softmax: bool = True, batch: int = 0) -> None:
     """A graph as tf2onnx writes those of Keras: NHWC, transposed inside, a softmax last; uint8 where so exported."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(66)  # by whose weights each class is the answer for some image
 
     def weight(name: str, *shape: int) -> TensorProto:
         return numpy_helper.from_array(random.normal(0, 0.3, shape).astype(np.float32), name)

@@ -10,12 +10,15 @@ import onnx
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models import get_model
+from torchvision.models import get_model, get_model_weights
 
 from helpers.files_of_models import BATCH, CLASSES, SIZE, images, keras_like, onnx_of, seeded, small
 from helpers.small_data import RECIPE
 from purify_edge.engines.onnxruntime import require
+from purify_edge.errors import InputError, MissingError
 from purify_toolkit.data.splits import Split
+from purify_toolkit.networks.class_order import check_names
+from purify_toolkit.networks.doors.doors import published_input
 from purify_toolkit.networks.onnx_program import OPSET, check_exportable
 from purify_toolkit.networks.pixel_classifier import PixelClassifier
 from purify_toolkit.networks.user_classifier import ClassifierSource, build_classifier, check_classifier
@@ -142,7 +145,7 @@ def test_a_door_gives_the_network_as_it_is_and_a_run_gives_it_again(door: str, t
     mean, std = (torch.tensor(part).view(1, -1, 1, 1) for part in normalisation or ((0.0,), (1.0,)))
     expected = logits_of(network, (x - mean) / std)
     source = ClassifierSource(factory.format(theirs), own_weights=False)
-    built = build_classifier(source, channels=3, class_names=CLASSES)
+    built = build_classifier(source, channels=3, classes=4)
     assert check_classifier(built, Split(pictures, expected.argmax(1)), CLASSES, CPU) == 1
     torch.testing.assert_close(logits_of(built, x), expected, rtol=1e-4, atol=1e-4)
     check_exportable(built, (3, SIZE, SIZE))
@@ -163,9 +166,7 @@ def test_a_graph_that_takes_bgr_gets_it(tmp_path: Path) -> None:
     keras_like(tmp_path / "mine.onnx")
     x = images(8) / 255
     source = ClassifierSource(str(tmp_path / "mine.onnx"), (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), own_weights=False)
-    rgb, bgr = (
-        build_classifier(replace(source, colour=colour), channels=3, class_names=CLASSES) for colour in ("rgb", "bgr")
-    )
+    rgb, bgr = (build_classifier(replace(source, colour=colour), channels=3, classes=4) for colour in ("rgb", "bgr"))
     bgr.prove(x)
     expected = logits_of(rgb, x.flip(1))
     torch.testing.assert_close(logits_of(bgr, x), expected)
@@ -184,9 +185,7 @@ def test_graphs_of_keras_are_adapted(options: dict[str, object], tmp_path: Path)
     given = x.permute(0, 2, 3, 1).numpy() if options.get("uint8") else (x / 255).permute(0, 2, 3, 1).numpy()
     parts = np.split(given, 8 // int(options.get("batch", 8)))
     expected = np.concatenate([session.run(None, {"input": part})[0] for part in parts])
-    built = build_classifier(
-        ClassifierSource(str(tmp_path / "mine.onnx"), own_weights=False), channels=3, class_names=CLASSES
-    )
+    built = build_classifier(ClassifierSource(str(tmp_path / "mine.onnx"), own_weights=False), channels=3, classes=4)
     built.prove(x / 255)
     logits = logits_of(built, x / 255)
     answers = logits.softmax(1) if options.get("softmax", True) else logits
@@ -197,3 +196,160 @@ def test_graphs_of_keras_are_adapted(options: dict[str, object], tmp_path: Path)
     np.testing.assert_allclose(run_graph(own, x / 255), logits, rtol=0, atol=1e-5)
     theirs = {tensor.name: tensor.raw_data for tensor in original.graph.initializer if tensor.name != "shape"}
     assert theirs.items() <= {tensor.name: tensor.raw_data for tensor in own.graph.initializer}.items()
+
+
+def at(path: Path, content: bytes) -> str:
+    path.write_bytes(content)
+    return str(path)
+
+
+def opened(factory: str) -> PixelClassifier:
+    return build_classifier(ClassifierSource(factory, own_weights=False), channels=3, classes=4).eval()
+
+
+@pytest.mark.parametrize("older", [True, False])
+def test_a_fixed_batch_is_freed(older: bool, tmp_path: Path) -> None:
+    network, x = small(), images(8) / 255
+    built = opened(at(tmp_path / "mine.onnx", onnx_of(network, older=older, batch=False)))
+    built.prove(x)
+    torch.testing.assert_close(logits_of(built, x), logits_of(network, x), rtol=0, atol=1e-5)
+
+
+class Token(nn.Module):
+    """Adds a token to those of an image, whose number the export fixes where it fixes the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, 4)
+        self.token = nn.Parameter(torch.rand(1, 1, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.stem(x).flatten(2).transpose(1, 2)
+        return self.head(torch.cat([self.token.expand(len(x), -1, -1), tokens], 1).mean(1))
+
+
+@pytest.mark.parametrize("older", [True, False])
+def test_a_batch_that_cannot_be_freed_is_refused(older: bool, tmp_path: Path) -> None:
+    path = at(tmp_path / "mine.onnx", onnx_of(seeded(Token), older=older, batch=False))
+    with pytest.raises(InputError, match="takes batches of 1 alone: export it with a dynamic batch"):
+        opened(path).prove(images(8) / 255)
+
+
+def test_a_conversion_that_answers_otherwise_is_refused_with_both_numbers(tmp_path: Path) -> None:
+    built = opened(at(tmp_path / "mine.onnx", onnx_of(small())))
+    x = images() / 255
+    built.prove(x)
+    with torch.no_grad():
+        list(built.parameters())[-1].add_(0.5)
+    with pytest.raises(InputError, match=r"onnx2pytorch differ by 0\.5 in their answers, whose spread is 0\.\d+; 1%"):
+        built.prove(x)
+
+
+def changed(content: bytes, change: Callable[[onnx.ModelProto], object]) -> bytes:
+    model = onnx.load_model_from_string(content)
+    change(model)
+    return model.SerializeToString()
+
+
+def second_input(model: onnx.ModelProto) -> None:
+    model.graph.input.append(onnx.helper.make_tensor_value_info("scale", 1, [1]))
+
+
+def foreign(model: onnx.ModelProto) -> None:
+    model.graph.node[-1].domain = "com.microsoft"
+
+
+def labels_alone(model: onnx.ModelProto) -> None:
+    answer = model.graph.output[0].name
+    model.graph.node.append(onnx.helper.make_node("ArgMax", [answer], ["label"], axis=1))
+    model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("label", onnx.TensorProto.INT64, ["n"]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (second_input, r"has the inputs input float \['\w+', 3, 32, 32\], scale float \[1\], expected one, the images"),
+        (foreign, "has operators of com.microsoft, which not every engine knows"),
+        (labels_alone, r"has the outputs label int64 \['n'\], expected one of logits, floats \[N, K\]"),
+    ],
+)
+def test_graphs_that_are_no_classifiers_are_refused(
+    change: Callable[[onnx.ModelProto], object], message: str, tmp_path: Path
+) -> None:
+    content = changed(onnx_of(small()), change)
+    with pytest.raises(InputError, match=message):
+        opened(at(tmp_path / "mine.onnx", content))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("mine.onnx", b"no graph", "is no ONNX graph"),
+        ("mine.pt2", b"no program", r"is no program of torch\.export"),
+        ("mine.pt", b"no zip", "is no network but weights: give them by --weights"),
+        ("mine.py:build", b"build = int", "mine.py:build gave a int, expected a torch.nn.Module"),
+        ("mine.py:absent", b"build = int", "has no 'absent'"),
+    ],
+)
+def test_files_of_something_else_are_refused(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+    at(tmp_path / name.partition(":")[0], content)
+    with pytest.raises(InputError, match=message):
+        opened(str(tmp_path / name))
+    (tmp_path / name.partition(":")[0]).unlink()
+    with pytest.raises(InputError, match=r"[Nn]o such file"):
+        opened(str(tmp_path / name))
+
+
+def test_a_program_for_one_image_is_refused(tmp_path: Path) -> None:
+    torch.export.save(torch.export.export(small(), (torch.rand(1, 3, SIZE, SIZE),)), tmp_path / "mine.pt2")
+    with pytest.raises(
+        InputError, match=r"takes batches of 1 only, expected any: export it by torch\.export\.export\("
+    ):
+        opened(str(tmp_path / "mine.pt2"))
+
+
+def test_a_single_logit_becomes_two_classes_in_pytorch_and_in_the_graph(tmp_path: Path) -> None:
+    x, network = images() / 255, small(1, nn.Sigmoid())
+    built = opened(at(tmp_path / "mine.onnx", onnx_of(network)))
+    logits = logits_of(built, x)
+    torch.testing.assert_close(logits.softmax(1)[:, 1:], logits_of(network, x), rtol=0, atol=1e-5)
+    own = built.own_graph((3, SIZE, SIZE), opset=OPSET)
+    assert own is not None
+    np.testing.assert_allclose(run_graph(own, x), logits, rtol=0, atol=1e-5)
+
+
+def test_the_networks_own_names_say_where_the_order_differs(tmp_path: Path) -> None:
+    saved_resnet(tmp_path)
+    names = opened(f"hf:{tmp_path}").class_names
+    with pytest.raises(InputError, match=r"own names are in another order: output 0 is 'cat', not 'dog', output 1"):
+        check_names(names, ("dog", "cat", "owl", "yak"))
+    check_names(names, CLASSES)
+    check_names(names, ("a", "b", "c", "d"))  # other names say nothing
+
+
+def test_published_weights_come_from_torchvisions_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    weights = get_model_weights("squeezenet1_1")["DEFAULT"]
+    cache = tmp_path / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    torch.save(get_model("squeezenet1_1").state_dict(), cache / Path(weights.url).name)
+    built = opened("torchvision:squeezenet1_1:DEFAULT")
+    assert built.class_names == tuple(weights.meta["categories"])
+    assert built.mean.flatten().tolist() == pytest.approx(PRETRAINED[0])
+    assert published_input("torchvision:squeezenet1_1:DEFAULT").size == (224, 224)  # type: ignore[union-attr]
+    with pytest.raises(InputError, match="squeezenet1_1 has the weights IMAGENET1K_V1"):
+        opened("torchvision:squeezenet1_1:BEST")
+
+
+@pytest.mark.parametrize("name", ["torchvision:resnet18:DEFAULT", "timm:resnet10t.c3_in1k", "hf:nobody/nothing"])
+def test_weights_that_cannot_be_downloaded_are_missing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for proxy in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(proxy, "http://127.0.0.1:9")  # where nothing listens
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(MissingError, match=f"the weights of {name[:11]}.* nor to be downloaded") as caught:
+        opened(name)
+    assert caught.value.exit_code == 3

@@ -48,7 +48,7 @@ def weights(request: pytest.FixtureRequest, user_network: Tiny, tmp_path: Path) 
 
 
 def test_it_gives_the_users_logits_from_pixels(weights: Path, user_network: Tiny, samples: Split) -> None:
-    built = build_classifier(ClassifierSource("helpers.user_models:Tiny", MEAN, STD), channels=1, class_names=NAMES)
+    built = build_classifier(ClassifierSource("helpers.user_models:Tiny", MEAN, STD), channels=1, classes=10)
     read_weights(built.network, weights)
     pixels = to_float(samples.images[:32])
     with torch.no_grad():
@@ -61,7 +61,7 @@ def test_it_gives_the_users_logits_from_pixels(weights: Path, user_network: Tiny
 def test_one_that_takes_bgr_gets_it_in_the_graph_too() -> None:
     source = ClassifierSource("helpers.user_models:Viewing", (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), colour="bgr")
     assert ClassifierSource.from_dict(source.as_dict()) == source
-    built = build_classifier(source, channels=3, class_names=tuple("abcd")).eval()
+    built = build_classifier(source, channels=3, classes=4).eval()
     pixels = torch.rand(2, 3, 14, 14)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (source.mean, source.std))
     with torch.no_grad():
@@ -71,7 +71,7 @@ def test_one_that_takes_bgr_gets_it_in_the_graph_too() -> None:
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     torch.testing.assert_close(torch.from_numpy(session.run(None, {"images": pixels.numpy()})[0]), expected)
     with pytest.raises(InputError, match="takes BGR is for images of 3 channels, these have 1"):
-        build_classifier(replace(source, mean=(), std=()), channels=1, class_names=tuple("abcd"))
+        build_classifier(replace(source, mean=(), std=()), channels=1, classes=4)
 
 
 @pytest.mark.parametrize(
@@ -87,12 +87,12 @@ def test_one_that_takes_bgr_gets_it_in_the_graph_too() -> None:
 )
 def test_what_cannot_be_built_is_named(factory: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        build_classifier(ClassifierSource(factory), channels=1, class_names=NAMES)
+        build_classifier(ClassifierSource(factory), channels=1, classes=10)
 
 
 def test_a_name_of_torchvision_is_built_for_the_classes() -> None:
     source = ClassifierSource("torchvision:mobilenet_v3_small")
-    built = build_classifier(source, channels=3, class_names=tuple("abcdefg")).eval()
+    built = build_classifier(source, channels=3, classes=7).eval()
     with torch.no_grad():
         assert built(torch.rand(2, 3, 32, 32)).shape == (2, 7)
 
@@ -100,7 +100,7 @@ def test_a_name_of_torchvision_is_built_for_the_classes() -> None:
 def test_timm_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(MissingError, match=r"pip install 'purify-edge\[classifiers\]'"):
-        build_classifier(ClassifierSource("timm:resnet18"), channels=1, class_names=NAMES)
+        build_classifier(ClassifierSource("timm:resnet18"), channels=1, classes=10)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_normalisation_that_does_not_fit_is_refused(
     mean: tuple[float, ...], std: tuple[float, ...], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        build_classifier(ClassifierSource("helpers.user_models:Tiny", mean, std), channels=1, class_names=NAMES)
+        build_classifier(ClassifierSource("helpers.user_models:Tiny", mean, std), channels=1, classes=10)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_normalisation_that_does_not_fit_is_refused(
 )
 def test_what_is_no_classifier_of_the_data_is_refused(name: str, message: str, samples: Split) -> None:
     torch.manual_seed(1)
-    built = build_classifier(ClassifierSource(f"helpers.user_models:{name}"), channels=1, class_names=NAMES)
+    built = build_classifier(ClassifierSource(f"helpers.user_models:{name}"), channels=1, classes=10)
     with pytest.raises(InputError, match=message):
         check_classifier(built, samples, NAMES, CPU)
 
@@ -176,7 +176,7 @@ def test_a_classifier_that_cannot_be_exported_ends_with_2_before_the_training(
 
 def test_a_network_that_views_channels_last_images_is_taken() -> None:
     torch.manual_seed(0)
-    built = build_classifier(ClassifierSource("helpers.user_models:Viewing"), channels=3, class_names=tuple("abcd"))
+    built = build_classifier(ClassifierSource("helpers.user_models:Viewing"), channels=3, classes=4)
     images = torch.randint(0, 256, (40, 3, 14, 14), dtype=torch.uint8)
     with torch.no_grad():
         labels = built(to_float(images)).argmax(1)

@@ -28,15 +28,16 @@ class PixelClassifier(nn.Module):
         *,
         mean: Tensor,
         std: Tensor,
+        class_names: tuple[str, ...] = (),
         files: Mapping[str, bytes] | None = None,
         is_whole: bool = False,
         flipped: bool = False,
     ) -> None:
-        """Take a network, and what a run folder keeps of it, see `doors.opened.Opened`."""
+        """Take a network, its names of the outputs, and what a run folder keeps of it, see `doors.opened.Opened`."""
         super().__init__()
         self.register_buffer("mean", mean.view(1, -1, 1, 1))
         self.register_buffer("std", std.view(1, -1, 1, 1))
-        self.network, self.flipped = network, flipped
+        self.network, self.flipped, self.class_names = network, flipped, class_names
         self.files, self.is_whole = dict(files or {}), is_whole
 
     def forward(self, x_NCHW: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from purify_edge.errors import InputError
 from purify_toolkit.data.splits import Split, batches
 from purify_toolkit.networks.answers import answers_of
-from purify_toolkit.networks.class_order import check_names, check_order
+from purify_toolkit.networks.class_order import check_order
 from purify_toolkit.networks.doors.doors import kept_in, open_door, published_input
 from purify_toolkit.networks.doors.opened import Wanted
 from purify_toolkit.networks.pixel_classifier import PixelClassifier
@@ -47,19 +47,19 @@ class ClassifierSource:
 
 
 def build_classifier(
-    source: ClassifierSource, *, class_names: tuple[str, ...], channels: int, run: Path | None = None
+    source: ClassifierSource, *, channels: int, classes: int, run: Path | None = None
 ) -> PixelClassifier:
     """Build the user's network, with the weights that come with it; those of a file are not yet read.
 
     Args:
         source: what is built.
-        class_names: the data's; checked against the network's where it has such names.
         channels: the images'.
+        classes: how many the data has; a network that comes without weights gets so many outputs.
         run: a run folder that keeps the classifier's files, in which its weights are.
 
     Raises:
-        InputError: there is no such callable, name or file; it fails, or gives no module; it has no weights; its
-            classes are in another order; mean or std do not fit.
+        InputError: there is no such callable, name or file; it fails, or gives no module; it has no weights;
+            mean or std do not fit.
         MissingError: a library is not installed, or weights cannot be downloaded.
     """
     for name in ("mean", "std"):
@@ -71,14 +71,12 @@ def build_classifier(
     if bool(source.mean) != bool(source.std) or any(value <= 0 for value in source.std):
         raise InputError("--mean and --std belong together, and std must be above 0")
     factory = source.factory if run is None else kept_in(source.factory, run)
-    wanted = Wanted(channels=channels, classes=len(class_names), own_weights=source.own_weights, fill=run is None)
+    wanted = Wanted(channels=channels, classes=classes, own_weights=source.own_weights, fill=run is None)
     opened = open_door(factory, wanted)
     if not opened.has_weights and not source.own_weights:
         raise InputError(f"--classifier {source.factory} names a network without weights: give them by --weights FILE")
     if opened.is_whole and source.own_weights:
         raise InputError(f"--classifier {source.factory} holds its weights: leave out --weights")
-    if run is None:
-        check_names(opened.class_names, class_names)
     mean, std, colour = source.mean, source.std, source.colour
     published = None if mean else published_input(factory)
     if published is not None and len(published.mean) == channels:
@@ -89,7 +87,12 @@ def build_classifier(
         raise InputError(f"a classifier that takes BGR is for images of 3 channels, these have {channels}")
     tensors = {"mean": torch.tensor(mean or [0.0]), "std": torch.tensor(std or [1.0])}
     return PixelClassifier(
-        opened.network, files=opened.files, is_whole=opened.is_whole, flipped=colour == "bgr", **tensors
+        opened.network,
+        class_names=opened.class_names,
+        files=opened.files,
+        is_whole=opened.is_whole,
+        flipped=colour == "bgr",
+        **tensors,
     )
 
 

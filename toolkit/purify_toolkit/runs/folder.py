@@ -147,8 +147,8 @@ class RunFolder:
         info, table = self.info, self.recipe.classifier
         if info.get("classifier"):
             source = ClassifierSource.from_dict(info["classifier"])
-            names = tuple(info["class_names"])
-            return build_classifier(source, class_names=names, channels=info["image_shape"][0], run=self.path)
+            channels, classes = info["image_shape"][0], len(info["class_names"])
+            return build_classifier(source, channels=channels, classes=classes, run=self.path)
         return Classifier(
             info["image_shape"][0],
             len(info["class_names"]),

@@ -16,6 +16,7 @@ from purify_toolkit.device.processes import Processes, find_processes
 from purify_toolkit.device.provenance import provenance
 from purify_toolkit.evaluate.accuracy import EvaluationRow, evaluate
 from purify_toolkit.evaluate.plots import save_grid, save_loss_curves
+from purify_toolkit.networks.class_order import check_names
 from purify_toolkit.networks.onnx_program import check_exportable
 from purify_toolkit.networks.pixel_classifier import PixelClassifier
 from purify_toolkit.networks.user_classifier import build_classifier, check_classifier
@@ -109,7 +110,8 @@ def _own_classifier(
     if request.classifier is None:
         return None
     channels, height, width = data.train.images.shape[1:]
-    classifier = build_classifier(request.classifier, channels=channels, class_names=data.class_names)
+    classifier = build_classifier(request.classifier, channels=channels, classes=len(data.class_names))
+    check_names(classifier.class_names, data.class_names)
     if request.weights is not None:
         read_weights(classifier.network, request.weights)
     progress.epoch("checking the classifier", 0, 1, len(data.validation))

@@ -72,7 +72,8 @@ def pixel_form(original: ModelProto, *, channels: int, source: str) -> PixelForm
     try:
         onnx.shape_inference.infer_shapes(model, strict_mode=True)
     except Exception as error:  # the checker's exceptions share no base but Exception
-        raise InputError(f"{source} cannot be given images of floats ({reason(error)}); export it with them") from error
+        why = f"it takes batches of {batch} alone: {BATCH}" if batch else f"export it for floats ({reason(error)})"
+        raise InputError(f"{source} cannot be given any number of images of floats: {why}") from error
     return PixelForm(model, logits.name, layout, dtype, batch, activation)
 
 
@@ -132,8 +133,9 @@ def _free_batch(model: ModelProto, batch: int) -> None:
             continue
         target = numpy_helper.to_array(weights[node.input[1]]).copy()
         before = shapes.get(node.input[0], [])
-        if len(target) and target[0] > 0 and target[0] % batch == 0:
-            target[0] = 0 if before[:1] == [target[0]] else target[0] if -1 in target[1:] else -1
+        is_kept = before[:1] == [target[0]] and not any(entry.name == "allowzero" for entry in node.attribute)
+        if len(target) and target[0] > 0 and target[0] % batch == 0 and (is_kept or -1 not in target):
+            target[0] = 0 if is_kept else -1
             name = f"{node.input[1]}.any_batch.{node.output[0]}"
             model.graph.initializer.append(numpy_helper.from_array(target, name))
             node.input[1] = name

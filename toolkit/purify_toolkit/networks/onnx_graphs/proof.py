@@ -49,7 +49,7 @@ def answers(model: ModelProto, images: Array, *, source: str, fixed: int = 0) ->
         (found,) = _run(model, [images], model.graph.output[0].name, source=source)
     except InputError as error:
         if fixed:
-            raise InputError(f"{source} takes batches of {fixed} alone: {BATCH} ({error})") from error
+            raise InputError(f"{source} takes batches of {fixed} alone: {BATCH}") from error
         raise
     return found
 
