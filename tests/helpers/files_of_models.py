@@ -38,9 +38,17 @@ def small(outputs: int = 4, end: nn.Module | None = None) -> nn.Module:
     return seeded(make)
 
 
-def onnx_of(network: nn.Module, *, opset: int = 18, older: bool = False, batch: bool = True, size: int = SIZE) -> bytes:
+def onnx_of(
+    network: nn.Module,
+    *,
+    opset: int = 18,
+    older: bool = False,
+    batch: bool = True,
+    size: int = SIZE,
+    channels: int = 3,
+) -> bytes:
     """The graph that one of torch's exporters makes."""
-    x, buffer = torch.rand(2 if batch else 1, 3, size, size), io.BytesIO()
+    x, buffer = torch.rand(2 if batch else 1, channels, size, size), io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if not older:
