@@ -98,7 +98,7 @@ def test_device_and_training_make_the_same_pixels(
 
 def test_what_an_image_processor_says_is_taken_over(photos: Path, tmp_path: Path) -> None:
     """Of a small network of Hugging Face, fine-tuned on pictures that its own processor made."""
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", minversion="5")
     names = {0: "cat", 1: "dog"}
     config = transformers.ResNetConfig(
         embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic", id2label=names

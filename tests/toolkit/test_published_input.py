@@ -118,7 +118,7 @@ PROCESSORS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("name", "settings"), PROCESSORS)
 def test_image_processors_of_hugging_face(name: str, settings: dict[str, Any], backend: str, share: float) -> None:
     """Its processors of tensors round otherwise than its own of Pillow, where an edge overshoots."""
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", minversion="5")
     processor = getattr(transformers, name + backend)(**settings)
 
     def theirs(picture: Image.Image) -> Any:
