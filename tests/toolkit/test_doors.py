@@ -15,6 +15,7 @@ from helpers.files_of_models import BATCH, CLASSES, SIZE, images, keras_like, on
 from helpers.small_data import RECIPE
 from purify_edge.engines.onnxruntime import require
 from purify_edge.errors import InputError, MissingError
+from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.data.splits import Split
 from purify_toolkit.networks.class_order import check_names
 from purify_toolkit.networks.doors.doors import published_input
@@ -339,3 +340,19 @@ def test_weights_that_cannot_be_downloaded_are_missing(
     with pytest.raises(MissingError, match=f"the weights of {name[:11]}.* nor to be downloaded") as caught:
         opened(name)
     assert caught.value.exit_code == 3
+
+
+def test_a_network_that_takes_no_empty_batch_is_taken_and_attacked() -> None:
+    network = seeded(lambda: timm.create_model("efficientformerv2_s0", num_classes=4))
+    torch.manual_seed(0)
+    built = build_classifier(ClassifierSource("timm:efficientformerv2_s0"), channels=3, classes=4).eval()
+    built.network.load_state_dict(network.state_dict())
+    with pytest.raises(RuntimeError):
+        built(torch.rand(0, 3, 224, 224))
+    pictures = torch.randint(0, 256, (12, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    labels = logits_of(built, pictures / 255).argmax(1)
+    assert check_classifier(built, Split(pictures, labels), CLASSES, CPU) == 1
+    attack = PGD(epsilon=0.1, steps=1, relative_step=1.0)
+    for chosen in (slice(0), slice(1)):  # a training attacks a part of its batch, at times none of it
+        found = attack(built, pictures[chosen] / 255, labels[chosen], generator=torch.Generator().manual_seed(1))
+        assert found.shape == pictures[chosen].shape
