@@ -185,6 +185,36 @@ def test_graphs_of_keras_are_adapted(options: dict[str, object], tmp_path: Path)
     assert theirs.items() <= {tensor.name: tensor.raw_data for tensor in own.graph.initializer}.items()
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_network_of_keras_is_taken_with_what_it_scales_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    keras = pytest.importorskip("keras")
+    steps = [keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(8, 3, 2, activation="relu")]
+    steps += [keras.layers.BatchNormalization(), keras.layers.SeparableConv2D(8, 3, activation="relu")]
+    steps += [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(4, activation="softmax")]
+    network = keras.Sequential([keras.Input((SIZE, SIZE, 3)), *steps])
+    pictures = images(8)
+    expected = network.predict(pictures.permute(0, 2, 3, 1).float().numpy(), verbose=0)
+    network.export(str(tmp_path / "mine.onnx"), format="onnx", verbose=False)
+    source = ClassifierSource(str(tmp_path / "mine.onnx"), (0.0,) * 3, (0.0039216,) * 3, own_weights=False)
+    built = build_classifier(source, channels=3, classes=4)
+    built.prove(pictures / 255)
+    np.testing.assert_allclose(logits_of(built, pictures / 255).softmax(1), expected, rtol=0, atol=1e-4)
+
+
+def test_what_ultralytics_writes_into_a_graph_is_taken(tmp_path: Path) -> None:
+    def described(model: onnx.ModelProto) -> None:
+        names = str(dict(enumerate(CLASSES)))
+        onnx.helper.set_model_props(model, {"task": "classify", "imgsz": "[32, 48]", "names": names})
+
+    path = at(tmp_path / "mine.onnx", changed(onnx_of(small(4, nn.Softmax(1))), described))
+    assert opened(path).class_names == CLASSES
+    assert published_input(path).size == (32, 48)  # type: ignore[union-attr]
+    plain = at(tmp_path / "plain.onnx", onnx_of(small()))
+    assert (opened(plain).class_names, published_input(plain).size) == ((), (SIZE, SIZE))  # type: ignore[union-attr]
+
+
 def at(path: Path, content: bytes) -> str:
     path.write_bytes(content)
     return str(path)
