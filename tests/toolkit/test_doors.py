@@ -16,6 +16,7 @@ from helpers.files_of_models import BATCH, CLASSES, SIZE, images, keras_like, on
 from helpers.small_data import RECIPE
 from purify_edge.engines.onnxruntime import require
 from purify_edge.errors import InputError, MissingError
+from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.data.splits import Split
 from purify_toolkit.networks.class_order import check_names
 from purify_toolkit.networks.doors.doors import published_input
@@ -198,6 +199,36 @@ def test_graphs_of_keras_are_adapted(options: dict[str, object], tmp_path: Path)
     assert theirs.items() <= {tensor.name: tensor.raw_data for tensor in own.graph.initializer}.items()
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_network_of_keras_is_taken_with_what_it_scales_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    keras = pytest.importorskip("keras")
+    steps = [keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(8, 3, 2, activation="relu")]
+    steps += [keras.layers.BatchNormalization(), keras.layers.SeparableConv2D(8, 3, activation="relu")]
+    steps += [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(4, activation="softmax")]
+    network = keras.Sequential([keras.Input((SIZE, SIZE, 3)), *steps])
+    pictures = images(8)
+    expected = network.predict(pictures.permute(0, 2, 3, 1).float().numpy(), verbose=0)
+    network.export(str(tmp_path / "mine.onnx"), format="onnx", verbose=False)
+    source = ClassifierSource(str(tmp_path / "mine.onnx"), (0.0,) * 3, (0.0039216,) * 3, own_weights=False)
+    built = build_classifier(source, channels=3, classes=4)
+    built.prove(pictures / 255)
+    np.testing.assert_allclose(logits_of(built, pictures / 255).softmax(1), expected, rtol=0, atol=1e-4)
+
+
+def test_what_ultralytics_writes_into_a_graph_is_taken(tmp_path: Path) -> None:
+    def described(model: onnx.ModelProto) -> None:
+        names = str(dict(enumerate(CLASSES)))
+        onnx.helper.set_model_props(model, {"task": "classify", "imgsz": "[32, 48]", "names": names})
+
+    path = at(tmp_path / "mine.onnx", changed(onnx_of(small(4, nn.Softmax(1))), described))
+    assert opened(path).class_names == CLASSES
+    assert published_input(path).size == (32, 48)  # type: ignore[union-attr]
+    plain = at(tmp_path / "plain.onnx", onnx_of(small()))
+    assert (opened(plain).class_names, published_input(plain).size) == ((), (SIZE, SIZE))  # type: ignore[union-attr]
+
+
 def at(path: Path, content: bytes) -> str:
     path.write_bytes(content)
     return str(path)
@@ -353,3 +384,19 @@ def test_weights_that_cannot_be_downloaded_are_missing(
     with pytest.raises(MissingError, match=f"the weights of {name[:11]}.* nor to be downloaded") as caught:
         opened(name)
     assert caught.value.exit_code == 3
+
+
+def test_a_network_that_takes_no_empty_batch_is_taken_and_attacked() -> None:
+    network = seeded(lambda: timm.create_model("efficientformerv2_s0", num_classes=4))
+    torch.manual_seed(0)
+    built = build_classifier(ClassifierSource("timm:efficientformerv2_s0"), channels=3, classes=4).eval()
+    built.network.load_state_dict(network.state_dict())
+    with pytest.raises(RuntimeError):
+        built(torch.rand(0, 3, 224, 224))
+    pictures = torch.randint(0, 256, (12, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    labels = logits_of(built, pictures / 255).argmax(1)
+    assert check_classifier(built, Split(pictures, labels), CLASSES, CPU) == 1
+    attack = PGD(epsilon=0.1, steps=1, relative_step=1.0)
+    for chosen in (slice(0), slice(1)):  # a training attacks a part of its batch, at times none of it
+        found = attack(built, pictures[chosen] / 255, labels[chosen], generator=torch.Generator().manual_seed(1))
+        assert found.shape == pictures[chosen].shape
