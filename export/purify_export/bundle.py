@@ -16,7 +16,6 @@ from purify_edge.bundle.manifest import (
     SCHEMA_VERSION,
     EngineEntry,
     GoldenEntry,
-    InputContract,
     Manifest,
     ModelEntry,
     Precision,
@@ -35,6 +34,7 @@ from purify_edge.engines.latency import Contestant
 from purify_edge.engines.tensorrt.store import LOCK
 from purify_export.convert.convert import ConversionInput, Converted, convert
 from purify_export.convert.graph_pair import GraphPair
+from purify_export.convert.metadata import describe
 from purify_export.convert.onnx_from_torch import check_graph
 from purify_export.engines import targets_from, write_engines
 from purify_export.gate import gate
@@ -111,6 +111,7 @@ def _write_models(
             found[precision] = convert(source, precision)
             for role, model in found[precision].graphs.items():
                 check_graph(model)
+                describe(model, given.contract)
                 graphs[role, precision] = model.SerializeToString(deterministic=True)
                 file = writer.add(f"models/{role}.{precision}.onnx", graphs[role, precision])
                 entries.append(ModelEntry(role=role, precision=precision, file=file, flop=flop[role]))
@@ -124,13 +125,12 @@ def _manifest(
     models: list[ModelEntry],
     engines: list[EngineEntry],
 ) -> Manifest:
-    channels, height, width = given.image_shape
     return Manifest(
         schema_version=SCHEMA_VERSION,
         name=given.name,
         created=_now().isoformat(timespec="seconds"),
         producer={name: version(name) for name in ("purify-edge", "torch", "onnx", "onnxscript")},
-        input=InputContract(channels=channels, height=height, width=width),
+        input=given.contract,
         class_names=given.class_names,
         models=tuple(models),
         engines=tuple(engines),

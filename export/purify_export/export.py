@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from purify_edge.bundle.manifest import Preprocessing
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import Report
 from purify_edge.bundle.signing import require_key
@@ -43,6 +44,7 @@ def export(
     seed: int = 0,
     name: str | None = None,
     calibration: tuple[Images, Labels] | None = None,
+    preprocessing: Preprocessing | None = None,
     max_accuracy_drop: float = MAX_ACCURACY_DROP,
     targets: Sequence[str] | None = None,
     build: BuildOptions | None = None,
@@ -72,6 +74,8 @@ def export(
         name: what the bundle is called; None for the name of its folder.
         calibration: clean images and labels that INT8's ranges and the suspicion score's threshold are set on; None for
             those of `images` that the golden set leaves.
+        preprocessing: how a picture of any size became one of the images, as the device is to do it too; None for
+            stretched to their size, bilinear.
         max_accuracy_drop: by how much any model's accuracy may lie below PyTorch's, as a fraction.
         targets: `onnx`, `tensorrt`, `rtx`; None for ONNX and the builders of engines that are installed and work here.
         build: for the builders of engines; None for the defaults.
@@ -106,6 +110,7 @@ def export(
         None if calibration is None else checked_images(*calibration),
         class_names=class_names,
         attack=attack_table(epsilon, steps, relative_step),
+        preprocessing=preprocessing or Preprocessing(),
         seed=seed,
         name=name or Path(out).resolve().name,
         origin=origin or Origin(),

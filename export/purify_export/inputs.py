@@ -11,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from purify_edge.bundle.manifest import InputContract, Preprocessing
 from purify_edge.bundle.report import AccuracyRow, CurvePoint
 from purify_edge.errors import InputError, reason
 from purify_export.images.golden import IMAGES, OTHERS
-from purify_export.networks import Float32Logits, ImageShape, Networks
+from purify_export.networks import ImageShape, Networks, PlainLogits
 from purify_toolkit.data.pixels import to_8bit
 from purify_toolkit.data.splits import Split
-from purify_toolkit.networks.trial import answer_of, check_float32, check_independence
+from purify_toolkit.networks.trial import answer_of, check_float32, check_independence, plain_logits
 from purify_toolkit.recipe import EvaluationTable
 
 Images = NDArray[Any] | Tensor
@@ -48,6 +49,7 @@ class ExportInput:
     others: Split  # clean images for what is calibrated
     class_names: tuple[str, ...]  # a name for each of the classifier's outputs
     attack: EvaluationTable  # what makes the adversarial images
+    preprocessing: Preprocessing  # how a picture became one of the images
     seed: int  # of that attack, and of the noise
     name: str  # what the manifest calls the bundle
     origin: Origin  # for manifest and report
@@ -58,6 +60,12 @@ class ExportInput:
         channels, height, width = self.judging.images.shape[1:]
         return channels, height, width
 
+    @property
+    def contract(self) -> InputContract:
+        """What the models take, and how a picture becomes that."""
+        channels, height, width = self.image_shape
+        return InputContract(channels=channels, height=height, width=width, preprocessing=self.preprocessing)
+
 
 def checked_input(
     purifier: nn.Module,
@@ -67,6 +75,7 @@ def checked_input(
     *,
     class_names: Sequence[str] | None,
     attack: EvaluationTable,
+    preprocessing: Preprocessing,
     seed: int,
     name: str,
     origin: Origin,
@@ -87,6 +96,7 @@ def checked_input(
         others=others,
         class_names=names,
         attack=attack,
+        preprocessing=preprocessing,
         seed=seed,
         name=name,
         origin=origin,
@@ -114,8 +124,10 @@ def checked_networks(
     for role, network in (("purifier", purifier), ("classifier", classifier)):
         _check_module(role, network)
     x = torch.linspace(0, 1, 2 * prod(image_shape)).reshape(2, *image_shape)  # no image of one colour
+    plain = PlainLogits(classifier).eval()
     with torch.no_grad():
-        purified, logits = answer_of("purifier", purifier, x), answer_of("classifier", classifier, x)
+        purified, logits = answer_of("purifier", purifier, x), answer_of("classifier", plain, x)
+        raw = classifier(x)
     if purified.shape != x.shape:
         raise InputError(f"the purifier must keep the shape {list(x.shape)} of images, it gives {list(purified.shape)}")
     if purified.dtype != torch.float32:
@@ -126,10 +138,10 @@ def checked_networks(
     names = tuple(class_names) if class_names is not None else tuple(f"class {k}" for k in range(logits.shape[1]))
     if len(names) != logits.shape[1]:
         raise InputError(f"the classifier has {logits.shape[1]} classes, class_names has {len(names)} names")
-    for role, network in (("purifier", purifier), ("classifier", classifier)):
+    for role, network in (("purifier", purifier), ("classifier", plain)):
         check_independence(role, network, x)
-    if logits.dtype != torch.float32:
-        classifier = Float32Logits(classifier).eval()
+    if plain_logits(raw) is not raw:
+        classifier = plain
     return Networks(purifier, classifier), names
 
 

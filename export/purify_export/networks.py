@@ -9,15 +9,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from purify_edge.bundle.manifest import Role
-from purify_toolkit.networks.trial import float32
+from purify_toolkit.networks.trial import plain_logits
 from purify_toolkit.runs.folder import RunFolder
 
 ImageShape = tuple[int, int, int]
 """Channels, height, width."""
 
 
-class Float32Logits(nn.Module):
-    """A classifier whose logits are of another float type, and a cast after it."""
+class PlainLogits(nn.Module):
+    """A classifier whose logits are wrapped, of another float type, or a single one, and what makes them plain."""
 
     def __init__(self, classifier: nn.Module) -> None:
         super().__init__()
@@ -25,7 +25,8 @@ class Float32Logits(nn.Module):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Map `[N, C, H, W]` pixels in [0, 1] to `[N, K]` float32 logits."""
-        return float32(self.classifier(x_NCHW))
+        logits: Tensor = plain_logits(self.classifier(x_NCHW))
+        return logits
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from purify_export.evaluation import evaluated
 from purify_export.export import ExportResult, check_order, export
-from purify_export.images.samples import FILTER, images_of, resized
+from purify_export.images.samples import filter_of, images_of, resized
 from purify_export.inputs import Origin
 from purify_export.networks import Networks
 from purify_export.options import ExportOptions
@@ -41,16 +41,16 @@ def export_run(
     check_order(out, options)
     with stage(tell, f"loading {run.path}"):
         networks = Networks.load(run)
-    trained = (run.info["image_shape"][1], run.info["image_shape"][2])
+    trained, how = (run.input.height, run.input.width), run.input.preprocessing
     wanted = size or trained
     with stage(tell, "test images"):
         images = images_of(run, data)
-        judging, others = resized(images.judging, wanted), resized(images.others, wanted)
+        judging, others = (resized(part, wanted, how) for part in (images.judging, images.others))
     accuracy, curve = evaluated(run, tell)
     origin = Origin(
         provenance=run.provenance(),
         others=images.source,
-        resized="" if wanted == trained else f"from {trained[0]}x{trained[1]} by {FILTER}",
+        resized="" if wanted == trained else f"from {trained[0]}x{trained[1]} by {filter_of(how)}",
         accuracy=accuracy,
         curve=curve,
         harm=tuple(run.harm),
@@ -68,6 +68,7 @@ def export_run(
         seed=run.info["seed"],
         name=run.info["recipe"],
         calibration=_as_files(others) if len(others) else None,
+        preprocessing=how.for_size(trained, wanted),
         origin=origin,
         tell=tell,
         **vars(options),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from helpers.trained import quadrants, small_run, some_pair
+from helpers.trained import PREPROCESSING, quadrants, small_run, some_pair
 from purify_edge import export as export_pair
 from purify_export.convert.graph_pair import GraphPair
 from purify_export.export import ExportResult
@@ -37,6 +37,7 @@ def exported(own: tuple[nn.Module, nn.Module], tmp_path_factory: pytest.TempPath
         int8=True,
         class_names=["north-west", "north-east", "south-west", "south-east"],
         epsilon=0.1,
+        preprocessing=PREPROCESSING,
         rounds=2,
     )
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -12,8 +13,9 @@ import torch
 from torch import nn
 
 import purify_edge
-from helpers.trained import CLASSES, SIDE, quadrants
+from helpers.trained import CLASSES, PREPROCESSING, SIDE, quadrants
 from purify_edge.bundle.golden import load_golden
+from purify_edge.bundle.manifest import InputContract
 from purify_edge.bundle.reader import Bundle
 from purify_edge.engines.tensorrt.library import installed_builders
 from purify_edge.errors import InputError
@@ -36,6 +38,7 @@ def test_a_bundle_has_every_part_and_every_part_verifies(exported: ExportResult,
         (role, precision) for precision in PRECISIONS for role in ROLES
     ]
     assert (manifest.input.channels, manifest.input.height, manifest.input.width) == (3, SIDE, SIDE)
+    assert manifest.input.preprocessing == PREPROCESSING
     assert manifest.class_names == ("north-west", "north-east", "south-west", "south-east")
     assert (manifest.name, manifest.provenance) == ("own", {})
     assert manifest.golden.splits == {"clean": 256, "adversarial": 256, "noise": 256}
@@ -53,6 +56,14 @@ def test_a_bundle_has_every_part_and_every_part_verifies(exported: ExportResult,
         assert len(exported.bundle.read(entry)) == entry.size_bytes
     found = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
     assert found == {entry.path for entry in entries} | {"manifest.json"}
+
+
+def test_every_graph_says_how_a_picture_becomes_its_input(exported: ExportResult) -> None:
+    for model in exported.bundle.manifest.models:
+        graph = onnx.load_model_from_string(exported.bundle.read(model.file))
+        (entry,) = graph.metadata_props
+        assert entry.key == "purify_edge.input"
+        assert msgspec.json.decode(entry.value, type=InputContract) == exported.bundle.manifest.input
 
 
 def test_the_report_holds_parity_of_every_model_and_pytorchs_latency(exported: ExportResult) -> None:
@@ -169,8 +180,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "on another device": ({"purifier": nn.Conv2d(3, 3, 1, device="meta").eval()}, "on meta; call purifier"),
     "another shape": ({"purifier": nn.MaxPool2d(2).eval()}, r"must keep the shape \[2, 3, 12, 12\].*\[2, 3, 6, 6\]"),
     "no logits": ({"classifier": nn.Identity().eval()}, r"logits \[2, K\], K >= 2, .* it gives \[2, 3, 12, 12\]"),
-    "one class": ({"classifier": Constant(torch.zeros(2, 1)).eval()}, r"it gives \[2, 1\]"),
-    "a tuple": ({"classifier": Constant((torch.zeros(2, 4),)).eval()}, r"gives a tuple of float32 \[2, 4\], expected"),
+    "no class": ({"classifier": Constant(torch.zeros(2, 0)).eval()}, r"it gives \[2, 0\]"),
+    "two answers": ({"classifier": Constant((torch.zeros(2, 4),) * 2).eval()}, r"a tuple of float32 \[2, 4\], float32"),
     "doubles": ({"purifier": Double(nn.Identity()).eval()}, "must give float32 images, it gives torch.float64"),
     "labels": ({"classifier": Constant(torch.zeros(2, 4).long()).eval()}, r"gives int64 \[2, 4\], expected one tensor"),
     "the batch": (

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from helpers.tiny import random_images, tiny_run
+from purify_edge.bundle.manifest import Preprocessing
 from purify_edge.errors import InputError
 from purify_export.images.golden import IMAGES
 from purify_export.images.samples import OTHERS, images_of, resized
@@ -55,11 +56,11 @@ def test_the_largest_set_of_images_is_not_taken_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_are_resized_by_the_filter_that_files_are(channels: int) -> None:
     given = random_images(classes=3, channels=channels, count=4)
-    found = resized(given, (7, 20))
+    found = resized(given, (7, 20), Preprocessing())
     assert found.images.shape == (4, channels, 7, 20)
     assert found.images.dtype == torch.uint8
     pixels = given.images[2].permute(1, 2, 0).numpy()
     image = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
     expected = np.asarray(image.resize((20, 7), Image.Resampling.BILINEAR)).reshape(7, 20, channels)
     assert np.array_equal(found.images[2].permute(1, 2, 0).numpy(), expected)
-    assert resized(given, (12, 12)) is given
+    assert resized(given, (12, 12), Preprocessing()) is given

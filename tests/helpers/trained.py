@@ -7,11 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from helpers.tiny import tiny_run
+from purify_edge.bundle.manifest import Preprocessing
 from purify_toolkit.data.splits import Split
 from purify_toolkit.runs.folder import RunFolder, Samples
 
 CLASSES = 4
 SIDE = 12
+PREPROCESSING = Preprocessing(resize="shortest", scaled=(14, 14), interpolation="bicubic")
 
 
 def quadrants(*, channels: int, count: int, seed: int = 0) -> Split:

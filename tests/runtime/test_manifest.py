@@ -50,6 +50,10 @@ def with_splits(splits: dict[str, int]) -> Callable[[dict[str, Any]], object]:
     return lambda manifest: manifest["golden"].update(splits=splits)
 
 
+def with_way(**how: object) -> Callable[[dict[str, Any]], object]:
+    return lambda manifest: manifest["input"].update(preprocessing=how)
+
+
 KEYS = ("models", "golden", "input", "class_names", "name")
 OUTSIDE = ("../x", "/etc/passwd", "models/../../x", "..", "", "models\\..\\..\\x", "C:/x", "models/\0x")
 ODD_SPLITS: tuple[dict[str, int], ...] = ({}, {"clean": 0}, {"[/]": 256}, {"": 256})
@@ -61,6 +65,9 @@ WRONG: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     *((with_path(path), "leads outside the bundle") for path in OUTSIDE),
     (lambda m: m["models"].append(m["models"][0]), "listed twice"),
     (lambda m: m["models"].pop(), "no fp16 model for defended"),
+    (with_way(interpolation="bicubic", antialias=False), "bicubic without antialiasing is not known"),
+    (with_way(resize="squash"), "Invalid enum value 'squash'"),
+    (with_way(scaled=[10, 10**9]), "Expected `int` <= 1048576"),
     *((with_splits(splits), "is not a purify-edge manifest") for splits in ODD_SPLITS),
 ]
 

@@ -2,16 +2,20 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from PIL import Image
 
+from helpers.files_of_models import onnx_of
 from helpers.fixtures import Run
 from helpers.refusals import refusal
 from helpers.small_data import RECIPE
 from helpers.user_models import trained_tiny
+from purify_edge.files import file_sha256
 from purify_toolkit.runs.pretrained import open_run
 
 TESTS = Path(__file__).parent.parent
@@ -27,20 +31,28 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image[0].numpy()).save(path)
     (folder / "mine.toml").write_text(RECIPE.replace('"fashion-mnist"', '"image-folder"'))
-    torch.save(trained_tiny(0.3, 0.35, epochs=6).state_dict(), folder / "mine.pt")
+    network = trained_tiny(0.3, 0.35, epochs=6)
+    torch.save(network.state_dict(), folder / "mine.pt")
+    with_softmax = torch.nn.Sequential(network, torch.nn.Softmax(1)).eval()
+    (folder / "mine.onnx").write_bytes(onnx_of(with_softmax, opset=13, older=True, channels=1, size=28))
     return folder
 
 
 @pytest.mark.slow
-def test_a_users_own_classifier_gets_its_purifier(run: Run, user: Path, tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(TESTS)}
+@pytest.mark.parametrize("kind", ["code", "ONNX"])
+def test_a_users_own_classifier_gets_its_purifier(run: Run, user: Path, tmp_path: Path, kind: str) -> None:
+    paths = (str(TESTS), os.environ.get("PYTHONPATH", ""))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     out, bundle = tmp_path / "run", tmp_path / "bundle"
     data = (user / "mine.toml", "--data", user / "images", "--out", out)
-    options = ("--classifier", "helpers.user_models:Tiny", "--weights", user / "mine.pt")
+    options: tuple[object, ...] = ("--classifier", "helpers.user_models:Tiny", "--weights", user / "mine.pt")
+    if kind == "ONNX":
+        options = ("--classifier", shutil.copy(user / "mine.onnx", tmp_path))
     others = ("--mean", "0.3", "--std", "0.35", "--max-clean-drop", "0.2")
     code, _, err = run("purify-train", *data, *options, *others, env=environment)
     assert code == 0, err
     assert "checking the classifier: epoch 1/1  right on" in err
+    (tmp_path / "mine.onnx").unlink(missing_ok=True)  # the run keeps it
     code, _, err = run("purify-export", out, "--fp16", "--out", bundle, env=environment)
     assert code == 0, err
     page = tmp_path / "report.html"
@@ -59,8 +71,17 @@ def test_a_users_own_classifier_gets_its_purifier(run: Run, user: Path, tmp_path
     code, printed, err = run("purify-run", bundle, image, "--json")
     assert code == 0, err
     assert json.loads(printed)["unpurified_class"] in ("ankle", "bag", "coat", "dress", *"efghij")
-    metrics = json.loads((bundle / "manifest.json").read_text())["provenance"]["run"]["classifier"]
-    assert metrics["factory"] == "helpers.user_models:Tiny"
+    origin = json.loads((bundle / "manifest.json").read_text())["provenance"]["run"]["classifier"]
+    assert origin["factory"] == str(options[1])
+    if kind == "ONNX":
+        assert origin["file_sha256"] == file_sha256(user / "mine.onnx")
+        assert origin["file_sha256"] in page.read_text()
+        theirs, ours = (
+            {tensor.name: tensor.raw_data for tensor in onnx.load(path).graph.initializer}
+            for path in (user / "mine.onnx", bundle / "models" / "classifier.fp32.onnx")
+        )
+        assert theirs
+        assert theirs.items() <= ours.items()
 
 
 def test_without_the_users_module_the_error_says_so(run: Run, user: Path, tmp_path: Path) -> None:

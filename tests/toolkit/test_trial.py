@@ -1,5 +1,6 @@
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ from torch.nn import functional as F
 
 from purify_edge.errors import InputError
 from purify_toolkit.data.splits import Split
-from purify_toolkit.networks.trial import answer_of, check_independence
-from purify_toolkit.networks.user_classifier import PixelClassifier, check_classifier
+from purify_toolkit.networks.pixel_classifier import PixelClassifier
+from purify_toolkit.networks.trial import answer_of, check_independence, plain_logits
+from purify_toolkit.networks.user_classifier import check_classifier
 
 Output = namedtuple("Output", ["logits", "features"])
 SIDE, NAMES, CPU = 12, ("a", "b", "c", "d"), torch.device("cpu")
@@ -109,6 +111,50 @@ def test_what_depends_on_its_image_only_is_taken(network: Network) -> None:
 def test_what_is_no_tensor_of_logits_is_described(change: Callable[[Network, Tensor], Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         answer_of("classifier", Network(change).eval(), IMAGES)
+
+
+@dataclass
+class Answer:
+    logits: Tensor
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda _, x: x[:, :4],
+        lambda _, x: (x[:, :4], None),
+        lambda _, x: (x[:, :4], x[:, None]),
+        lambda _, x: {"out": x[:, :4], "aux": None},
+        lambda _, x: OrderedDict(features=x, logits=x[:, :4]),
+        lambda _, x: Output(x[:, :4], x),
+        lambda _, x: Answer(x[:, :4]),
+    ],
+)
+def test_logits_are_found_in_an_answer_where_that_is_plain(change: Callable[[Network, Tensor], Any]) -> None:
+    network = Network(change)
+    torch.testing.assert_close(plain_logits(network(IMAGES)), network.stem(IMAGES)[:, :4])
+
+
+@pytest.mark.parametrize("answer", [(IMAGES, IMAGES), (IMAGES[:, 0, 0], IMAGES[:, 0, 1]), {}, None, IMAGES.long()])
+def test_what_holds_no_logits_or_several_is_left_to_the_message(answer: Any) -> None:
+    assert plain_logits(answer) is answer
+
+
+@pytest.mark.parametrize("change", [lambda _, x: x[:, :1], lambda _, x: x[:, 0]])
+def test_a_single_logit_is_that_of_the_second_class(change: Callable[[Network, Tensor], Tensor]) -> None:
+    classifier = PixelClassifier(Network(change), mean=torch.zeros(1), std=torch.ones(1)).eval()
+    logits = classifier(IMAGES)
+    torch.testing.assert_close(logits[:, 1], classifier.network.stem(IMAGES)[:, 0])
+    assert not logits[:, 0].any()
+    many = torch.randint(0, 256, (40, 3, SIDE, SIDE), dtype=torch.uint8)
+    assert check_classifier(classifier, Split(many, classifier(many / 255).argmax(1)), ("a", "b"), CPU) == 1
+
+
+def test_a_single_probability_is_refused() -> None:
+    classifier = PixelClassifier(Network(lambda _, x: x[:, 0].sigmoid()), mean=torch.zeros(1), std=torch.ones(1))
+    many = torch.randint(0, 256, (8, 3, SIDE, SIDE), dtype=torch.uint8)
+    with pytest.raises(InputError, match="gives a probability, expected a logit: leave out its last sigmoid"):
+        check_classifier(classifier, Split(many, torch.ones(8, dtype=torch.long)), ("a", "b"), CPU)
 
 
 def checked(network: nn.Module) -> float:

@@ -1,6 +1,8 @@
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 from click.testing import CliRunner
@@ -9,6 +11,7 @@ from safetensors.torch import save_file
 from helpers.refusals import refused
 from helpers.user_models import Tiny, trained_tiny
 from purify_edge.errors import InputError, MissingError
+from purify_export.convert.onnx_from_torch import onnx_from_torch
 from purify_toolkit.data.pixels import to_float
 from purify_toolkit.data.splits import Split
 from purify_toolkit.networks.user_classifier import ClassifierSource, build_classifier, check_classifier
@@ -55,6 +58,22 @@ def test_it_gives_the_users_logits_from_pixels(weights: Path, user_network: Tiny
     assert 0.6 < accuracy < 1
 
 
+def test_one_that_takes_bgr_gets_it_in_the_graph_too() -> None:
+    source = ClassifierSource("helpers.user_models:Viewing", (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), colour="bgr")
+    assert ClassifierSource.from_dict(source.as_dict()) == source
+    built = build_classifier(source, channels=3, classes=4).eval()
+    pixels = torch.rand(2, 3, 14, 14)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (source.mean, source.std))
+    with torch.no_grad():
+        expected = built.network((pixels[:, [2, 1, 0]] - mean) / std)
+        torch.testing.assert_close(built(pixels), expected)
+    graph = onnx_from_torch(built, image_shape=(3, 14, 14), output="logits").SerializeToString()
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    torch.testing.assert_close(torch.from_numpy(session.run(None, {"images": pixels.numpy()})[0]), expected)
+    with pytest.raises(InputError, match="takes BGR is for images of 3 channels, these have 1"):
+        build_classifier(replace(source, mean=(), std=()), channels=1, classes=4)
+
+
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
@@ -72,14 +91,15 @@ def test_what_cannot_be_built_is_named(factory: str, message: str) -> None:
 
 
 def test_a_name_of_torchvision_is_built_for_the_classes() -> None:
-    built = build_classifier(ClassifierSource("torchvision:mobilenet_v3_small"), channels=3, classes=7).eval()
+    source = ClassifierSource("torchvision:mobilenet_v3_small")
+    built = build_classifier(source, channels=3, classes=7).eval()
     with torch.no_grad():
         assert built(torch.rand(2, 3, 32, 32)).shape == (2, 7)
 
 
 def test_timm_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(MissingError, match="needs timm: pip install timm"):
+    with pytest.raises(MissingError, match=r"pip install 'purify-edge\[classifiers\]'"):
         build_classifier(ClassifierSource("timm:resnet18"), channels=1, classes=10)
 
 
@@ -119,7 +139,9 @@ def test_what_is_no_classifier_of_the_data_is_refused(name: str, message: str, s
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--classifier", "helpers.user_models:Tiny"), "--classifier and --weights belong together"),
+        (("--classifier", "helpers.user_models:Tiny"), "names a network without weights: give them by --weights"),
+        (("--classifier", "torchvision:resnet18"), "names a network without weights: give them by --weights"),
+        (("--weights", "mine.pt"), "they need --classifier"),
         (("--mean", "0.5", "--std", "0.5"), "they need --classifier"),
         (("--classifier", "a:b", "--mean", "half"), "expected numbers with commas between"),
     ],

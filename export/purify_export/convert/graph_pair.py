@@ -8,6 +8,7 @@ from torch import nn
 from purify_edge.bundle.manifest import Role
 from purify_export.convert.graphs import composed
 from purify_export.convert.onnx_from_torch import onnx_from_torch
+from purify_toolkit.networks.onnx_graphs.pixel_graph import opset_of, raised
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,12 @@ class GraphPair:
 
     @classmethod
     def from_torch(cls, purifier: nn.Module, classifier: nn.Module, image_shape: tuple[int, int, int]) -> "GraphPair":
-        """Export two networks in float32; see `onnx_from_torch`."""
-        return cls(
-            onnx_from_torch(purifier, image_shape=image_shape, output="purified"),
-            onnx_from_torch(classifier, image_shape=image_shape, output="logits"),
-        )
+        """Export two networks in float32, see `onnx_from_torch`, and bring them to one opset and IR version."""
+        first = onnx_from_torch(purifier, image_shape=image_shape, output="purified")
+        second = onnx_from_torch(classifier, image_shape=image_shape, output="logits")
+        first, second = (raised(graph, opset_of(other)) for graph, other in ((first, second), (second, first)))
+        first.ir_version = second.ir_version = max(first.ir_version, second.ir_version)
+        return cls(first, second)
 
     def defended(self) -> onnx.ModelProto:
         """Return the two graphs composed."""

@@ -6,11 +6,12 @@ from torch import nn
 
 from purify_edge.errors import BuildError, reason
 from purify_export.convert.tidying import tidied
-from purify_toolkit.networks.onnx_program import onnx_program
+from purify_toolkit.networks.onnx_program import OPSET, onnx_program
+from purify_toolkit.networks.pixel_classifier import PixelClassifier
 
 
 def onnx_from_torch(module: nn.Module, *, image_shape: tuple[int, int, int], output: str) -> onnx.ModelProto:
-    """Export a module by the dynamo exporter, see `onnx_program`.
+    """Export a module by the dynamo exporter, see `onnx_program`; a classifier with a graph of its own gives that.
 
     Returns:
         The model, checked by onnx.checker with strict shape inference, without the traces of the
@@ -19,7 +20,8 @@ def onnx_from_torch(module: nn.Module, *, image_shape: tuple[int, int, int], out
     Raises:
         BuildError: the module cannot be exported.
     """
-    model = tidied(onnx_program(module, image_shape=image_shape, output=output).model_proto)
+    own = module.own_graph(image_shape, opset=OPSET) if isinstance(module, PixelClassifier) else None
+    model = own or tidied(onnx_program(module, image_shape=image_shape, output=output).model_proto)
     try:
         check_graph(model)
     except Exception as error:  # the checker's exceptions share no base but Exception

@@ -7,13 +7,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from purify_edge.images import decoding
+from purify_edge.bundle.manifest import InputContract, Preprocessing
+from purify_edge.images.fitting import fitted
 from purify_export.images.golden import IMAGES, OTHERS
 from purify_toolkit.data.splits import Split
 from purify_toolkit.runs.data import choose_samples, load_data_of
 from purify_toolkit.runs.folder import RunFolder
-
-FILTER = "Pillow's bilinear filter, which averages when it shrinks"
 
 
 @dataclass(frozen=True)
@@ -40,10 +39,22 @@ def images_of(run: RunFolder, data: Path | None) -> RunImages:
     return RunImages(judging, found.validation[torch.from_numpy(chosen)], "validation images")
 
 
-def resized(images: Split, size: tuple[int, int]) -> Split:
-    """Return images at another height and width, by the filter that `purify-run` uses."""
+def resized(images: Split, size: tuple[int, int], how: Preprocessing) -> Split:
+    """Return images stretched to another height and width, by the filter that scales pictures to the input."""
     if tuple(images.images.shape[2:]) == size:
         return images
+    stretched = Preprocessing(interpolation=how.interpolation, antialias=how.antialias)
+    contract = InputContract(channels=1, height=size[0], width=size[1], preprocessing=stretched)
     planes = images.images.flatten(0, 1).numpy()
-    small = [np.asarray(decoding.resized(Image.fromarray(plane), *size)) for plane in planes]
-    return Split(torch.from_numpy(np.stack(small)).view(*images.images.shape[:2], *size), images.labels)
+    small = [fitted(Image.fromarray(plane), contract)[:, :, 0] for plane in planes]
+    return Split(torch.from_numpy(np.array(small, np.uint8)).view(*images.images.shape[:2], *size), images.labels)
+
+
+def filter_of(how: Preprocessing) -> str:
+    """Return what `resized` scales by, in words."""
+    averages = how.antialias and how.interpolation != "nearest"
+    return (
+        f"Pillow's {how.interpolation} filter, which averages when it shrinks"
+        if averages
+        else f"{how.interpolation} sampling"
+    )

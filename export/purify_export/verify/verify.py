@@ -123,7 +123,7 @@ def _samples(bundle: Bundle, run: RunFolder, data: Path | None, limit: int, tell
     if len(found) < limit:
         tell(f"there are {len(found)} test images, not {limit}: --data names the folder of the run's dataset")
     contract = bundle.manifest.input
-    return resized(found[:limit], (contract.height, contract.width))
+    return resized(found[:limit], (contract.height, contract.width), run.input.preprocessing)
 
 
 def live_splits(

@@ -12,7 +12,11 @@ SCHEMA_VERSION = 1
 
 Role = Literal["purifier", "classifier", "defended"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Resizing = Literal["stretch", "shortest", "letterbox"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 Size = Annotated[int, Meta(ge=1)]
+Scaled = Annotated[int, Meta(ge=1, le=2**20)]
+Level = Annotated[int, Meta(ge=0, le=255)]
 SplitName = Annotated[str, Meta(pattern="^[a-z][a-z0-9-]*$")]
 ROLES = frozenset(get_args(Role))
 
@@ -34,29 +38,67 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True):
     """How a picture of any size becomes the pixels of the input contract, as the classifier was trained.
 
     The picture is scaled, then cut or filled to height x width about its centre. `stretch` scales it to `scaled`
-    without regard to its proportions, `shortest` until its shorter side has the smaller number of `scaled`, `letterbox`
-    until it fits into height x width, the rest filled with grey, `fill`. `scaled` is height and width in pixels; None
-    for those of the contract. Mean and standard deviation stay inside the classifier.
+    without regard to its proportions, `shortest` until it just covers `scaled`, `letterbox` until it just fits into it.
+    `scaled` is height and width in pixels; None for those of the contract. Mean and standard deviation stay inside the
+    classifier.
+
+    `fill` is the colour, red, green and blue, of what the picture does not reach. Libraries round in two ways what
+    is no whole number of pixels: the side that follows from the other (`rounding`), and where to begin to cut
+    (`centre`; halves go to the even neighbour, or down).
     """
 
-    resize: Literal["stretch", "shortest", "letterbox"] = "stretch"
-    scaled: tuple[Size, Size] | None = None
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] = "bilinear"
+    resize: Resizing = "stretch"
+    scaled: tuple[Scaled, Scaled] | None = None
+    interpolation: Interpolation = "bilinear"
     antialias: bool = True
-    fill: Annotated[int, Meta(ge=0, le=255)] = 114
+    fill: tuple[Level, Level, Level] = (0, 0, 0)
+    rounding: Literal["down", "nearest"] = "down"
+    centre: Literal["nearest", "down"] = "nearest"
+
+    def __post_init__(self) -> None:
+        if not self.antialias and self.interpolation not in ("nearest", "bilinear"):
+            raise ValueError(f"{self.interpolation} without antialiasing is not known here, only bilinear and nearest")
+
+    def for_size(self, old: tuple[int, int], new: tuple[int, int]) -> "Preprocessing":
+        """Return the same for a contract of another height and width; the share that is cut off stays."""
+        if self.scaled is None or old == new:
+            return self
+        height, width = (max(1, round(side * to / of)) for side, of, to in zip(self.scaled, old, new, strict=True))
+        return msgspec.structs.replace(self, scaled=(height, width))
 
 
 class InputContract(msgspec.Struct, frozen=True, kw_only=True):
-    """What every model of the bundle takes: float32 `[N, channels, height, width]` in [0, 1], in the order RGB."""
+    """What every model of the bundle takes: float32 `[N, channels, height, width]` in [0, 1].
+
+    `colour` is the order of three channels.
+    """
 
     channels: Annotated[int, Meta(ge=1, le=4)]
     height: Size
     width: Size
     layout: Literal["NCHW"] = "NCHW"
+    colour: Literal["RGB"] = "RGB"
     dtype: Literal["float32"] = "float32"
     low: float = 0.0
     high: float = 1.0
     preprocessing: Preprocessing = Preprocessing()
+
+    @property
+    def way(self) -> str:
+        """Return in words how a picture becomes the input.
+
+        >>> InputContract(channels=3, height=224, width=224).way
+        'stretched to 224 x 224, bilinear'
+        """
+        how, size = self.preprocessing, f"{self.height} x {self.width}"
+        high, wide = how.scaled or (self.height, self.width)
+        verb = {"stretch": "stretched to", "shortest": "scaled to cover", "letterbox": "scaled to fit into"}[how.resize]
+        parts = [f"{verb} {high} x {wide}"]
+        if how.resize == "letterbox":
+            parts.append(f"filled with {' '.join(map(str, how.fill))}")
+        if how.resize == "shortest" or (high, wide) != (self.height, self.width):
+            parts.append(f"centre {size}")
+        return ", ".join([*parts, how.interpolation + ("" if how.antialias else " without antialiasing")])
 
 
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from purify_edge.bundle.manifest import InputContract
 from purify_edge.errors import InputError
+from purify_edge.images.fitting import fitted
 from purify_edge.images.heif import AVIF, HEIF, format_of
 
 Result = TypeVar("Result")
@@ -131,22 +132,3 @@ def _opaque_8bit(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
     return image if image.mode == mode else image.convert(mode)
-
-
-def fitted(image: Image.Image, contract: InputContract) -> NDArray[np.uint8]:
-    """Return an image of mode "L" or "RGB" as uint8 `[H, W, C]` of the contract.
-
-    Colour becomes grey (ITU-R 601) or grey colour, as the contract's C asks, then the image is resized to H x W.
-    """
-    mode = "L" if contract.channels == 1 else "RGB"
-    if image.mode != mode:
-        image = image.convert(mode)
-    image = resized(image, contract.height, contract.width)
-    return np.asarray(image, dtype=np.uint8).reshape(contract.height, contract.width, contract.channels)
-
-
-def resized(image: Image.Image, height: int, width: int) -> Image.Image:
-    """Return an image stretched to another size, by a bilinear filter that averages when it shrinks."""
-    if image.size == (width, height):
-        return image
-    return image.resize((width, height), Image.Resampling.BILINEAR)

@@ -17,7 +17,8 @@ from PIL import Image
 from purify_edge.bundle.manifest import InputContract
 from purify_edge.errors import InputError, MissingError, reason
 from purify_edge.extras import require_library
-from purify_edge.images.decoding import MAX_PIXELS, fitted
+from purify_edge.images.decoding import MAX_PIXELS
+from purify_edge.images.fitting import fitted
 from purify_edge.images.items import Item, Source, broken
 from purify_edge.images.mp4 import claim_of
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torchvision.datasets
 
+from purify_edge.bundle.manifest import Preprocessing
 from purify_edge.errors import InputError, MissingError, reason
 from purify_toolkit.data.class_names import CIFAR10, CIFAR100, DIGITS, GTSRB
 from purify_toolkit.data.gtsrb import FOLDERS, Gtsrb
@@ -41,6 +42,7 @@ def load_data(
     validation_size: int,
     channels: int | None = None,
     image_size: tuple[int, int] | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> ImageData:
     """Return the dataset called `name`: one of `DATASETS`, or `image-folder` for the user's own images.
 
@@ -56,6 +58,7 @@ def load_data(
         validation_size: images of the training part to hold out, always the same; none is ever of the test part.
         channels: for an image folder; a known dataset has its own.
         image_size: for an image folder and GTSRB (32 x 32 without it), height and width to resize every image to.
+        preprocessing: for an image folder, how; None to stretch it.
 
     Raises:
         InputError: no such dataset; `folder` does not hold it, or a file in it is damaged; `channels` or
@@ -65,7 +68,13 @@ def load_data(
     if name == IMAGE_FOLDER:
         if folder is None:
             raise InputError("the recipe is for your own images: --data names their folder or zip, SPLIT/CLASS/FILE")
-        return load_image_folder(folder, validation_size=validation_size, channels=channels, image_size=image_size)
+        return load_image_folder(
+            folder,
+            validation_size=validation_size,
+            channels=channels,
+            image_size=image_size,
+            preprocessing=preprocessing,
+        )
     source = _source(name, channels, image_size)
     found = _anywhere(name, source) if folder is None else source.find(folder)
     if found is not None:

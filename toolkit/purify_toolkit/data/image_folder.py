@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from purify_edge.bundle.manifest import InputContract
+from purify_edge.bundle.manifest import InputContract, Preprocessing
 from purify_edge.errors import InputError, reason
-from purify_edge.images.decoding import IMAGE_SUFFIXES, decode, fitted
+from purify_edge.images.decoding import IMAGE_SUFFIXES, decode
+from purify_edge.images.fitting import fitted
 from purify_edge.images.walking import PassedOver, images_below, is_hidden, place_in_zip, takes_from_zip
 from purify_toolkit.data.splits import ImageData, Split, hold_out
 
@@ -61,6 +62,7 @@ def load_image_folder(
     channels: int | None = None,
     image_size: tuple[int, int] | None = None,
     labels: Mapping[str, int] | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> ImageData:
     """Load the images `SPLIT/CLASS/FILE` of a folder, a zip, or a folder of zips.
 
@@ -74,9 +76,10 @@ def load_image_folder(
         validation_size: images to take from `train` where there is no split `validation`; a fifth of them in a folder
             so small that it would be more than half.
         channels: 1 for grey, 3 for colour; None for 1 where every image is grey, else 3.
-        image_size: height and width to resize every image to, bilinear; without it all must have one size.
+        image_size: height and width to bring every image to; without it all must have one size.
         labels: the label of each folder that may be in `train`, where every label must occur, some perhaps under
             one of several names; without it the classes are the names of the folders, see `in_order`.
+        preprocessing: how images are brought to their size; None to stretch them.
 
     Raises:
         InputError: not such a folder; classes other than in `labels`; a class that `train` lacks; an image that
@@ -84,7 +87,7 @@ def load_image_folder(
     """
     with ExitStack() as stack:
         files = _Folder(source) if (source / "train").is_dir() else _Zips(source, stack)
-        reader = _Reader(files, channels, image_size, labels)
+        reader = _Reader(files, channels, image_size, labels, preprocessing or Preprocessing())
         train, test = reader.split("train"), reader.split("test")
         own = next((name for name in VALIDATION_NAMES if files.has(name)), None)
         validation = reader.split(own) if own else None
@@ -190,7 +193,9 @@ class _Reader:
         channels: int | None,
         image_size: tuple[int, int] | None,
         labels: Mapping[str, int] | None,
+        preprocessing: Preprocessing,
     ) -> None:
+        self._preprocessing = preprocessing
         self._files, self._size, self._resize = files, image_size, image_size is not None
         self._labels, self._prescribed = dict(labels or {}), labels is not None
         self._channels, self._stored, self.coloured = channels, channels or 3, channels is not None
@@ -279,9 +284,9 @@ class _Reader:
                 f"{name} is {size[0]} x {size[1]}, others are {self._size[0]} x {self._size[1]}; "
                 "--size HEIGHTxWIDTH, or image_size = [HEIGHT, WIDTH] in an image folder's recipe, resizes them all"
             )
-        return image.mode == "RGB", fitted(
-            image, InputContract(channels=self._stored, height=self._size[0], width=self._size[1])
-        )
+        height, width = self._size
+        contract = InputContract(channels=self._stored, height=height, width=width, preprocessing=self._preprocessing)
+        return image.mode == "RGB", fitted(image, contract)
 
 
 def _few(names: Iterable[str]) -> str:

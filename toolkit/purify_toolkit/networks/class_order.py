@@ -32,6 +32,18 @@ def check_order(answers: Labels, labels: Labels, class_names: tuple[str, ...]) -
         raise InputError(_message(order, class_names, float(before.mean()), float(after.mean()), len(expected)))
 
 
+def check_names(own: tuple[str, ...], class_names: tuple[str, ...]) -> None:
+    """Check that a network that names its outputs by the data's classes has them in the data's order.
+
+    Raises:
+        InputError: it has them in another.
+    """
+    place = {name: index for index, name in enumerate(class_names)}
+    if own != class_names and len(own) == len(place) and set(own) == set(place):
+        order = np.array([place[name] for name in own])
+        raise InputError(f"the classifier's own names are in another order: {_remedy(order, class_names)}")
+
+
 def _best_order(answers: Labels, labels: Labels, classes: int) -> Labels:
     """Return for each output the class under which most answers are right."""
     counts = np.zeros((classes, classes), np.int64)
@@ -42,6 +54,13 @@ def _best_order(answers: Labels, labels: Labels, classes: int) -> Labels:
 
 
 def _message(order: Labels, class_names: tuple[str, ...], before: float, after: float, count: int) -> str:
+    return (
+        f"the classifier is right on {100 * before:.1f}% of {count} validation images, but on {100 * after:.1f}% if "
+        f"its classes are in another order: {_remedy(order, class_names)}"
+    )
+
+
+def _remedy(order: Labels, class_names: tuple[str, ...]) -> str:
     names = [class_names[label] for label in order]
     moved = [
         f"output {k} is {name!r}, not {class_names[k]!r}" for k, name in enumerate(names) if name != class_names[k]
@@ -50,7 +69,6 @@ def _message(order: Labels, class_names: tuple[str, ...], before: float, after: 
     renamed = [f"{k:0{digits}}-{name}" for k, name in enumerate(names)]
     as_text = ". That is their order as text, as torchvision's ImageFolder has them" if names == sorted(names) else ""
     return (
-        f"the classifier is right on {100 * before:.1f}% of {count} validation images, but on {100 * after:.1f}% if "
-        f"its classes are in another order: {listed(moved)}{as_text}. Give the folders names that sort in the order of "
-        f"its outputs ({listed(renamed)}), or put the outputs of its last layer into the order of the classes"
+        f"{listed(moved)}{as_text}. Give the folders names that sort in the order of its outputs ({listed(renamed)}), "
+        "or put the outputs of its last layer into the order of the classes"
     )

@@ -13,6 +13,7 @@ from torch import nn
 
 from purify_edge.errors import BuildError, reason
 from purify_toolkit.networks.export_failure import described
+from purify_toolkit.networks.pixel_classifier import PixelClassifier
 
 OPSET = 18  # ONNX Runtime's CUDA provider lacks Resize-19; static INT8 refuses 21 and later
 OTHER_FLOATS = frozenset(("DOUBLE", "FLOAT16", "BFLOAT16"))
@@ -39,7 +40,7 @@ def onnx_program(module: nn.Module, *, image_shape: tuple[int, int, int], output
         )
     names: dict[str, Any] = {"input_names": ["images"], "output_names": [output]}
     try:
-        with _silent():
+        with silent():
             program = torch.onnx.export(
                 module, **_example(image_shape), **names, dynamo=True, opset_version=OPSET, verbose=False
             )
@@ -65,12 +66,13 @@ def check_exportable(module: nn.Module, image_shape: tuple[int, int, int]) -> No
         BuildError: it cannot be exported.
     """
     try:
-        onnx_program(module, image_shape=image_shape, output="logits")
+        if not isinstance(module, PixelClassifier) or module.own_graph(image_shape, opset=OPSET) is None:
+            onnx_program(module, image_shape=image_shape, output="logits")
         return
     except ModuleNotFoundError as error:
         logger.info("of the export to ONNX only PyTorch's half was tried: there is no %s", error.name)
     try:
-        with _silent():
+        with silent():
             _traced(module, image_shape)
     except Exception as error:  # a user's network may hold anything
         raise _refusal(error, module, image_shape) from error
@@ -89,7 +91,7 @@ def _check_floats(module: nn.Module, program: torch.onnx.ONNXProgram) -> None:
 
 def _refusal(error: Exception, module: nn.Module, image_shape: tuple[int, int, int]) -> BuildError:
     what = f": {reason(error)}"
-    with _silent(), suppress(Exception):  # the explanation traces the network once more
+    with silent(), suppress(Exception):  # the explanation traces the network once more
         what = described(error, module, partial(_traced, module, image_shape))
     return BuildError(f"torch {torch.__version__} cannot export the {type(module).__name__} to ONNX{what}")
 
@@ -105,7 +107,7 @@ def _example(image_shape: tuple[int, int, int]) -> dict[str, Any]:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """Keep back what the exporter prints, logs and warns of; its errors are told in our words."""
     disabled = logging.root.manager.disable
     with warnings.catch_warnings(), torch.no_grad(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):

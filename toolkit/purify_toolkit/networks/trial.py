@@ -1,6 +1,7 @@
 """A network's trial: what it gives for a few images, and whether that depends on each image alone."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +15,32 @@ NOISE = 0.01
 in TF32. What computes with the batch's statistics, or draws by chance, lies further apart."""
 
 
-def float32(answer: Tensor) -> Tensor:
-    """Return an answer of any floats in float32; anything else as it is, which `answer_of` refuses."""
-    return answer.float() if isinstance(answer, Tensor) and answer.is_floating_point() else answer
+def plain_logits(answer: Any) -> Any:
+    """Return the logits in a network's answer, float32 `[N, K]`; one without any as it is, which `answer_of` refuses.
+
+    They are the answer itself, what it calls `logits`, or its only floats `[N, K]`. A single logit, of a sigmoid, is
+    that of the second of two classes.
+    """
+    logits = _unwrapped(answer)
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        return answer
+    logits = logits.float()
+    if logits.ndim == 1:
+        logits = logits.unsqueeze(1)
+    is_single = logits.ndim == 2 and logits.shape[1] == 1
+    return torch.cat([torch.zeros_like(logits), logits], 1) if is_single else logits
+
+
+def _unwrapped(answer: Any) -> Any:
+    if isinstance(answer, Tensor):
+        return answer
+    content = dict(answer) if isinstance(answer, Mapping) else getattr(answer, "__dict__", {})
+    named = content.get("logits", getattr(answer, "logits", None))
+    if isinstance(named, Tensor):
+        return named
+    parts = answer if isinstance(answer, tuple | list) else content.values()
+    found = [part for part in parts if isinstance(part, Tensor) and part.is_floating_point() and part.ndim == 2]
+    return found[0] if len(found) == 1 else answer
 
 
 def check_float32(role: str, network: nn.Module) -> None:

@@ -1,9 +1,6 @@
-"""The user's own classifier: built by a callable or by name, filled with weights, checked, never changed."""
+"""The user's own classifier: opened by a door, filled with weights, checked, never changed."""
 
-import importlib
-import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,60 +8,59 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from purify_edge.errors import InputError, MissingError
+from purify_edge.errors import InputError
 from purify_toolkit.data.splits import Split, batches
 from purify_toolkit.networks.answers import answers_of
 from purify_toolkit.networks.class_order import check_order
-from purify_toolkit.networks.trial import answer_of, check_float32, check_independence, float32
+from purify_toolkit.networks.doors.doors import kept_in, open_door, published_input
+from purify_toolkit.networks.doors.opened import Wanted
+from purify_toolkit.networks.pixel_classifier import PixelClassifier
+from purify_toolkit.networks.trial import answer_of, check_float32, check_independence
 
 TRIED = 8  # images
-HOW = "expected PACKAGE.MODULE:CALLABLE, torchvision:NAME or timm:NAME"
 
 
 @dataclass(frozen=True)
 class ClassifierSource:
     """Where a user's classifier comes from."""
 
-    factory: str  # `package.module:callable`, called without arguments; or `torchvision:name` or `timm:name`
-    # of the normalisation it was trained with, a value a channel; empty where it takes pixels in [0, 1]
+    factory: str  # what `--classifier` says, see `doors.HOW`
+    # of the normalisation it was trained with, a value a channel; empty for what its library says, else for pixels in
+    # [0, 1]
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()  # likewise
+    own_weights: bool = True  # whether a file of weights is given, or they come with the network
+    # "rgb" or "bgr", the order of the channels that it takes, in which mean and std are too; empty as for mean
+    colour: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the content for run.json."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        later: dict[str, Any] = {"colour": self.colour} if self.colour else {}  # keys that older runs do not have
+        later |= {} if self.own_weights else {"own_weights": False}
+        return {"factory": self.factory, "mean": list(self.mean), "std": list(self.std)} | later
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "ClassifierSource":
         """Return the source that `as_dict` was called on."""
-        return cls(content["factory"], tuple(content["mean"]), tuple(content["std"]))
+        mean, std = tuple(content["mean"]), tuple(content["std"])
+        return cls(content["factory"], mean, std, content.get("own_weights", True), content.get("colour", ""))
 
 
-class PixelClassifier(nn.Module):
-    """A user's network between its normalisation and float32: pixels `[N, C, H, W]` in [0, 1] -> logits `[N, K]`."""
+def build_classifier(
+    source: ClassifierSource, *, channels: int, classes: int, run: Path | None = None
+) -> PixelClassifier:
+    """Build the user's network, with the weights that come with it; those of a file are not yet read.
 
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, network: nn.Module, *, mean: Tensor, std: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("mean", mean.view(1, -1, 1, 1))
-        self.register_buffer("std", std.view(1, -1, 1, 1))
-        self.network = network
-
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Map `[N, C, H, W]` pixels in [0, 1] to `[N, K]` logits."""
-        # Contiguous, for images may come channels-last, and many a network flattens its features by view().
-        logits: Tensor = self.network(((x_NCHW - self.mean) / self.std).contiguous())
-        return float32(logits)
-
-
-def build_classifier(source: ClassifierSource, *, channels: int, classes: int) -> PixelClassifier:
-    """Build the user's network, its weights not yet read.
+    Args:
+        source: what is built.
+        channels: the images'.
+        classes: how many the data has; a network that comes without weights gets so many outputs.
+        run: a run folder that keeps the classifier's files, in which its weights are.
 
     Raises:
-        InputError: there is no such callable or name; it fails, or gives no module; mean or std do not fit.
-        MissingError: timm is asked for and not installed.
+        InputError: there is no such callable, name or file; it fails, or gives no module; it has no weights;
+            mean or std do not fit.
+        MissingError: a library is not installed, or weights cannot be downloaded.
     """
     for name in ("mean", "std"):
         if len(getattr(source, name)) not in (0, channels):
@@ -74,17 +70,30 @@ def build_classifier(source: ClassifierSource, *, channels: int, classes: int) -
             )
     if bool(source.mean) != bool(source.std) or any(value <= 0 for value in source.std):
         raise InputError("--mean and --std belong together, and std must be above 0")
-    library, _, name = source.factory.partition(":")
-    try:
-        network = _factory(library, name)(channels, classes)
-    except (InputError, MissingError):
-        raise
-    except Exception as error:  # the user's own code may raise anything
-        raise InputError(f"--classifier {source.factory} failed: {type(error).__name__}: {error}") from error
-    if not isinstance(network, nn.Module):
-        raise InputError(f"--classifier {source.factory} gave a {type(network).__name__}, expected a torch.nn.Module")
-    mean, std = (torch.tensor(values or fill) for values, fill in ((source.mean, [0.0]), (source.std, [1.0])))
-    return PixelClassifier(network, mean=mean, std=std)
+    factory = source.factory if run is None else kept_in(source.factory, run)
+    wanted = Wanted(channels=channels, classes=classes, own_weights=source.own_weights, fill=run is None)
+    opened = open_door(factory, wanted)
+    if not opened.has_weights and not source.own_weights:
+        raise InputError(f"--classifier {source.factory} names a network without weights: give them by --weights FILE")
+    if opened.is_whole and source.own_weights:
+        raise InputError(f"--classifier {source.factory} holds its weights: leave out --weights")
+    mean, std, colour = source.mean, source.std, source.colour
+    published = None if mean else published_input(factory)
+    if published is not None and len(published.mean) == channels:
+        mean, std = published.mean, published.std
+    if published is not None:
+        colour = colour or published.colour
+    if colour == "bgr" and channels != 3:
+        raise InputError(f"a classifier that takes BGR is for images of 3 channels, these have {channels}")
+    tensors = {"mean": torch.tensor(mean or [0.0]), "std": torch.tensor(std or [1.0])}
+    return PixelClassifier(
+        opened.network,
+        class_names=opened.class_names,
+        files=opened.files,
+        is_whole=opened.is_whole,
+        flipped=colour == "bgr",
+        **tensors,
+    )
 
 
 def check_classifier(
@@ -108,13 +117,10 @@ def check_classifier(
             f"{', '.join(class_names)}"
         )
     check_independence("classifier", network, images)
-    values = logits.detach()
-    if (values >= 0).all() and torch.allclose(values.sum(1), torch.ones(len(images), device=device), atol=1e-4):
-        raise InputError("the classifier gives probabilities, expected logits: leave out its last softmax")
-    tracked = logits.requires_grad
-    gradient = torch.autograd.grad(logits[:, 0].sum(), images, allow_unused=True)[0] if tracked else None
-    if gradient is None or not gradient.abs().sum() > 0:
-        raise InputError("the classifier has no gradient towards the image; the purifier cannot be trained without")
+    if isinstance(network, PixelClassifier):
+        network.prove(images)
+    _check_logits(logits.detach())
+    _check_gradient(logits, images)
     answers, labels = answers_of(network, validation, device), validation.labels.numpy()
     if (answers < 0).any():
         raise InputError(
@@ -133,31 +139,19 @@ def check_classifier(
     return right / len(validation)
 
 
-def _factory(library: str, name: str) -> Callable[[int, int], Any]:
-    """Return a function that builds the network from channels and classes."""
-    if not library or not name:
-        raise InputError(f"--classifier {library or name!r}: {HOW}")
-    if library == "torchvision":
-        from torchvision.models import get_model
-
-        return lambda channels, classes: get_model(name, weights=None, num_classes=classes)
-    if library == "timm":
-        try:
-            timm = importlib.import_module("timm")
-        except ModuleNotFoundError as error:
-            raise MissingError(f"--classifier timm:{name} needs timm: pip install timm") from error
-        return lambda channels, classes: timm.create_model(name, in_chans=channels, num_classes=classes)
-    return _user_callable(library, name)
+def _check_logits(logits: Tensor) -> None:
+    """Refuse probabilities, of a softmax or of a sigmoid, before which stands the logit 0 of the other class."""
+    sums, is_positive = logits.sum(1), (logits >= 0).all()
+    if is_positive and torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
+        raise InputError("the classifier gives probabilities, expected logits: leave out its last softmax")
+    if logits.shape[1] == 2 and is_positive and not logits[:, 0].any() and (logits <= 1).all():
+        raise InputError("the classifier gives a probability, expected a logit: leave out its last sigmoid")
 
 
-def _user_callable(module: str, name: str) -> Callable[[int, int], Any]:
-    here = str(Path.cwd())
-    if here not in sys.path:  # as with python -m: the user's module may lie where the command is called
-        sys.path.insert(0, here)
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        raise InputError(f"--classifier {module}:{name}: no module {error.name!r} here or installed; {HOW}") from error
-    except AttributeError as error:
-        raise InputError(f"--classifier {module}:{name}: {module} has no {name!r}; {HOW}") from error
-    return lambda channels, classes: found()
+def _check_gradient(logits: Tensor, images: Tensor) -> None:
+    """Refuse a network with no logit that depends on the image in a way that can be differentiated."""
+    weights = torch.arange(1.0, logits.shape[1] + 1, device=logits.device)  # a mere sum may be the same for all images
+    tracked = logits.requires_grad
+    gradient = torch.autograd.grad((logits * weights).sum(), images, allow_unused=True)[0] if tracked else None
+    if gradient is None or not gradient.abs().sum() > 0:
+        raise InputError("the classifier has no gradient towards the image; the purifier cannot be trained without")

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from purify_edge.bundle.manifest import Preprocessing
 from purify_edge.errors import InputError
 from purify_toolkit.data import datasets
 from purify_toolkit.data.splits import ImageData
@@ -14,7 +15,7 @@ from purify_toolkit.runs.folder import RunFolder, Samples
 SAMPLES = 1000
 
 
-def load_data(recipe: Recipe, folder: Path | None) -> ImageData:
+def load_data(recipe: Recipe, folder: Path | None, preprocessing: Preprocessing | None = None) -> ImageData:
     """Load the dataset of a recipe; see `datasets.load_data`."""
     return datasets.load_data(
         recipe.dataset,
@@ -22,12 +23,13 @@ def load_data(recipe: Recipe, folder: Path | None) -> ImageData:
         validation_size=recipe.validation_size,
         channels=recipe.channels,
         image_size=recipe.image_size,
+        preprocessing=preprocessing,
     )
 
 
 def load_data_of(run: RunFolder, folder: Path | None) -> ImageData:
     """Load the dataset that a run was made with, or another of the same classes and image shape, else an InputError."""
-    data = load_data(run.recipe, folder)
+    data = load_data(run.recipe, folder, run.input.preprocessing)
     for key, found in (("class_names", list(data.class_names)), ("image_shape", list(data.test.images.shape[1:]))):
         if found != run.info[key]:
             raise InputError(f"the data do not fit {run.path}: {key} {found}, the run has {run.info[key]}")

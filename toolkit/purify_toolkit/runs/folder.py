@@ -9,17 +9,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from purify_edge.bundle.manifest import InputContract
 from purify_edge.errors import InputError, reason
 from purify_edge.files import atomic
 from purify_toolkit.data.splits import Split
 from purify_toolkit.networks.architectures import Classifier, Purifier
-from purify_toolkit.networks.user_classifier import ClassifierSource, PixelClassifier, build_classifier
+from purify_toolkit.networks.doors.doors import WHOLE
+from purify_toolkit.networks.pixel_classifier import PixelClassifier
+from purify_toolkit.networks.user_classifier import ClassifierSource, build_classifier
 from purify_toolkit.recipe import PurifierTable, Recipe, parse_recipe, read_recipe
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -54,6 +58,7 @@ class RunFolder:
     metrics.jsonl           losses and validation figures, a line an epoch
     metrics.json            the final evaluation on the test images, and what harm the purifier does
     {classifier,adversarial_teacher,normal_teacher,student}.safetensors
+    classifier.{onnx,pt2,torchscript}  classifier/   the user's own file in place of weights; or what builds the network
     samples.npz             test images for golden sets and demonstrations
     losses.png  grid.png
     tensorboard/            the lines of metrics.jsonl as event files, a folder a stage
@@ -92,6 +97,18 @@ class RunFolder:
         return metrics
 
     @property
+    def input(self) -> InputContract:
+        """What the networks take, and how a picture becomes that; runs from before it was said stretch, bilinear."""
+        channels, height, width = self.info["image_shape"]
+        how = self.info.get("preprocessing", {})
+        try:
+            return msgspec.convert(
+                {"channels": channels, "height": height, "width": width, "preprocessing": how}, InputContract
+            )
+        except msgspec.ValidationError as error:
+            raise InputError(f"{self.path / 'run.json'}: {error}; expected what purify-train wrote") from error
+
+    @property
     def harm(self) -> list[str]:
         """In what the purifier is worse than none, by validation images, a sentence each; see `train.harm`."""
         return list((self.metrics or {}).get("harm", []))
@@ -109,8 +126,11 @@ class RunFolder:
     def weights_path(self, name: str) -> Path:
         """Return the file of one network's weights; a pair that ships may have the classifier of the pair beside it."""
         own = self.path / f"{name}.safetensors"
-        if name != "classifier" or own.exists() or not (self.path / "run.json").is_file():
+        if name != "classifier" or own.exists():
             return own
+        whole = next((self.path / file for file in WHOLE if (self.path / file).exists()), None)
+        if whole is not None or not (self.path / "run.json").is_file():
+            return whole or own
         other = self.info.get("classifier_of")
         return self.path.parent / other / own.name if other else own
 
@@ -127,7 +147,8 @@ class RunFolder:
         info, table = self.info, self.recipe.classifier
         if info.get("classifier"):
             source = ClassifierSource.from_dict(info["classifier"])
-            return build_classifier(source, channels=info["image_shape"][0], classes=len(info["class_names"]))
+            channels, classes = info["image_shape"][0], len(info["class_names"])
+            return build_classifier(source, channels=channels, classes=classes, run=self.path)
         return Classifier(
             info["image_shape"][0],
             len(info["class_names"]),
@@ -166,6 +187,8 @@ class RunFolder:
             raise InputError(
                 f"{self.path} has no {path.name}; finish the training with purify-train --resume, or give another run"
             )
+        if isinstance(network, PixelClassifier) and network.is_whole:
+            return network.eval().requires_grad_(False)
         try:
             network.load_state_dict(load_file(path))
         except (SafetensorError, RuntimeError) as error:
@@ -177,6 +200,16 @@ class RunFolder:
         tensors = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
         with atomic(self.weights_path(name)) as temporary:
             temporary.write_bytes(save(tensors))  # save_file reports a full disk by an exception of its own
+
+    def save_classifier(self, classifier: Classifier | PixelClassifier) -> None:
+        """Write a classifier's weights, or the user's own files that hold it."""
+        own = classifier if isinstance(classifier, PixelClassifier) else None
+        for name, content in own.files.items() if own else ():
+            (self.path / name).parent.mkdir(exist_ok=True)
+            with atomic(self.path / name) as temporary:
+                temporary.write_bytes(content)
+        if own is None or not own.is_whole:
+            self.save_weights("classifier", classifier)
 
     def save_examples(self, examples: Tensor, versions: Tensor) -> None:
         """Write the adversarial training examples that a stage ended with, for the next one; see `AdversarialPool`."""

@@ -8,7 +8,14 @@ import click
 
 from purify_edge.shell.command import Command
 from purify_edge.shell.options import MAX_SEED, Number, image_size, option_object
-from purify_toolkit.runs.options import check_existing, data_option, device_option, existing_options
+from purify_toolkit.runs.options import (
+    PICTURE_OPTIONS,
+    check_existing,
+    data_option,
+    device_option,
+    existing_options,
+    picture_options,
+)
 
 if TYPE_CHECKING:
     from purify_toolkit.runs.folder import RunFolder
@@ -37,6 +44,7 @@ def _request(
     classifier: str | None,
     mean: tuple[float, ...],
     std: tuple[float, ...],
+    colour: str | None,
     base: str | None,
     resume: bool,
     force: bool,
@@ -45,25 +53,41 @@ def _request(
 ) -> "Request":
     """Return the request that the options make."""
     check_existing(resume, force)
-    if (mean or std) and classifier is None:
-        raise click.UsageError("--mean and --std are those of your own classifier: they need --classifier")
+    if (mean or std or colour or others["weights"]) and classifier is None:
+        raise click.UsageError(
+            "--weights, --mean, --std and --colour are those of your own classifier: they need --classifier"
+        )
     if base and classifier:
         raise click.UsageError("--base takes that run's classifier: it does not go with --classifier")
     if _is_main():
         click.echo("importing PyTorch", err=True)
+    from purify_toolkit.data.published_input import PublishedInput
+    from purify_toolkit.networks.doors.doors import published_input
     from purify_toolkit.networks.user_classifier import ClassifierSource
-    from purify_toolkit.recipe import find_recipe, read_recipe, with_image_size, without_start
+    from purify_toolkit.recipe import find_recipe, read_recipe, without_start
+    from purify_toolkit.runs.pictures import PictureFlags, settle
     from purify_toolkit.runs.pretrained import open_run
     from purify_toolkit.train.request import Request
 
-    path = find_recipe(recipe)
+    path, flags = find_recipe(recipe), PictureFlags(**{name: others.pop(name) for name in PICTURE_OPTIONS})
     text = without_start(read_recipe(path)) if from_scratch else read_recipe(path)
+    run = None if base is None else open_run(base)
+
+    def published() -> PublishedInput | None:
+        if run is not None:
+            return PublishedInput(run.input.preprocessing)
+        return None if classifier is None else published_input(classifier)
+
+    text, preprocessing = settle(text, source=recipe, size=size, flags=flags, published=published)
     return Request(
         recipe_name=path.stem,
-        recipe_text=text if size is None else with_image_size(text, size),
+        recipe_text=text,
+        preprocessing=preprocessing,
         out=out or Path("runs") / path.stem,
-        classifier=None if classifier is None else ClassifierSource(classifier, mean, std),
-        base=None if base is None else open_run(base),
+        classifier=None
+        if classifier is None
+        else ClassifierSource(classifier, mean, std, bool(others["weights"]), colour or ""),
+        base=run,
         resume=resume,
         force=force,
         **others,
@@ -78,18 +102,24 @@ def _request(
     click.option("--out", type=FOLDER, help="Run folder; default runs/RECIPE."),
     data_option,
     click.option(
-        "--size", callback=image_size, metavar="HxW", help="Resize images of a folder to it; else all have one size."
+        "--size", callback=image_size, metavar="HxW", help="Bring images of a folder to it; else all have one size."
     ),
+    picture_options,
     click.option(
         "--seed", default=0, show_default=True, type=click.IntRange(0, MAX_SEED), help="Of every random choice."
     ),
     device_option,
-    click.option("--classifier", metavar="MODULE:CALLABLE", help="Your own classifier; see below."),
+    click.option("--classifier", metavar="SOURCE", help="Your own classifier; see below."),
     click.option(
         "--weights", type=FOLDER, help="Its weights: safetensors, or any checkpoint of torch that holds them."
     ),
     click.option("--mean", callback=_numbers, help="Of the normalisation it was trained with: 0.49,0.48,0.45, say."),
     click.option("--std", callback=_numbers, help="Likewise; without --mean and --std it takes pixels in [0, 1]."),
+    click.option(
+        "--colour",
+        type=click.Choice(["rgb", "bgr"]),
+        help="The order of the channels that it takes; images and purifier stay RGB. Default rgb.",
+    ),
     click.option(
         "--base", metavar="RUN", help="Take classifier and teachers from a finished run; or the name of a pair."
     ),
@@ -108,7 +138,8 @@ def main(request: "Request", as_json: bool) -> None:
     """Train the purifier of RECIPE: a shipped recipe's name, or the path of a .toml file.
 
     With --classifier, your own classifier is taken as it is and the purifier is trained for it:
-    PACKAGE.MODULE:CALLABLE, called without arguments, or torchvision:NAME or timm:NAME. It is never changed.
+    PACKAGE.MODULE:CALLABLE or FILE.py:CALLABLE, called without arguments; torchvision:NAME[:WEIGHTS], timm:NAME or
+    hf:FOLDER_OR_NAME; or a file: .onnx, .pt2 (torch.export) or .pt (TorchScript). It is never changed.
 
     A purifier that takes too much clean accuracy, or gives attacked images nothing, is told of, and the exit code is
     then 1: more epochs, a smaller batch_size (more steps an epoch) or more images are what helps.

@@ -2,10 +2,13 @@
 
 import hashlib
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from purify_edge.bundle.manifest import Preprocessing
 from purify_edge.errors import InputError
 from purify_edge.files import atomic, file_sha256, write_json
 from purify_toolkit.data.splits import ImageData
@@ -27,9 +30,10 @@ class Request:
     seed: int = 0  # of every random choice
     limit: int | None = None  # how many images of each part to use; None for all
     device: str = "auto"  # the name of the device, see `choose_device`
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)  # how a picture becomes the networks' input
     resume: bool = False  # go on with what is in `out`
     force: bool = False  # replace the run that is in `out`
-    # classifier and weights: a classifier of the user's own, which is then not trained; the two go together
+    # classifier: one of the user's own, which is then not trained; weights: a file of them, where it has none
     classifier: ClassifierSource | None = None
     weights: Path | None = None
     # a finished run for the same data, whose classifier is taken, and its teachers where the recipe would train the
@@ -57,7 +61,7 @@ def open_folder(request: Request) -> RunFolder:
         raise InputError(f"{request.out} is not a folder")
     if all(path.name.startswith(".") for path in request.out.iterdir()):  # interrupted before anything was whole
         return run
-    asked, found = _identity(request), run.info
+    asked, found = _identity(request), {"preprocessing": _as_json(Preprocessing())} | run.info
     differing = [
         f"{key}: {found.get(key)!r} there, {value!r} asked for"
         for key, value in asked.items()
@@ -115,6 +119,11 @@ def _check_base(request: Request, base: RunFolder, data: ImageData) -> None:
     for key, value in asked.items():
         if value != base.info[key]:
             raise InputError(f"--base {base.path} does not fit: its {key} is {base.info[key]}, here {value}")
+    if request.preprocessing != base.input.preprocessing:
+        raise InputError(
+            f"--base {base.path} does not fit: its preprocessing is {base.input.preprocessing}, here "
+            f"{request.preprocessing}"
+        )
     if not base.info.get("classifier") and recipe.classifier != base.recipe.classifier:
         raise InputError(f"--base {base.path} does not fit: the table [classifier] of its recipe.toml is another one")
 
@@ -122,7 +131,7 @@ def _check_base(request: Request, base: RunFolder, data: ImageData) -> None:
 def take_over(run: RunFolder, base: RunFolder) -> None:
     """Copy the networks of another run that the recipe would train just so."""
     if not run.has("classifier"):
-        run.save_weights("classifier", base.load_classifier())
+        run.save_classifier(base.load_classifier())
     for name in run.recipe.teachers:
         if run.recipe.same_teacher(name, base.recipe) and base.has(name) and not run.has(name):
             run.save_weights(name, base.load_teacher(name))
@@ -135,12 +144,16 @@ def _identity(request: Request) -> dict[str, Any]:
         "recipe_sha256": hashlib.sha256(request.recipe_text.encode()).hexdigest(),
         "seed": request.seed,
         "limit": request.limit,
+        "preprocessing": _as_json(request.preprocessing),
         "classifier": None,
     }
     if request.classifier is not None:
         identity["classifier"] = request.classifier.as_dict()
         if request.weights is not None and request.weights.is_file():  # else read_weights will say what is wrong
             identity["classifier"]["weights_sha256"] = file_sha256(request.weights)
+        file = Path(request.classifier.factory.removeprefix("onnx:"))
+        if file.is_file():
+            identity["classifier"]["file_sha256"] = file_sha256(file)
     if request.base is not None:
         path = request.base.weights_path("classifier")
         if not path.is_file():
@@ -150,3 +163,9 @@ def _identity(request: Request) -> dict[str, Any]:
         identity["base"] = {"run": request.base.info["recipe"], "classifier_sha256": file_sha256(path)}
         identity["classifier"] = request.base.info.get("classifier")
     return identity
+
+
+def _as_json(preprocessing: Preprocessing) -> dict[str, Any]:
+    """Return the content for run.json, as it comes back from there."""
+    content: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(preprocessing))
+    return content

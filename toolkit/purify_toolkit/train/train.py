@@ -6,18 +6,20 @@ from typing import Any
 
 import torch
 
-from purify_edge.errors import InputError
 from purify_edge.files import file_sha256, write_json
 from purify_edge.shell.stages import StageProgress
 from purify_toolkit.attacks.gradient import PGD
+from purify_toolkit.data.datasets import IMAGE_FOLDER
 from purify_toolkit.data.splits import ImageData, Split
 from purify_toolkit.device.choice import choose_device
 from purify_toolkit.device.processes import Processes, find_processes
 from purify_toolkit.device.provenance import provenance
 from purify_toolkit.evaluate.accuracy import EvaluationRow, evaluate
 from purify_toolkit.evaluate.plots import save_grid, save_loss_curves
+from purify_toolkit.networks.class_order import check_names
 from purify_toolkit.networks.onnx_program import check_exportable
-from purify_toolkit.networks.user_classifier import PixelClassifier, build_classifier, check_classifier
+from purify_toolkit.networks.pixel_classifier import PixelClassifier
+from purify_toolkit.networks.user_classifier import build_classifier, check_classifier
 from purify_toolkit.networks.weights import read_weights
 from purify_toolkit.recipe import parse_recipe
 from purify_toolkit.runs.data import load_data
@@ -48,7 +50,7 @@ def train(request: Request, progress: StageProgress) -> list[EvaluationRow]:
     processes = find_processes(choose_device(request.device))
     run = open_folder(request) if processes.is_main else RunFolder(request.out)
     with processes.one_first():
-        data = load_data(recipe, request.data)
+        data = load_data(recipe, request.data, request.preprocessing)
     if request.limit is not None:
         data = data.limited(request.limit)
     if processes.is_main:
@@ -67,8 +69,10 @@ def _prepare(run: RunFolder, request: Request, data: ImageData, device: torch.de
     """Write what is known before any training: what identifies the run, and the networks that are given."""
     own = None if run.has("classifier") and not request.force else _own_classifier(request, data, device, progress)
     begin_folder(run, request, data)
+    if run.recipe.dataset == IMAGE_FOLDER:
+        logger.info("pictures: %s", run.input.way)
     if own is not None:
-        run.save_weights("classifier", own)
+        run.save_classifier(own)
     if request.base is not None:
         take_over(run, request.base)
     _tell_cost(cost_of(run, data, device), data)
@@ -103,13 +107,13 @@ def _own_classifier(
     request: Request, data: ImageData, device: torch.device, progress: StageProgress
 ) -> PixelClassifier | None:
     """Return the user's classifier, checked; None where the recipe's is to be trained."""
-    if request.classifier is None or request.weights is None:
-        if request.classifier or request.weights:
-            raise InputError("--classifier and --weights belong together")
+    if request.classifier is None:
         return None
     channels, height, width = data.train.images.shape[1:]
     classifier = build_classifier(request.classifier, channels=channels, classes=len(data.class_names))
-    read_weights(classifier.network, request.weights)
+    check_names(classifier.class_names, data.class_names)
+    if request.weights is not None:
+        read_weights(classifier.network, request.weights)
     progress.epoch("checking the classifier", 0, 1, len(data.validation))
     accuracy = check_classifier(classifier, data.validation, data.class_names, device)
     check_exportable(classifier.cpu(), (channels, height, width))

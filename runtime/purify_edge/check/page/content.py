@@ -1,6 +1,7 @@
 """What a check's report says, from the verdict down to the environment."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from purify_edge.bundle.report import SIMULATION, Check, Report
 from purify_edge.check.page.accuracy import accuracy_section
@@ -131,9 +132,18 @@ def _environment(report: Report, about: CheckedBundle) -> Section:
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "devices": ", ".join(f"{engine} on {device}" for engine, device in devices.items()),
         "bundle made by": ", ".join(f"{name} {version}" for name, version in manifest.producer.items()),
+        "pictures": manifest.input.way,
+        "classifier": _own_classifier(manifest.provenance),
         "golden set": ", ".join(f"{n} {split}" for split, n in manifest.golden.splits.items()),
         "attack": manifest.golden.attack,
         "golden images resized": manifest.golden.resized,
     }
     rows = [(name, str(value)) for name, value in facts.items() if value]
     return Section("Environment", (table("Where this was measured, and of what", ("", ""), rows, text_columns=2),))
+
+
+def _own_classifier(provenance: Mapping[str, Any]) -> str:
+    """Return what the user's own classifier came from, and the SHA-256 of its file; empty where there is none."""
+    own = (provenance.get("run") or {}).get("classifier") or {}
+    found = {"": own.get("factory"), "file SHA-256 ": own.get("file_sha256"), "weights ": own.get("weights_sha256")}
+    return ", ".join(f"{name}{value}" for name, value in found.items() if value)

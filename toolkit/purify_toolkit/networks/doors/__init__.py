@@ -1,0 +1,1 @@
+"""The ways in for a classifier that exists: one module for each library or kind of file."""

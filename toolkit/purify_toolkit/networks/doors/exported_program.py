@@ -1,0 +1,48 @@
+"""A door for programs of `torch.export`, FILE.pt2."""
+
+import io
+
+import torch
+from torch import Tensor, nn
+
+from purify_edge.errors import InputError, reason
+from purify_toolkit.networks.doors.opened import Opened, Wanted, read_file
+
+KEPT = "classifier.pt2"
+AGAIN = "torch.export.export(network.eval(), (images,), dynamic_shapes=({0: torch.export.Dim('batch')},))"
+
+
+class ProgramNetwork(nn.Module):
+    """An exported program as a module; it stays in the mode that it was exported in."""
+
+    def __init__(self, program: nn.Module) -> None:
+        super().__init__()
+        self.program = program
+
+    def train(self, mode: bool = True) -> "ProgramNetwork":
+        """Do nothing to the program, which refuses to change its mode."""
+        self.training = mode
+        return self
+
+    def forward(self, x_NCHW: Tensor) -> object:
+        """Return what the program gives."""
+        return self.program(x_NCHW)
+
+
+def opened(name: str, wanted: Wanted) -> Opened:
+    """Load a program; raise InputError where it cannot be read, or takes anything but a batch of any size."""
+    content = read_file(name)
+    try:
+        program = torch.export.load(io.BytesIO(content))
+    except Exception as error:  # the reader raises almost anything at a file that is not its own
+        raise InputError(
+            f"--classifier {name} is no program of torch.export ({reason(error)}); write it by torch.export.save"
+        ) from error
+    inputs = program.graph_signature.user_inputs
+    if len(inputs) != 1:
+        raise InputError(f"--classifier {name} takes {len(inputs)} inputs, expected one, the images; {AGAIN}")
+    shapes = {node.name: node.meta["val"].shape for node in program.graph.nodes if node.op == "placeholder"}
+    batch = shapes[str(inputs[0])][0]
+    if isinstance(batch, int):
+        raise InputError(f"--classifier {name} takes batches of {batch} only, expected any: export it by {AGAIN}")
+    return Opened(network=ProgramNetwork(program.module()), has_weights=True, files={KEPT: content}, is_whole=True)

@@ -1,0 +1,1 @@
+"""ONNX graphs of users' classifiers: read, put into the form that pixels need, converted for gradients, proven."""
