@@ -10,9 +10,10 @@ import torchvision.datasets
 
 from purify_edge.errors import InputError, MissingError, reason
 from purify_toolkit.data.class_names import CIFAR10, CIFAR100, DIGITS, GTSRB
+from purify_toolkit.data.folders.trees import LAYOUT
 from purify_toolkit.data.gtsrb import FOLDERS, Gtsrb
 from purify_toolkit.data.idx import Idx
-from purify_toolkit.data.image_folder import LAYOUT, is_image_folder, load_image_folder
+from purify_toolkit.data.image_folder import is_image_folder, load_image_folder
 from purify_toolkit.data.known_datasets import SPLITS, ChecksummedDataset, KnownDataset
 from purify_toolkit.data.splits import ImageData, cache_folder
 
@@ -41,6 +42,8 @@ def load_data(
     validation_size: int,
     channels: int | None = None,
     image_size: tuple[int, int] | None = None,
+    labels_file: Path | None = None,
+    unlabelled: bool = False,
 ) -> ImageData:
     """Return the dataset called `name`: one of `DATASETS`, or `image-folder` for the user's own images.
 
@@ -56,6 +59,7 @@ def load_data(
         validation_size: images of the training part to hold out, always the same; none is ever of the test part.
         channels: for an image folder; a known dataset has its own.
         image_size: for an image folder and GTSRB (32 x 32 without it), height and width to resize every image to.
+        labels_file, unlabelled: for an image folder, see `load_image_folder`.
 
     Raises:
         InputError: no such dataset; `folder` does not hold it, or a file in it is damaged; `channels` or
@@ -65,7 +69,16 @@ def load_data(
     if name == IMAGE_FOLDER:
         if folder is None:
             raise InputError("the recipe is for your own images: --data names their folder or zip, SPLIT/CLASS/FILE")
-        return load_image_folder(folder, validation_size=validation_size, channels=channels, image_size=image_size)
+        return load_image_folder(
+            folder,
+            validation_size=validation_size,
+            channels=channels,
+            image_size=image_size,
+            labels_file=labels_file,
+            unlabelled=unlabelled,
+        )
+    if labels_file or unlabelled:
+        raise InputError(f"--labels and --unlabelled are for your own images (dataset {IMAGE_FOLDER}), not for {name}")
     source = _source(name, channels, image_size)
     found = _anywhere(name, source) if folder is None else source.find(folder)
     if found is not None:
