@@ -86,15 +86,17 @@ def load_image_folder(
         if not unlabelled:
             reader.settle_labels(in_order(listing.parts["train"]))
         found = {part: reader.split(part, files) for part, files in listing.parts.items()}
-    if "validation" not in found:
-        is_small = labels is None and 2 * validation_size > len(found["train"])
-        size = len(found["train"]) // 5 if is_small else validation_size
-        found["train"], found["validation"] = hold_out(found["train"], size)
+    train, validation, test = found["train"], found.get("validation"), found["test"]
+    if validation is None:
+        is_small = labels is None and 2 * validation_size > len(train)
+        train, validation = hold_out(train, len(train) // 5 if is_small else validation_size)
     if not reader.coloured:
-        found = {part: Split(split.images[:, :1].contiguous(), split.labels) for part, split in found.items()}
+        train, validation, test = (
+            Split(part.images[:, :1].contiguous(), part.labels) for part in (train, validation, test)
+        )
     name = source.resolve().stem.encode(errors="backslashreplace").decode()
     classes = () if unlabelled else reader.classes
-    data = ImageData(name, classes, **found, own_validation=listing.own_validation)
+    data = ImageData(name, classes, train, validation, test, listing.own_validation, unlabelled)
     logger.info("%s", _read_line(source, tree, data, listing))
     return data
 

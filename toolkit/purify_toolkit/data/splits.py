@@ -41,6 +41,8 @@ class ImageData:
     validation: Split
     test: Split
     own_validation: bool = False  # whether the validation part came with the data; else it was taken from their train
+    unlabelled: bool = False  # whether labels are what a classifier answers: accuracy is agreement with it then
+    class_map: dict[str, int] | None = None  # the label of each class's folder, where they are a network's outputs
 
     def limited(self, count: int) -> "ImageData":
         """Return the first `count` images of each part, for a quick trial."""

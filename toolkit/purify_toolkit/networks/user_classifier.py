@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from purify_edge.errors import InputError, MissingError
 from purify_toolkit.data.splits import Split, batches
-from purify_toolkit.networks.answers import answers_of
+from purify_toolkit.networks.answers import answers_of, by_chance
 from purify_toolkit.networks.class_order import check_order
 from purify_toolkit.networks.trial import answer_of, check_float32, check_independence, float32
 
@@ -45,6 +45,7 @@ class PixelClassifier(nn.Module):
 
     mean: Tensor
     std: Tensor
+    class_names: tuple[str, ...] = ()  # of the outputs, where the network says them
 
     def __init__(self, network: nn.Module, *, mean: Tensor, std: Tensor) -> None:
         super().__init__()
@@ -88,14 +89,16 @@ def build_classifier(source: ClassifierSource, *, channels: int, classes: int) -
 
 
 def check_classifier(
-    network: nn.Module, validation: Split, class_names: tuple[str, ...], device: torch.device
+    network: nn.Module, validation: Split, class_names: tuple[str, ...], device: torch.device, *, by_name: bool = False
 ) -> float:
     """See that a network classifies the data; return its accuracy on the validation images, a fraction.
+
+    With `by_name` labels are the network's outputs by their names, and no other order is looked for.
 
     Raises:
         InputError: it is not in float32; cannot take the images; gives something else than finite logits, a value a
             class, that depend on each image alone; has no gradient towards the image; has the classes in
-            another order; or is hardly better than guessing.
+            another order; or is hardly better than one answer for all images, or its answers at random.
     """
     check_float32("classifier", network.eval().cpu())
     network.to(device)
@@ -105,7 +108,7 @@ def check_classifier(
     if list(logits.shape) != expected:
         raise InputError(
             f"the classifier gives {list(logits.shape)}, expected logits {expected} for the classes "
-            f"{', '.join(class_names)}"
+            f"{', '.join(class_names)}; of a network with more outputs --class-map FILE says which the folders are"
         )
     check_independence("classifier", network, images)
     values = logits.detach()
@@ -122,12 +125,15 @@ def check_classifier(
             "images; leave such images out, or have it never divide by 0 (an image of one colour has a standard "
             "deviation of 0)"
         )
-    check_order(answers, labels, class_names)
-    right, chance = int((answers == labels).sum()), 1 / len(class_names)
+    if not by_name:
+        check_order(answers, labels, class_names)
+    right, chance = int((answers == labels).sum()), by_chance(answers, labels)
     if binomtest(right, len(validation), chance, alternative="greater").pvalue > 0.05:
+        most = int(validation.labels.mode().values)
         raise InputError(
             f"the classifier is right on {100 * right / len(validation):.1f}% of {len(validation)} validation images, "
-            f"no better than guessing, {100 * chance:.1f}%: check its weights, --mean and --std, and the order of the "
+            f"no better than its answers at random, {100 * chance:.1f}%, where {class_names[most]!r} for all is right "
+            f"on {100 * (labels == most).mean():.1f}%: check its weights, --mean and --std, and the order of the "
             f"classes: {', '.join(class_names)}"
         )
     return right / len(validation)
