@@ -92,7 +92,7 @@ def test_a_network_of_six_classes_gets_its_purifier(kind: str, photos: Path, mon
         (("--unlabelled", "--labels", "x.csv", "--classifier", "a:b"), "no --labels or --class-map"),
         (("--labels", "absent.csv"), "--labels absent.csv cannot be read"),
         (("--classifier", "helpers.user_models:Brightness", "--weights", "mine.pt", "--labels", "photos/labels.csv"),
-         "gives [8, 6], expected logits [8, 2] for the classes dark, light; of a network with more outputs --class-map"),
+         "gives [8, 6], expected logits [8, 2] for the classes dark, light; of a network with more outputs --class"),
     ],
 )  # fmt: skip
 def test_options_that_do_not_fit_end_with_2(
