@@ -63,6 +63,22 @@ def test_a_layout_is_found_and_told(tmp_path: Path, layout: str, form: str, capl
     assert data.sha256() == load_image_folder(source, validation_size=2000).sha256()
 
 
+@pytest.mark.parametrize("names", [("cat.zip", "dog.zip"), ("Train.zip", "TEST.zip")], ids=["a class", "a split"])
+def test_each_zip_of_a_folder_may_be(names: tuple[str, ...], tmp_path: Path) -> None:
+    for name in names:
+        top = name.removesuffix(".zip")
+        places = (top,) if top in LEVELS else (f"{top}/cat", f"{top}/dog")
+        zipped(write(tmp_path / "x" / top, *places), tmp_path / "zips" / name)
+    data = load_image_folder(tmp_path / "zips", validation_size=2000)
+    assert (data.class_names, sizes(data)) == (("cat", "dog"), [12, 4, 4] if "cat.zip" in names else [16, 4, 20])
+
+
+def test_what_lies_above_the_splits_may_be_called_like_one(tmp_path: Path) -> None:
+    write(tmp_path / "x", *(f"Testing/{split}/{name}" for split in ("train", "test") for name in LEVELS))
+    data = load_image_folder(zipped(tmp_path / "x", tmp_path / "a.zip"), validation_size=2000)
+    assert sizes(data) == [16, 4, 20]
+
+
 def test_splits_that_are_made_are_stratified_and_share_no_image(tmp_path: Path) -> None:
     write(tmp_path, "cat", count=10)
     write(tmp_path, "dog", count=5)

@@ -13,6 +13,8 @@ UNSPLIT = "or CLASS/FILE, of which splits are made; --labels FILE.csv or --unlab
 PARTS = {"train": ("train", "training"), "validation": ("validation", "valid", "val"), "test": ("test", "testing")}
 """Each part of a dataset, and what its folder may be called, in any case; the first counts most."""
 
+KNOWN = ("train", "test", *PARTS["validation"])
+
 
 def part_of(folder: str) -> str | None:
     """Return the part of a dataset that a folder of this name holds.
@@ -78,8 +80,7 @@ class ZipTree:
         inside = [(place_in_zip(member), member) for member in archive.infolist()]
         seen = [(place, member) for place, member in inside if place.parts and not any(map(is_hidden, place.parts))]
         tops = {place.parts[0] for place, _ in seen}
-        is_flat = all(len(place.parts) <= (1 if member.is_dir() else 2) for place, member in seen)
-        depth = 1 if len(tops) == 1 and not is_flat and not all(map(part_of, tops)) else 0
+        depth = 1 if len(tops) == 1 and _is_mere_top(seen, *tops) else 0
         for place, member in inside:
             top = "".join(place.parts[depth : depth + 1])
             below = PurePosixPath(*place.parts[depth:])
@@ -112,15 +113,20 @@ class ZipTree:
             raise InputError(f"{name} cannot be unpacked from {archive.filename} ({reason(error)})") from error
 
 
+def _is_mere_top(members: list[tuple[PurePosixPath, zipfile.ZipInfo]], top: str) -> bool:
+    """Return whether the only folder of a zip is neither a part of a dataset nor a class."""
+    folders = {place.parts[1] for place, member in members if len(place.parts) > (1 if member.is_dir() else 2)}
+    return bool(folders) and (part_of(top) is None or (top not in KNOWN and "train" in map(part_of, folders)))
+
+
 Tree: TypeAlias = FolderTree | ZipTree
 
 
 def open_tree(source: Path, stack: ExitStack) -> Tree:
     """Return the images of a folder with folders for its parts, else of its zips, else of a folder; or of a zip."""
     if source.is_dir():
-        folder = FolderTree(source)
-        if any(part_of(name) == "train" for name in folder.folders("")) or not any(source.glob("*.zip")):
-            return folder
+        if (source / "train").is_dir() or not any(source.glob("*.zip")):
+            return FolderTree(source)
     elif not source.is_file():
         raise InputError(f"{source} is no folder or zip; {LAYOUT}; {UNSPLIT}")
     return ZipTree(source, stack)
