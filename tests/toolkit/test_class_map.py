@@ -10,7 +10,7 @@ from torch import nn
 from purify_edge.errors import InputError
 from purify_toolkit.data.folders.class_map import OutputNames, outputs_of, read_class_map, read_class_names
 from purify_toolkit.data.splits import ImageData, Split
-from purify_toolkit.networks.user_classifier import PixelClassifier
+from purify_toolkit.networks.user_classifier import PixelClassifier, check_classifier
 from purify_toolkit.runs.classes import in_classes_of
 
 CPU = torch.device("cpu")
@@ -132,3 +132,11 @@ def test_without_labels_a_networks_answers_are_them() -> None:
     assert found.class_names == tuple(f"class {index}" for index in range(6))
     assert found.train.labels.tolist() == [3, 1] * 4
     assert in_classes_of(network(*"uvwxyz"), data(), class_names=None, class_map=None, device=CPU).class_names[3] == "x"
+
+
+@pytest.mark.parametrize(("by_name", "message"), [(True, "no better than its answers"), (False, "in another order")])
+def test_no_other_order_is_looked_for_where_labels_go_by_names(by_name: bool, message: str) -> None:
+    split = data("cat", "dog").test
+    many = Split(split.images.repeat(10, 1, 1, 1), torch.tensor([1, 3] * 40))  # it answers 3, 1
+    with pytest.raises(InputError, match=message):
+        check_classifier(network(), many, tuple("uvwxyz"), CPU, by_name=by_name)

@@ -83,9 +83,10 @@ def test_splits_that_are_made_are_stratified_and_share_no_image(tmp_path: Path) 
     write(tmp_path, "cat", count=10)
     write(tmp_path, "dog", count=5)
     write(tmp_path, "eel", count=1)
+    write(tmp_path, "fox", count=2)
     data = load_image_folder(tmp_path, validation_size=3)
     found = [Counter(part.labels.tolist()) for part in (data.train, data.validation, data.test)]
-    assert found == [{0: 6, 1: 3, 2: 1}, {0: 2, 1: 1}, {0: 2, 1: 1}]
+    assert found == [{0: 6, 1: 3, 2: 1, 3: 1}, {0: 2, 1: 1, 3: 1}, {0: 2, 1: 1}]
     greens = [part.images[part.labels == 0][:, 1, 0, 0].tolist() for part in (data.train, data.validation, data.test)]
     assert len({green for part in greens for green in part}) == 10
 
