@@ -131,3 +131,15 @@ class Enlarged(nn.Module):
         small = F.interpolate(x, (28, 28), mode="bilinear", align_corners=False, antialias=True)
         logits: Tensor = self.classifier(small.mean(1, keepdim=True))
         return logits
+
+
+class Brightness(nn.Module):
+    """A classifier of six classes by how bright an image `[N, 3, H, W]` is: class k is brightness k / 5."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sharpness = nn.Parameter(torch.tensor(100.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, 3, H, W] -> [N, 6]`."""
+        return -self.sharpness * (x.mean((1, 2, 3))[:, None] - torch.linspace(0, 1, 6, device=x.device)).square()

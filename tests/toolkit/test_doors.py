@@ -18,7 +18,6 @@ from purify_edge.engines.onnxruntime import require
 from purify_edge.errors import InputError, MissingError
 from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.data.splits import Split
-from purify_toolkit.networks.class_order import check_names
 from purify_toolkit.networks.doors.doors import published_input
 from purify_toolkit.networks.onnx_program import OPSET, check_exportable
 from purify_toolkit.networks.pixel_classifier import PixelClassifier
@@ -347,15 +346,6 @@ def test_a_single_logit_becomes_two_classes_in_pytorch_and_in_the_graph(tmp_path
     own = built.own_graph((3, SIZE, SIZE), opset=OPSET)
     assert own is not None
     np.testing.assert_allclose(run_graph(own, x), logits, rtol=0, atol=1e-5)
-
-
-def test_the_networks_own_names_say_where_the_order_differs(tmp_path: Path) -> None:
-    saved_resnet(tmp_path)
-    names = opened(f"hf:{tmp_path}").class_names
-    with pytest.raises(InputError, match=r"own names are in another order: output 0 is 'cat', not 'dog', output 1"):
-        check_names(names, ("dog", "cat", "owl", "yak"))
-    check_names(names, CLASSES)
-    check_names(names, ("a", "b", "c", "d"))  # other names say nothing
 
 
 def test_published_weights_come_from_torchvisions_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

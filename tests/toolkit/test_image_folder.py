@@ -133,9 +133,9 @@ def test_what_is_no_image_of_a_class_is_passed_over_and_counted(
         found = load_image_folder(source, validation_size=4)
     assert (found.class_names, found.sha256()) == (CLASSES, expected.sha256())
     (line,) = [record.getMessage() for record in caplog.records]
-    assert line.startswith(f"train of {source}: passed over 3 files of other kinds (")
-    assert "in no class's folder 1" in line
-    assert line.endswith(("4 hidden", "5 hidden"))
+    assert line.startswith("read 16 images, 2 classes, 8x6x3, skipped ")
+    assert "in no class's folder 1), " in line
+    assert f"{source}: SPLIT/CLASS (train in 'train', test in 'test'); 8 to train on, 4 for validation (from" in line
 
 
 @pytest.mark.parametrize("suffix", [*sorted(IMAGE_SUFFIXES), ".JPEG"])

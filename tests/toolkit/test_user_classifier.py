@@ -126,7 +126,10 @@ def test_a_normalisation_that_does_not_fit_is_refused(
         ("NotANumber", "not finite"),
         ("ThreeClasses", r"gives \[8, 3\], expected logits \[8, 10\]"),
         ("Asserting", "cannot take images of 28x28 with 1 channels: AssertionError"),
-        ("Tiny", r"no better than guessing, 10\.0%: check its weights"),  # untrained
+        (
+            "Tiny",
+            r"no better than its answers at random, 1?\d\.\d%, where '.' for all",
+        ),  # untrained
     ],
 )
 def test_what_is_no_classifier_of_the_data_is_refused(name: str, message: str, samples: Split) -> None:
@@ -183,13 +186,30 @@ def test_a_network_that_views_channels_last_images_is_taken() -> None:
     assert check_classifier(built, Split(images, labels), ("a", "b", "c", "d"), CPU) == 1
 
 
-def test_a_modest_classifier_of_two_classes_is_taken() -> None:
-    class Modest(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            score = x.mean((1, 2, 3))
-            return torch.stack([score, 1 - score], dim=1) * 9
+class Modest(torch.nn.Module):
+    """Gives bright images the first of two classes."""
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        score = x.mean((1, 2, 3))
+        return torch.stack([score, 1 - score], dim=1) * 9
+
+
+@pytest.mark.parametrize("bright", [100, 60])  # of 200: with 60, one answer for all is right as often
+def test_a_modest_classifier_of_two_classes_is_taken(bright: int) -> None:
+    images = torch.zeros(200, 1, 4, 4, dtype=torch.uint8)
+    images[:bright] = 255
+    labels = torch.ones(200, dtype=torch.long)
+    labels[:bright] = 0
+    labels[:30] ^= 1
+    labels[-30:] ^= 1  # right on 70%
+    assert check_classifier(Modest(), Split(images, labels), ("a", "b"), CPU) == 0.7
+
+
+def test_one_answer_for_all_is_refused_however_often_it_is_right() -> None:
     images = torch.zeros(200, 1, 4, 4, dtype=torch.uint8)
     labels = torch.ones(200, dtype=torch.long)
-    labels[:60] = 0  # right on 70%
-    assert check_classifier(Modest(), Split(images, labels), ("a", "b"), CPU) == 0.7
+    labels[:20] = 0
+    with pytest.raises(
+        InputError, match=r"right on 90.0% of 200 .* at random, 90\.0%, where 'b' for all is right on 90\.0%"
+    ):
+        check_classifier(Modest(), Split(images, labels), ("a", "b"), CPU)

@@ -11,9 +11,10 @@ import torchvision.datasets
 from purify_edge.bundle.manifest import Preprocessing
 from purify_edge.errors import InputError, MissingError, reason
 from purify_toolkit.data.class_names import CIFAR10, CIFAR100, DIGITS, GTSRB
+from purify_toolkit.data.folders.trees import LAYOUT
 from purify_toolkit.data.gtsrb import FOLDERS, Gtsrb
 from purify_toolkit.data.idx import Idx
-from purify_toolkit.data.image_folder import LAYOUT, is_image_folder, load_image_folder
+from purify_toolkit.data.image_folder import is_image_folder, load_image_folder
 from purify_toolkit.data.known_datasets import SPLITS, ChecksummedDataset, KnownDataset
 from purify_toolkit.data.splits import ImageData, cache_folder
 
@@ -43,6 +44,8 @@ def load_data(
     channels: int | None = None,
     image_size: tuple[int, int] | None = None,
     preprocessing: Preprocessing | None = None,
+    labels_file: Path | None = None,
+    unlabelled: bool = False,
 ) -> ImageData:
     """Return the dataset called `name`: one of `DATASETS`, or `image-folder` for the user's own images.
 
@@ -59,6 +62,7 @@ def load_data(
         channels: for an image folder; a known dataset has its own.
         image_size: for an image folder and GTSRB (32 x 32 without it), height and width to resize every image to.
         preprocessing: for an image folder, how; None to stretch it.
+        labels_file, unlabelled: for an image folder, see `load_image_folder`.
 
     Raises:
         InputError: no such dataset; `folder` does not hold it, or a file in it is damaged; `channels` or
@@ -74,7 +78,11 @@ def load_data(
             channels=channels,
             image_size=image_size,
             preprocessing=preprocessing,
+            labels_file=labels_file,
+            unlabelled=unlabelled,
         )
+    if labels_file or unlabelled:
+        raise InputError(f"--labels and --unlabelled are for your own images (dataset {IMAGE_FOLDER}), not for {name}")
     source = _source(name, channels, image_size)
     found = _anywhere(name, source) if folder is None else source.find(folder)
     if found is not None:

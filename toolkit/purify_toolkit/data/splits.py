@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -40,10 +40,13 @@ class ImageData:
     train: Split
     validation: Split
     test: Split
+    own_validation: bool = False  # whether the validation part came with the data; else it was taken from their train
+    unlabelled: bool = False  # whether labels are what a classifier answers: accuracy is agreement with it then
+    class_map: dict[str, int] | None = None  # the label of each class's folder, where they are a network's outputs
 
     def limited(self, count: int) -> "ImageData":
         """Return the first `count` images of each part, for a quick trial."""
-        return ImageData(self.name, self.class_names, self.train[:count], self.validation[:count], self.test[:count])
+        return replace(self, train=self.train[:count], validation=self.validation[:count], test=self.test[:count])
 
     def mean_std(self) -> tuple[list[float], list[float]]:
         """Return mean and standard deviation of the training pixels, a value for each channel, in units of [0, 1].

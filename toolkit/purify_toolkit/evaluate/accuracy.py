@@ -11,6 +11,9 @@ from purify_toolkit.data.splits import Split, batches
 from purify_toolkit.evaluate.stats import Counted
 from purify_toolkit.networks.answers import count_correct
 
+AGREEMENT = "agreement with the classifier's own answers on clean images"
+"""What every accuracy is where a run has no labels but those answers; `measures` in metrics.json says it."""
+
 
 @dataclass(frozen=True)
 class EvaluationRow(Counted):

@@ -11,6 +11,7 @@ from purify_edge.files import file_sha256, write_json
 from purify_edge.shell.stages import StageProgress
 from purify_toolkit.data.splits import Split
 from purify_toolkit.device.provenance import provenance
+from purify_toolkit.evaluate.accuracy import AGREEMENT
 from purify_toolkit.evaluate.gates import Results, check
 from purify_toolkit.evaluate.measure import Measurement, measure
 from purify_toolkit.evaluate.plots import save_accuracy_curves, save_threat_grid
@@ -151,7 +152,8 @@ def _about(
 ) -> dict[str, Any]:
     """Return what made the report."""
     other = question.transfer_from
-    return {
+    measures = {"measures": AGREEMENT} if run.is_unlabelled else {}
+    return measures | {
         "run": {key: run.info.get(key) for key in ("recipe", "recipe_sha256", "seed", "limit", "dataset", "commit")},
         "recipe": (run.path / "recipe.toml").read_text(),
         "transfer_from": None

@@ -8,7 +8,7 @@ import click
 from purify_edge.errors import InputError
 from purify_edge.shell.command import Command
 from purify_edge.shell.options import MAX_SEED, option_object
-from purify_toolkit.runs.options import check_existing, data_option, device_option, existing_options
+from purify_toolkit.runs.options import check_existing, data_option, device_option, existing_options, labels_option
 
 if TYPE_CHECKING:
     from purify_toolkit.evaluate.selection import EvaluationRequest
@@ -57,6 +57,7 @@ def _question(transfer_from: str | None, resume: bool, force: bool, **others: An
     ),
 )
 @data_option
+@labels_option
 @device_option
 @click.option(
     "--out",
@@ -66,7 +67,13 @@ def _question(transfer_from: str | None, resume: bool, force: bool, **others: An
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, the content of evaluation.json.")
 @click.version_option(package_name="purify-edge")
 def main(
-    run: str | None, question: "EvaluationRequest", data: Path | None, device: str, out: Path | None, as_json: bool
+    run: str | None,
+    question: "EvaluationRequest",
+    data: Path | None,
+    labels: Path | None,
+    device: str,
+    out: Path | None,
+    as_json: bool,
 ) -> None:
     """Evaluate RUN: a folder that purify-train wrote, or the name of a pair that ships; default fashion-mnist.
 
@@ -91,7 +98,7 @@ def main(
     folder = open_run(run)
     chosen, out = choose_device(device), out or default_out(folder)
     _check_out(out, question)
-    test = load_data_of(folder, data).test
+    test = load_data_of(folder, data, labels=labels, device=device).test
     try:
         with RichProgress(unit="attack") as progress:
             report = assess(folder, test, question, out=out, device=chosen, progress=progress)

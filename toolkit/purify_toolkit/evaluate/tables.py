@@ -9,22 +9,24 @@ import click
 from purify_edge.document.model import Document, Paragraph, Section, Table, TableRow, Verdict, table
 from purify_edge.document.terminal import print_document
 from purify_edge.document.wording import plural
-from purify_toolkit.evaluate.accuracy import EvaluationRow
+from purify_toolkit.evaluate.accuracy import AGREEMENT, EvaluationRow
 from purify_toolkit.evaluate.report import EvaluationReport
 
 Entry = dict[str, Any]
 """A row, a headline or a gate, as evaluation.json has it."""
 BOTH = ("classifier alone", "purifier and classifier")
+BY_CONSTRUCTION = f"Figures are the {AGREEMENT}: there were no labels. So clean, the classifier alone has 100%."
 VERDICTS = {True: "passed", False: "failed", None: "not checked"}
 
 
-def print_rows(rows: Sequence[EvaluationRow], *, as_json: bool) -> None:
-    """Print accuracies with n and 95% intervals, as a table or as JSON."""
+def print_rows(rows: Sequence[EvaluationRow], *, as_json: bool, agreement: bool = False) -> None:
+    """Print accuracies with n and 95% intervals, as a table or as JSON; `agreement` is what they are without labels."""
     entries = [row.as_dict() for row in rows]
     if as_json:
         click.echo(json.dumps(entries, indent=2))
     else:
-        print_document(Document(title="", sections=(Section("", (row_table(entries),)),)))
+        said = (Paragraph(BY_CONSTRUCTION),) if agreement else ()
+        print_document(Document(title="", sections=(Section("", (row_table(entries, agreement), *said)),)))
 
 
 def print_report(report: EvaluationReport, *, as_json: bool) -> None:
@@ -38,6 +40,7 @@ def print_report(report: EvaluationReport, *, as_json: bool) -> None:
 
 def document_of(content: Entry) -> Document:
     """Return what evaluation.json holds as a document."""
+    agreement = content.get("measures") == AGREEMENT
     tax, failed = content["tax"], sum(gate["passed"] is False for gate in content["gates"])
     costs = (
         f"The purifier costs {tax['points']:.2f} points on {tax['n']} clean images "
@@ -45,18 +48,19 @@ def document_of(content: Entry) -> Document:
     )
     summary = f"{plural(failed, 'sanity gate')} failed: do not trust the figures" if failed else "no sanity gate failed"
     return Document(
-        title="Accuracy of the classifier alone and behind the purifier, with 95% intervals",
+        title=f"{'Agreement' if agreement else 'Accuracy'} of the classifier alone and behind the purifier, with 95% "
+        "intervals",
         sections=(
-            Section("Worst case of each threat, image by image", (headline_table(content["headlines"]),)),
-            Section("What the purifier costs", (Paragraph(costs),)),
-            Section("Every attack", (row_table(content["rows"]),)),
+            Section("Worst case of each threat, image by image", (headline_table(content["headlines"], agreement),)),
+            Section("What the purifier costs", (Paragraph(f"{costs} {BY_CONSTRUCTION}" if agreement else costs),)),
+            Section("Every attack", (row_table(content["rows"], agreement),)),
             Section("Is this evaluation sound?", (gate_table(content["gates"]),)),
         ),
         verdict=Verdict(content["passed"], summary),
     )
 
 
-def headline_table(headlines: Sequence[Entry]) -> Table:
+def headline_table(headlines: Sequence[Entry], agreement: bool = False) -> Table:
     """Return a row for each threat and size: the worst case over its attacks."""
     rows = [
         (
@@ -69,17 +73,22 @@ def headline_table(headlines: Sequence[Entry]) -> Table:
         )
         for entry, alone in _pairs(headlines, "threat", "norm", "size", "n")
     ]
-    return _text_table("right under all attacks together", ("threat", "size", "attacks", "n", *BOTH), rows)
+    caption = f"{_right(agreement)} under all attacks together"
+    return _text_table(caption, ("threat", "size", "attacks", "n", *BOTH), rows)
 
 
-def row_table(entries: Sequence[Entry]) -> Table:
+def row_table(entries: Sequence[Entry], agreement: bool = False) -> Table:
     """Return a row for each attack."""
     named = ("threat", "name") if all("name" in entry for entry in entries) else ("threat", "attack")
     rows = [
         (entry["threat"], entry["attack"], f"{entry['n']:,}", alone, _accuracy(entry))
         for entry, alone in _pairs(entries, *named)
     ]
-    return _text_table("right under each attack", ("threat", "attack", "n", *BOTH), rows)
+    return _text_table(f"{_right(agreement)} under each attack", ("threat", "attack", "n", *BOTH), rows)
+
+
+def _right(agreement: bool) -> str:
+    return AGREEMENT if agreement else "right"
 
 
 def gate_table(gates: Sequence[Entry]) -> Table:

@@ -31,5 +31,13 @@ def answers_of(model: Model, split: Split, device: torch.device) -> NDArray[np.i
     return np.concatenate([_answers(model(images)).cpu().numpy() for images, _ in batches(split, device)])
 
 
+def by_chance(answers: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
+    """Return the share of labels that answers, `[N]` each, would hit if they came in another order.
+
+    So one answer for all has the share of that class, and not one in K (Cohen 1960, the expected agreement of kappa).
+    """
+    return float(sum((answers == label).mean() * (labels == label).mean() for label in np.unique(labels)))
+
+
 def _answers(logits: Tensor) -> Tensor:
     return torch.where(logits.isfinite().all(1), logits.argmax(1), -1)

@@ -32,18 +32,6 @@ def check_order(answers: Labels, labels: Labels, class_names: tuple[str, ...]) -
         raise InputError(_message(order, class_names, float(before.mean()), float(after.mean()), len(expected)))
 
 
-def check_names(own: tuple[str, ...], class_names: tuple[str, ...]) -> None:
-    """Check that a network that names its outputs by the data's classes has them in the data's order.
-
-    Raises:
-        InputError: it has them in another.
-    """
-    place = {name: index for index, name in enumerate(class_names)}
-    if own != class_names and len(own) == len(place) and set(own) == set(place):
-        order = np.array([place[name] for name in own])
-        raise InputError(f"the classifier's own names are in another order: {_remedy(order, class_names)}")
-
-
 def _best_order(answers: Labels, labels: Labels, classes: int) -> Labels:
     """Return for each output the class under which most answers are right."""
     counts = np.zeros((classes, classes), np.int64)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from purify_edge.errors import InputError
 from purify_toolkit.data.splits import Split, batches
-from purify_toolkit.networks.answers import answers_of
+from purify_toolkit.networks.answers import answers_of, by_chance
 from purify_toolkit.networks.class_order import check_order
 from purify_toolkit.networks.doors.doors import kept_in, open_door, published_input
 from purify_toolkit.networks.doors.opened import Wanted
@@ -97,14 +97,16 @@ def build_classifier(
 
 
 def check_classifier(
-    network: nn.Module, validation: Split, class_names: tuple[str, ...], device: torch.device
+    network: nn.Module, validation: Split, class_names: tuple[str, ...], device: torch.device, *, by_name: bool = False
 ) -> float:
     """See that a network classifies the data; return its accuracy on the validation images, a fraction.
+
+    With `by_name` labels are the network's outputs by their names, and no other order is looked for.
 
     Raises:
         InputError: it is not in float32; cannot take the images; gives something else than finite logits, a value a
             class, that depend on each image alone; has no gradient towards the image; has the classes in
-            another order; or is hardly better than guessing.
+            another order; or is hardly better than one answer for all images, or its answers at random.
     """
     check_float32("classifier", network.eval().cpu())
     network.to(device)
@@ -114,7 +116,7 @@ def check_classifier(
     if list(logits.shape) != expected:
         raise InputError(
             f"the classifier gives {list(logits.shape)}, expected logits {expected} for the classes "
-            f"{', '.join(class_names)}"
+            f"{', '.join(class_names)}; of a network with more outputs --class-map FILE says which the folders are"
         )
     check_independence("classifier", network, images)
     if isinstance(network, PixelClassifier):
@@ -128,12 +130,15 @@ def check_classifier(
             "images; leave such images out, or have it never divide by 0 (an image of one colour has a standard "
             "deviation of 0)"
         )
-    check_order(answers, labels, class_names)
-    right, chance = int((answers == labels).sum()), 1 / len(class_names)
+    if not by_name:
+        check_order(answers, labels, class_names)
+    right, chance = int((answers == labels).sum()), by_chance(answers, labels)
     if binomtest(right, len(validation), chance, alternative="greater").pvalue > 0.05:
+        most = int(validation.labels.mode().values)
         raise InputError(
             f"the classifier is right on {100 * right / len(validation):.1f}% of {len(validation)} validation images, "
-            f"no better than guessing, {100 * chance:.1f}%: check its weights, --mean and --std, and the order of the "
+            f"no better than its answers at random, {100 * chance:.1f}%, where {class_names[most]!r} for all is right "
+            f"on {100 * (labels == most).mean():.1f}%: check its weights, --mean and --std, and the order of the "
             f"classes: {', '.join(class_names)}"
         )
     return right / len(validation)

@@ -113,6 +113,11 @@ class RunFolder:
         """In what the purifier is worse than none, by validation images, a sentence each; see `train.harm`."""
         return list((self.metrics or {}).get("harm", []))
 
+    @property
+    def is_unlabelled(self) -> bool:
+        """Whether labels are the classifier's own answers: every accuracy is agreement with these then."""
+        return bool(self.info.get("unlabelled"))
+
     @cached_property
     def recipe(self) -> Recipe:
         """The recipe as run."""

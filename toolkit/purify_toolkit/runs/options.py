@@ -13,6 +13,11 @@ data_option = click.option(
     type=click.Path(path_type=Path),
     help="Folder that holds the dataset; default: cache, download or Debian's.",
 )
+labels_option = click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    help="A table (CSV) of the images in --data and their classes: file,label or file,label,split.",
+)
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 
 

@@ -14,6 +14,7 @@ from purify_toolkit.runs.options import (
     data_option,
     device_option,
     existing_options,
+    labels_option,
     picture_options,
 )
 
@@ -30,6 +31,21 @@ def _numbers(context: click.Context, option: click.Parameter, value: str | None)
         return tuple(float(number) for number in value.split(",")) if value else ()
     except ValueError as error:
         raise click.BadParameter(f"expected numbers with commas between, 0.49,0.48,0.45, got {value!r}") from error
+
+
+def _check_labels(
+    classifier: str | None,
+    labels: Path | None,
+    unlabelled: bool,
+    class_map: Path | None,
+    class_names: Path | None,
+    **_: Any,
+) -> None:
+    """Refuse options for labels that do not go together."""
+    if classifier is None and (unlabelled or class_map or class_names):
+        raise click.UsageError("--unlabelled, --class-map and --class-names are about your own: they need --classifier")
+    if unlabelled and (labels or class_map):
+        raise click.UsageError("--unlabelled takes the classifier's answers for labels: no --labels or --class-map")
 
 
 def _is_main() -> bool:
@@ -59,6 +75,7 @@ def _request(
         )
     if base and classifier:
         raise click.UsageError("--base takes that run's classifier: it does not go with --classifier")
+    _check_labels(classifier, **others)
     if _is_main():
         click.echo("importing PyTorch", err=True)
     from purify_toolkit.data.published_input import PublishedInput
@@ -101,6 +118,10 @@ def _request(
     click.argument("recipe"),
     click.option("--out", type=FOLDER, help="Run folder; default runs/RECIPE."),
     data_option,
+    labels_option,
+    click.option(
+        "--unlabelled", is_flag=True, help="Images have no labels: your classifier's own answers are taken for them."
+    ),
     click.option(
         "--size", callback=image_size, metavar="HxW", help="Bring images of a folder to it; else all have one size."
     ),
@@ -113,6 +134,8 @@ def _request(
     click.option(
         "--weights", type=FOLDER, help="Its weights: safetensors, or any checkpoint of torch that holds them."
     ),
+    click.option("--class-map", type=FOLDER, help="Which of its outputs each folder is: FOLDER,INDEX or FOLDER,NAME."),
+    click.option("--class-names", type=FOLDER, help="The names of its outputs in their order, one a line, or as JSON."),
     click.option("--mean", callback=_numbers, help="Of the normalisation it was trained with: 0.49,0.48,0.45, say."),
     click.option("--std", callback=_numbers, help="Likewise; without --mean and --std it takes pixels in [0, 1]."),
     click.option(
@@ -166,7 +189,7 @@ def main(request: "Request", as_json: bool) -> None:
             click.echo("\ninterrupted; the same command with --resume goes on from the last full epoch", err=True)
         raise click.exceptions.Exit(130) from None
     if _is_main():
-        print_rows(rows, as_json=as_json)
+        print_rows(rows, as_json=as_json, agreement=RunFolder(request.out).is_unlabelled)
         click.echo(f"run folder: {request.out}", err=True)
         click.echo(f"its curves: tensorboard --logdir {request.out / EVENTS}", err=True)
         _tell_harm(RunFolder(request.out))

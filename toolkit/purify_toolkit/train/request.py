@@ -27,6 +27,10 @@ class Request:
     recipe_text: str  # the recipe, in TOML
     out: Path  # the run folder
     data: Path | None = None  # the folder that holds the dataset; None to look for it
+    labels: Path | None = None  # a table of the images in `data` and their classes
+    unlabelled: bool = False  # take the classifier's own answers for labels
+    class_map: Path | None = None  # which output of the classifier each folder is
+    class_names: Path | None = None  # the names of its outputs, in their order
     seed: int = 0  # of every random choice
     limit: int | None = None  # how many images of each part to use; None for all
     device: str = "auto"  # the name of the device, see `choose_device`
@@ -95,6 +99,9 @@ def begin_folder(run: RunFolder, request: Request, data: ImageData) -> None:
             "std": std,
             "images": {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)},
         }
+        own: dict[str, Any] = {"class_map": data.class_map, "unlabelled": data.unlabelled}
+        own["labels"] = request.labels.name if request.labels else None
+        about |= {key: value for key, value in own.items() if value}
         write_json(run.path / "run.json", identity | about | provenance())
     with atomic(run.path / "recipe.toml") as temporary:
         temporary.write_text(request.recipe_text)

@@ -10,18 +10,19 @@ from purify_edge.files import file_sha256, write_json
 from purify_edge.shell.stages import StageProgress
 from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.data.datasets import IMAGE_FOLDER
+from purify_toolkit.data.folders.class_map import read_class_names
 from purify_toolkit.data.splits import ImageData, Split
 from purify_toolkit.device.choice import choose_device
 from purify_toolkit.device.processes import Processes, find_processes
 from purify_toolkit.device.provenance import provenance
-from purify_toolkit.evaluate.accuracy import EvaluationRow, evaluate
+from purify_toolkit.evaluate.accuracy import AGREEMENT, EvaluationRow, evaluate
 from purify_toolkit.evaluate.plots import save_grid, save_loss_curves
-from purify_toolkit.networks.class_order import check_names
 from purify_toolkit.networks.onnx_program import check_exportable
 from purify_toolkit.networks.pixel_classifier import PixelClassifier
 from purify_toolkit.networks.user_classifier import build_classifier, check_classifier
 from purify_toolkit.networks.weights import read_weights
 from purify_toolkit.recipe import parse_recipe
+from purify_toolkit.runs.classes import in_classes_of, in_classes_of_run
 from purify_toolkit.runs.data import load_data
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.history import read_metrics
@@ -50,12 +51,15 @@ def train(request: Request, progress: StageProgress) -> list[EvaluationRow]:
     processes = find_processes(choose_device(request.device))
     run = open_folder(request) if processes.is_main else RunFolder(request.out)
     with processes.one_first():
-        data = load_data(recipe, request.data, request.preprocessing)
+        labels, how = request.labels, request.preprocessing
+        data = load_data(recipe, request.data, preprocessing=how, labels=labels, unlabelled=request.unlabelled)
     if request.limit is not None:
         data = data.limited(request.limit)
     if processes.is_main:
-        _prepare(run, request, data, processes.device, progress)
+        data = _prepare(run, request, data, processes.device, progress)
     processes.wait()
+    if not processes.is_main:
+        data = in_classes_of_run(run, data, processes.device)
     _train_stages(run, request, data, processes, progress)
     processes.close()
     if not processes.is_main:
@@ -65,9 +69,20 @@ def train(request: Request, progress: StageProgress) -> list[EvaluationRow]:
     return rows
 
 
-def _prepare(run: RunFolder, request: Request, data: ImageData, device: torch.device, progress: StageProgress) -> None:
-    """Write what is known before any training: what identifies the run, and the networks that are given."""
-    own = None if run.has("classifier") and not request.force else _own_classifier(request, data, device, progress)
+def _prepare(
+    run: RunFolder, request: Request, data: ImageData, device: torch.device, progress: StageProgress
+) -> ImageData:
+    """Write what is known before any training, the run's identity and networks that are given; return its data.
+
+    Their labels are the outputs of the classifier that is given, see `in_classes_of`.
+    """
+    own = None
+    if run.has("classifier") and not request.force:
+        data = in_classes_of_run(run, data, device)
+    elif request.base is not None:
+        data = in_classes_of_run(request.base, data, device)
+    else:
+        own, data = _own_classifier(request, data, device, progress)
     begin_folder(run, request, data)
     if run.recipe.dataset == IMAGE_FOLDER:
         logger.info("pictures: %s", run.input.way)
@@ -76,6 +91,7 @@ def _prepare(run: RunFolder, request: Request, data: ImageData, device: torch.de
     if request.base is not None:
         take_over(run, request.base)
     _tell_cost(cost_of(run, data, device), data)
+    return data
 
 
 def _tell_cost(cost: TrainingCost, data: ImageData) -> None:
@@ -105,22 +121,31 @@ def _train_stages(
 
 def _own_classifier(
     request: Request, data: ImageData, device: torch.device, progress: StageProgress
-) -> PixelClassifier | None:
-    """Return the user's classifier, checked; None where the recipe's is to be trained."""
+) -> tuple[PixelClassifier | None, ImageData]:
+    """Return the user's classifier, checked, and the data in its classes; None where the recipe's is to be trained."""
     if request.classifier is None:
-        return None
+        return None, data
     channels, height, width = data.train.images.shape[1:]
-    classifier = build_classifier(request.classifier, channels=channels, classes=len(data.class_names))
-    check_names(classifier.class_names, data.class_names)
+    names = None if request.class_names is None else read_class_names(request.class_names)
+    classes = names.names if names else data.class_names
+    classifier = build_classifier(request.classifier, channels=channels, classes=len(classes))
     if request.weights is not None:
         read_weights(classifier.network, request.weights)
+    data = in_classes_of(classifier, data, class_names=names, class_map=request.class_map, device=device)
     progress.epoch("checking the classifier", 0, 1, len(data.validation))
-    accuracy = check_classifier(classifier, data.validation, data.class_names, device)
+    by_name = data.class_map is not None
+    accuracy = check_classifier(classifier, data.validation, data.class_names, device, by_name=by_name)
     check_exportable(classifier.cpu(), (channels, height, width))
-    progress.advance(
-        len(data.validation), f"right on {100 * accuracy:.2f}% of {len(data.validation)} validation images"
-    )
-    return classifier
+    progress.advance(len(data.validation), _found(data, accuracy))
+    return classifier, data
+
+
+def _found(data: ImageData, accuracy: float) -> str:
+    """Return what the check of the user's classifier found."""
+    if data.unlabelled:
+        return f"its answers on {len(data.validation)} validation images are their labels"
+    doubt = "" if data.own_validation else "; they are from the training part, on which it may have been trained"
+    return f"right on {100 * accuracy:.2f}% of {len(data.validation)} validation images{doubt}"
 
 
 def _finish(
@@ -169,6 +194,7 @@ def metrics(run: RunFolder, rows: list[EvaluationRow], device: torch.device) -> 
     identity = {key: run.info[key] for key in ("recipe", "recipe_sha256", "seed", "limit", "dataset", "commit")}
     return (
         identity
+        | ({"measures": AGREEMENT} if run.is_unlabelled else {})
         | {"weights_sha256": weights, "device": str(device), "rows": [row.as_dict() for row in rows]}
         | {"evaluated_with": provenance()}
     )

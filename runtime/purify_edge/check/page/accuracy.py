@@ -28,22 +28,27 @@ def accuracy_section(report: Report, about: CheckedBundle) -> Section | None:
     """Return what the run's evaluation found, and how accuracy falls with the attack's size."""
     blocks: list[Block] = []
     if report.accuracy:
-        blocks.append(_attacks(report.accuracy))
+        blocks.append(_attacks(report.accuracy, "answered as clean alone" if about.is_unlabelled else "right"))
     if report.curve:
         blocks.append(_curves(report.curve))
-    return Section("Accuracy under attack", tuple(blocks), intro=_intro(about), for_pages=True) if blocks else None
+    title = "Agreement under attack" if about.is_unlabelled else "Accuracy under attack"
+    return Section(title, tuple(blocks), intro=_intro(about), for_pages=True) if blocks else None
 
 
 def _intro(about: CheckedBundle) -> str:
     resized = about.manifest.golden.resized
     where = f" The images had the size that the run was trained on; here they are resized {resized}." if resized else ""
-    return (
+    agreement = (
+        "There were no labels: a right answer is what the classifier alone answers on the clean image, accuracy is "
+        "agreement with that, and clean and alone it is 100% by construction. "
+    )
+    return (agreement if about.is_unlabelled else "") + (
         "Measured by the run's own evaluation, in PyTorch, not on this device; parity says whether it holds here too. "
         f"Under all attacks of a threat together, accuracy is at most the lowest line.{where}"
     )
 
 
-def _attacks(rows: Sequence[AccuracyRow]) -> Table:
+def _attacks(rows: Sequence[AccuracyRow], right: str) -> Table:
     groups = tuple(
         RowGroup(
             f"{threat}: {ABOUT[threat]}" if threat in ABOUT else threat,
@@ -51,7 +56,7 @@ def _attacks(rows: Sequence[AccuracyRow]) -> Table:
         )
         for threat, of_threat in groupby(rows, key=lambda row: row.threat)
     )
-    return Table("Test images right, in %, with 95% intervals (Wilson)", ("attack", "images", WITHOUT, WITH), groups)
+    return Table(f"Test images {right}, in %, with 95% intervals (Wilson)", ("attack", "images", WITHOUT, WITH), groups)
 
 
 def _attack(rows: Sequence[AccuracyRow]) -> TableRow:

@@ -13,3 +13,9 @@ class CheckedBundle:
     manifest: Manifest
     examples: tuple[Example, ...] = ()  # the first golden images; none where they cannot be shown
     verified: bool = False  # the signature was found to be that of a key which the user trusts
+
+    @property
+    def is_unlabelled(self) -> bool:
+        """Whether labels are the classifier's own answers on clean images, so that accuracy is agreement with them."""
+        run = self.manifest.provenance.get("run")
+        return isinstance(run, dict) and bool(run.get("unlabelled"))

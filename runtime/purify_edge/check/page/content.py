@@ -52,10 +52,12 @@ def document_of(report: Report, about: CheckedBundle) -> Document:
 
 def _subtitle(report: Report, about: CheckedBundle) -> str:
     manifest = about.manifest
+    right = "; right is what the classifier alone answers on the clean image" if about.is_unlabelled else ""
     side = f"{manifest.input.height} x {manifest.input.width}"
     return (
         f"Purifier and classifier of {plural(len(manifest.class_names), 'class', 'classes')}, images of {side} pixels, "
         f"exported {moment(manifest.created)}; checked on {report.environment.get('processor', 'an unknown processor')}"
+        f"{right}"
     )
 
 
