@@ -237,10 +237,24 @@ def opened(factory: str) -> PixelClassifier:
     return build_classifier(ClassifierSource(factory, own_weights=False), channels=3, classes=4).eval()
 
 
+class Viewed(nn.Module):
+    """Pads, and flattens by view(): the older exporter's graph of it leaves shapes open to inference."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(3, 8, 3, 2), nn.AvgPool2d(8)), nn.Linear(32, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.body(x)
+        return self.head(features.view(features.size(0), -1))
+
+
+@pytest.mark.parametrize("make", [small, lambda: seeded(Viewed)])
 @pytest.mark.parametrize("older", [True, False])
-def test_a_fixed_batch_is_freed(older: bool, tmp_path: Path) -> None:
-    network, x = small(), images(8) / 255
-    built = opened(at(tmp_path / "mine.onnx", onnx_of(network, older=older, batch=False)))
+def test_a_fixed_batch_is_freed(older: bool, make: Callable[[], nn.Module], tmp_path: Path) -> None:
+    network, x = make(), images(8) / 255
+    opset = 13 if older else 18
+    built = opened(at(tmp_path / "mine.onnx", onnx_of(network, opset=opset, older=older, batch=False)))
     built.prove(x)
     torch.testing.assert_close(logits_of(built, x), logits_of(network, x), rtol=0, atol=1e-5)
 
@@ -267,12 +281,12 @@ def test_a_batch_that_cannot_be_freed_is_refused(older: bool, tmp_path: Path) ->
 
 def test_a_conversion_that_answers_otherwise_is_refused_with_both_numbers(tmp_path: Path) -> None:
     built = opened(at(tmp_path / "mine.onnx", onnx_of(small())))
-    x = images() / 255
-    built.prove(x)
+    split = Split(images(), logits_of(built, images() / 255).argmax(1))
+    assert check_classifier(built, split, CLASSES, CPU) == 1
     with torch.no_grad():
         list(built.parameters())[-1].add_(0.5)
     with pytest.raises(InputError, match=r"onnx2pytorch differ by 0\.5 in their answers, whose spread is 0\.\d+; 1%"):
-        built.prove(x)
+        check_classifier(built, split, CLASSES, CPU)
 
 
 def changed(content: bytes, change: Callable[[onnx.ModelProto], object]) -> bytes:

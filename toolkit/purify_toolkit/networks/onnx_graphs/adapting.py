@@ -132,10 +132,13 @@ def _free_batch(model: ModelProto, batch: int) -> None:
         if node.op_type != "Reshape" or node.input[1] not in weights:
             continue
         target = numpy_helper.to_array(weights[node.input[1]]).copy()
-        before = shapes.get(node.input[0], [])
-        is_kept = before[:1] == [target[0]] and not any(entry.name == "allowzero" for entry in node.attribute)
-        if len(target) and target[0] > 0 and target[0] % batch == 0 and (is_kept or -1 not in target):
+        if not len(target) or 0 in target or target[0] < 0 or target[0] % batch:
+            continue
+        # 0: not known, the batch as a rule
+        is_kept = shapes.get(node.input[0], [])[:1] in ([], [0], [target[0]])
+        if is_kept or -1 not in target:
             target[0] = 0 if is_kept else -1
+            del node.attribute[:]  # allowzero, with which 0 were no size to keep
             name = f"{node.input[1]}.any_batch.{node.output[0]}"
             model.graph.initializer.append(numpy_helper.from_array(target, name))
             node.input[1] = name
