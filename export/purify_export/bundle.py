@@ -12,11 +12,11 @@ import msgspec
 import torch
 
 from purify_edge.bundle.golden import GoldenSplit, encode_golden
+from purify_edge.bundle.golden_files import encode_files
 from purify_edge.bundle.manifest import (
     SCHEMA_VERSION,
     EngineEntry,
     GoldenEntry,
-    InputContract,
     Manifest,
     ModelEntry,
     Precision,
@@ -39,6 +39,7 @@ from purify_export.convert.onnx_from_torch import check_graph
 from purify_export.engines import targets_from, write_engines
 from purify_export.gate import gate
 from purify_export.images.calibration import calibration_of, check_calibration, threshold_of
+from purify_export.images.files import golden_files
 from purify_export.images.golden import golden_set
 from purify_export.inputs import ExportInput
 from purify_export.networks import Networks
@@ -85,6 +86,8 @@ def _material(
     with stage(tell, "golden set"):
         splits, attack = golden_set(networks, given.judging, given.attack, seed=given.seed)
         file = writer.add("golden.npz", encode_golden(splits))
+        pictures = golden_files(given.judging.images, given.contract)
+        files = writer.add("golden-files.zip", encode_files(pictures)) if pictures else None
     with stage(tell, f"suspicion threshold: {len(others)} clean images"):
         suspicion = threshold_of(networks, others, source=given.origin.others, tell=tell)
     with stage(tell, "purifier and classifier to ONNX"):
@@ -94,7 +97,7 @@ def _material(
         with stage(tell, "calibration of INT8"):
             source = replace(source, calibration=calibration_of(networks, others, given.attack, seed=given.seed))
     counts = {name: len(split) for name, split in splits.items()}
-    entry = GoldenEntry(file=file, splits=counts, attack=attack, resized=given.origin.resized)
+    entry = GoldenEntry(file=file, splits=counts, attack=attack, resized=given.origin.resized, files=files)
     return entry, suspicion, source
 
 
@@ -122,13 +125,12 @@ def _manifest(
     models: list[ModelEntry],
     engines: list[EngineEntry],
 ) -> Manifest:
-    channels, height, width = given.image_shape
     return Manifest(
         schema_version=SCHEMA_VERSION,
         name=given.name,
         created=_now().isoformat(timespec="seconds"),
         producer={name: version(name) for name in ("purify-edge", "torch", "onnx", "onnxscript")},
-        input=InputContract(channels=channels, height=height, width=width),
+        input=given.contract,
         class_names=given.class_names,
         models=tuple(models),
         engines=tuple(engines),

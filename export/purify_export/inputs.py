@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from purify_edge.bundle.manifest import InputContract
 from purify_edge.bundle.report import AccuracyRow, CurvePoint
 from purify_edge.errors import InputError, reason
-from purify_export.images.golden import IMAGES, OTHERS
+from purify_export.images.golden import OTHERS, golden_count
 from purify_export.networks import Float32Logits, ImageShape, Networks
 from purify_toolkit.data.pixels import to_8bit
 from purify_toolkit.data.splits import Split
@@ -58,6 +59,12 @@ class ExportInput:
         channels, height, width = self.judging.images.shape[1:]
         return channels, height, width
 
+    @property
+    def contract(self) -> InputContract:
+        """What the bundle's models take."""
+        channels, height, width = self.image_shape
+        return InputContract(channels=channels, height=height, width=width)
+
 
 def checked_input(
     purifier: nn.Module,
@@ -73,7 +80,8 @@ def checked_input(
 ) -> ExportInput:
     """Return what is exported, see `export`; raise InputError where networks, images and labels do not fit."""
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(images)))
-    judging, rest = images[order[:IMAGES].sort().values], images[order[IMAGES:][:OTHERS].sort().values]
+    count = golden_count(images.images.shape[1:])
+    judging, rest = images[order[:count].sort().values], images[order[count:][:OTHERS].sort().values]
     others = rest if calibration is None else calibration[:OTHERS]
     channels, height, width = shape = tuple(judging.images.shape[1:])
     if tuple(others.images.shape[1:]) != shape:

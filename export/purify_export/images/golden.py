@@ -1,6 +1,7 @@
 """The golden set: images, clean, attacked and noisy, and what the PyTorch networks make of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from math import prod
 
 import numpy as np
 import torch
@@ -14,9 +15,20 @@ from purify_toolkit.data.pixels import batch_size, to_8bit, to_float
 from purify_toolkit.data.splits import Split
 from purify_toolkit.recipe import EvaluationTable
 
-IMAGES = 256
+IMAGES, LEAST_IMAGES = 256, 32
+IMAGE_BYTES = 15_200_000
+"""Of the images of a split: of large ones fewer are taken, 100 at 3 x 224 x 224, or the bundle becomes too large."""
 OTHERS = 2000
 """Images beside the golden set, at most."""
+
+
+def golden_count(image_shape: Sequence[int]) -> int:
+    """Return how many images `[C, H, W]` the golden set takes, if there are so many.
+
+    >>> [golden_count((3, side, side)) for side in (32, 224, 1024)]
+    [256, 100, 32]
+    """
+    return max(LEAST_IMAGES, min(IMAGES, IMAGE_BYTES // prod(image_shape)))
 
 
 def golden_set(
@@ -26,12 +38,13 @@ def golden_set(
 
     The attacker knows the classifier alone (grey-box); the noise is uniform and of the attack's size. Both are rounded
     to 8 bits within the ball: the golden set holds what a file or a camera can carry, and the reference sees just that.
-    Of the images the first 256 are taken.
+    Of the images the first are taken; see `golden_count`.
 
     Raises:
         InputError: the classifier gives logits that are not finite for one of them.
     """
-    clean, labels = images.images[:IMAGES], images.labels[:IMAGES]
+    few = images[: golden_count(images.images.shape[1:])]
+    clean, labels = few.images, few.labels
     versions = {
         "clean": clean,
         "adversarial": attacked(networks.classifier, clean, labels, table, seed=seed),

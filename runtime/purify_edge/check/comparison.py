@@ -99,9 +99,10 @@ def _output(run: Run, images: Array, what: str) -> Array:
 def parity_row(
     engines: EngineSet, role: str, split: str, output: Array, reference: Array, labels: NDArray[np.int64]
 ) -> ParityRow:
-    """Compare an output of one of the models with the reference's."""
+    """Compare an output of one of the models with the reference's, which may be there of the first images alone."""
+    n = len(reference)
+    output, labels = output[:n], labels[:n]
     difference = np.abs(output - reference)
-    n = len(labels)
     row = ParityRow(
         engine=engines.engine,
         precision=engines.precision,
