@@ -104,8 +104,8 @@ class GoldenEntry(msgspec.Struct, frozen=True, kw_only=True):
 class SuspicionEntry(msgspec.Struct, frozen=True, kw_only=True):
     """The suspicion score above which an image is called suspicious; see `purify_edge.pipeline.suspicion`.
 
-    `n` clean images set it so that a new one exceeds it with a chance of `false_positive_rate` at most; `images` tells
-    where they came from.
+    `n` clean images set it so that a new one of their kind exceeds it with a chance of `false_positive_rate` at most;
+    `images` tells where they came from. Of clean images of another kind any number may exceed it.
     """
 
     threshold: Annotated[float, Meta(ge=0)]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import ParityRow
-from purify_edge.engines.base import Array, in_batches
+from purify_edge.engines.base import BATCH, Array, in_batches
 from purify_edge.engines.models import Models
 from purify_edge.errors import BundleError, PurifyError
 from purify_edge.images.arrays import as_batch
@@ -21,6 +21,7 @@ from purify_edge.stats import relative_error, wilson
 
 Run = Callable[[Array], Array]
 
+VALUES = 16 * 3 * 224 * 224  # of the images that run together: engines of several kinds are open beside each other
 ALONE = 4  # images of a split that are run one by one too
 
 
@@ -89,7 +90,7 @@ def _alone_error(run: Run, images: Array, output: Array, what: str) -> float:
 
 def _output(run: Run, images: Array, what: str) -> Array:
     try:
-        return in_batches(run, images)
+        return in_batches(run, images, batch=max(1, min(BATCH, VALUES // math.prod(images.shape[1:]))))
     except (PurifyError, MemoryError):
         raise
     except Exception as error:  # engines' exceptions share no base but Exception

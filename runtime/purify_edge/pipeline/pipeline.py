@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from purify_edge import machine
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import Plan
 from purify_edge.engines.base import BATCH, Closing, in_batches
 from purify_edge.engines.plan import AUTO, PlannedPair, open_plan
+from purify_edge.engines.registry import engines_on
 from purify_edge.engines.tensorrt.store import EnginePolicy
 from purify_edge.errors import InputError
 from purify_edge.images.arrays import as_batch
@@ -92,8 +94,7 @@ class Pipeline(Closing):
             )
             raise InputError(f"alerts need the suspicion score; {why}")
         planned = open_plan(opened, engine=engine, precision=precision, policy=policy)
-        left_out = "".join(f"; not {name}: {why}" for name, why in planned.plan.left_out.items())
-        logger.info("%s: %s%s", opened.manifest.name, planned.plan, left_out)
+        logger.info("%s: %s%s", opened.manifest.name, planned.plan, _left_out(planned.plan))
         return cls(opened, planned, suspicion=suspicion, on_alert=on_alert)
 
     @property
@@ -196,6 +197,13 @@ class Pipeline(Closing):
         self.planned.close()
         closed: Any = _Closed()
         self.planned = closed
+
+
+def _left_out(plan: Plan) -> str:
+    """Return what does not run and why; where there is no GPU, that alone of all engines for GPUs."""
+    for_gpus = set() if machine.may_have_gpu() else set(engines_on("gpu"))
+    reasons = [f"; not {name}: {why}" for name, why in plan.left_out.items() if name not in for_gpus]
+    return "".join([*reasons, "; no NVIDIA GPU here" if for_gpus & plan.left_out.keys() else ""])
 
 
 def _prediction(purified: NDArray[np.float32], logits: NDArray[np.float32]) -> Prediction:
