@@ -291,8 +291,8 @@ class Said(Interrupting):
         self.lines: list[str] = []
 
     def epoch(self, stage: str, epoch: int, epochs: int, units: int) -> None:
-        super().epoch(stage, epoch, epochs, units)
         self.lines.append("")
+        super().epoch(stage, epoch, epochs, units)
 
     def advance(self, units: int, text: str) -> None:
         self.lines[-1] = text
