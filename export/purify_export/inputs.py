@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from purify_edge.bundle.manifest import InputContract
 from purify_edge.bundle.report import AccuracyRow, CurvePoint
 from purify_edge.errors import InputError, reason
-from purify_export.amounts import GOLDEN, OTHER
+from purify_export.convert.amounts import GOLDEN, OTHER
 from purify_export.networks import Float32Logits, ImageShape, Networks
 from purify_toolkit.data.pixels import to_8bit
 from purify_toolkit.data.splits import Split

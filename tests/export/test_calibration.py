@@ -7,7 +7,7 @@ from torch import nn
 
 from helpers.tiny import random_images
 from purify_edge.errors import InputError
-from purify_export.amounts import CALIBRATION
+from purify_export.convert.amounts import CALIBRATION
 from purify_export.images.calibration import calibration_of, check_calibration, threshold_of
 from purify_export.images.samples import images_of
 from purify_export.networks import Networks

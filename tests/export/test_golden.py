@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from purify_edge.bundle.golden import GoldenSplit
-from purify_export.amounts import IMAGES
+from purify_export.convert.amounts import IMAGES
 from purify_export.images.golden import golden_set
 from purify_export.networks import Networks
 from purify_toolkit.data.splits import Split

@@ -10,7 +10,7 @@ import onnx
 from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.manifest import Precision, Role
 from purify_edge.bundle.report import Attempt, KeptLayer
-from purify_export.amounts import SCANNED
+from purify_export.convert.amounts import SCANNED
 from purify_export.convert.graph_pair import GraphPair
 from purify_export.convert.graphs import Array
 from purify_export.convert.half_from_fp32 import Half, half_from_fp32

@@ -8,7 +8,7 @@ import onnx
 
 from purify_edge.bundle.manifest import Role
 from purify_edge.bundle.report import Attempt, KeptLayer
-from purify_export.amounts import RANKED
+from purify_export.convert.amounts import RANKED
 from purify_export.convert.graph_pair import GraphPair
 from purify_export.convert.graphs import Array, layer_of, mean_squares, tensors, weights_of
 from purify_export.convert.image_set import Calibration

@@ -6,7 +6,7 @@ import numpy as np
 from purify_edge.bundle.manifest import SuspicionEntry
 from purify_edge.errors import InputError
 from purify_edge.pipeline.suspicion import FALSE_POSITIVE_RATE, calibrate, suspicion_of
-from purify_export.amounts import CALIBRATION
+from purify_export.convert.amounts import CALIBRATION
 from purify_export.convert.image_set import Calibration, ImageSet
 from purify_export.images.golden import attacked, reference
 from purify_export.networks import Networks

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.errors import InputError
-from purify_export.amounts import GOLDEN
+from purify_export.convert.amounts import GOLDEN
 from purify_export.networks import Networks
 from purify_export.progress import Tell, counted, silent
 from purify_toolkit.attacks.gradient import PGD

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from purify_edge.images import decoding
-from purify_export.amounts import IMAGES, OTHERS
+from purify_export.convert.amounts import IMAGES, OTHERS
 from purify_toolkit.data.splits import Split
 from purify_toolkit.runs.data import choose_samples, load_data_of
 from purify_toolkit.runs.folder import RunFolder
