@@ -183,6 +183,7 @@ def imitate(monkeypatch: pytest.MonkeyPatch, own_folders: Path) -> Iterator[Call
         monkeypatch.setitem(sys.modules, builder, module)
         monkeypatch.setattr("purify_edge.engines.tensorrt.cudart._candidates", lambda: ["libcudart.so"])
         monkeypatch.setattr("purify_edge.engines.tensorrt.cudart._load", lambda name: cuda)
+        monkeypatch.setattr("purify_edge.machine.may_have_gpu", lambda: True)
         worlds.append(module.world)
         return module.world
 

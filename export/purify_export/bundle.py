@@ -12,6 +12,7 @@ import msgspec
 import torch
 
 from purify_edge.bundle.golden import GoldenSplit, encode_golden
+from purify_edge.bundle.golden_files import encode_files
 from purify_edge.bundle.manifest import (
     SCHEMA_VERSION,
     EngineEntry,
@@ -39,6 +40,7 @@ from purify_export.convert.onnx_from_torch import check_graph
 from purify_export.engines import targets_from, write_engines
 from purify_export.gate import gate
 from purify_export.images.calibration import calibration_of, check_calibration, threshold_of
+from purify_export.images.files import golden_files
 from purify_export.images.golden import golden_set
 from purify_export.inputs import ExportInput
 from purify_export.networks import Networks
@@ -69,9 +71,9 @@ def write_bundle(given: ExportInput, out: Path, options: ExportOptions, tell: Te
         manifest = _manifest(given, golden, suspicion, models, engines)
         report, about = _checked(writer, manifest, given.networks, source.golden, options, tell)
         bundle = Bundle(writer.path, about.manifest)
-        with stage(tell, "gate"):
+        with stage(tell, "gate") as note:
             limits = Limits(max_accuracy_drop=options.max_accuracy_drop)
-            report = gate(report, bundle, converted, source.golden, limits)
+            report = gate(report, bundle, converted, source.golden, limits, note)
             harm = (Check(name=sentence, value=1, limit=0, passed=False) for sentence in given.origin.harm)
             report = msgspec.structs.replace(
                 report.with_checks(*harm), accuracy=given.origin.accuracy, curve=given.origin.curve
@@ -84,19 +86,22 @@ def _material(
 ) -> tuple[GoldenEntry, SuspicionEntry | None, ConversionInput]:
     """Return what is made of the images: the golden set, the threshold, and what is converted."""
     networks, others = given.networks, given.others
-    with stage(tell, "golden set"):
-        splits, attack = golden_set(networks, given.judging, given.attack, seed=given.seed)
+    with stage(tell, "golden set") as note:
+        splits, attack = golden_set(networks, given.judging, given.attack, seed=given.seed, note=note)
         file = writer.add("golden.npz", encode_golden(splits))
-    with stage(tell, f"suspicion threshold: {len(others)} clean images"):
-        suspicion = threshold_of(networks, others, source=given.origin.others, tell=tell)
+        pictures = golden_files(given.judging.images, given.contract)
+        files = writer.add("golden-files.zip", encode_files(pictures)) if pictures else None
+    with stage(tell, f"suspicion threshold: {len(others)} clean images") as note:
+        suspicion = threshold_of(networks, others, source=given.origin.others, tell=tell, note=note)
     with stage(tell, "purifier and classifier to ONNX"):
         pair = GraphPair.from_torch(networks.purifier, networks.classifier, given.image_shape)
     source = ConversionInput(pair, splits, max_drop=options.max_accuracy_drop)
     if options.int8:
-        with stage(tell, "calibration of INT8"):
-            source = replace(source, calibration=calibration_of(networks, others, given.attack, seed=given.seed))
+        with stage(tell, "calibration of INT8") as note:
+            images = calibration_of(networks, others, given.attack, seed=given.seed, note=note)
+            source = replace(source, calibration=images)
     counts = {name: len(split) for name, split in splits.items()}
-    entry = GoldenEntry(file=file, splits=counts, attack=attack, resized=given.origin.resized)
+    entry = GoldenEntry(file=file, splits=counts, attack=attack, resized=given.origin.resized, files=files)
     return entry, suspicion, source
 
 
@@ -107,8 +112,8 @@ def _write_models(
     entries, graphs = [], {}
     flop = given.networks.flop(given.image_shape)
     for precision in options.precisions:
-        with stage(tell, f"models/*.{precision}.onnx"):
-            found[precision] = convert(source, precision)
+        with stage(tell, f"models/*.{precision}.onnx") as note:
+            found[precision] = convert(source, precision, note)
             for role, model in found[precision].graphs.items():
                 check_graph(model)
                 describe(model, given.contract)
@@ -158,7 +163,7 @@ def _checked(
 
     Engines that the check builds are recorded in the manifest, which is what comes back.
     """
-    with stage(tell, "parity and latency against PyTorch"):
+    with stage(tell, "parity and latency against PyTorch") as note:
         writer.add(MANIFEST, encode_manifest(manifest))
         report, about = check_with_examples(
             Bundle(writer.path, manifest),
@@ -166,6 +171,7 @@ def _checked(
             limits=Limits(max_accuracy_drop=options.max_accuracy_drop),
             rounds=options.rounds,
             also_timed=_reference_calls(networks, golden["clean"]),
+            tell=note,
         )
         (writer.path / LOCK).unlink(missing_ok=True)
         return report, replace(about, manifest=Bundle.open(writer.path).manifest)

@@ -62,7 +62,8 @@ def export(
         purifier: images float32 `[N, C, H, W]` in [0, 1] -> the same; in evaluation mode, on the CPU.
         classifier: such images -> logits `[N, K]`; its normalisation is part of it.
         images: uint8 `[N, H, W, C]`, or floats `[N, C, H, W]` in [0, 1], which are rounded to 8 bits; test images, as
-            they should not have been trained on. Of them 256, chosen by the seed, become the golden set.
+            they should not have been trained on. Of them 256, chosen by the seed, become the golden set; of large
+            ones fewer.
         labels: the true classes, integers `[N]`.
         out: the bundle's folder, not there yet.
         fp16, int8, bf16: models of this precision too, beside those in float32.

@@ -28,6 +28,7 @@ from purify_export.convert.graphs import (
 )
 from purify_export.convert.half_from_fp32 import FORMATS, rounding_from_half
 from purify_export.convert.int8_from_fp32 import quantised_layers
+from purify_export.progress import Tell, silent
 from purify_export.simulation import simulated
 
 TOLERANCE: dict[str, float] = {"fp32": 0.001, "fp16": 0.02, "bf16": 0.1, "int8": 0.2}
@@ -45,12 +46,14 @@ def gate(
     converted: Mapping[Precision, Converted],
     golden: Mapping[str, GoldenSplit],
     limits: Limits,
+    note: Tell = silent,
 ) -> Report:
     """Return the runtime's report of the bundle and its golden set with what only the exporter can tell."""
     rows = list(report.parity)
     checks: list[Check] = []
     for half in FORMATS:
-        if half in converted:  # simulated, for on a CPU ONNX Runtime hides what float16 does between operators
+        if half in converted:
+            note(f"{half}, simulated")  # simulated, for on a CPU ONNX Runtime hides what float16 does between operators
             with ExitStack() as stack:
                 found = compare(simulated(half, converted[half].graphs, stack), golden, bundle).rows
             rows += found

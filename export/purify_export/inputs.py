@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from purify_edge.bundle.manifest import InputContract, Preprocessing
 from purify_edge.bundle.report import AccuracyRow, CurvePoint
 from purify_edge.errors import InputError, reason
-from purify_export.images.golden import IMAGES, OTHERS
+from purify_export.convert.amounts import GOLDEN, OTHER
 from purify_export.networks import ImageShape, Networks, PlainLogits
 from purify_toolkit.data.pixels import to_8bit
 from purify_toolkit.data.splits import Split
@@ -82,8 +82,9 @@ def checked_input(
 ) -> ExportInput:
     """Return what is exported, see `export`; raise InputError where networks, images and labels do not fit."""
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(images)))
-    judging, rest = images[order[:IMAGES].sort().values], images[order[IMAGES:][:OTHERS].sort().values]
-    others = rest if calibration is None else calibration[:OTHERS]
+    count, more = GOLDEN.of(images.images.shape[1:]), OTHER.of(images.images.shape[1:])
+    judging, rest = images[order[:count].sort().values], images[order[count:][:more].sort().values]
+    others = rest if calibration is None else calibration[:more]
     channels, height, width = shape = tuple(judging.images.shape[1:])
     if tuple(others.images.shape[1:]) != shape:
         raise InputError(f"calibration images must be of the shape {list(shape)}, got {list(others.images.shape[1:])}")

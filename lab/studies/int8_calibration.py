@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from lab.studies.common import guarded, markdown, positive, study_parser
 from purify_edge.errors import InputError
+from purify_export.convert.amounts import IMAGES
 from purify_export.convert.graph_pair import GraphPair
 from purify_export.convert.image_set import Calibration, ImageSet
 from purify_export.convert.int8_search import answer, ends, mixed, quantise_pair
-from purify_export.images.golden import IMAGES, attacked
+from purify_export.images.golden import attacked
 from purify_export.networks import Networks
 from purify_toolkit.evaluate.stats import mcnemar
 from purify_toolkit.runs.folder import RunFolder

@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+GPU_DEVICES = ("nvidiactl", "nvidia0", "nvhost-gpu", "nvgpu", "nvmap", "dxg")
+"""Of NVIDIA's driver, of Jetsons, of the Windows Subsystem for Linux."""
+
 
 def environment(versions: dict[str, str]) -> dict[str, Any]:
     """Describe the machine for a report; `versions` are added to numpy's and Python's."""
@@ -39,6 +42,11 @@ def processor() -> str:
 def cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def may_have_gpu() -> bool:
+    """Return whether there may be a GPU for CUDA: on Linux one has left its device file; elsewhere who knows."""
+    return sys.platform != "linux" or any(Path("/dev", name).exists() for name in GPU_DEVICES)
 
 
 def user_folder(variable: str, default: str) -> Path:

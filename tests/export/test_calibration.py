@@ -7,7 +7,8 @@ from torch import nn
 
 from helpers.tiny import random_images
 from purify_edge.errors import InputError
-from purify_export.images.calibration import CALIBRATION, calibration_of, check_calibration, threshold_of
+from purify_export.convert.amounts import CALIBRATION
+from purify_export.images.calibration import calibration_of, check_calibration, threshold_of
 from purify_export.images.samples import images_of
 from purify_export.networks import Networks
 from purify_toolkit.data.splits import Split
@@ -45,9 +46,9 @@ def test_half_of_the_calibration_images_are_attacked(networks: Networks, shipped
 
 def test_no_more_than_512_images_calibrate(shipped: RunFolder) -> None:
     networks = Networks(nn.Identity(), nn.Sequential(nn.Flatten(), nn.Linear(144, 3)).eval())
-    many = random_images(classes=3, channels=1, count=CALIBRATION + 7)
+    many = random_images(classes=3, channels=1, count=CALIBRATION.most + 7)
     calibration = calibration_of(networks, many, shipped.recipe.evaluation, seed=0)
-    assert len(calibration["clean"].labels) + len(calibration["adversarial"].labels) == CALIBRATION
+    assert len(calibration["clean"].labels) + len(calibration["adversarial"].labels) == CALIBRATION.most
 
 
 def test_a_threshold_says_what_set_it(networks: Networks, others: Split) -> None:

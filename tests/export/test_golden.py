@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from purify_edge.bundle.golden import GoldenSplit
-from purify_export.images.golden import IMAGES, golden_set
+from purify_export.convert.amounts import IMAGES
+from purify_export.images.golden import golden_set
 from purify_export.networks import Networks
 from purify_toolkit.data.splits import Split
 from purify_toolkit.runs.folder import RunFolder

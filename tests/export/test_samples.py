@@ -9,7 +9,7 @@ from PIL import Image
 from helpers.tiny import random_images, tiny_run
 from purify_edge.bundle.manifest import Preprocessing
 from purify_edge.errors import InputError
-from purify_export.images.golden import IMAGES
+from purify_export.convert.amounts import IMAGES
 from purify_export.images.samples import OTHERS, images_of, resized
 from purify_toolkit.runs.folder import RunFolder, Samples
 from purify_toolkit.runs.pretrained import FOLDER, open_run

@@ -32,8 +32,8 @@ class Interrupting(Silent):
             raise KeyboardInterrupt
 
     def advance(self, units: int, text: str) -> None:
-        self.left -= 1
-        if self.left == 0:
+        self.left -= units > 0  # what an epoch says at its end is no work
+        if units and self.left == 0:
             raise KeyboardInterrupt
 
 

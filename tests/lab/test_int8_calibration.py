@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lab.studies import int8_calibration
 from purify_edge.errors import InputError
 from purify_export.convert import int8_from_fp32
-from purify_export.images.golden import IMAGES
+from purify_export.convert.amounts import IMAGES
 from purify_toolkit.runs.folder import RunFolder
 
 ROW = re.compile(r"\| ([a-z0-9 ]+) \| (\d+\.\d\d)% \| (\d+\.\d\d)% \| (\d\.\d\d) \|")

@@ -187,6 +187,30 @@ def test_the_limits_are_sharp() -> None:
     assert verdicts(Limits(min_agreement=0.99, max_accuracy_drop=0.019)) == [True, False]
 
 
+@pytest.mark.parametrize(
+    ("n", "turned", "named", "passed"),
+    [
+        (100, 1, "agreement by its interval", True),
+        (100, 2, "agreement by its interval", False),
+        (199, 1, "agreement by its interval", True),
+        (200, 1, "agreement", True),
+        (200, 2, "agreement", False),
+        (256, 2, "agreement", False),
+    ],
+)
+def test_of_few_images_the_interval_is_judged(n: int, turned: int, named: str, passed: bool) -> None:
+    """And of many the point: there a single image breaks no limit."""
+    row = row_of(n=n, accuracy_reference=0.9, accuracy_engine=0.9, agreement=1 - turned / n)
+    found = next(iter(checks_of([row], [], Limits())))
+    assert (found.name.partition(",")[0], found.passed) == (named, passed)
+
+
+@pytest.mark.parametrize(("lost", "passed"), [(0, True), (1, True), (2, False)])
+def test_one_of_few_images_may_lose_its_class(lost: int, passed: bool) -> None:
+    row = row_of(n=50, accuracy_reference=0.9, accuracy_engine=0.9 - lost / 50, agreement=1.0)
+    assert [check.passed for check in checks_of([row], [], Limits())] == [True, passed]
+
+
 @pytest.mark.parametrize(("precision", "least"), [("fp32", 0.995), ("fp16", 0.995), ("bf16", 0.95), ("int8", 0.95)])
 def test_fewer_bits_may_turn_more_answers_but_not_lose_accuracy(precision: str, least: float) -> None:
     row = row_of(precision=precision, accuracy_reference=0.9, accuracy_engine=0.88, agreement=least - 0.001)

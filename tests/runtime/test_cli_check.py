@@ -19,7 +19,7 @@ def test_a_good_bundle_passes_and_shows_its_tables(run: Run, bundle_path: Path) 
     assert code == 0, err
     assert "Parity with PyTorch" in out
     assert "Percentiles in ms a batch, 3 interleaved calls" in out
-    assert re.fullmatch(r"passed: All \d+ limits hold: .*, compared with PyTorch\.", out.splitlines()[-1])
+    assert re.fullmatch(r"parity passed: All \d+ limits hold: .*, compared with PyTorch\.", out.splitlines()[-1])
     assert "adversarial 256 100.0 (98.5–100.0) 1.000" in " ".join(out.split())  # noqa: RUF001
     assert "…" not in out  # nothing is cut off
 
@@ -72,10 +72,10 @@ def test_reports_in_every_format_tell_of_this_device(run: Run, few_images: Path,
     assert code == 0, err
     page, text, report = (path.read_text() for path in paths)
     assert report == out
-    assert "<title>Passed: fashion-mnist</title>" in page
+    assert "<title>Parity passed: fashion-mnist</title>" in page
     assert page.count("data:image/png;base64,") == 3 * 8
     assert "as onnxruntime fp16 sees them" in page
-    assert "**✓ Passed.**" in text
+    assert "**✓ Parity passed.**" in text
     for written in (page, text):
         assert "the bundle has these models; the check was not asked for them" in written
         assert "white-box" in written  # from the bundle's own report

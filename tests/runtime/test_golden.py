@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,36 @@ def test_the_reference_is_fooled_alone_and_not_behind_the_purifier(bundle_path: 
     assert accuracy("clean", "defended") > 0.86
     assert accuracy("adversarial", "classifier") < 0.08
     assert accuracy("adversarial", "defended") > 0.75
+
+
+def large_splits(side: int = 224, count: int = 20) -> dict[str, GoldenSplit]:
+    """Images as hard to compress as any, some of them changed by up to 8 levels, and what networks made of them."""
+    rng = np.random.default_rng(0)
+    clean = rng.integers(8, 248, (count, side, side, 3), dtype=np.uint8)
+    changes = {"clean": 0, "adversarial": rng.choice([-8, -4, 0, 4, 8], clean.shape), "noise": rng.integers(-8, 9)}
+    purified = rng.random((count, 3, side, side), dtype=np.float32)
+    logits = rng.random((count, 10), dtype=np.float32)
+    labels = np.arange(count) % 10
+    return {
+        name: GoldenSplit((clean + change).astype(np.uint8), labels, purified, logits, logits)
+        for name, change in changes.items()
+    }
+
+
+def test_large_images_come_back_with_the_first_purified_ones(bundle_copy: Path) -> None:
+    splits = large_splits()
+    content = encode_golden(splits)
+    manifest = json.loads((bundle_copy / "manifest.json").read_text())
+    manifest["input"] |= {"channels": 3, "height": 224, "width": 224}
+    (bundle_copy / "manifest.json").write_text(json.dumps(manifest))
+    replace(bundle_copy, "golden.npz", content, splits=dict.fromkeys(splits, 20))
+    found = load_golden(Bundle.open(bundle_copy))
+    for name, split in splits.items():
+        np.testing.assert_array_equal(found[name].images, split.images)
+        np.testing.assert_array_equal(found[name].purified, split.purified[: len(found[name].purified)])
+        assert golden.LEAST_PURIFIED <= len(found[name].purified) < 20
+    of_100 = 5 * (len(content) - 3 * found["clean"].purified.nbytes) + 3 * found["clean"].purified.nbytes
+    assert of_100 < 40e6
 
 
 def with_golden(bundle: Path, content: bytes) -> Bundle:

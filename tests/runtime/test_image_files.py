@@ -185,7 +185,7 @@ def test_every_orientation_in_exif_is_undone(form: str, orientation: int) -> Non
 
 
 def test_a_bundle_of_four_channels_takes_no_files() -> None:
-    with pytest.raises(InputError, match="image files have 1 or 3 channels, the bundle takes 4"):
+    with pytest.raises(InputError, match=r"image\.jpg: pictures have 1 or 3 channels, the bundle takes 4"):
         decode_image(jpeg(), InputContract(channels=4, height=28, width=28), source="image.jpg")
 
 

@@ -62,9 +62,9 @@ def test_a_camera_may_fill_one_array_again_and_again(pipeline: Pipeline, images:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (np.zeros((5, 5, 1), np.uint8), r"image 70 of the stream: expected uint8"),
+        (np.zeros((5, 5, 2), np.uint8), r"image 70 of the stream: expected frames, uint8"),
         (np.full((1, 28, 28), np.nan, np.float32), r"image 70 of the stream: expected pixels in \[0, 1\]"),
-        ("photo.jpg", "image 70 of the stream: expected a numpy array of images, got str"),
+        ("photo.jpg", "image 70 of the stream: expected a numpy array, a PIL image, .*, got str"),
     ],
 )
 def test_a_bad_image_is_named_after_the_predictions_of_those_before_it(

@@ -59,7 +59,7 @@ def test_a_users_own_classifier_gets_its_purifier(run: Run, user: Path, tmp_path
     # The device needs no module of the user's.
     code, printed, err = run("purify-check", bundle, "--json", "--rounds", 1, "--report", page)
     assert code == 0, err
-    assert "✓ Passed" in page.read_text()
+    assert "✓ Parity passed" in page.read_text()
     assert "<bdi>ankle</bdi>" in page.read_text()
     accuracy = {
         (row["role"], row["split"]): row["accuracy_reference"]

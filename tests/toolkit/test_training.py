@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -280,3 +281,26 @@ def test_devices() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(MissingError, match="device 'cuda' cannot be used here"):
             choose_device("cuda")
+
+
+class Said(Interrupting):
+    """Progress that keeps what was said last of each epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def epoch(self, stage: str, epoch: int, epochs: int, units: int) -> None:
+        self.lines.append("")
+        super().epoch(stage, epoch, epochs, units)
+
+    def advance(self, units: int, text: str) -> None:
+        self.lines[-1] = text
+
+
+def test_every_epoch_says_its_validation_accuracy(small_data: Path, tmp_path: Path) -> None:
+    progress = Said()
+    train_only(request_for(tmp_path / "run", small_data, limit=64), progress)
+    of_stages = dict(zip(progress.stages, progress.lines, strict=True))
+    assert re.fullmatch(r"cross_entropy \d\.\d{4}  validation clean [\d.]+%", of_stages["classifier"])
+    assert re.search(r"  validation clean [\d.]+%  validation adversarial [\d.]+%$", of_stages["student"])

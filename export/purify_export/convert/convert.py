@@ -10,12 +10,14 @@ import onnx
 from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.manifest import Precision, Role
 from purify_edge.bundle.report import Attempt, KeptLayer
+from purify_export.convert.amounts import SCANNED
 from purify_export.convert.graph_pair import GraphPair
 from purify_export.convert.graphs import Array
 from purify_export.convert.half_from_fp32 import Half, half_from_fp32
 from purify_export.convert.image_set import Calibration
 from purify_export.convert.int8_search import search
 from purify_export.convert.range_scan import LossyLayer, range_scan
+from purify_export.progress import Tell, silent
 
 
 @dataclass(frozen=True)
@@ -38,22 +40,23 @@ class ConversionInput:
     max_drop: float = 0.01  # the accuracy that INT8 may lose, a fraction
 
 
-def convert(source: ConversionInput, precision: Precision) -> Converted:
+def convert(source: ConversionInput, precision: Precision, note: Tell = silent) -> Converted:
     """Return the graphs of a precision; raise BuildError where there is no way to convert them."""
-    return CONVERTERS[precision](source)
+    return CONVERTERS[precision](source, note)
 
 
-def _fp32(source: ConversionInput) -> Converted:
+def _fp32(source: ConversionInput, note: Tell) -> Converted:
     return Converted(source.pair.by_role())
 
 
-def _half(source: ConversionInput, to: Half) -> Converted:
+def _half(source: ConversionInput, note: Tell, to: Half) -> Converted:
     """Convert to 16 bits all layers but those that the range scan finds."""
-    raw = {name: as_floats(split.images) for name, split in source.golden.items()}
-    purified = {f"purified {name}": split.purified for name, split in source.golden.items()}
+    count = SCANNED.of(next(iter(source.golden.values())).images.shape[1:])
+    raw = {name: as_floats(split.images[:count]) for name, split in source.golden.items()}
+    purified = {f"purified {name}": split.purified[:count] for name, split in source.golden.items()}
     found: dict[Role, list[LossyLayer]] = {
-        "purifier": range_scan(source.pair.purifier, raw, to),
-        "classifier": range_scan(source.pair.classifier, raw | purified, to),
+        "purifier": range_scan(source.pair.purifier, raw, to, note=note),
+        "classifier": range_scan(source.pair.classifier, raw | purified, to, note=note),
     }
     kept = tuple(
         KeptLayer(precision=to, role=role, reason=finding.reason, **vars(finding.layer))
@@ -66,13 +69,13 @@ def _half(source: ConversionInput, to: Half) -> Converted:
     return Converted({role: half_from_fp32(model, to, keep=keep[role]) for role, model in graphs.items()}, kept)
 
 
-def _int8(source: ConversionInput) -> Converted:
+def _int8(source: ConversionInput, note: Tell) -> Converted:
     assert source.calibration is not None
-    found = search(source.pair, source.calibration, max_drop=source.max_drop)
+    found = search(source.pair, source.calibration, max_drop=source.max_drop, note=note)
     return Converted(found.pair.by_role(), found.kept, found.attempts)
 
 
-CONVERTERS: dict[Precision, Callable[[ConversionInput], Converted]] = {
+CONVERTERS: dict[Precision, Callable[[ConversionInput, Tell], Converted]] = {
     "fp32": _fp32,
     "fp16": partial(_half, to="fp16"),
     "bf16": partial(_half, to="bf16"),

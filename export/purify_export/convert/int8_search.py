@@ -8,13 +8,14 @@ import onnx
 
 from purify_edge.bundle.manifest import Role
 from purify_edge.bundle.report import Attempt, KeptLayer
+from purify_export.convert.amounts import RANKED
 from purify_export.convert.graph_pair import GraphPair
 from purify_export.convert.graphs import Array, layer_of, mean_squares, tensors, weights_of
 from purify_export.convert.image_set import Calibration
 from purify_export.convert.int8_from_fp32 import int8_from_fp32, quantisable, with_float_layers
+from purify_export.progress import Tell, counted, silent
 
 MAX_LOSS_ALONE = 0.2  # of what differs between two images' logits
-RANKED = 64  # images of each split that the layers are ranked on
 Name = tuple[Role, str]
 """A layer: the network that it is in and its node."""
 
@@ -41,7 +42,7 @@ def quantise_pair(pair: GraphPair, calibration: Calibration) -> GraphPair:
     )
 
 
-def search(pair: GraphPair, calibration: Calibration, *, max_drop: float) -> SearchResult:
+def search(pair: GraphPair, calibration: Calibration, *, max_drop: float, note: Tell = silent) -> SearchResult:
     """Quantise a pair and take back first the layers at its ends, then the most sensitive ones, until it is accurate.
 
     The first and the last layer of each network stay in float32, as does a layer that alone changes the logits by more
@@ -50,18 +51,22 @@ def search(pair: GraphPair, calibration: Calibration, *, max_drop: float) -> Sea
     The calibration images set the ranges, rank the layers and judge the attempts. Half of the drop that is allowed, a
     fraction of either split against the float32 pair's accuracy, is left for the images that judge, which are others.
     """
+    note("ranges for INT8")
     int8 = quantise_pair(pair, calibration)
     layers: list[Name] = [(role, name) for role, model in pair.items() for name in quantisable(model)]
     kept = dict.fromkeys(ends(pair), "first or last layer")
-    losses = _losses(pair, int8, layers, kept, calibration)
+    losses = _losses(pair, int8, layers, kept, calibration, note)
     ranked = sorted(losses, key=lambda layer: -losses[layer])
     said = {layer: f"alone in INT8 it changes the logits by {100 * losses[layer]:.2g}%" for layer in ranked}
     kept |= {layer: said[layer] for layer in ranked if losses[layer] > MAX_LOSS_ALONE}
-    exact, attempts, more = pair.defended(), [], 1
+    exact, more = _accuracies(pair, calibration), 1
+    attempts: list[Attempt] = []
     best: tuple[float, GraphPair, dict[Name, str]] | None = None
     while True:
+        note(f"attempt {len(attempts) + 1}, {len(kept)} of {len(layers)} layers in float32")
         candidate = mixed(int8, pair, kept)
-        drop = _drop(exact, candidate.defended(), calibration)
+        found = _accuracies(candidate, calibration)
+        drop = {split: exact[split] - found[split] for split in calibration}
         attempts.append(_attempt(kept, layers, drop, calibration, max_drop / 2))
         worst = max(drop.values())
         if best is None or worst < best[0]:
@@ -89,27 +94,35 @@ def mixed(int8: GraphPair, pair: GraphPair, kept: Collection[Name]) -> GraphPair
 
 
 def _losses(
-    pair: GraphPair, int8: GraphPair, layers: list[Name], kept: Collection[Name], calibration: Calibration
+    pair: GraphPair,
+    int8: GraphPair,
+    layers: list[Name],
+    kept: Collection[Name],
+    calibration: Calibration,
+    note: Tell,
 ) -> dict[Name, float]:
     """Return by how much each layer but the kept ones, alone in INT8, changes the logits; see `search`."""
-    images = np.concatenate([split.images[:RANKED] for split in calibration.values()])
-    exact = answer(pair.defended(), images)
+    images = np.concatenate([split.images[: RANKED.of(split.images.shape[1:])] for split in calibration.values()])
+    purified = answer(pair.purifier, images)
+    exact = answer(pair.classifier, purified)
     spread = mean_squares(exact - exact.mean(axis=0)).mean()
     losses = {}
-    for layer in (layer for layer in layers if layer not in kept):
+    tried = [layer for layer in layers if layer not in kept]
+    for layer in counted(tried, len(tried), "layers alone in INT8:", note):
         single = mixed(int8, pair, [other for other in layers if other != layer])
-        change = mean_squares(answer(single.defended(), images) - exact).mean()
+        seen = purified if layer[0] == "classifier" else answer(single.purifier, images)
+        change = mean_squares(answer(single.classifier, seen) - exact).mean()
         losses[layer] = float(np.sqrt(change / spread)) if spread else 0.0
     return losses
 
 
-def _drop(exact: onnx.ModelProto, candidate: onnx.ModelProto, calibration: Calibration) -> dict[str, float]:
-    """Return by how much the candidate's accuracy lies below the exact graph's, a fraction, by split."""
-
-    def accuracy(model: onnx.ModelProto, split: str) -> float:
-        return float((answer(model, calibration[split].images).argmax(axis=1) == calibration[split].labels).mean())
-
-    return {split: accuracy(exact, split) - accuracy(candidate, split) for split in calibration}
+def _accuracies(pair: GraphPair, calibration: Calibration) -> dict[str, float]:
+    """Return the accuracy of both networks together, a fraction, by split."""
+    model = pair.defended()
+    return {
+        name: float((answer(model, split.images).argmax(axis=1) == split.labels).mean())
+        for name, split in calibration.items()
+    }
 
 
 def _attempt(
@@ -137,4 +150,4 @@ def _kept_layers(pair: GraphPair, kept: Mapping[Name, str]) -> Iterator[KeptLaye
 def answer(model: onnx.ModelProto, images: Array) -> Array:
     """Return the graph's output."""
     name = model.graph.output[0].name
-    return np.concatenate([values[name] for values in tensors(model, [name], images)])
+    return np.concatenate([values[name] for values in tensors(model, [name], images, optimised=True)])

@@ -26,6 +26,7 @@ from purify_export.convert.graphs import (
     weights_of,
 )
 from purify_export.convert.half_from_fp32 import FORMATS, Half, half_inputs, in_opset_of
+from purify_export.progress import Tell, counted, silent
 
 MARGIN = 2.0  # other images than these may reach further
 LARGEST: dict[Half, float] = {to: form.largest / MARGIN for to, form in FORMATS.items()}
@@ -70,7 +71,9 @@ class Extremes:
         return float(np.sqrt(self.worst / usual)) if usual else float("inf") if np.isinf(self.worst) else 0.0
 
 
-def range_scan(model: onnx.ModelProto, image_sets: Mapping[str, Array], to: Half = "fp16") -> list[LossyLayer]:
+def range_scan(
+    model: onnx.ModelProto, image_sets: Mapping[str, Array], to: Half = "fp16", *, note: Tell = silent
+) -> list[LossyLayer]:
     """Return the nodes of a float32 graph that have to stay in float32 in a 16-bit one, in the order of the graph.
 
     Those are the nodes that take or give a tensor that reaches beyond half of what the type holds, those with such
@@ -80,7 +83,8 @@ def range_scan(model: onnx.ModelProto, image_sets: Mapping[str, Array], to: Half
         BuildError: see `in_opset_of`.
     """
     model = in_opset_of(model, to)
-    scans = {name: _extremes(model, images, to) for name, images in image_sets.items()}
+    sets = counted(image_sets.items(), len(image_sets), f"ranges of {model.graph.output[0].name}, images", note)
+    scans = {name: _extremes(model, images, to) for name, images in sets}
     weights = {
         name: float(np.abs(numpy_helper.to_array(tensor)).max(initial=0))
         for name, tensor in weights_of(model).items()

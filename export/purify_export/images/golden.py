@@ -8,36 +8,35 @@ from torch import Tensor, nn
 
 from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.errors import InputError
+from purify_export.convert.amounts import GOLDEN
 from purify_export.networks import Networks
+from purify_export.progress import Tell, counted, silent
 from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.data.pixels import batch_size, to_8bit, to_float
 from purify_toolkit.data.splits import Split
 from purify_toolkit.recipe import EvaluationTable
 
-IMAGES = 256
-OTHERS = 2000
-"""Images beside the golden set, at most."""
-
 
 def golden_set(
-    networks: Networks, images: Split, table: EvaluationTable, *, seed: int
+    networks: Networks, images: Split, table: EvaluationTable, *, seed: int, note: Tell = silent
 ) -> tuple[dict[str, GoldenSplit], str]:
     """Return the splits `clean`, `adversarial` and `noise`, of the same images, and the attack's description.
 
     The attacker knows the classifier alone (grey-box); the noise is uniform and of the attack's size. Both are rounded
     to 8 bits within the ball: the golden set holds what a file or a camera can carry, and the reference sees just that.
-    Of the images the first 256 are taken.
+    Of the images the first are taken, 256 or fewer where they are large; see `amounts`.
 
     Raises:
         InputError: the classifier gives logits that are not finite for one of them.
     """
-    clean, labels = images.images[:IMAGES], images.labels[:IMAGES]
+    few = images[: GOLDEN.of(images.images.shape[1:])]
+    clean, labels = few.images, few.labels
     versions = {
         "clean": clean,
-        "adversarial": attacked(networks.classifier, clean, labels, table, seed=seed),
+        "adversarial": attacked(networks.classifier, clean, labels, table, seed=seed, note=note),
         "noise": noisy(clean, epsilon=table.epsilon, seed=seed),
     }
-    splits = {name: reference(networks, version, labels) for name, version in versions.items()}
+    splits = {name: reference(networks, version, labels, note=note) for name, version in versions.items()}
     for name, split in splits.items():
         answered = np.isfinite(split.classifier).all(axis=1) & np.isfinite(split.defended).all(axis=1)
         if not answered.all():
@@ -49,10 +48,15 @@ def golden_set(
     return splits, f"{PGD.of(table)}, against the classifier alone, rounded to 8 bits"
 
 
-def attacked(model: nn.Module, images_u8: Tensor, labels: Tensor, table: EvaluationTable, *, seed: int) -> Tensor:
+def attacked(
+    model: nn.Module, images_u8: Tensor, labels: Tensor, table: EvaluationTable, *, seed: int, note: Tell = silent
+) -> Tensor:
     """Return 8-bit images `[N, C, H, W]` after an attack on the model, rounded to 8 bits within the ball."""
     attack, generator = PGD.of(table), torch.Generator().manual_seed(seed)
-    parts = [attack(model, to_float(part), classes, generator=generator) for part, classes in _parts(images_u8, labels)]
+    parts = [
+        attack(model, to_float(part), classes, generator=generator)
+        for part, classes in _parts(images_u8, labels, "attack", note)
+    ]
     return to_8bit(torch.cat(parts), clean=images_u8, epsilon=table.epsilon)
 
 
@@ -64,10 +68,10 @@ def noisy(images_u8: Tensor, *, epsilon: float, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def reference(networks: Networks, images_u8: Tensor, labels: Tensor) -> GoldenSplit:
+def reference(networks: Networks, images_u8: Tensor, labels: Tensor, *, note: Tell = silent) -> GoldenSplit:
     """Return 8-bit images `[N, C, H, W]` and what PyTorch makes of them."""
     purified, plain, defended = [], [], []
-    for part, _ in _parts(images_u8, labels):
+    for part, _ in _parts(images_u8, labels, "PyTorch's answers", note):
         images = to_float(part)
         purified.append(networks.purifier(images))
         plain.append(networks.classifier(images))
@@ -81,6 +85,7 @@ def reference(networks: Networks, images_u8: Tensor, labels: Tensor) -> GoldenSp
     )
 
 
-def _parts(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def _parts(images: Tensor, labels: Tensor, what: str, note: Tell) -> Iterator[tuple[Tensor, Tensor]]:
     size = batch_size(images)
-    return zip(images.split(size), labels.split(size), strict=True)
+    parts = images.split(size)
+    return counted(zip(parts, labels.split(size), strict=True), len(parts), f"{what}, batch", note)

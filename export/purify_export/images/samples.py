@@ -9,7 +9,7 @@ from PIL import Image
 
 from purify_edge.bundle.manifest import InputContract, Preprocessing
 from purify_edge.images.fitting import fitted
-from purify_export.images.golden import IMAGES, OTHERS
+from purify_export.convert.amounts import IMAGES, OTHERS
 from purify_toolkit.data.splits import Split
 from purify_toolkit.runs.data import choose_samples, load_data_of
 from purify_toolkit.runs.folder import RunFolder

@@ -132,20 +132,22 @@ class EngineEntry(msgspec.Struct, frozen=True, kw_only=True):
 class GoldenEntry(msgspec.Struct, frozen=True, kw_only=True):
     """The golden set's file, its images a split, and the attack that made the adversarial ones.
 
-    `resized` tells from what size and how, where the images are not of the size that the run was trained on.
+    `resized` tells from what size and how, where the images are not of the size that the run was trained on. `files`
+    holds image files, see `purify_edge.bundle.golden_files`; None in bundles from before there were any.
     """
 
     file: FileEntry
     splits: Annotated[dict[SplitName, Size], Meta(min_length=1)]
     attack: str
     resized: str = ""
+    files: FileEntry | None = None
 
 
 class SuspicionEntry(msgspec.Struct, frozen=True, kw_only=True):
     """The suspicion score above which an image is called suspicious; see `purify_edge.pipeline.suspicion`.
 
-    `n` clean images set it so that a new one exceeds it with a chance of `false_positive_rate` at most; `images` tells
-    where they came from.
+    `n` clean images set it so that a new one of their kind exceeds it with a chance of `false_positive_rate` at most;
+    `images` tells where they came from. Of clean images of another kind any number may exceed it.
     """
 
     threshold: Annotated[float, Meta(ge=0)]

@@ -97,7 +97,8 @@ class Bundle:
         """
         manifest = self.manifest
         entries = [model.file for model in manifest.models]
-        for entry in (*entries, manifest.golden.file, *([manifest.report] if manifest.report else []), *manifest.pages):
+        others = (manifest.golden.file, manifest.golden.files, manifest.report)
+        for entry in (*entries, *filter(None, others), *manifest.pages):
             if entry.path not in self._read:
                 self.read(entry)
 

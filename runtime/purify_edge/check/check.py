@@ -12,6 +12,7 @@ from purify_edge.bundle.golden import GoldenSplit, load_golden
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import LatencyRow, NotChecked, Plan, Report
 from purify_edge.check.comparison import Comparison, EngineSet, Run, compare
+from purify_edge.check.decoder import decoder_checks
 from purify_edge.check.limits import Limits, checks_of, suspicion_checks
 from purify_edge.check.page.checked_bundle import CheckedBundle
 from purify_edge.check.page.examples import subject_of
@@ -82,7 +83,7 @@ def check_with_examples(
         latency = _latency(opened.sets, golden, bundle, rounds, also_timed or {})
     bundle.verify()
     parity = [row for found in compared for row in found.rows]
-    checks = list(checks_of(parity, latency, limits))
+    checks = [*checks_of(parity, latency, limits), *decoder_checks(bundle)]
     suspicion = bundle.manifest.suspicion
     if suspicion:
         for engines, found in zip(opened.sets, compared, strict=True):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import ParityRow
-from purify_edge.engines.base import Array, in_batches
+from purify_edge.engines.base import BATCH, Array, in_batches
 from purify_edge.engines.models import Models
 from purify_edge.errors import BundleError, PurifyError
 from purify_edge.images.arrays import as_batch
@@ -21,6 +21,7 @@ from purify_edge.stats import relative_error, wilson
 
 Run = Callable[[Array], Array]
 
+VALUES = 16 * 3 * 224 * 224  # of the images that run together: engines of several kinds are open beside each other
 ALONE = 4  # images of a split that are run one by one too
 
 
@@ -89,7 +90,7 @@ def _alone_error(run: Run, images: Array, output: Array, what: str) -> float:
 
 def _output(run: Run, images: Array, what: str) -> Array:
     try:
-        return in_batches(run, images)
+        return in_batches(run, images, batch=max(1, min(BATCH, VALUES // math.prod(images.shape[1:]))))
     except (PurifyError, MemoryError):
         raise
     except Exception as error:  # engines' exceptions share no base but Exception
@@ -99,9 +100,10 @@ def _output(run: Run, images: Array, what: str) -> Array:
 def parity_row(
     engines: EngineSet, role: str, split: str, output: Array, reference: Array, labels: NDArray[np.int64]
 ) -> ParityRow:
-    """Compare an output of one of the models with the reference's."""
+    """Compare an output of one of the models with the reference's, which may be there of the first images alone."""
+    n = len(reference)
+    output, labels = output[:n], labels[:n]
     difference = np.abs(output - reference)
-    n = len(labels)
     row = ParityRow(
         engine=engines.engine,
         precision=engines.precision,

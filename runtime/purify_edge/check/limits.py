@@ -10,6 +10,7 @@ from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.manifest import SuspicionEntry
 from purify_edge.bundle.report import Check, LatencyRow, ParityRow
 from purify_edge.pipeline.suspicion import is_suspicious, suspicion_of
+from purify_edge.stats import wilson
 
 Array = NDArray[np.float32]
 MIN_AGREEMENT = {"fp32": 0.995, "fp16": 0.995, "bf16": 0.95, "int8": 0.95}
@@ -18,6 +19,8 @@ accuracy decides."""
 MAX_ERROR = {"fp32": 1e-4, "tf32": 0.005, "fp16": 0.01, "bf16": 0.1, "int8": 0.1}
 """The largest `relative_error`, by precision. GPUs may multiply float32 in TF32, which has float16's precision."""
 NOISE = "noise"
+BY_INTERVAL = " by its interval"
+"""Of so few images that a single one breaks the limit, the limit is broken where the 95% interval lies beyond it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +46,10 @@ def checks_of(parity: Iterable[ParityRow], latency: Iterable[LatencyRow], limits
         if row.agreement is None or row.accuracy_engine is None or row.accuracy_reference is None:
             continue
         least = MIN_AGREEMENT[row.precision] if limits.min_agreement is None else limits.min_agreement
-        yield Check(name=f"agreement, {where}", value=row.agreement, limit=least, passed=row.agreement >= least)
+        yield _agreement(row, least, where)
         if row.split != NOISE:
             drop = row.accuracy_reference - row.accuracy_engine
-            yield _at_most(f"accuracy drop, {where}", drop, limits.max_accuracy_drop)
+            yield _share_at_most("accuracy drop", where, drop, limits.max_accuracy_drop, row.n)
     if limits.max_latency_ms is None:
         return
     for timed in latency:
@@ -62,9 +65,26 @@ def suspicion_checks(
     for name, split in golden.items():
         expected = is_suspicious(suspicion_of(split.classifier, split.defended), entry.threshold).mean()
         change = abs(is_suspicious(scores[name], entry.threshold).mean() - expected)
-        yield _at_most(
-            f"change of what is suspicious, {where} pipeline {name}", float(change), limits.max_flagged_change
-        )
+        what = f"{where} pipeline {name}"
+        yield _share_at_most("change of what is suspicious", what, float(change), limits.max_flagged_change, len(split))
+
+
+def _agreement(row: ParityRow, least: float, where: str) -> Check:
+    """Return the check that enough images have PyTorch's class."""
+    assert row.agreement is not None
+    name, value, passed = "agreement", row.agreement, row.agreement >= least
+    if not passed and row.n * (1 - least) < 1:
+        name, passed = f"agreement{BY_INTERVAL}", wilson(round(value * row.n), row.n)[1] >= least
+    return Check(name=f"{name}, {where}", value=value, limit=least, passed=passed)
+
+
+def _share_at_most(name: str, where: str, share: float, limit: float, n: int) -> Check:
+    """Return the check of a share of n images."""
+    check = _at_most(f"{name}, {where}", share, limit)
+    if check.passed or not 0 <= share <= 1 or n * limit >= 1:
+        return check
+    lowest = wilson(round(share * n), n)[0]
+    return Check(name=f"{name}{BY_INTERVAL}, {where}", value=share, limit=limit, passed=lowest <= limit)
 
 
 def _at_most(name: str, value: float, limit: float) -> Check:

@@ -150,8 +150,8 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """Return the verdict in one word."""
-        return "Passed" if self.passed else "Failed"
+        """Return the verdict, and what it is of."""
+        return "Parity passed" if self.passed else "Failed"
 
 
 @dataclass(frozen=True, kw_only=True)

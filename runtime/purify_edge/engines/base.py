@@ -121,8 +121,8 @@ class Pair(Closing):
         self.classifier.close()
 
 
-def in_batches(run: Callable[[Array], Array], x: Array) -> Array:
-    """Run any number of images with at most BATCH of them at work at once."""
-    if len(x) <= BATCH:
+def in_batches(run: Callable[[Array], Array], x: Array, *, batch: int = BATCH) -> Array:
+    """Run any number of images with at most so many of them at work at once."""
+    if len(x) <= batch:
         return run(x)
-    return np.concatenate([run(x[start : start + BATCH]) for start in range(0, len(x), BATCH)])
+    return np.concatenate([run(x[start : start + batch]) for start in range(0, len(x), batch)])

@@ -26,11 +26,14 @@ def measure(contestants: Mapping[Contestant, Callable[[], object]], *, rounds: i
     """Time each contestant's call once a round, A B C A B C ...; a row each, in their order.
 
     The percentiles are those of the timed calls (p50 is the median), in milliseconds. On a slow or busy machine
-    there are fewer rounds than asked for: after BUDGET_S seconds no other begins. Each row says how many there were.
+    there are fewer rounds than asked for, and to warm up: after BUDGET_S seconds of either no other begins. Each row
+    says how many there were.
     """
-    for _ in range(WARMUP):
+    warmup, deadline = 0, time.monotonic() + BUDGET_S
+    while warmup < WARMUP and (not warmup or time.monotonic() < deadline):
         for call in contestants.values():
             call()
+        warmup += 1
     times_ms: dict[Contestant, list[float]] = {contestant: [] for contestant in contestants}
     deadline = time.monotonic() + BUDGET_S
     for turn in range(rounds):
@@ -40,15 +43,15 @@ def measure(contestants: Mapping[Contestant, Callable[[], object]], *, rounds: i
             start = time.perf_counter_ns()
             call()
             times_ms[contestant].append((time.perf_counter_ns() - start) / 1e6)
-    return [_row(contestant, values) for contestant, values in times_ms.items()]
+    return [_row(contestant, values, warmup) for contestant, values in times_ms.items()]
 
 
-def _row(contestant: Contestant, values: list[float]) -> LatencyRow:
+def _row(contestant: Contestant, values: list[float], warmup: int) -> LatencyRow:
     p50, p90, p99 = (float(value) for value in np.percentile(values, [50, 90, 99]))
     return LatencyRow(
         **contestant._asdict(),
         n=len(values),
-        warmup=WARMUP,
+        warmup=warmup,
         p50_ms=p50,
         p90_ms=p90,
         p99_ms=p99,

@@ -62,9 +62,33 @@ def decode_image(
     Raises:
         InputError: the contract has neither 1 nor 3 channels, or see `decode`.
     """
-    if contract.channels not in (1, 3):
-        raise InputError(f"image files have 1 or 3 channels, the bundle takes {contract.channels}; pass arrays instead")
+    require_channels(contract, source)
     return decode(content, lambda image: fitted(image, contract), source=source, size_bytes=size_bytes)
+
+
+def picture(image: Image.Image, contract: InputContract) -> NDArray[np.uint8]:
+    """Return a PIL image of any size and mode as uint8 `[H, W, C]` of the contract, as its file would be; see `decode`.
+
+    Raises:
+        InputError: the contract has neither 1 nor 3 channels, or see `decode`.
+    """
+    source = f"the {image.mode} image"
+    require_channels(contract, source)
+    try:
+        turned = ImageOps.exif_transpose(image) if _may_be_turned(image) else image  # a copy: the user's stays as it is
+        return _within_bounds(turned, lambda opaque: fitted(opaque, contract), source)
+    except InputError:
+        raise
+    except Exception as error:  # it may be a file that was not read yet
+        raise InputError(f"{source} cannot be read as an image ({_reason(error)})") from error
+
+
+def require_channels(contract: InputContract, source: str) -> None:
+    """Raise InputError where pictures cannot become the contract's input."""
+    if contract.channels not in (1, 3):
+        raise InputError(
+            f"{source}: pictures have 1 or 3 channels, the bundle takes {contract.channels}; pass arrays of its size"
+        )
 
 
 def decode(
@@ -115,13 +139,17 @@ def _within_bounds(file: Image.Image, use: Callable[[Image.Image], Result], sour
     pixels = file.width * file.height
     if pixels > MAX_PIXELS:
         raise InputError(f"{source} has {file.width} x {file.height} pixels, more than {MAX_PIXELS:,}; scale it down")
-    if file.mode == "F" or (file.mode == "I" and file.format == "TIFF"):
+    if file.mode == "F" or (file.mode == "I" and file.format in ("TIFF", None)):
         raise InputError(f"{source} has 32-bit pixels, whose range is not known; convert it to 8 or 16 bits")
     with _large if pixels > LARGE_PIXELS else _small:
         file.load()
-        if file.format == "TIFF" or not ORIENTED.isdisjoint(file.info):
+        if _may_be_turned(file):
             ImageOps.exif_transpose(file, in_place=True)
         return use(_opaque_8bit(file))
+
+
+def _may_be_turned(image: Image.Image) -> bool:
+    return image.format == "TIFF" or not ORIENTED.isdisjoint(image.info)
 
 
 def _opaque_8bit(image: Image.Image) -> Image.Image:

@@ -12,15 +12,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from purify_edge.bundle.manifest import InputContract
 from purify_edge.errors import InputError, MissingError, reason
 from purify_edge.extras import require_library
-from purify_edge.images.decoding import MAX_PIXELS
-from purify_edge.images.fitting import fitted
 from purify_edge.images.items import Item, Source, broken
 from purify_edge.images.mp4 import claim_of
+from purify_edge.images.pictures import fitted_frame
 
 logger = logging.getLogger("purify_edge")
 
@@ -173,18 +171,7 @@ def _item(file: str, folder: str, number: int, time_s: float, frame: NDArray[np.
 
 
 def _read_frame(frame: NDArray[np.uint8], source: str, contract: InputContract) -> NDArray[np.uint8]:
-    if frame.shape[0] * frame.shape[1] > MAX_PIXELS:
-        raise InputError(f"{source} has more than {MAX_PIXELS:,} pixels; scale it down")
-    if contract.channels not in (1, 3):
-        raise InputError(f"videos have 3 channels, the bundle takes {contract.channels}; pass arrays instead")
-    return fitted(image_of(frame), contract)
-
-
-def image_of(frame: NDArray[np.uint8]) -> Image.Image:
-    """Return a frame as OpenCV gives it, grey, BGR or BGRA, in RGB."""
-    if frame.ndim == 2:
-        return Image.fromarray(frame).convert("RGB")
-    return Image.fromarray(np.ascontiguousarray(frame[:, :, 2::-1]))
+    return fitted_frame(frame, contract, bgr=True, source=source)
 
 
 class Camera(Source):

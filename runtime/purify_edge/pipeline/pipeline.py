@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from purify_edge import machine
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import Plan
 from purify_edge.engines.base import BATCH, Closing, in_batches
 from purify_edge.engines.plan import AUTO, PlannedPair, open_plan
+from purify_edge.engines.registry import engines_on
 from purify_edge.engines.tensorrt.store import EnginePolicy
 from purify_edge.errors import InputError
 from purify_edge.images.arrays import as_batch
+from purify_edge.images.pictures import Pictures, prepared
 from purify_edge.pipeline.prediction import Prediction, answers_of, softmax
 from purify_edge.pipeline.stream import stream
 from purify_edge.pipeline.suspicion import is_suspicious, suspicion_of
@@ -28,7 +31,8 @@ OnAlert = Callable[[Prediction], object]
 class Pipeline(Closing):
     """A bundle's purifier and classifier, run as planned for this device. A context manager.
 
-    Images are float `[N, C, H, W]` in [0, 1], or uint8 `[N, H, W, C]`, of the bundle's C, H and W; any N >= 1.
+    Images are float `[N, C, H, W]` in [0, 1], or uint8 `[N, H, W, C]`, of the bundle's C, H and W; any N >= 1. All
+    methods take what `prepare` takes, too. Colours are in the order RGB everywhere.
 
     Attributes:
         input: the bundle's input contract.
@@ -90,8 +94,7 @@ class Pipeline(Closing):
             )
             raise InputError(f"alerts need the suspicion score; {why}")
         planned = open_plan(opened, engine=engine, precision=precision, policy=policy)
-        left_out = "".join(f"; not {name}: {why}" for name, why in planned.plan.left_out.items())
-        logger.info("%s: %s%s", opened.manifest.name, planned.plan, left_out)
+        logger.info("%s: %s%s", opened.manifest.name, planned.plan, _left_out(planned.plan))
         return cls(opened, planned, suspicion=suspicion, on_alert=on_alert)
 
     @property
@@ -99,21 +102,38 @@ class Pipeline(Closing):
         """Return what runs the images now, in which precision, and why."""
         return self.planned.plan
 
-    def purify(self, images: NDArray[np.generic]) -> NDArray[np.float32]:
+    def prepare(self, pictures: Pictures, *, bgr: bool = False) -> NDArray[np.generic]:
+        """Return pictures as the bundle takes them, uint8 `[N, H, W, C]`; floats stay floats `[N, C, H, W]`.
+
+        Files, videos and pictures of any size become the same pixels. An array that has the bundle's H, W and C is
+        taken for prepared, and so are floats.
+
+        Args:
+            pictures: a PIL image; a frame, uint8 `[height, width]` or `[height, width, 1, 3 or 4]`, of which a fourth
+                channel is left out; several frames; floats in [0, 1], `[C, H, W]` or `[N, C, H, W]`; a tensor on the
+                CPU like one of these; or a list of any.
+            bgr: frames and floats come in the order BGR, as OpenCV gives them, not RGB.
+
+        Raises:
+            InputError: it is nothing like that.
+        """
+        return prepared(pictures, self.input, bgr=bgr)
+
+    def purify(self, images: Pictures) -> NDArray[np.float32]:
         """Return the purified images, float32 `[N, C, H, W]` in [0, 1].
 
         Raises:
             InputError: the images are not as the class says.
         """
-        return in_batches(self.planned.purify, as_batch(images, self.input))
+        return in_batches(self.planned.purify, self._batch(images))
 
-    def predict(self, images: NDArray[np.generic]) -> Prediction:
+    def predict(self, images: Pictures) -> Prediction:
         """Purify, then classify, and score the change; see `on_alert` of `load` for what is called then.
 
         Raises:
             InputError: the images are not as the class says.
         """
-        x = as_batch(images, self.input)
+        x = self._batch(images)
         if self.suspicion is None:
             purified, logits = _in_parts(self.planned.both, x)
             return _prediction(purified, logits)
@@ -127,33 +147,31 @@ class Pipeline(Closing):
             self._on_alert(prediction)
         return prediction
 
-    def labels(self, images: NDArray[np.generic]) -> NDArray[np.int64]:
+    def labels(self, images: Pictures) -> NDArray[np.int64]:
         """Return the labels `[N]` of `predict` alone: on a CPU by one graph of both networks, and with no score.
 
         Raises:
             InputError: the images are not as the class says.
         """
-        return answers_of(in_batches(self.planned.logits, as_batch(images, self.input)))
+        return answers_of(in_batches(self.planned.logits, self._batch(images)))
 
-    def probabilities(self, images: NDArray[np.generic]) -> NDArray[np.float32]:
+    def probabilities(self, images: Pictures) -> NDArray[np.float32]:
         """Return the probabilities `[N, K]` of `predict` alone; see `labels`.
 
         Raises:
             InputError: the images are not as the class says.
         """
-        return softmax(in_batches(self.planned.logits, as_batch(images, self.input)))
+        return softmax(in_batches(self.planned.logits, self._batch(images)))
 
-    def classify(self, images: NDArray[np.generic]) -> NDArray[np.float32]:
+    def classify(self, images: Pictures) -> NDArray[np.float32]:
         """Return the classifier's probabilities `[N, K]` for the images as they are, *not* purified; for comparison.
 
         Raises:
             InputError: the images are not as the class says.
         """
-        return softmax(in_batches(self.planned.classify, as_batch(images, self.input)))
+        return softmax(in_batches(self.planned.classify, self._batch(images)))
 
-    def stream(
-        self, images: Iterable[NDArray[np.generic]], *, batch: int = BATCH, live: bool = False
-    ) -> Iterator[Prediction]:
+    def stream(self, images: Iterable[Pictures], *, batch: int = BATCH, live: bool = False) -> Iterator[Prediction]:
         """Return an iterator over the predictions of single images, in order; they run in batches under the hood.
 
         A thread asks the iterable for images while the engine runs, never for more than two batches ahead, and for none
@@ -162,7 +180,7 @@ class Pipeline(Closing):
         up, before the pipeline is closed.
 
         Args:
-            images: uint8 `[H, W, C]` or float `[C, H, W]` in [0, 1]; iterated in a thread of its own.
+            images: each as `prepare` takes it, or as it makes it; iterated in a thread of its own.
             batch: images that run together.
             live: run what is there rather than wait for a whole batch, for cameras and the like.
 
@@ -171,11 +189,21 @@ class Pipeline(Closing):
         """
         return stream(self.predict, images, self.input, batch=batch, live=live)
 
+    def _batch(self, images: Pictures) -> NDArray[np.float32]:
+        return as_batch(prepared(images, self.input), self.input)
+
     def close(self) -> None:
         """Free the engines; whatever is asked of the pipeline after that is an InputError."""
         self.planned.close()
         closed: Any = _Closed()
         self.planned = closed
+
+
+def _left_out(plan: Plan) -> str:
+    """Return what does not run and why; where there is no GPU, that alone of all engines for GPUs."""
+    for_gpus = set() if machine.may_have_gpu() else set(engines_on("gpu"))
+    reasons = [f"; not {name}: {why}" for name, why in plan.left_out.items() if name not in for_gpus]
+    return "".join([*reasons, "; no NVIDIA GPU here" if for_gpus & plan.left_out.keys() else ""])
 
 
 def _prediction(purified: NDArray[np.float32], logits: NDArray[np.float32]) -> Prediction:

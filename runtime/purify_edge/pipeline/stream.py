@@ -11,12 +11,13 @@ from purify_edge.bundle.manifest import InputContract
 from purify_edge.errors import InputError
 from purify_edge.images.ahead import ahead
 from purify_edge.images.arrays import as_batch
+from purify_edge.images.pictures import Pictures, prepared
 from purify_edge.pipeline.prediction import Prediction
 
 
 def stream(
     predict: Callable[[NDArray[np.float32]], Prediction],
-    images: Iterable[NDArray[np.generic]],
+    images: Iterable[Pictures],
     contract: InputContract,
     *,
     batch: int,
@@ -26,11 +27,13 @@ def stream(
     if batch < 1:
         raise InputError(f"batch {batch}: expected 1 or more images")
 
-    def checked(numbered: tuple[int, NDArray[np.generic]]) -> NDArray[np.float32]:
+    def checked(numbered: tuple[int, Pictures]) -> NDArray[np.float32]:
         number, image = numbered
         try:
-            x = as_batch(image[None] if isinstance(image, np.ndarray) else image, contract)
-            return x.copy() if np.may_share_memory(x, image) else x  # the caller may fill its array anew
+            x = as_batch(prepared(image, contract), contract)
+            if len(x) != 1:
+                raise InputError(f"expected one image, got {len(x)}")
+            return x if x.flags.owndata and x is not image else x.copy()  # the caller may fill its array anew
         except InputError as error:
             raise InputError(f"image {number} of the stream: {error}") from error
 

@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from purify_edge.errors import InputError
 from purify_edge.images.arrays import to_8bit
-from purify_edge.images.video import image_of, name_for_opencv, require
+from purify_edge.images.pictures import image_of
+from purify_edge.images.video import name_for_opencv, require
 
 UNFINISHED = ".part-run"
 COMPRESSION = 3  # half the time of the usual 6, for a tenth more bytes
@@ -122,7 +123,7 @@ class Annotator:
         if self._writer is None:
             self._open((frame_BGR.shape[1], frame_BGR.shape[0]), fps)
             self._start_s = time_s
-        image = image_of(frame_BGR)
+        image = image_of(frame_BGR, bgr=True)
         if image.size != self._size:  # a stream may change it
             image = image.resize(self._size)
         _caption(image, text, warn=warn)

@@ -1,5 +1,7 @@
 """Progress on standard error: the stage's epochs and the units of the epoch, with ETA and current losses."""
 
+import time
+from datetime import timedelta
 from types import TracebackType
 from typing import Protocol
 
@@ -37,7 +39,7 @@ class QuietProgress:
 
 
 class RichProgress:
-    """A bar for the stage and a bar for the epoch; plain lines, one a stage and one an epoch, elsewhere.
+    """A line for each stage and each epoch, with the time that the stage still takes; below them bars, in a terminal.
 
     Args:
         unit: what the stage's epochs are called.
@@ -58,7 +60,8 @@ class RichProgress:
             disable=not self._console.is_terminal,
         )
         self._stage = ""
-        self._units = 0
+        self._units = self._epochs_left = self._epochs_done = 0
+        self._begin_s = 0.0
         self._line = ""
         self._stage_bar = self._bars.add_task("", visible=False, text="")
         self._epoch_bar = self._bars.add_task("", visible=False, text="")
@@ -79,10 +82,12 @@ class RichProgress:
         name, count = stage.replace("_", " "), f"{self._unit} {epoch + 1}/{epochs}"
         if stage != self._stage:
             self._print(name if epochs == 1 else f"{name}, {epochs} {self._unit}s")
+            self._begin_s, self._epochs_done = time.monotonic(), 0
             self._bars.reset(self._stage_bar, total=epochs, completed=epoch, description=name, visible=True)
         self._bars.update(self._stage_bar, completed=epoch)
         self._bars.reset(self._epoch_bar, total=units, description=f"  {count}", visible=True)
         self._stage, self._units, self._line = stage, units, f"{name}: {count}"
+        self._epochs_left = epochs - epoch - 1
 
     def advance(self, units: int, text: str) -> None:
         """Tell that so many units of the epoch are done."""
@@ -91,11 +96,13 @@ class RichProgress:
         self._line = f"{self._line.partition('  ')[0]}  {text}"
 
     def _tell(self) -> None:
-        """Print a line for the epoch that ended, where there are no bars."""
+        """Print a line for the epoch that ended."""
         if self._line:
-            self._print(self._line.rstrip())
+            self._epochs_done += 1
+            left_s = (time.monotonic() - self._begin_s) / self._epochs_done * self._epochs_left
+            left = f"  {timedelta(seconds=round(left_s))} left" if self._epochs_left else ""
+            self._print(f"{self._line.rstrip()}{left}")
             self._line = ""
 
     def _print(self, line: str) -> None:
-        if not self._console.is_terminal:
-            self._console.print(line, highlight=False)
+        self._console.print(line, highlight=False, soft_wrap=True)

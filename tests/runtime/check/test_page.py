@@ -72,7 +72,7 @@ def test_the_verdict_comes_first_and_what_is_broken_next() -> None:
 
 def test_a_pass_says_so_and_what_it_does_not_say() -> None:
     text = Parsed(render_html(passing_report(), subject())).text
-    assert "✓ Passed All 2 limits hold: onnxruntime, fp32, compared with PyTorch." in text
+    assert "✓ Parity passed All 2 limits hold: onnxruntime, fp32, compared with PyTorch." in text
     assert "It does not say that attacks fail" in text
     assert "Broken limits" not in text
 
@@ -111,16 +111,27 @@ def test_the_plan_stands_with_its_gain_its_agreement_and_what_it_left_out() -> N
 
 def test_figures_stand_with_n_units_and_intervals() -> None:
     text = Parsed(render_html(full_report(), subject())).text
-    assert "Clean, purified90.0%right; 85.1–93.4% with 95% confidence, n\xa0=\xa0200" in text  # noqa: RUF001
+    assert "Clean, classifier alone90.0%right; 85.1–93.4% with 95% confidence, n\xa0=\xa0200" in text  # noqa: RUF001
+    assert "confidence, n\xa0=\xa0200; costs 0.0 pointsAttacked, classifier alone75.0%" in text
     assert "Attacked, purified75.0%right; 68.6–80.5%" in text  # noqa: RUF001
     assert "Attacker knows the purifier1.5%right; 0.9–2.5% with 95% confidence, n\xa0=\xa01,000; of PyTorch" in text  # noqa: RUF001
     assert "Median latency0.500 ms1 image, onnxruntime fp32" in text
     assert "pipeline90.590.099.0 96.4–99.72.0e-03 5.0e-01" in text  # noqa: RUF001
     assert "PGD-20, Linf 0.11,0000.0 0.0–0.489.0 86.9–90.8" in text  # noqa: RUF001
     assert "50 calls of each stage, interleaved, after 5 to warm up" in text
-    assert "set on 744 clean images, so that it flags at most 1.0% of such images" in text
+    assert "set on 744 clean images, so that it flags at most 1.0% of clean images of the calibration's kind" in text
     assert "adversarial20090.0 85.1–93.40.973" in text  # noqa: RUF001
     assert "clean +1.23, adversarial -0.40" in text
+
+
+@pytest.mark.parametrize(("right", "said"), [(174, "costs 3.0 points"), (186, "gains 3.0 points")])
+def test_the_purifiers_price_stands_under_the_purified_accuracy(right: int, said: str) -> None:
+    rows = tuple(
+        parity("onnxruntime", "fp32", role, "clean", n) for role, n in (("classifier", 180), ("pipeline", right))
+    )
+    text = Parsed(render_html(full_report(parity=rows), subject())).text
+    assert text.index("Clean, classifier alone90.0%") < text.index(f"Clean, purified{right / 2:.1f}%")
+    assert f"; {said}" in text
 
 
 def test_a_row_is_marked_where_its_limit_is_broken_and_nowhere_else() -> None:

@@ -63,7 +63,9 @@ def visit(request: pytest.FixtureRequest, browser: Any) -> Iterator[Any]:
         visited.page.close()
 
 
-@pytest.mark.parametrize(("name", "verdict"), [("failed", "✗ Failed"), ("passed", "✓ Passed"), ("long", "✗ Failed")])
+@pytest.mark.parametrize(
+    ("name", "verdict"), [("failed", "✗ Failed"), ("passed", "✓ Parity passed"), ("long", "✗ Failed")]
+)
 def test_the_verdict_is_the_first_thing_to_be_seen(visit: Any, pages: Any, name: str, verdict: str) -> None:
     page = visit(pages[name]).page
     status = page.get_by_role("status")
@@ -110,7 +112,7 @@ def test_images_are_shown_sharp_and_named(visit: Any, pages: Any) -> None:
 
 def test_the_page_of_a_real_bundle(visit: Any, bundle_path: Path) -> None:
     visited = visit(bundle_path / "report.html")
-    assert visited.page.get_by_role("status").inner_text().startswith("✓ Passed All")
+    assert visited.page.get_by_role("status").inner_text().startswith("✓ Parity passed All")
     assert visited.page.evaluate(OVERFLOWING) == visited.page.evaluate(CUT_OFF) == visited.messages == []
     assert visited.page.locator("img").count() == 3 * 8
     assert visited.page.get_by_alt_text("purified image, called").count() == 8

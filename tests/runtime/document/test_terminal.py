@@ -26,7 +26,7 @@ def test_the_verdict_comes_last_and_the_broken_limits_first() -> None:
     assert lines[0] == "plain"
     assert lines[-1] == "FAILED: 1 of 2 limits is broken."
     assert "✗ agreement, onnxruntime fp32 defended clean" in "\n".join(lines[:10])
-    assert told(passing_report()).splitlines()[-1].startswith("passed: All 2 limits hold")
+    assert told(passing_report()).splitlines()[-1].startswith("parity passed: All 2 limits hold")
 
 
 def test_what_conversions_and_the_device_left_out_is_told_line_by_line() -> None:
@@ -96,4 +96,4 @@ def test_a_document_may_be_a_table_alone() -> None:
 def test_paragraphs_and_lists_are_printed_and_intros_are_not() -> None:
     section = Section("Heading", (Paragraph("words\x07"), Bullets((("term", "said"),))), intro="how to read it")
     document = Document(title="t", sections=(section,), verdict=Verdict(passed=True, summary="fine"))
-    assert printed(document) == "t\nHeading\nwords\ufffd\n\nterm: said\n\npassed: fine\n"
+    assert printed(document) == "t\nHeading\nwords\ufffd\n\nterm: said\n\nparity passed: fine\n"

@@ -17,7 +17,7 @@ from purify_edge.errors import InputError
 from purify_edge.images.decoding import decode
 from purify_edge.images.fitting import fitted
 from purify_toolkit.data.folders.labels_file import few, listing_of
-from purify_toolkit.data.folders.layout import NO_CLASS, Files, Listing, find_listing
+from purify_toolkit.data.folders.layout import NO_CLASS, Files, PartFiles, find_listing
 from purify_toolkit.data.folders.trees import LAYOUT, Tree, open_tree
 from purify_toolkit.data.splits import ImageData, Split, hold_out
 
@@ -105,7 +105,7 @@ def load_image_folder(
     return data
 
 
-def _read_line(source: Path, tree: Tree, data: ImageData, listing: Listing) -> str:
+def _read_line(source: Path, tree: Tree, data: ImageData, listing: PartFiles) -> str:
     """Return what was read, from which layout, and what was not."""
     parts = (data.train, data.validation, data.test)
     channels, height, width = data.train.images.shape[1:]

@@ -8,7 +8,7 @@ import logging
 import math
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,7 @@ from purify_toolkit.device.memory import BUDGET, free_bytes, kept_bytes
 from purify_toolkit.device.precision import precision_on
 from purify_toolkit.device.processes import Processes
 from purify_toolkit.runs.folder import RunFolder, save_state
-from purify_toolkit.runs.history import History
+from purify_toolkit.runs.history import History, Line
 from purify_toolkit.train.stages import TrainingStage
 from purify_toolkit.train.student import Losses
 
@@ -62,6 +62,18 @@ def set_training(network: nn.Module, *, keep_statistics: bool) -> None:
     for module in network.modules():
         if keep_statistics and isinstance(module, _BatchNorm):
             module.eval()
+
+
+def _in_words(losses: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+
+
+def _percentages(validation: Mapping[str, float]) -> Iterator[str]:
+    """Yield the accuracies of a validation as people read them."""
+    for name, value in validation.items():
+        what, is_accuracy, of = name.partition("accuracy_")
+        if is_accuracy:
+            yield f"{what}validation {of.replace('_', '-')} {100 * value:.1f}%"
 
 
 class _Losses(nn.Module):
@@ -129,7 +141,7 @@ class Trainer:
             self._stage.network.eval()
             if history is None:
                 continue
-            line = {
+            line: Line = {
                 "stage": self._stage.name,
                 "epoch": epoch,
                 "losses": losses,
@@ -139,6 +151,7 @@ class Trainer:
                 "seconds": round(time.perf_counter() - start, 1),
             }
             history.append(line)
+            self._progress.advance(0, "  ".join([_in_words(losses), *_percentages(line["validation"])]))
             self._save(epoch + 1)
 
     def _keep(self) -> None:
@@ -169,7 +182,7 @@ class Trainer:
             losses = self._step(Batch(indices, generator, attack_generator, self._processes.share))
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value
-            self._progress.advance(len(indices), "  ".join(f"{name} {value:.4f}" for name, value in losses.items()))
+            self._progress.advance(len(indices), _in_words(losses))
         return {name: value / len(order) for name, value in sums.items()}
 
     def _step(self, batch: Batch) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from purify_edge.bundle.report import SIMULATION, Check, Report
+from purify_edge.bundle.report import SIMULATION, Check, ParityRow, Report
 from purify_edge.check.page.accuracy import accuracy_section
 from purify_edge.check.page.checked_bundle import CheckedBundle
 from purify_edge.check.page.conversions import conversions_section, divergences
@@ -74,20 +74,23 @@ def _summary(report: Report) -> str:
 
 
 def _figures(report: Report) -> Iterator[KeyFigure]:
-    """Yield accuracy and latency of the first engine, and the lowest white-box accuracy."""
+    """Yield accuracies, the purifier's price and latency of the first engine, and the lowest white-box accuracy."""
     if not report.parity:
         return
     first = report.parity[0]
     rows = {(row.role, row.split): row for row in report.parity if key_of(row) == key_of(first)}
+    alone = rows.get(("classifier", "clean"))
     for name, role, split in (
+        ("Clean, classifier alone", "classifier", "clean"),
         ("Clean, purified", "pipeline", "clean"),
-        ("Attacked, no purifier", "classifier", "adversarial"),
+        ("Attacked, classifier alone", "classifier", "adversarial"),
         ("Attacked, purified", "pipeline", "adversarial"),
     ):
         if (role, split) in rows:
             row = rows[role, split]
             share = row.accuracy_engine or 0.0
-            yield _share(name, share, wilson(round(share * row.n), row.n), row.n)
+            price = _price(alone, row) if alone and (role, split) == ("pipeline", "clean") else ""
+            yield _share(name, share, wilson(round(share * row.n), row.n), row.n, price)
     known = [row for row in report.accuracy if row.threat == "white-box" and row.defended]
     if known:
         worst = min(known, key=lambda row: row.accuracy)
@@ -96,6 +99,13 @@ def _figures(report: Report) -> Iterator[KeyFigure]:
         if (timed.engine, timed.precision, timed.stage, timed.batch) == (*key_of(first), "pipeline", 1):
             note = f"1 image, {first.engine} {first.precision}"
             yield KeyFigure("Median latency", f"{milliseconds(timed.p50_ms)} ms", note)
+
+
+def _price(alone: ParityRow, purified: ParityRow) -> str:
+    """Return what the purifier costs on clean images, in words."""
+    points = 100 * ((alone.accuracy_engine or 0.0) - (purified.accuracy_engine or 0.0))
+    verb = "costs" if points >= 0 else "gains"
+    return f"; {verb} {abs(points):.1f} points"
 
 
 def _share(name: str, share: float, bounds: tuple[float, float], n: int, more: str = "") -> KeyFigure:

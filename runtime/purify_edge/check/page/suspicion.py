@@ -20,13 +20,14 @@ def suspicion_section(report: Report) -> Section | None:
     how = (
         "How far purification moves the classifier's answer. The threshold "
         f"{found.threshold:.3g} was set on {plural(found.n_calibration, 'clean image')}, so that it flags at most "
-        f"{percent(found.false_positive_rate)}% of such images. An attacker who knows the score can keep it low."
+        f"{percent(found.false_positive_rate)}% of clean images of the calibration's kind; of other "
+        "pictures more may be flagged. An attacker who knows the score can keep it low."
     )
     highest = max((max(split.counts, default=0) / (sum(split.counts) or 1) for split in found.splits), default=0.0)
     plots = tuple(_plot(split, found, highest) for split in found.splits)
     caption = (
         f"Images flagged, with 95% intervals (Wilson); the threshold is for {percent(found.false_positive_rate)}% of "
-        "clean images"
+        "clean images of the calibration's kind"
     )
     numbers = table(caption, ("images", "n", "flagged, %", "AUROC against clean"), map(_row, found.splits))
     return Section("Suspicion score", (Plots(KEY, plots, numbers),), intro=how)

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from purify_edge.errors import InputError, reason
 from purify_edge.images.walking import PassedOver
-from purify_toolkit.data.folders.layout import Files, Listing, composed, made_parts, of_parts
+from purify_toolkit.data.folders.layout import Files, PartFiles, composed, made_parts, of_parts
 from purify_toolkit.data.folders.trees import Tree, part_of
 
 COLUMNS = {
@@ -29,7 +29,7 @@ class _Line:
     split: str
 
 
-def listing_of(path: Path, tree: Tree) -> Listing:
+def listing_of(path: Path, tree: Tree) -> PartFiles:
     """Find the images that a table names, by their paths in a folder or zip; a suffix may be missing there.
 
     Parts are those of its column `split`, else of the folders that the files lie in, else they are made.

@@ -23,7 +23,7 @@ Files: TypeAlias = dict[str, list[str]]
 
 
 @dataclass
-class Listing:
+class PartFiles:
     """What is to be read of a folder or zip, and how it was found out."""
 
     parts: dict[str, Files]  # train, test and perhaps validation
@@ -32,7 +32,7 @@ class Listing:
     passed: PassedOver = field(default_factory=PassedOver)
 
 
-def find_listing(tree: Tree, *, unlabelled: bool = False) -> Listing:
+def find_listing(tree: Tree, *, unlabelled: bool = False) -> PartFiles:
     """Find the images of a folder or zip: SPLIT/CLASS/FILE, else CLASS/FILE; of any depth where there are no labels.
 
     Raises:
@@ -51,7 +51,7 @@ def find_listing(tree: Tree, *, unlabelled: bool = False) -> Listing:
 
 def of_parts(
     parts: dict[str, Files], places: Mapping[str, str], source: str, passed: PassedOver, *, form: str
-) -> Listing:
+) -> PartFiles:
     """Return the listing of images that come in parts; without a test part, the validation part is it.
 
     Raises:
@@ -64,10 +64,10 @@ def of_parts(
         said += "; there is no test part: the validation part is it, and validation images are taken from train"
     elif missing:
         raise InputError(f"the split {missing!r}: {source} has none; {LAYOUT}; {UNSPLIT}")
-    return Listing(parts, f"{form} ({said})", "validation" in parts, passed)
+    return PartFiles(parts, f"{form} ({said})", "validation" in parts, passed)
 
 
-def made_parts(files: Files, source: str, passed: PassedOver, *, form: str) -> Listing:
+def made_parts(files: Files, source: str, passed: PassedOver, *, form: str) -> PartFiles:
     """Return the listing of images without splits: in each class three fifths to train on, a fifth each for the rest.
 
     Which, is chosen at random, always the same.
@@ -89,7 +89,7 @@ def made_parts(files: Files, source: str, passed: PassedOver, *, form: str) -> L
             f"{source} has {count} images, too few to make splits of: the {empty} part would be empty; {LAYOUT}"
         )
     split = "60% to train on, 20% for validation, 20% to test, in each class" if len(files) > 1 else "60%, 20%, 20%"
-    return Listing(parts, f"{form}, without splits: made at random, {split}", passed=passed)
+    return PartFiles(parts, f"{form}, without splits: made at random, {split}", passed=passed)
 
 
 def _place_of(part: str, tops: list[str]) -> str | None:
