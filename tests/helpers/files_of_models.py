@@ -11,6 +11,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from purify_edge.engines.onnxruntime import require
+from purify_toolkit.networks.pixel_classifier import PixelClassifier
+from purify_toolkit.networks.user_classifier import ClassifierSource, build_classifier
+
 SIZE, CLASSES = 32, ("cat", "dog", "owl", "yak")
 BATCH = torch.export.Dim("batch")
 
@@ -102,3 +106,23 @@ def images(count: int = 40) -> Tensor:
     random = torch.Generator().manual_seed(0)
     colours = torch.randint(0, 200, (count, 3, 1, 1), generator=random)
     return (colours + torch.randint(0, 56, (count, 3, SIZE, SIZE), generator=random)).to(torch.uint8)
+
+
+def logits_of(network: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        answer = network(x)
+    return answer if isinstance(answer, Tensor) else answer.logits
+
+
+def run_graph(model: onnx.ModelProto, x: Tensor) -> np.ndarray:
+    session = require().InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"images": x.numpy()})[0]
+
+
+def at(path: Path, content: bytes) -> str:
+    path.write_bytes(content)
+    return str(path)
+
+
+def opened(factory: str) -> PixelClassifier:
+    return build_classifier(ClassifierSource(factory, own_weights=False), channels=3, classes=4).eval()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from helpers.files_of_models import onnx_of
 from helpers.silent import Interrupting, request_for, train_only
 from helpers.small_data import ADAPTIVE, RECIPE
 from helpers.user_models import Tiny, trained_tiny
@@ -127,3 +128,21 @@ def test_a_base_with_a_users_own_classifier_gives_that_one(small_data: Path, tmp
     given = Tiny().state_dict() | torch.load(tmp_path / "mine.pt", weights_only=True)
     found = run.load_classifier().network.state_dict()  # type: ignore[union-attr]
     assert all(torch.equal(found[key], value) for key, value in given.items())
+
+
+def test_a_users_file_travels_from_run_to_run(small_data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnx2pytorch")
+    file, arm = tmp_path / "mine.onnx", RECIPE.replace("imitation = 1.0", "imitation = 0.0")
+    content = onnx_of(trained_tiny(0.3, 0.35, epochs=1), opset=13, older=True, channels=1, size=28)
+    file.write_bytes(content)
+    own = ClassifierSource(str(file), (0.3,), (0.35,), own_weights=False)
+    train_only(request(tmp_path / "base", small_data, None, arm, classifier=own))
+    file.unlink()
+    train_only(request(tmp_path / "base", small_data, None, arm, classifier=own, resume=True))
+    train_only(request(tmp_path / "run", small_data, RunFolder(tmp_path / "base"), arm))
+    run = RunFolder(tmp_path / "run")
+    assert run.weights_path("classifier").read_bytes() == content
+    assert not (run.path / "classifier.safetensors").exists()
+    file.write_bytes(b"another")
+    with pytest.raises(InputError, match=r"is of another training .*file_sha256"):
+        train(request(tmp_path / "base", small_data, None, arm, classifier=own, resume=True), Interrupting())

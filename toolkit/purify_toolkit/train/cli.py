@@ -79,7 +79,7 @@ def _request(
     if _is_main():
         click.echo("importing PyTorch", err=True)
     from purify_toolkit.data.published_input import PublishedInput
-    from purify_toolkit.networks.doors.doors import published_input
+    from purify_toolkit.networks.doors.doors import kept_in, published_input
     from purify_toolkit.networks.user_classifier import ClassifierSource
     from purify_toolkit.recipe import find_recipe, read_recipe, without_start
     from purify_toolkit.runs.pictures import PictureFlags, settle
@@ -88,19 +88,19 @@ def _request(
 
     path, flags = find_recipe(recipe), PictureFlags(**{name: others.pop(name) for name in PICTURE_OPTIONS})
     text = without_start(read_recipe(path)) if from_scratch else read_recipe(path)
-    run = None if base is None else open_run(base)
+    run, out = None if base is None else open_run(base), out or Path("runs") / path.stem
 
     def published() -> PublishedInput | None:
         if run is not None:
             return PublishedInput(run.input.preprocessing)
-        return None if classifier is None else published_input(classifier)
+        return None if classifier is None else published_input(kept_in(classifier, out) if resume else classifier)
 
     text, preprocessing = settle(text, source=recipe, size=size, flags=flags, published=published)
     return Request(
         recipe_name=path.stem,
         recipe_text=text,
         preprocessing=preprocessing,
-        out=out or Path("runs") / path.stem,
+        out=out,
         classifier=None
         if classifier is None
         else ClassifierSource(classifier, mean, std, bool(others["weights"]), colour or ""),

@@ -13,6 +13,7 @@ from purify_edge.errors import InputError
 from purify_edge.files import atomic, file_sha256, write_json
 from purify_toolkit.data.splits import ImageData
 from purify_toolkit.device.provenance import provenance
+from purify_toolkit.networks.doors.doors import file_of
 from purify_toolkit.networks.user_classifier import ClassifierSource
 from purify_toolkit.recipe import parse_recipe
 from purify_toolkit.runs.data import choose_samples
@@ -158,8 +159,8 @@ def _identity(request: Request) -> dict[str, Any]:
         identity["classifier"] = request.classifier.as_dict()
         if request.weights is not None and request.weights.is_file():  # else read_weights will say what is wrong
             identity["classifier"]["weights_sha256"] = file_sha256(request.weights)
-        file = Path(request.classifier.factory.removeprefix("onnx:"))
-        if file.is_file():
+        file = file_of(request.classifier.factory, request.out)
+        if file is not None:
             identity["classifier"]["file_sha256"] = file_sha256(file)
     if request.base is not None:
         path = request.base.weights_path("classifier")

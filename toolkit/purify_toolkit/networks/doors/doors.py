@@ -81,6 +81,13 @@ def kept_in(factory: str, folder: Path) -> str:
     return f"{scheme}:{timm_models.LOCAL if scheme == 'timm' else ''}{kept}"
 
 
+def file_of(factory: str, folder: Path) -> Path | None:
+    """Return the file that holds a classifier, or what a run folder keeps of it; None where there is none."""
+    places = (factory, kept_in(factory, folder))
+    paths = (Path(split(place, must_exist=False)[1]) for place in places)
+    return next((path for path in paths if path.is_file()), None)
+
+
 def split(factory: str, *, must_exist: bool = True) -> tuple[str, str]:
     """Return the door's name in the table, and what it is to open.
 
