@@ -110,11 +110,11 @@ def _single(pipeline: Pipeline, images: NDArray[np.uint8]) -> Prediction:
 
 
 def _bad(images: NDArray[np.uint8], draw: random.Random) -> NDArray[np.generic]:
-    """Return images of another shape, dtype or range, or none at all."""
+    """Return images of another rank, shape, dtype or range, or none at all."""
     floats = images[:2].transpose(0, 3, 1, 2) / np.float32(255)
     broken = floats.copy()
     broken.flat[draw.randrange(broken.size)] = draw.choice([np.nan, np.inf, -0.5, 1.5])
-    kinds: list[NDArray[np.generic]] = [broken, images[:0], images[0], images[:, :-1], images[:2].astype(np.int32)]
+    kinds: list[NDArray[np.generic]] = [broken, images[:0], images[None], images[:2].astype(np.int32)]
     return draw.choice([*kinds, floats[:, :, 1:]])
 
 

@@ -49,7 +49,8 @@ def test_a_signed_bundle_with_the_engines_that_were_asked_for(
     assert len(world.builds) == 6
     assert Bundle.open(out, verify=public).verified
     assert {path.name for path in out.iterdir()} == {
-        "engines", "models", "golden.npz", "manifest.json", "report.json", "report.html", "report.md", "model.sig"
+        "engines", "models", "golden.npz", "golden-files.zip", "manifest.json",
+        "report.json", "report.html", "report.md", "model.sig"
     }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Progress that nobody sees, and progress that presses Ctrl-C."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
 
 class Silent:
     """Takes what a training or an evaluation tells of itself, and says nothing."""
+
+    def expect(self, seconds: Mapping[str, float]) -> None:
+        pass
 
     def epoch(self, stage: str, epoch: int, epochs: int, units: int) -> None:
         pass

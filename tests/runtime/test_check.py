@@ -227,6 +227,7 @@ def test_a_batch_is_as_large_as_it_is_said_to_be_even_of_few_images() -> None:
 def test_a_report_without_a_check_has_not_passed(few_images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "checks_of", lambda *_: [])
     monkeypatch.setattr(check, "suspicion_checks", lambda *_, **__: [])
+    monkeypatch.setattr(check, "decoder_checks", lambda *_: [])
     assert not check_bundle(Bundle.open(few_images), **PINNED, rounds=0).passed
 
 

@@ -29,3 +29,26 @@ def test_each_epoch_is_a_line_with_what_was_said_last_and_the_time_that_is_left(
         "evaluation",
         "evaluation: epoch 1/1  none",
     ]
+
+
+def test_the_time_of_later_stages_goes_by_how_long_this_one_takes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(stages, "time", clock)
+    with RichProgress() as progress:
+        progress.expect({"student": 60.0, "evaluation": 15.0, "more": 15.0})
+        for epoch in range(3):
+            progress.epoch("student", epoch, 3, 10)
+            clock.sleep(40)  # twice as long as expected
+            progress.advance(10, "loss")
+        progress.epoch("evaluation", 0, 1, 10)
+        progress.advance(10, "none")
+    assert capsys.readouterr().err.splitlines() == [
+        "student, 3 epochs",
+        "student: epoch 1/3  loss  0:01:20 left, 0:02:20 of all",
+        "student: epoch 2/3  loss  0:00:40 left, 0:01:40 of all",
+        "student: epoch 3/3  loss",
+        "evaluation",
+        "evaluation: epoch 1/1  none",
+    ]

@@ -53,6 +53,8 @@ def test_a_users_own_classifier_gets_its_purifier(run: Run, user: Path, tmp_path
     assert code == 0, err
     assert "checking the classifier: epoch 1/1  right on" in err
     (tmp_path / "mine.onnx").unlink(missing_ok=True)  # the run keeps it
+    code, _, err = run("purify-train", *data, *options, *others, "--resume", env=environment)
+    assert code == 0, err
     code, _, err = run("purify-export", out, "--fp16", "--out", bundle, env=environment)
     assert code == 0, err
     page = tmp_path / "report.html"

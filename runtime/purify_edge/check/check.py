@@ -81,9 +81,9 @@ def check_with_examples(
             compared.append(compare(engines, golden, bundle))
         tell("latency" if rounds else "no latency: no rounds asked for")
         latency = _latency(opened.sets, golden, bundle, rounds, also_timed or {})
-    bundle.verify()
     parity = [row for found in compared for row in found.rows]
     checks = [*checks_of(parity, latency, limits), *decoder_checks(bundle)]
+    bundle.verify()
     suspicion = bundle.manifest.suspicion
     if suspicion:
         for engines, found in zip(opened.sets, compared, strict=True):

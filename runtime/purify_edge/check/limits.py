@@ -73,7 +73,7 @@ def _agreement(row: ParityRow, least: float, where: str) -> Check:
     """Return the check that enough images have PyTorch's class."""
     assert row.agreement is not None
     name, value, passed = "agreement", row.agreement, row.agreement >= least
-    if not passed and row.n * (1 - least) < 1:
+    if not passed and 0 <= row.n * (1 - least) < 1:
         name, passed = f"agreement{BY_INTERVAL}", wilson(round(value * row.n), row.n)[1] >= least
     return Check(name=f"{name}, {where}", value=value, limit=least, passed=passed)
 

@@ -1,6 +1,7 @@
 """Progress on standard error: the stage's epochs and the units of the epoch, with ETA and current losses."""
 
 import time
+from collections.abc import Mapping
 from datetime import timedelta
 from types import TracebackType
 from typing import Protocol
@@ -12,6 +13,9 @@ from rich.table import Column
 
 class StageProgress(Protocol):
     """What the loop tells of itself."""
+
+    def expect(self, seconds: Mapping[str, float]) -> None:
+        """Tell which stages are to come, in order, and about how long each takes."""
 
     def epoch(self, stage: str, epoch: int, epochs: int, units: int) -> None:
         """Tell that an epoch of so many units of work begins."""
@@ -31,6 +35,9 @@ class QuietProgress:
     ) -> None:
         pass
 
+    def expect(self, seconds: Mapping[str, float]) -> None:
+        """See `RichProgress`."""
+
     def epoch(self, stage: str, epoch: int, epochs: int, units: int) -> None:
         """See `RichProgress`."""
 
@@ -39,7 +46,7 @@ class QuietProgress:
 
 
 class RichProgress:
-    """A line for each stage and each epoch, with the time that the stage still takes; below them bars, in a terminal.
+    """A line for each stage and each epoch, with the time that it and all still take; below them bars, in a terminal.
 
     Args:
         unit: what the stage's epochs are called.
@@ -59,6 +66,7 @@ class RichProgress:
             console=self._console,
             disable=not self._console.is_terminal,
         )
+        self._expected_s: dict[str, float] = {}
         self._stage = ""
         self._units = self._epochs_left = self._epochs_done = 0
         self._begin_s = 0.0
@@ -75,6 +83,10 @@ class RichProgress:
     ) -> None:
         self._tell()
         self._bars.stop()
+
+    def expect(self, seconds: Mapping[str, float]) -> None:
+        """Tell which stages are to come, in order, and about how long each takes."""
+        self._expected_s = dict(seconds)
 
     def epoch(self, stage: str, epoch: int, epochs: int, units: int) -> None:
         """Tell that an epoch begins, perhaps the first of another stage."""
@@ -99,10 +111,22 @@ class RichProgress:
         """Print a line for the epoch that ended."""
         if self._line:
             self._epochs_done += 1
-            left_s = (time.monotonic() - self._begin_s) / self._epochs_done * self._epochs_left
+            taken_s = time.monotonic() - self._begin_s
+            left_s = taken_s / self._epochs_done * self._epochs_left
+            all_s = left_s + self._later_s(taken_s + left_s)
             left = f"  {timedelta(seconds=round(left_s))} left" if self._epochs_left else ""
-            self._print(f"{self._line.rstrip()}{left}")
+            later = f", {timedelta(seconds=round(all_s))} of all" if left and all_s > left_s else ""
+            self._bars.update(self._stage_bar, text=f"all: {timedelta(seconds=round(all_s))} left")
+            self._print(f"{self._line.rstrip()}{left}{later}")
             self._line = ""
+
+    def _later_s(self, this_s: float) -> float:
+        """Return how long the stages after this one take, as much longer than expected as this one does."""
+        names = list(self._expected_s)
+        if self._stage not in names:
+            return 0.0
+        later_s = sum(self._expected_s[name] for name in names[names.index(self._stage) + 1 :])
+        return later_s * this_s / max(self._expected_s[self._stage], 1e-9)
 
     def _print(self, line: str) -> None:
         self._console.print(line, highlight=False, soft_wrap=True)

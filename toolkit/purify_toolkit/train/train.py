@@ -90,7 +90,9 @@ def _prepare(
         run.save_classifier(own)
     if request.base is not None:
         take_over(run, request.base)
-    _tell_cost(cost_of(run, data, device), data)
+    cost = cost_of(run, data, device)
+    progress.expect(cost.seconds)
+    _tell_cost(cost, data)
     return data
 
 
@@ -100,7 +102,7 @@ def _tell_cost(cost: TrainingCost, data: ImageData) -> None:
     stages = ", ".join(f"{name} {most:.0f}" for name, most in minutes.items())
     total = sum(minutes.values())
     logger.info("all will take about %.0f minutes (%s), if this machine has nothing else to do", total, stages)
-    if cost.student > cost.classifier:
+    if 0 < cost.classifier < cost.student:
         height, width = data.train.images.shape[2:]
         logger.warning(
             "the purifier costs %.1f times what it protects: %.2f GFLOP an image of %dx%d, the classifier %.2f; a "
