@@ -1,6 +1,9 @@
 """Each door with a real library's network, random weights: its answers, its checks, and its way back from a run."""
 
+import io
 import json
+import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +31,7 @@ from purify_edge.errors import InputError, MissingError
 from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.data.splits import Split
 from purify_toolkit.networks.doors.doors import published_input
+from purify_toolkit.networks.doors.exported_program import no_code
 from purify_toolkit.networks.onnx_program import OPSET, check_exportable
 from purify_toolkit.networks.pixel_classifier import PixelClassifier
 from purify_toolkit.networks.user_classifier import ClassifierSource, build_classifier, check_classifier
@@ -229,3 +233,24 @@ def test_a_network_that_takes_no_empty_batch_is_taken_and_attacked() -> None:
     for chosen in (slice(0), slice(1)):  # a training attacks a part of its batch, at times none of it
         found = attack(built, pictures[chosen] / 255, labels[chosen], generator=torch.Generator().manual_seed(1))
         assert found.shape == pictures[chosen].shape
+
+
+@pytest.mark.parametrize("factory", ["timm:no_such_network", "torchvision:no_such_network:DEFAULT"])
+def test_a_name_that_nobody_knows_is_refused_before_anything_is_read(factory: str) -> None:
+    with pytest.raises(InputError, match=f"--classifier {factory} failed"):
+        published_input(factory)
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[object, ...]:
+        return exec, ("raise SystemExit('code was run')",)
+
+
+def test_a_program_is_read_without_running_code_of_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    content = io.BytesIO()
+    torch.save(_Evil(), content)
+    with no_code(), pytest.raises(pickle.UnpicklingError):
+        torch.load(io.BytesIO(content.getvalue()), weights_only=False)
+    assert os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ

@@ -20,6 +20,7 @@ from purify_edge.errors import InputError
 from purify_toolkit.data.batch import Batch
 from purify_toolkit.data.datasets import load_data
 from purify_toolkit.data.splits import Split
+from purify_toolkit.device import memory
 from purify_toolkit.device.memory import free_bytes, kept_bytes
 from purify_toolkit.device.processes import Processes
 from purify_toolkit.networks.architectures import Purifier
@@ -77,7 +78,7 @@ def test_a_batch_that_memory_cannot_hold_is_computed_in_parts_that_add_up(
 ) -> None:
     gradients = []
     caplog.set_level(logging.INFO, logger="purify_edge")
-    for free in (2**40, 2**20):
+    for free in (2**40, 2**20, 0):
         monkeypatch.setattr(trainer_module, "free_bytes", lambda device, free=free: free)
         stage = replace(stages.build("student"), keep_statistics=True)
         trainer = Trainer(stage, trained, count=96, seed=0, processes=Processes(CPU), progress=Silent())
@@ -86,17 +87,34 @@ def test_a_batch_that_memory_cannot_hold_is_computed_in_parts_that_add_up(
         trainer._step(Batch(torch.arange(64), torch.Generator(), torch.Generator(), slice(0, None, 1)))
         gradients.append([parameter.grad for parameter in stage.network.parameters()])
         assert sum(sizes) == 64
-        assert (len(sizes) > 1) == (free == 2**20)
-    for whole, added in zip(*gradients, strict=True):
+        assert (len(sizes) > 1) == (free < 2**40)
+    for whole, added, *_ in zip(*gradients, strict=True):
         torch.testing.assert_close(added, whole, rtol=1e-3, atol=1e-6)
-    assert "student: a batch of 64 needs about" in caplog.text
+    assert "student: a batch of 64 images needs about" in caplog.text
 
 
-def test_what_is_kept_for_an_image_is_counted_once_and_without_the_weights() -> None:
-    network, images = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU()), torch.rand(2, 1, 8, 8)
-    found = kept_bytes(lambda: {"loss": network(images).square().mean()}, network)
-    assert found == 4 * 2 * 8 * 8 * (1 + 4)  # the input, and the features that ReLU, square and mean share
-    assert 0 < free_bytes(CPU) < 2**50
+def test_what_is_kept_for_an_image_is_counted_once_and_without_what_an_attack_frees_again() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU())
+
+    def losses(count: int) -> dict[str, torch.Tensor]:
+        images = torch.rand(count, 1, 8, 8, requires_grad=True)
+        torch.autograd.grad(network(images).sum(), images)
+        return {"loss": network(images).square().mean()}
+
+    one, two = (kept_bytes(lambda count=count: losses(count)) for count in (1, 2))
+    assert two - one == 4 * 8 * 8 * (1 + 4)  # the input, and the features that ReLU, square and mean share
+
+
+def test_a_containers_limit_counts_and_what_it_cached_of_files_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "CGROUP_FOLDER", tmp_path)
+    machine = free_bytes(CPU)
+    (tmp_path / "memory.max").write_text("max\n")
+    assert min(machine, free_bytes(CPU)) > 0
+    for name, content in {"max": "3000\n", "current": "2900\n", "stat": "anon 5\ninactive_file 700\n"}.items():
+        (tmp_path / f"memory.{name}").write_text(content)
+    assert free_bytes(CPU) == 800
 
 
 def test_a_student_begins_as_the_one_that_ships_and_keeps_its_statistics(small_data: Path, tmp_path: Path) -> None:

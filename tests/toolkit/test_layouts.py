@@ -1,5 +1,6 @@
 """Folders and zips as people have them: other names of splits, none at all, a table of labels, no labels."""
 
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -196,3 +197,20 @@ def test_images_without_labels_may_lie_anywhere(
 def test_images_without_labels_keep_their_splits(tmp_path: Path) -> None:
     write(tmp_path, "train/a", "test")
     assert sizes(load_image_folder(tmp_path, validation_size=3, unlabelled=True)) == [7, 3, 10]
+
+
+def test_names_with_accents_apart_and_stems_that_two_files_share(tmp_path: Path) -> None:
+    folder = write(tmp_path / "photos", "", count=12)
+    (folder / "0.jpg").rename(folder / unicodedata.normalize("NFD", "é.jpg"))
+    (folder / "1.png").write_bytes((folder / "2.jpg").read_bytes())
+    rows = [f"{name},{'cat' if index % 2 else 'dog'}" for index, name in enumerate(["é", *range(2, 12)])]
+    found = load_image_folder(folder, validation_size=3, labels_file=table(tmp_path, "\n".join(rows)))
+    assert sum(sizes(found)) == 11
+    with pytest.raises(InputError, match="1, "):
+        load_image_folder(folder, validation_size=3, labels_file=table(tmp_path, "\n".join([*rows, "1,cat"])))
+
+
+def test_a_table_with_an_open_quote_is_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path / "photos", "")
+    with pytest.raises(InputError, match=r"labels\.csv is no table"):
+        load_image_folder(folder, validation_size=3, labels_file=table(tmp_path, '0.jpg,"cat\n1.jpg,dog\n'))

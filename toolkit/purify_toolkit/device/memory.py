@@ -2,21 +2,24 @@
 
 import ctypes
 import sys
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import psutil
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 BUDGET = 0.5
 """The share of the free memory that a training plans to take: beside what it keeps lie gradients and work space."""
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 CGROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
 )
-"""Limit and use of a container's memory, by version 2 and 1 of Linux's control groups."""
+"""Of a container, by version 2 and 1 of Linux's control groups: the files of its limit and use, and what the use counts
+of files that were read, which is given back when it is needed."""
+CGROUP_FOLDER = Path("/sys/fs/cgroup")
 
 
 def free_bytes(device: torch.device) -> int:
@@ -24,13 +27,18 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         torch.cuda.empty_cache()
         return torch.cuda.mem_get_info(device)[0]
-    free: int = psutil.virtual_memory().available
-    for limit, used in CGROUPS:
+    return min([int(psutil.virtual_memory().available), *_container_bytes()])
+
+
+def _container_bytes() -> Iterator[int]:
+    for limit, used, cached in CGROUPS:
+        place = CGROUP_FOLDER / used
         try:
-            free = min(free, max(0, int(Path(limit).read_text()) - int(Path(used).read_text())))
+            free = int((CGROUP_FOLDER / limit).read_text()) - int(place.read_text())
+            stat = dict(line.split() for line in (place.parent / "memory.stat").read_text().splitlines())
+            yield max(0, free + int(stat.get(cached, 0)))
         except (OSError, ValueError):  # no such file; "max"
             continue
-    return free
 
 
 def keep_freed_memory() -> None:
@@ -45,19 +53,26 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def kept_bytes(losses: Callable[[], Mapping[str, Tensor]], network: nn.Module) -> int:
-    """Return how many bytes are kept for the backward pass, but for the network's own weights."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in (*network.parameters(), *network.buffers())}
-    kept: dict[int, int] = {}
-    alive: list[Tensor] = []  # or a freed tensor's place would be another's
+class _Kept:
+    """A tensor that is kept for the backward pass, for as long as this is alive."""
 
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-            alive.append(tensor)
-        return tensor
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        losses()
-    return sum(kept.values())
+
+def kept_bytes(losses: Callable[[], Mapping[str, Tensor]]) -> int:
+    """Return how many bytes are kept for the backward pass of losses, weights among them; each tensor counts once.
+
+    What was kept for the backward passes inside, of attacks, and is free again, does not count.
+    """
+    kept: weakref.WeakSet[_Kept] = weakref.WeakSet()
+
+    def keep(tensor: Tensor) -> _Kept:
+        kept.add(found := _Kept(tensor))
+        return found
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda found: found.tensor):
+        graph = losses()
+    storages = [found.tensor.untyped_storage() for found in kept]
+    del graph
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())

@@ -1,5 +1,6 @@
 """The user's own classifier: opened by a door, filled with weights, checked, never changed."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from purify_toolkit.networks.doors.doors import kept_in, open_door, published_in
 from purify_toolkit.networks.doors.opened import Wanted
 from purify_toolkit.networks.pixel_classifier import PixelClassifier
 from purify_toolkit.networks.trial import answer_of, check_float32, check_independence
+
+logger = logging.getLogger("purify_edge")
 
 TRIED = 8  # images
 
@@ -81,6 +84,11 @@ def build_classifier(
     published = None if mean else published_input(factory)
     if published is not None and len(published.mean) == channels:
         mean, std = published.mean, published.std
+    elif published is not None and published.mean:
+        logger.warning(
+            "%s is published for images of %d channels: its mean and std are left out for these of %d",
+            *(source.factory, len(published.mean), channels),
+        )
     if published is not None:
         colour = colour or published.colour
     if colour == "bgr" and channels != 3:

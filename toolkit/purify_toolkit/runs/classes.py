@@ -70,6 +70,8 @@ def in_classes_of_run(run: RunFolder, data: ImageData, device: torch.device) -> 
 
 def mapped(data: ImageData, class_map: Mapping[str, int], class_names: Sequence[str]) -> ImageData:
     """Return data whose labels are those that a map gives their classes."""
+    if data.unlabelled:
+        raise InputError("the run was begun with labels: leave out --unlabelled")
     missing = [name for name in data.class_names if name not in class_map]
     if missing:
         raise InputError(f"the data have folders that the run's data had not: {few(missing)}; leave them out")
@@ -87,7 +89,8 @@ def answered(network: Network, data: ImageData, class_names: Sequence[str], devi
     Raises:
         InputError: the network fails, or its logits are not finite.
     """
-    names = tuple(class_names) or tuple(f"class {index}" for index in range(_count(network, data, device)))
+    count = _count(network, data, device)
+    names = tuple(class_names) or tuple(f"class {index}" for index in range(count))
     network.eval().to(device)
     train, validation, test = (_answered(network, split, device) for split in (data.train, data.validation, data.test))
     return replace(data, class_names=names, train=train, validation=validation, test=test)
@@ -107,4 +110,6 @@ def _count(network: Network, data: ImageData, device: torch.device) -> int:
     """Return how many outputs a network has, by trial."""
     with torch.no_grad():
         logits = answer_of("classifier", network.eval().to(device), to_float(data.train.images[:1], device))
-    return int(logits.shape[-1])
+    if logits.ndim != 2:
+        raise InputError(f"the classifier gives {list(logits.shape)}, expected logits [N, K]")
+    return logits.shape[1]

@@ -61,12 +61,13 @@ def _labels_in(run: RunFolder, folder: Path | None) -> Path | None:
     name = run.info.get("labels")
     if name is None or folder is None:
         return None
-    if not (folder / name).is_file():
+    place = folder if folder.is_dir() else folder.parent
+    if not (place / name).is_file():
         raise InputError(
-            f"the run's labels were in {name}, and {folder} holds no such file: put it there, or give purify-eval "
+            f"the run's labels were in {name}, and {place} holds no such file: put it there, or give purify-eval "
             "--labels FILE"
         )
-    return folder / str(name)
+    return place / str(name)
 
 
 def choose_samples(data: ImageData, seed: int) -> Samples:

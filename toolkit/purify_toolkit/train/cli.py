@@ -90,6 +90,8 @@ def _request(
     text = without_start(read_recipe(path)) if from_scratch else read_recipe(path)
     run, out = None if base is None else open_run(base), out or Path("runs") / path.stem
 
+    others["unlabelled"] |= run is not None and run.is_unlabelled
+
     def published() -> PublishedInput | None:
         if run is not None:
             return PublishedInput(run.input.preprocessing)
@@ -165,7 +167,7 @@ def main(request: "Request", as_json: bool) -> None:
     hf:FOLDER_OR_NAME; or a file: .onnx, .pt2 (torch.export) or .pt (TorchScript). It is never changed.
 
     A purifier that takes too much clean accuracy, or gives attacked images nothing, is told of, and the exit code is
-    then 1: more epochs, a smaller batch_size (more steps an epoch) or more images are what helps.
+    then 1: more steps or epochs, or more images are what helps.
 
     Progress goes to standard error, the final evaluation to standard output. After an interruption the
     same command with --resume goes on from the last full epoch.

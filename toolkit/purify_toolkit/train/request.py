@@ -84,6 +84,7 @@ def begin_folder(run: RunFolder, request: Request, data: ImageData) -> None:
     identity = _identity(request)
     if request.force:
         shutil.rmtree(run.path, ignore_errors=True)
+        run.__dict__.pop("info", None)  # cached, of the run that was there
     run.path.mkdir(parents=True, exist_ok=True)
     if (run.path / "run.json").is_file():
         if run.info.get("data_sha256") != data.sha256():

@@ -31,6 +31,7 @@ from purify_toolkit.train.harm import MAX_ADAPTIVE_DROP, MAX_CLEAN_DROP, harm_of
 from purify_toolkit.train.request import Request, begin_folder, open_folder, take_over
 from purify_toolkit.train.stages import Stages, Validation, validated
 from purify_toolkit.train.trainer import Trainer
+from purify_toolkit.train.warm_start import start_from
 
 logger = logging.getLogger("purify_edge")
 
@@ -77,13 +78,16 @@ def _prepare(
     Their labels are the outputs of the classifier that is given, see `in_classes_of`.
     """
     own = None
-    if run.has("classifier") and not request.force:
+    if not request.force and run.has("classifier"):
         data = in_classes_of_run(run, data, device)
     elif request.base is not None:
         data = in_classes_of_run(request.base, data, device)
     else:
         own, data = _own_classifier(request, data, device, progress)
     begin_folder(run, request, data)
+    for table in (run.recipe.teacher, run.recipe.student):
+        if table.start:
+            start_from(run.new_purifier(table), table)  # to fail before a stage is trained
     if run.recipe.dataset == IMAGE_FOLDER:
         logger.info("pictures: %s", run.input.way)
     if own is not None:

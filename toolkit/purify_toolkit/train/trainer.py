@@ -192,7 +192,7 @@ class Trainer:
         """
         self._optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
-        for part in batch.parts(min(self._parts, len(batch.mine))):
+        for part in batch.parts(self._parts):
             for name, value in self._backward(part).items():
                 sums[name] = sums.get(name, 0) + value
         self._optimizer.step()
@@ -216,21 +216,32 @@ class Trainer:
         return dict(zip(losses, values.detach(), strict=True))
 
     def _fitting_parts(self, batch: int) -> int:
-        """Return in how many parts a batch of so many images fits into memory, found by a trial on two of them."""
-        seed, device = (self._seed, self._stage.name, "trial"), self._processes.device
-        images = torch.arange(min(2, self._count))
-        trial = Batch(images, seeded(*seed), seeded(*seed, device=device))
+        """Return in how many parts a batch of so many images fits into memory, the same for all processes.
+
+        What two images keep more than one is what an image needs.
+        """
+        processes, share = self._processes, batch // self._processes.count
+        if self._count < 2:
+            return 1
         self._stage.network.eval()
-        with self._mixed():
-            per_image = kept_bytes(lambda: self._stage.losses(trial), self._stage.network) / len(images)
-        wanted, free = per_image * -(-batch // self._processes.count), free_bytes(device) / self._processes.local_count
-        parts = min(-(-batch // self._processes.count), max(1, math.ceil(wanted / (BUDGET * free))))
+        per_image = self._kept(2) - self._kept(1)
+        wanted, free = per_image * share, free_bytes(processes.device) / processes.local_count
+        own = min(share, max(1, math.ceil(wanted / max(1.0, BUDGET * free))))
+        parts = max(int(processes.from_owner(torch.tensor([own]), owner)) for owner in range(processes.count))
         if parts > 1:
             logger.info(
-                "%s: a batch of %d needs about %.1f GiB, %.1f are free: it is computed in %d parts",
-                *(self._stage.name, batch, wanted / 2**30, free / 2**30, parts),
+                "%s: a batch of %d images needs about %.1f GiB, %.1f are free: it is computed in %d parts%s",
+                *(self._stage.name, share, wanted / 2**30, free / 2**30, parts),
+                "" if self._stage.keep_statistics else ", of which batch normalisation sees each alone",
             )
         return parts
+
+    def _kept(self, count: int) -> int:
+        """Return how many bytes are kept for the backward pass of so many images."""
+        seed, device = (self._seed, self._stage.name, "trial"), self._processes.device
+        trial = Batch(torch.arange(count), seeded(*seed), seeded(*seed, device=device))
+        with self._mixed():
+            return kept_bytes(lambda: self._stage.losses(trial))
 
     def _mixed(self) -> torch.autocast:
         """Compute convolutions in bfloat16, which needs no scaling of the loss, or all in float32."""
@@ -243,6 +254,7 @@ class Trainer:
             "network": stage.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "scheduler": self._scheduler.state_dict(),
+            "parts": self._parts,
             "pool": None if stage.pool is None else (stage.pool.examples, stage.pool.versions),
         }
         save_state(state, self._run.checkpoint_path(stage.name))
@@ -256,6 +268,7 @@ class Trainer:
             self._stage.network.load_state_dict(state["network"])
             self._optimizer.load_state_dict(state["optimizer"])
             self._scheduler.load_state_dict(state["scheduler"])
+            self._parts = int(state["parts"])  # as before, for batch normalisation sees parts
             if self._stage.pool is not None:
                 self._stage.pool.examples, self._stage.pool.versions = (tensor.cpu() for tensor in state["pool"])
         except (RuntimeError, KeyError, ValueError, AttributeError, EOFError, pickle.UnpicklingError) as error:

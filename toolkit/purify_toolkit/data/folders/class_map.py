@@ -55,7 +55,10 @@ def read_class_map(path: Path) -> ClassMap:
         content = _json(text)
     else:
         first = text.partition("\n")[0]
-        rows = list(csv.reader(io.StringIO(text), delimiter=max(",\t;", key=first.count)))
+        try:
+            rows = list(csv.reader(io.StringIO(text), delimiter=max(",\t;", key=first.count), strict=True))
+        except csv.Error as error:
+            raise InputError(f"--class-map {path} is no table ({error}); {MAP_HOW}") from error
         content = {row[0].strip(): row[1].strip() for row in rows if len(row) == 2}
         content = content if len(content) == len([row for row in rows if row]) else None
     is_map = isinstance(content, dict) and all(type(value) in (str, int) for value in content.values())

@@ -40,9 +40,9 @@ def listing_of(path: Path, tree: Tree) -> PartFiles:
     """
     passed = PassedOver()
     images = tree.images("", passed)
-    places = {image: image for image in images}
-    for image in images:
-        places.setdefault(str(PurePosixPath(image).with_suffix("")), image)
+    places = {composed(image): image for image in images}
+    stems = Counter(_stem(image) for image in images)
+    places |= {stem: image for image in images if stems[stem := _stem(image)] == 1 and stem not in places}
     lines = list(_lines(path, places))
     found = [places.get(line.file, "") for line in lines]
     _check(path, tree, lines, found)
@@ -61,6 +61,10 @@ def listing_of(path: Path, tree: Tree) -> PartFiles:
     return of_parts(parts, named, str(path), passed, form=f"labels and splits of {path.name}")
 
 
+def _stem(image: str) -> str:
+    return composed(str(PurePosixPath(image).with_suffix("")))
+
+
 def _lines(path: Path, places: Iterable[str]) -> Iterator[_Line]:
     """Yield the table's lines; the first is one of names, unless it names a file that is there."""
     try:
@@ -68,7 +72,10 @@ def _lines(path: Path, places: Iterable[str]) -> Iterator[_Line]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--labels {path} cannot be read ({reason(error)}); {HOW}") from error
     first = text.partition("\n")[0]
-    rows = list(csv.reader(io.StringIO(text), delimiter=max(",\t;", key=first.count)))
+    try:
+        rows = list(csv.reader(io.StringIO(text), delimiter=max(",\t;", key=first.count), strict=True))
+    except csv.Error as error:
+        raise InputError(f"--labels {path} is no table ({error}); {HOW}") from error
     rows = [[composed(cell.strip()) for cell in row] for row in rows]
     if not rows or len(rows[0]) < 2:
         raise InputError(f"--labels {path}: no columns; {HOW}")

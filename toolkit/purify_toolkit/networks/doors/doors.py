@@ -69,11 +69,20 @@ def open_door(factory: str, wanted: Wanted) -> Opened:
 def published_input(factory: str) -> PublishedInput | None:
     """Return how a classifier's pictures are made, where its library or file says so; its weights are not read."""
     scheme, name = split(factory)
-    return DOORS[scheme].published(name)
+    try:
+        return DOORS[scheme].published(name)
+    except PurifyError:
+        raise
+    except Exception as error:  # other people's libraries may raise anything
+        raise InputError(f"--classifier {factory} failed: {type(error).__name__}: {error}") from error
 
 
 def kept_in(factory: str, folder: Path) -> str:
     """Return what opens a classifier again from the run folder that keeps its files."""
+    if Path(factory).suffix in (".pt", ".pth") and factory.partition(":")[0] not in DOORS:
+        for scheme in ("pt2", "torchscript"):
+            if (folder / DOORS[scheme].kept).exists():
+                return f"{scheme}:{folder / DOORS[scheme].kept}"
     scheme, _ = split(factory, must_exist=False)
     kept = folder / DOORS[scheme].kept
     if not DOORS[scheme].kept or not kept.exists():

@@ -1,6 +1,9 @@
 """A door for programs of `torch.export`, FILE.pt2."""
 
+import contextlib
 import io
+import os
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -29,11 +32,32 @@ class ProgramNetwork(nn.Module):
         return self.program(x_NCHW)
 
 
+@contextlib.contextmanager
+def no_code() -> Iterator[None]:
+    """Have torch.load unpickle tensors alone, whatever torch.export asks it for."""
+    names = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": None}
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        _set(names)
+        yield
+    finally:
+        _set(before)
+
+
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
 def opened(name: str, wanted: Wanted) -> Opened:
     """Load a program; raise InputError where it cannot be read, or takes anything but a batch of any size."""
     content = read_file(name)
     try:
-        program = torch.export.load(io.BytesIO(content))
+        with no_code():
+            program = torch.export.load(io.BytesIO(content))
     except Exception as error:  # the reader raises almost anything at a file that is not its own
         raise InputError(
             f"--classifier {name} is no program of torch.export ({reason(error)}); write it by torch.export.save"

@@ -1,13 +1,16 @@
 """A door for image classifiers of Hugging Face's transformers: a folder of `save_pretrained`, or a name on the hub."""
 
+import logging
 from typing import Any
 
 from torch import nn
 
-from purify_edge.errors import InputError, MissingError
+from purify_edge.errors import InputError, MissingError, reason
 from purify_edge.extras import require_library
 from purify_toolkit.data.published_input import PublishedInput, from_hugging_face
 from purify_toolkit.networks.doors.opened import EXTRA, Opened, Wanted, fetched
+
+logger = logging.getLogger("purify_edge")
 
 KEPT = "classifier"
 CODE = {"trust_remote_code": False}  # None would ask at the terminal
@@ -52,7 +55,12 @@ def _processor(name: str) -> Any:
         return transformers.AutoImageProcessor.from_pretrained(name, **CODE)
     except ImportError as error:
         raise MissingError(f"the image processor of hf:{name} needs a library: {error}") from error
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        logger.warning(
+            "hf:%s: no image processor (%s): pictures are stretched and pixels stay in [0, 1], unless --resize, --mean "
+            "and --std say otherwise",
+            *(name, reason(error)),
+        )
         return None
 
 

@@ -63,11 +63,13 @@ def pixel_form(original: ModelProto, *, channels: int, source: str) -> PixelForm
         raise InputError(f"{source} takes images of {given}, expected floats or uint8")
     model = _alone(original, image.name, logits.name)
     graph = model.graph
+    nodes = len(graph.node)
     activation = _cut(graph)
+    was_cast = nodes - len(graph.node) > 1  # a Cast behind the softmax may have gone with it
     if batch:
         _free_batch(model, batch)
     _frame_input(graph, layout, dtype)
-    _frame_output(model, logits.type.tensor_type.elem_type)
+    _frame_output(model, TensorProto.UNDEFINED if was_cast else logits.type.tensor_type.elem_type)
     named(model, "images", "logits")
     try:
         onnx.shape_inference.infer_shapes(model, strict_mode=True)
@@ -159,7 +161,7 @@ def _frame_input(graph: GraphProto, layout: Literal["NCHW", "NHWC"], dtype: int)
 
 
 def _frame_output(model: ModelProto, dtype: int) -> None:
-    """Make the output float32 `[N, K]`."""
+    """Make the output, of a type that may be unknown, float32 `[N, K]`."""
     graph, answer = model.graph, model.graph.output[0]
     shape = dimensions(answer)
     if dtype != TensorProto.FLOAT:
