@@ -60,6 +60,7 @@ def titles(page: str) -> list[str]:
 def test_the_verdict_comes_first_and_what_is_broken_next() -> None:
     page = render_html(full_report(), subject())
     assert "<title>Failed: plain</title>" in page
+    assert '<p class="verdict failed" role="status">' in page
     assert titles(page)[:2] == ["Broken limits", "What was not checked"]
     text = Parsed(page).text
     assert "✗ Failed 1 of 2 limits is broken." in text
@@ -71,7 +72,9 @@ def test_the_verdict_comes_first_and_what_is_broken_next() -> None:
 
 
 def test_a_pass_says_so_and_what_it_does_not_say() -> None:
-    text = Parsed(render_html(passing_report(), subject())).text
+    page = render_html(passing_report(), subject())
+    text = Parsed(page).text
+    assert '<p class="verdict passed" role="status">' in page
     assert "✓ Parity passed All 2 limits hold: onnxruntime, fp32, compared with PyTorch." in text
     assert "It does not say that attacks fail" in text
     assert "Broken limits" not in text

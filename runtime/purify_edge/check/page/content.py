@@ -43,7 +43,7 @@ def document_of(report: Report, about: CheckedBundle) -> Document:
     return Document(
         title=about.manifest.name,
         subtitle=_subtitle(report, about),
-        verdict=Verdict(report.passed, _summary(report)),
+        verdict=Verdict(report.passed, _summary(report), of="parity"),
         figures=tuple(_figures(report)),
         sections=tuple(section for section in sections if section is not None),
         caveat=CAVEAT if report.passed else FAILED_CAVEAT,
