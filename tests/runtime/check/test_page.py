@@ -144,6 +144,21 @@ def test_a_row_is_marked_where_its_limit_is_broken_and_nowhere_else() -> None:
     assert [Parsed(row).text.partition("90")[0] for row in broken] == ["✗\xa0defended"]
 
 
+@pytest.mark.parametrize(
+    ("run", "shown"),
+    [
+        ("resnet-7", False),
+        ({"classifier": "resnet"}, False),
+        ({"classifier": None}, False),
+        ({"classifier": {"factory": "mine:net", "file_sha256": "0f"}}, True),
+    ],
+)
+def test_provenance_may_be_of_any_shape(run: object, shown: bool) -> None:
+    about = subject()
+    about = replace(about, manifest=msgspec.structs.replace(about.manifest, provenance={"run": run}))
+    assert ("mine:net, file SHA-256 0f" in Parsed(render_html(full_report(), about)).text) == shown
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_name_can_add_an_element_an_attribute_or_a_request(name: str) -> None:
     page = Parsed(FORMATS[".html"](full_report(name), subject(name)).decode())
