@@ -89,7 +89,7 @@ def export(
     Raises:
         InputError: a network, an image or a label is not as described, `out` cannot be written, or too few images are
             left to calibrate INT8 on.
-        BuildError: a network cannot be exported or converted, or a TensorRT builder refuses a model.
+        BuildError: a network cannot be exported or converted, or a builder that `targets` names refuses a model.
         MissingError: no engine is installed to check the models with; a target or the library to sign with is missing.
     """
     options = ExportOptions(

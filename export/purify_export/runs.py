@@ -44,7 +44,7 @@ def export_run(
     trained, how = (run.input.height, run.input.width), run.input.preprocessing
     wanted = size or trained
     with stage(tell, "test images"):
-        images = images_of(run, data)
+        images = images_of(run, data, wanted)
         judging, others = (resized(part, wanted, how) for part in (images.judging, images.others))
     accuracy, curve = evaluated(run, tell)
     origin = Origin(

@@ -17,7 +17,7 @@ from purify_toolkit.runs.folder import RunFolder
 
 @pytest.fixture(scope="module")
 def others(shipped: RunFolder) -> Split:
-    return images_of(shipped, None).others
+    return images_of(shipped, None, (28, 28)).others
 
 
 def test_too_few_images_to_calibrate_on_are_counted_and_more_are_asked_for(others: Split) -> None:

@@ -101,6 +101,7 @@ def test_json_has_it_all_and_the_table_is_not_cut(bundle_path: Path) -> None:
     assert "Purifier and classifier, onnxruntime against live PyTorch" in done.stdout
     assert "…" not in done.stdout
     assert "layer by layer: no layer diverges" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("parity passed: ")
 
 
 def test_one_run_for_another_is_refused_where_it_cannot_be_compared(bundle_path: Path, tmp_path: Path) -> None:

@@ -211,6 +211,17 @@ def test_one_of_few_images_may_lose_its_class(lost: int, passed: bool) -> None:
     assert [check.passed for check in checks_of([row], [], Limits())] == [True, passed]
 
 
+@pytest.mark.parametrize(
+    ("n", "engine", "limit", "passed"),
+    [(100, 0.89, 0.01, True), (100, 0.88, 0.01, False), (200, 0.88, 0.02, True), (200, 0.875, 0.02, False)],
+)
+def test_a_drop_that_is_the_limit_keeps_it(n: int, engine: float, limit: float, passed: bool) -> None:
+    """Though 0.9 - 0.89 is a little more than 0.01."""
+    row = row_of(n=n, accuracy_reference=0.9, accuracy_engine=engine, agreement=1.0)
+    *_, found = checks_of([row], [], Limits(max_accuracy_drop=limit))
+    assert (found.name.partition(",")[0], found.passed) == ("accuracy drop", passed)
+
+
 @pytest.mark.parametrize(("precision", "least"), [("fp32", 0.995), ("fp16", 0.995), ("bf16", 0.95), ("int8", 0.95)])
 def test_fewer_bits_may_turn_more_answers_but_not_lose_accuracy(precision: str, least: float) -> None:
     row = row_of(precision=precision, accuracy_reference=0.9, accuracy_engine=0.88, agreement=least - 0.001)

@@ -93,6 +93,16 @@ def test_a_golden_set_of_other_types_is_refused(
         load_golden(with_golden(bundle_copy, content))
 
 
+@pytest.mark.parametrize("name", golden.NAMES)
+def test_a_golden_set_with_a_number_for_an_array_is_refused(bundle_copy: Path, name: str) -> None:
+    with np.load(bundle_copy / "golden.npz") as arrays:
+        content = dict(arrays)
+    content[f"clean_{name}"] = content[f"clean_{name}"].ravel()[0]
+    np.savez_compressed(bundle_copy / "golden.npz", **content)
+    with pytest.raises(BundleError, match=rf"split 'clean' holds .*'{name}': \('\w+', \(\)\)"):
+        load_golden(with_golden(bundle_copy, (bundle_copy / "golden.npz").read_bytes()))
+
+
 def test_a_golden_set_that_unpacks_to_more_than_announced_is_refused(bundle_copy: Path, bundle_path: Path) -> None:
     splits = load_golden(Bundle.open(bundle_path))
     giant = dataclasses.replace(splits["clean"], defended=np.zeros((1_000_000, 10), np.float32))

@@ -80,6 +80,15 @@ def test_an_array_as_the_bundle_takes_it_is_not_touched() -> None:
     np.testing.assert_array_equal(prepared(floats[::-1], COLOUR, bgr=True), floats[None])
 
 
+def test_a_fourth_channel_that_the_bundle_takes_stays_the_fourth() -> None:
+    four = type(COLOUR)(channels=4, height=45, width=61)
+    frame = np.dstack([FRAME, FRAME[:, :, :1]])
+    floats = frame.transpose(2, 0, 1) / np.float32(255)
+    np.testing.assert_array_equal(prepared(frame[:, :, [2, 1, 0, 3]], four, bgr=True), frame[None])
+    np.testing.assert_array_equal(prepared(floats[[2, 1, 0, 3]], four, bgr=True), floats[None])
+    assert prepared(frame, four).base is frame
+
+
 def test_a_tensor_is_what_its_array_is() -> None:
     torch = pytest.importorskip("torch")
     np.testing.assert_array_equal(prepared(torch.from_numpy(FRAME.copy()), COLOUR), EXPECTED[None])

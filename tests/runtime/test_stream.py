@@ -59,6 +59,26 @@ def test_a_camera_may_fill_one_array_again_and_again(pipeline: Pipeline, images:
     ).labels.tolist()
 
 
+def test_so_may_what_only_gives_an_array(pipeline: Pipeline, images: NDArray[np.uint8]) -> None:
+    frames = images.transpose(0, 3, 1, 2) / np.float32(255)
+
+    class Buffer:
+        def __init__(self) -> None:
+            self.content = np.empty_like(frames[:1], order="C")
+
+        def __array__(self, dtype: object = None, copy: object = None) -> NDArray[np.float32]:
+            return self.content
+
+    def camera() -> Iterator[Buffer]:
+        buffer = Buffer()
+        for frame in frames:
+            buffer.content[0] = frame
+            yield buffer
+
+    found = [prediction.labels[0] for prediction in pipeline.stream(camera())]
+    assert found == pipeline.predict(images).labels.tolist()
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [

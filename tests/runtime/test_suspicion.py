@@ -133,6 +133,20 @@ def test_an_engine_that_makes_clean_images_suspicious_breaks_a_limit(
     assert failed(6, Limits(max_flagged_change=0.03)) == []
 
 
+@pytest.mark.parametrize(("flagged", "passed"), [(44, True), (43, False)])
+def test_a_change_of_what_is_suspicious_that_is_the_limit_keeps_it(flagged: int, passed: bool) -> None:
+    """Though 45/50 - 44/50 is a little more than 0.02."""
+    from purify_edge.check.limits import Limits, suspicion_checks
+
+    entry = SuspicionEntry(threshold=1.0, false_positive_rate=0.01, n=99, images="")
+    answers = np.zeros((50, 2), np.float32)
+    purified = np.where(np.arange(50)[:, None] < 45, np.float32([0, 4]), 0)
+    split = GoldenSplit(answers.astype(np.uint8), answers[:, 0].astype(np.int64), purified, answers, purified)
+    scores = np.where(np.arange(50) < flagged, 2, 0).astype(np.float32)
+    (found,) = suspicion_checks(entry, {"clean": split}, {"clean": scores}, Limits(), where="engine fp32")
+    assert found.passed == passed
+
+
 LOGITS = arrays(np.float32, (4, 5), elements=st.floats(-50, 50, width=32))
 
 

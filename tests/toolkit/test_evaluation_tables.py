@@ -41,6 +41,12 @@ def test_a_gate_that_was_not_checked_has_not_passed() -> None:
     ]
 
 
+def test_of_a_pass_is_said_what_passed() -> None:
+    verdict = document_of({**REPORT, "gates": REPORT["gates"][:1], "tax": TAX, "passed": True}).verdict
+    assert verdict is not None
+    assert verdict.word == "Gates passed"
+
+
 def test_the_document_has_all_of_it_and_the_verdict_last() -> None:
     out = StringIO()
     print_document(document_of({**REPORT, "tax": TAX, "passed": False}), Console(file=out, width=150))

@@ -13,7 +13,7 @@ class Amount:
     """So many images, or as many as have so many pixel values together, but not fewer than the least.
 
     >>> [GOLDEN.of((3, side, side)) for side in (32, 224, 1024)]
-    [256, 100, 32]
+    [256, 100, 100]
     """
 
     most: int
@@ -25,7 +25,7 @@ class Amount:
         return max(self.least, min(self.most, self.values // prod(image_shape)))
 
 
-GOLDEN = Amount(IMAGES, 15_200_000, 32)  # of each split of the golden set
+GOLDEN = Amount(IMAGES, 15_200_000, 100)  # of each split of the golden set: two of them have LEAST_ANSWERS
 OTHER = Amount(OTHERS, 40_000_000, 128)  # clean images beside it, which set the threshold of suspicion
 CALIBRATION = Amount(512, 20_000_000, 64)  # of those, for INT8
 RANKED = Amount(64, 2_000_000, 8)  # of each split for INT8, to rank the layers on

@@ -9,7 +9,7 @@ from PIL import Image
 
 from purify_edge.bundle.manifest import InputContract, Preprocessing
 from purify_edge.images.fitting import fitted
-from purify_export.convert.amounts import IMAGES, OTHERS
+from purify_export.convert.amounts import GOLDEN, OTHERS
 from purify_toolkit.data.splits import Split
 from purify_toolkit.runs.data import choose_samples, load_data_of
 from purify_toolkit.runs.folder import RunFolder
@@ -24,18 +24,19 @@ class RunImages:
     source: str  # where the others came from
 
 
-def images_of(run: RunFolder, data: Path | None) -> RunImages:
-    """Return images for the golden set, and up to 2,000 others.
+def images_of(run: RunFolder, data: Path | None, size: tuple[int, int]) -> RunImages:
+    """Return images for the golden set, 256 or fewer where the height and width they will have are large, and others.
 
     The first are test images: those that travel with the run, else, or where `data` is given, a choice from the
-    dataset. The others are those that travel and that the golden set leaves, else validation images.
+    dataset. The others, up to 2,000, are those that travel and that the golden set leaves, else validation images.
     """
+    count = GOLDEN.of((run.input.channels, *size))
     if data is None and run.has_samples:
         travelling = run.load_samples()
-        return RunImages(travelling[:IMAGES], travelling[IMAGES:][:OTHERS], "test images that the golden set leaves")
+        return RunImages(travelling[:count], travelling[count:][:OTHERS], "test images that the golden set leaves")
     found = load_data_of(run, data)
     chosen = np.random.default_rng(run.info["seed"]).permutation(len(found.validation))[:OTHERS]
-    judging = choose_samples(found, run.info["seed"])[:IMAGES]
+    judging = choose_samples(found, run.info["seed"])[:count]
     return RunImages(judging, found.validation[torch.from_numpy(chosen)], "validation images")
 
 

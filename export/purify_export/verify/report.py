@@ -51,7 +51,7 @@ def document_of(report: VerifyReport) -> Document:
     if broken:
         sections.append(Section("Broken limits", (table("Limits that do not hold", CHECK_COLUMNS, broken),)))
     summary = f"{len(report.checks) - len(broken)} of {plural(len(report.checks), 'limit')} hold"
-    return Document(title=report.bundle, sections=tuple(sections), verdict=Verdict(report.passed, summary))
+    return Document(title=report.bundle, sections=tuple(sections), verdict=Verdict(report.passed, summary, of="parity"))
 
 
 def _blocks(report: VerifyReport) -> Iterator[Block]:

@@ -57,6 +57,8 @@ def load_files(bundle: Bundle) -> GoldenFiles | None:
                 raise ValueError(f"it unpacks to more than {MAX_BYTES:,} bytes")
             files = {name: archive.read(name) for name in archive.namelist()}
         pixels = np.frombuffer(files.pop(PIXELS), np.uint8)
+        if not files:
+            raise ValueError(f"there is nothing but {PIXELS}")
         return GoldenFiles(files, pixels.reshape(len(files), *_shape(bundle.manifest.input)))
     except Exception as error:  # zipfile raises almost anything at a malformed file
         raise BundleError(f"{entry.path} does not hold the golden files: {error}; export the bundle again") from error

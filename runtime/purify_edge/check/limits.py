@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,7 @@ def checks_of(parity: Iterable[ParityRow], latency: Iterable[LatencyRow], limits
         yield _agreement(row, least, where)
         if row.split != NOISE:
             drop = row.accuracy_reference - row.accuracy_engine
-            yield _share_at_most("accuracy drop", where, drop, limits.max_accuracy_drop, row.n)
+            yield share_at_most("accuracy drop", where, drop, limits.max_accuracy_drop, row.n)
     if limits.max_latency_ms is None:
         return
     for timed in latency:
@@ -66,7 +67,7 @@ def suspicion_checks(
         expected = is_suspicious(suspicion_of(split.classifier, split.defended), entry.threshold).mean()
         change = abs(is_suspicious(scores[name], entry.threshold).mean() - expected)
         what = f"{where} pipeline {name}"
-        yield _share_at_most("change of what is suspicious", what, float(change), limits.max_flagged_change, len(split))
+        yield share_at_most("change of what is suspicious", what, float(change), limits.max_flagged_change, len(split))
 
 
 def _agreement(row: ParityRow, least: float, where: str) -> Check:
@@ -78,8 +79,12 @@ def _agreement(row: ParityRow, least: float, where: str) -> Check:
     return Check(name=f"{name}, {where}", value=value, limit=least, passed=passed)
 
 
-def _share_at_most(name: str, where: str, share: float, limit: float, n: int) -> Check:
-    """Return the check of a share of n images."""
+def share_at_most(name: str, where: str, share: float, limit: float, n: int) -> Check:
+    """Return the check of a share of n images: by its interval where a single one breaks the limit, see BY_INTERVAL.
+
+    The share is that of whole images, or the rounding of two shares' difference would break a limit that it just keeps.
+    """
+    share = round(share * n) / n if isfinite(share) else share
     check = _at_most(f"{name}, {where}", share, limit)
     if check.passed or not 0 <= share <= 1 or n * limit >= 1:
         return check

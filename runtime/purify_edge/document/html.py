@@ -39,8 +39,9 @@ def _header(document: model.Document) -> Element:
 
 
 def _verdict(verdict: model.Verdict) -> Element:
-    word = e("strong", f"{'✓' if verdict.passed else '✗'} {verdict.word}")
-    return e("p", word, " ", e("span", verdict.summary), class_=f"verdict {verdict.word.lower()}", role="status")
+    mark, style = ("✓", "passed") if verdict.passed else ("✗", "failed")
+    word = e("strong", f"{mark} {verdict.word}")
+    return e("p", word, " ", e("span", verdict.summary), class_=f"verdict {style}", role="status")
 
 
 def _figure(figure: model.KeyFigure) -> Element:

@@ -147,11 +147,12 @@ class Verdict:
 
     passed: bool
     summary: str
+    of: str = ""  # what passes, such as parity: no more than that
 
     @property
     def word(self) -> str:
-        """Return the verdict, and what it is of."""
-        return "Parity passed" if self.passed else "Failed"
+        """Return the verdict, and of a pass what it is of."""
+        return f"{self.of} passed".strip().capitalize() if self.passed else "Failed"
 
 
 @dataclass(frozen=True, kw_only=True)

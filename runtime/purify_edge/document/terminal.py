@@ -76,5 +76,5 @@ def _cell(cell: str | Estimate) -> str:
 
 
 def _verdict(verdict: Verdict) -> Text:
-    word, style = ("parity passed", "bold green") if verdict.passed else ("FAILED", "bold red")
+    word, style = (verdict.word.lower(), "bold green") if verdict.passed else ("FAILED", "bold red")
     return Text.assemble((word, style), f": {verdict.summary}")

@@ -24,6 +24,9 @@ Pictures = Image.Image | NDArray[np.generic] | ArrayLike | Sequence["Pictures"]
 """A PIL image; a frame, uint8 `[H, W]` or `[H, W, C]`; frames `[N, H, W, C]`; floats `[C, H, W]` or `[N, C, H, W]`; or
 a list of such."""
 
+RGB = {3: [2, 1, 0], 4: [2, 1, 0, 3]}
+"""The places of red, green, blue, and of a fourth channel, in frames of so many channels in the order BGR."""
+
 
 def prepared(pictures: Pictures, contract: InputContract, *, bgr: bool = False) -> NDArray[np.generic]:
     """Return pictures of any size as `as_batch` takes them: uint8 `[N, H, W, C]`; floats stay floats `[N, C, H, W]`.
@@ -48,7 +51,7 @@ def prepared(pictures: Pictures, contract: InputContract, *, bgr: bool = False) 
     if array.dtype == np.uint8:
         return _frames(array, contract, bgr=bgr)
     array = array[None] if array.ndim == 3 else array
-    return array[:, ::-1] if bgr and array.ndim == 4 and array.shape[1] == 3 else array
+    return array[:, RGB[array.shape[1]]] if bgr and array.ndim == 4 and array.shape[1] in RGB else array
 
 
 def _array(pictures: object) -> NDArray[np.generic]:
@@ -76,7 +79,7 @@ def _frames(frames: NDArray[Any], contract: InputContract, *, bgr: bool) -> NDAr
     frames = frames[:, :, None] if frames.ndim == 2 else frames
     frames = frames[None] if frames.ndim == 3 else frames
     if frames.shape[1:] == (contract.height, contract.width, contract.channels):
-        return frames[..., ::-1] if bgr and contract.channels == 3 else frames
+        return frames[..., RGB[contract.channels]] if bgr and contract.channels in RGB else frames
     if frames.ndim != 4 or 0 in frames.shape or frames.shape[3] not in (1, 3, 4):
         hint = "; a tensor [C, H, W] is one after .permute(1, 2, 0)" if 3 in frames.shape[1:2] else ""
         shape = list(frames.shape)

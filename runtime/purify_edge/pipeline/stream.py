@@ -30,10 +30,11 @@ def stream(
     def checked(numbered: tuple[int, Pictures]) -> NDArray[np.float32]:
         number, image = numbered
         try:
-            x = as_batch(prepared(image, contract), contract)
+            ready = prepared(image, contract)
+            x = as_batch(ready, contract)
             if len(x) != 1:
                 raise InputError(f"expected one image, got {len(x)}")
-            return x if x.flags.owndata and x is not image else x.copy()  # the caller may fill its array anew
+            return x.copy() if np.may_share_memory(x, ready) else x  # the caller may fill its array anew
         except InputError as error:
             raise InputError(f"image {number} of the stream: {error}") from error
 

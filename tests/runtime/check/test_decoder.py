@@ -133,6 +133,7 @@ def zip_of(content: bytes, count: int = 1) -> bytes:
     [
         (b"no zip", "does not hold the golden files"),
         (zip_of(jpeg(), 2), "does not hold the golden files"),
+        (encode_files(GoldenFiles({}, np.zeros((0, 28, 28, 3), np.uint8))), "there is nothing but pixels.raw"),
         (zip_of(bytes(65_000_000)), "unpacks to more than 64,000,000 bytes"),
     ],
 )

@@ -60,6 +60,7 @@ def titles(page: str) -> list[str]:
 def test_the_verdict_comes_first_and_what_is_broken_next() -> None:
     page = render_html(full_report(), subject())
     assert "<title>Failed: plain</title>" in page
+    assert '<p class="verdict failed" role="status">' in page
     assert titles(page)[:2] == ["Broken limits", "What was not checked"]
     text = Parsed(page).text
     assert "✗ Failed 1 of 2 limits is broken." in text
@@ -71,7 +72,9 @@ def test_the_verdict_comes_first_and_what_is_broken_next() -> None:
 
 
 def test_a_pass_says_so_and_what_it_does_not_say() -> None:
-    text = Parsed(render_html(passing_report(), subject())).text
+    page = render_html(passing_report(), subject())
+    text = Parsed(page).text
+    assert '<p class="verdict passed" role="status">' in page
     assert "✓ Parity passed All 2 limits hold: onnxruntime, fp32, compared with PyTorch." in text
     assert "It does not say that attacks fail" in text
     assert "Broken limits" not in text
@@ -139,6 +142,21 @@ def test_a_row_is_marked_where_its_limit_is_broken_and_nowhere_else() -> None:
     parity_section = page.partition("Parity with PyTorch")[2].partition("<h2>")[0]
     broken = re.findall(r'<tr class="broken">(.*?)</tr>', parity_section)
     assert [Parsed(row).text.partition("90")[0] for row in broken] == ["✗\xa0defended"]
+
+
+@pytest.mark.parametrize(
+    ("run", "shown"),
+    [
+        ("resnet-7", False),
+        ({"classifier": "resnet"}, False),
+        ({"classifier": None}, False),
+        ({"classifier": {"factory": "mine:net", "file_sha256": "0f"}}, True),
+    ],
+)
+def test_provenance_may_be_of_any_shape(run: object, shown: bool) -> None:
+    about = subject()
+    about = replace(about, manifest=msgspec.structs.replace(about.manifest, provenance={"run": run}))
+    assert ("mine:net, file SHA-256 0f" in Parsed(render_html(full_report(), about)).text) == shown
 
 
 @pytest.mark.parametrize("name", HOSTILE)

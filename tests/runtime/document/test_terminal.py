@@ -96,4 +96,4 @@ def test_a_document_may_be_a_table_alone() -> None:
 def test_paragraphs_and_lists_are_printed_and_intros_are_not() -> None:
     section = Section("Heading", (Paragraph("words\x07"), Bullets((("term", "said"),))), intro="how to read it")
     document = Document(title="t", sections=(section,), verdict=Verdict(passed=True, summary="fine"))
-    assert printed(document) == "t\nHeading\nwords\ufffd\n\nterm: said\n\nparity passed: fine\n"
+    assert printed(document) == "t\nHeading\nwords\ufffd\n\nterm: said\n\npassed: fine\n"

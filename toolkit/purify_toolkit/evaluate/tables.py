@@ -56,7 +56,7 @@ def document_of(content: Entry) -> Document:
             Section("Every attack", (row_table(content["rows"], agreement),)),
             Section("Is this evaluation sound?", (gate_table(content["gates"]),)),
         ),
-        verdict=Verdict(content["passed"], summary),
+        verdict=Verdict(content["passed"], summary, of="gates"),
     )
 
 

@@ -43,7 +43,7 @@ def document_of(report: Report, about: CheckedBundle) -> Document:
     return Document(
         title=about.manifest.name,
         subtitle=_subtitle(report, about),
-        verdict=Verdict(report.passed, _summary(report)),
+        verdict=Verdict(report.passed, _summary(report), of="parity"),
         figures=tuple(_figures(report)),
         sections=tuple(section for section in sections if section is not None),
         caveat=CAVEAT if report.passed else FAILED_CAVEAT,
@@ -155,7 +155,13 @@ def _environment(report: Report, about: CheckedBundle) -> Section:
 
 
 def _own_classifier(provenance: Mapping[str, Any]) -> str:
-    """Return what the user's own classifier came from, and the SHA-256 of its file; empty where there is none."""
-    own = (provenance.get("run") or {}).get("classifier") or {}
+    """Return what the user's own classifier came from, and the SHA-256 of its file; empty where there is none.
+
+    Provenance may be any facts, of any shape: see `Origin`.
+    """
+    run = provenance.get("run")
+    own = run.get("classifier") if isinstance(run, dict) else None
+    if not isinstance(own, dict):
+        return ""
     found = {"": own.get("factory"), "file SHA-256 ": own.get("file_sha256"), "weights ": own.get("weights_sha256")}
     return ", ".join(f"{name}{value}" for name, value in found.items() if value)
