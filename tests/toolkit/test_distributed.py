@@ -231,9 +231,14 @@ def test_processes_need_a_device_each(device: str, monkeypatch: pytest.MonkeyPat
         find_processes(torch.device(device))
 
 
-def test_one_process_needs_no_accelerate(trained: RunFolder) -> None:
-    assert "accelerate" not in sys.modules
-    assert find_processes(torch.device("cpu")).count == 1
+def test_one_process_needs_no_accelerate() -> None:
+    program = """
+import sys, torch
+from purify_toolkit.device.processes import find_processes
+assert find_processes(torch.device("cpu")).count == 1
+assert "accelerate" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
 def test_the_command_is_a_module_for_launchers() -> None:
