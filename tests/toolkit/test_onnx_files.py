@@ -35,15 +35,17 @@ pytest.importorskip("onnx2pytorch")
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"uint8": True}, {"softmax": False}, {"batch": 1}, {"batch": 2, "uint8": True}]
+    "options", [{}, {"uint8": True}, {"softmax": False}, {"batch": 1}, {"batch": 2, "uint8": True}, {"batch": 16}]
 )
 def test_graphs_of_keras_are_adapted(options: dict[str, object], tmp_path: Path) -> None:
     keras_like(tmp_path / "mine.onnx", **options)
     original, x = onnx.load(tmp_path / "mine.onnx"), images(8)
     session = require().InferenceSession(original.SerializeToString(), providers=["CPUExecutionProvider"])
     given = x.permute(0, 2, 3, 1).numpy() if options.get("uint8") else (x / 255).permute(0, 2, 3, 1).numpy()
-    parts = np.split(given, 8 // int(options.get("batch", 8)))
-    expected = np.concatenate([session.run(None, {"input": part})[0] for part in parts])
+    size = int(options.get("batch", 8))  # type: ignore[call-overload]
+    rows = given[np.arange(max(8, size)) % 8]
+    parts = np.split(rows, len(rows) // size)
+    expected = np.concatenate([session.run(None, {"input": part})[0] for part in parts])[:8]
     built = build_classifier(ClassifierSource(str(tmp_path / "mine.onnx"), own_weights=False), channels=3, classes=4)
     built.prove(x / 255)
     logits = logits_of(built, x / 255)
@@ -196,3 +198,29 @@ def test_a_single_logit_becomes_two_classes_in_pytorch_and_in_the_graph(tmp_path
     own = built.own_graph((3, SIZE, SIZE), opset=OPSET)
     assert own is not None
     np.testing.assert_allclose(run_graph(own, x), logits, rtol=0, atol=1e-5)
+
+
+def test_a_float16_graph_that_casts_behind_its_softmax_is_taken(tmp_path: Path) -> None:
+    """As converters to float16 leave it that keep the types of input and output."""
+    value, x = onnx.helper.make_tensor_value_info, images(8) / 255
+    weight = onnx.numpy_helper.from_array(np.random.default_rng(0).normal(0, 0.3, (3, 4)).astype(np.float16), "weight")
+    steps = [
+        ("Cast", ["input"], "half", {"to": onnx.TensorProto.FLOAT16}),
+        ("GlobalAveragePool", ["half"], "pooled", {}),
+        ("Flatten", ["pooled"], "flat", {"axis": 1}),
+        ("MatMul", ["flat", "weight"], "dense", {}),
+        ("Softmax", ["dense"], "shares", {"axis": -1}),
+        ("Cast", ["shares"], "answer", {"to": onnx.TensorProto.FLOAT}),
+    ]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node(kind, given, [made], **how) for kind, given, made, how in steps],
+        "half",
+        [value("input", onnx.TensorProto.FLOAT, ["n", 3, SIZE, SIZE])],
+        [value("answer", onnx.TensorProto.FLOAT, ["n", 4])],
+        [weight],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 15)], ir_version=8)
+    built = opened(at(tmp_path / "mine.onnx", model.SerializeToString()))
+    built.prove(x)
+    assert logits_of(built, x).dtype == torch.float32
+    assert built.own_graph((3, SIZE, SIZE), opset=OPSET) is not None

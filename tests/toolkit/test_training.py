@@ -304,3 +304,16 @@ def test_every_epoch_says_its_validation_accuracy(small_data: Path, tmp_path: Pa
     of_stages = dict(zip(progress.stages, progress.lines, strict=True))
     assert re.fullmatch(r"cross_entropy \d\.\d{4}  validation clean [\d.]+%", of_stages["classifier"])
     assert re.search(r"  validation clean [\d.]+%  validation adversarial [\d.]+%$", of_stages["student"])
+
+
+def test_a_run_that_is_replaced_is_trained_by_what_the_new_one_says(small_data: Path, tmp_path: Path) -> None:
+    """Also where the old one ended in its first stage, when its weights were looked for but its run.json was there."""
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(request_for(out, small_data, limit=64), Interrupting(1))
+    before = RunFolder(out).info["mean"]
+    with pytest.raises(KeyboardInterrupt):
+        train(request_for(out, small_data, limit=128, force=True), Interrupting())
+    after = RunFolder(out)
+    assert after.info["mean"] != before
+    assert load_file(after.weights_path("classifier"))["mean"].flatten().tolist() == pytest.approx(after.info["mean"])
