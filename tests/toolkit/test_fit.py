@@ -1,5 +1,6 @@
 """A training that fits the data and the machine: its length, its memory, its beginning, and what it costs."""
 
+import json
 import logging
 import subprocess
 import sys
@@ -24,8 +25,8 @@ from purify_toolkit.device import memory
 from purify_toolkit.device.memory import free_bytes, kept_bytes
 from purify_toolkit.device.processes import Processes
 from purify_toolkit.networks.architectures import Purifier
-from purify_toolkit.recipe import OptimizerTable, parse_recipe
-from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.recipe import OptimizerTable, PurifierTable, parse_recipe
+from purify_toolkit.runs.folder import KEYS, RunFolder
 from purify_toolkit.runs.history import read_metrics
 from purify_toolkit.runs.pretrained import open_run
 from purify_toolkit.train import trainer as trainer_module
@@ -131,17 +132,35 @@ def test_a_student_begins_as_the_one_that_ships_and_keeps_its_statistics(small_d
     assert distance < 0.5 * shipped.head.weight.abs().mean()  # random weights would be further away than that
 
 
-@pytest.mark.parametrize(("pair", "channels"), [("cifar10", 1), ("fashion-mnist", 3), ("cifar10", 3)])
-def test_a_start_is_fitted_to_the_channels(pair: str, channels: int) -> None:
-    table = msgspec.structs.replace(open_run(pair).recipe.student, start=pair)
-    purifier = Purifier(channels, width=table.width, depth=2, blocks=1).eval()
+@pytest.mark.parametrize(("of", "channels"), [(3, 1), (1, 3), (3, 3)])
+@pytest.mark.parametrize("fold", [1, 2])
+def test_a_start_is_fitted_to_the_channels(of: int, channels: int, fold: int, tmp_path: Path) -> None:
+    size = {"width": 4, "depth": 2, "blocks": 1, "fold": fold}
+    theirs, start = run_with_student(tmp_path / "theirs", of, **size)
+    table = PurifierTable(start=str(start), steps=1, batch_size=2, learning_rate=1e-3, weight_decay=0.0, **size)
+    purifier = Purifier(channels, **table.network).eval()
     start_from(purifier, table)
-    theirs, grey = open_run(pair).load_student(), torch.rand(1, 1, 9, 9, generator=torch.Generator().manual_seed(0))
+    grey = torch.rand(1, 1, 9, 9, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         found = purifier(grey.expand(-1, channels, -1, -1))
-        expected = theirs(grey.expand(-1, theirs.head.out_channels, -1, -1)).logit()
-    expected = expected if theirs.head.out_channels == channels else expected.mean(1, keepdim=True)
+        expected = theirs(grey.expand(-1, of, -1, -1)).logit()
+    expected = expected if of == channels else expected.mean(1, keepdim=True)
     torch.testing.assert_close(found.logit(), expected.expand_as(found), rtol=1e-3, atol=1e-3)
+
+
+def run_with_student(folder: Path, channels: int, **size: int) -> tuple[Purifier, Path]:
+    """Make a run folder of nothing but a random student; return it and the folder."""
+    folder.mkdir()
+    lines = "\n".join(f"{key} = {value}" for key, value in size.items())
+    student = f"[student]\n{lines}\nepochs = 3\n"
+    text = RECIPE.replace("[student]\nwidth = 4\ndepth = 2\nblocks = 1\nepochs = 3\n", student)
+    assert student in text
+    (folder / "recipe.toml").write_text(text)
+    info = dict.fromkeys(KEYS, "") | {"image_shape": [channels, 28, 28]}
+    (folder / "run.json").write_text(json.dumps(info))
+    purifier = Purifier(channels, **size)
+    RunFolder(folder).save_weights("student", purifier)
+    return purifier.eval(), folder
 
 
 def test_a_start_of_another_size_is_refused() -> None:

@@ -13,6 +13,7 @@ from helpers.tiny import SIDE, images_for, linear
 from purify_edge.errors import InputError
 from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.data.splits import Split
+from purify_toolkit.evaluate.accuracy import AGREEMENT
 from purify_toolkit.networks.answers import answers_of, right
 from purify_toolkit.networks.user_classifier import check_classifier
 from purify_toolkit.runs.folder import RunFolder
@@ -59,6 +60,8 @@ def test_one_that_takes_clean_accuracy_is_told_of(validation: Validation) -> Non
         len([line for line in found if "points of clean accuracy, more than 3 (validation images: 100.0%" in line]) == 1
     )
     assert not [line for line in harm_of(Blank(), validation, max_clean_drop=1.0) if "clean accuracy" in line]
+    agreement = list(harm_of(Blank(), validation, max_clean_drop=0.03, measure=AGREEMENT))
+    assert any(f"points of {AGREEMENT}, more than 3" in line for line in agreement)
 
 
 def test_one_that_gives_attacked_images_nothing_is_told_of(validation: Validation) -> None:

@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -25,6 +25,7 @@ Positive = Annotated[float, Meta(gt=0)]
 Weight = Annotated[float, Meta(ge=0)]
 
 EPOCHS_OF_STEPS = 10
+PURIFIER_KEYS = ("width", "depth", "blocks", "fold", "bound")
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -84,6 +85,13 @@ class PurifierTable(OptimizerTable, frozen=True, kw_only=True):
     width: Count
     depth: Annotated[int, Meta(ge=1, le=5)]
     blocks: Annotated[int, Meta(ge=0)]
+    fold: Annotated[int, Meta(ge=1, le=8)] = 1
+    bound: Fraction = 0.0
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """The arguments of `networks.Purifier` but for the image's channels."""
+        return {key: getattr(self, key) for key in PURIFIER_KEYS}
 
 
 class DistillationTable(_Table, frozen=True, kw_only=True):

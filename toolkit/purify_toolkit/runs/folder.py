@@ -172,7 +172,7 @@ class RunFolder:
     def new_purifier(self, table: PurifierTable) -> Purifier:
         """Build an untrained purifier of a table's size."""
         channels = self.info["image_shape"][0]
-        return Purifier(channels, width=table.width, depth=table.depth, blocks=table.blocks)
+        return Purifier(channels, **table.network)
 
     def load_classifier(self) -> Classifier | PixelClassifier:
         """Load the trained classifier, the recipe's or the user's own: frozen, in evaluation mode, on the CPU."""

@@ -42,18 +42,21 @@ class Paired:
         return f"{alone:.1f}% right without it, {purified:.1f}% with it, n = {len(self.alone)}"
 
 
-def harm_of(purifier: nn.Module, validation: Validation, *, max_clean_drop: float) -> Iterator[str]:
+def harm_of(
+    purifier: nn.Module, validation: Validation, *, max_clean_drop: float, measure: str = "clean accuracy"
+) -> Iterator[str]:
     """Yield a sentence for each harm that a purifier does on validation images: to clean ones, or no good to attacked.
 
     Args:
         purifier: in evaluation mode, on the validation's device, as is its classifier.
         validation: images, classifier and attack.
         max_clean_drop: how much clean accuracy it may take, as a fraction.
+        measure: what to call that in the sentence; labels may be the classifier's own answers.
     """
     clean, attacked = (_paired(purifier, validation, split) for split in (validation.split, validation.attacked))
     if clean.drop > max_clean_drop and clean.is_worse:
         yield (
-            f"the purifier takes {100 * clean.drop:.1f} points of clean accuracy, more than {100 * max_clean_drop:g} "
+            f"the purifier takes {100 * clean.drop:.1f} points of {measure}, more than {100 * max_clean_drop:g} "
             f"(validation images: {clean})"
         )
     if attacked.drop >= 0 and not attacked.alone.all():

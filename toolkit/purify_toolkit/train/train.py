@@ -175,7 +175,8 @@ def _harm(run: RunFolder, request: Request, data: ImageData, device: torch.devic
     attack = PGD.of(run.recipe.evaluation)
     classifier, student = run.load_classifier().to(device), run.load_student().to(device)
     validation = Validation(classifier, validated(data.validation), attack, device)
-    return list(harm_of(student, validation, max_clean_drop=limit))
+    measure = {"measure": AGREEMENT} if run.is_unlabelled else {}
+    return list(harm_of(student, validation, max_clean_drop=limit, **measure))
 
 
 def evaluate_run(

@@ -20,20 +20,20 @@ def start_from(purifier: Purifier, table: PurifierTable) -> None:
     """
     assert table.start is not None
     run = open_run(table.start)
-    theirs = run.recipe.student
-    sizes = {key: (getattr(theirs, key), getattr(table, key)) for key in ("width", "depth", "blocks")}
-    if any(there != here for there, here in sizes.values()):
-        wanted = ", ".join(f"{key} = {there}" for key, (there, _) in sizes.items())
+    theirs, own_size = run.recipe.student.network, table.network
+    if theirs != own_size:
+        wanted = ", ".join(f"{key} = {value}" for key, value in theirs.items())
         raise InputError(
             f'start = "{table.start}" has {wanted}, the recipe asks for another size; take these, or leave start out '
             "(--from-scratch)"
         )
     state, own = run.load_student().state_dict(), purifier.state_dict()
-    channels, there = len(own["head.bias"]), len(state["head.bias"])
+    places = table.fold**2  # of a pixel in the square that the stem folds into channels, innermost
+    channels, there = len(own["head.bias"]) // places, len(state["head.bias"]) // places
     if channels != there:
-        stem, head, bias = state["stem.0.weight"], state["head.weight"], state["head.bias"]
-        shape = own["stem.0.weight"].shape
-        state["stem.0.weight"] = (stem.sum(1, keepdim=True) / channels).expand(shape)
-        state["head.weight"] = head.mean(0, keepdim=True).expand(own["head.weight"].shape)
-        state["head.bias"] = bias.mean().expand(channels)
+        stem = state["stem.0.weight"].unflatten(1, (there, places)).sum(1, keepdim=True) / channels
+        state["stem.0.weight"] = stem.expand(-1, channels, -1, -1, -1).flatten(1, 2)
+        for name in ("head.weight", "head.bias"):
+            mean = state[name].unflatten(0, (there, places)).mean(0, keepdim=True)
+            state[name] = mean.expand(channels, *mean.shape[1:]).flatten(0, 1)
     purifier.load_state_dict(state)
