@@ -132,6 +132,23 @@ def test_a_student_begins_as_the_one_that_ships_and_keeps_its_statistics(small_d
     assert distance < 0.5 * shipped.head.weight.abs().mean()  # random weights would be further away than that
 
 
+def test_a_student_can_be_taken_as_it_is(small_data: Path, tmp_path: Path) -> None:
+    text = WARM.replace("imitation = 1.0", "imitation = 0.0")
+    assert text != WARM
+    train(request_for(tmp_path / "run", small_data, recipe_text=text, limit=20, as_is=True), Silent())
+    run, theirs = RunFolder(tmp_path / "run"), open_run("fashion-mnist").load_student().state_dict()
+    assert all(torch.equal(value, theirs[key]) for key, value in run.load_student().state_dict().items())
+    assert {line["stage"] for line in read_metrics(run)} == {"classifier"}
+    assert run.metrics is not None
+    assert run.metrics["rows"]
+    with pytest.raises(InputError, match="as_is: True there, False asked for"):
+        train(request_for(tmp_path / "run", small_data, recipe_text=text, limit=20, resume=True), Silent())
+    for refused in (RECIPE, WARM):
+        with pytest.raises(InputError, match=r"--as-is takes the purifier .* begins from none, or has teachers"):
+            train(request_for(tmp_path / "other", small_data, recipe_text=refused, as_is=True), Silent())
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.parametrize(("of", "channels"), [(3, 1), (1, 3), (3, 3)])
 @pytest.mark.parametrize("fold", [1, 2])
 def test_a_start_is_fitted_to_the_channels(of: int, channels: int, fold: int, tmp_path: Path) -> None:

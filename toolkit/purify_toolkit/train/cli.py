@@ -73,6 +73,8 @@ def _request(
         raise click.UsageError(
             "--weights, --mean, --std and --colour are those of your own classifier: they need --classifier"
         )
+    if from_scratch and others["as_is"]:
+        raise click.UsageError("--as-is takes the purifier that --from-scratch leaves out; give one of them")
     if base and classifier:
         raise click.UsageError("--base takes that run's classifier: it does not go with --classifier")
     _check_labels(classifier, **others)
@@ -154,6 +156,9 @@ def _request(
         help="How much clean accuracy the purifier may take, a fraction; default 0.03, of an adaptive recipe 0.2.",
     ),
     click.option("--from-scratch", is_flag=True, help="Begin from random weights where the recipe begins from a pair."),
+    click.option(
+        "--as-is", is_flag=True, help="Train no purifier: take the one that the recipe begins from, and evaluate it."
+    ),
     click.option("--limit", type=click.IntRange(min=1), help="Use only so many images of each part: a quick trial."),
     existing_options(resume="Go on with an interrupted run.", force="Replace a run that is there."),
 )

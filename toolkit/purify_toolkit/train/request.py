@@ -44,6 +44,7 @@ class Request:
     # a finished run for the same data, whose classifier is taken, and its teachers where the recipe would train the
     # same
     base: RunFolder | None = None
+    as_is: bool = False  # leave the student what the recipe's `start` is, untrained
     max_clean_drop: float | None = None  # how much clean accuracy the purifier may take; None: see `train.harm`
 
 
@@ -66,7 +67,7 @@ def open_folder(request: Request) -> RunFolder:
         raise InputError(f"{request.out} is not a folder")
     if all(path.name.startswith(".") for path in request.out.iterdir()):  # interrupted before anything was whole
         return run
-    asked, found = _identity(request), {"preprocessing": _as_json(Preprocessing())} | run.info
+    asked, found = _identity(request), {"preprocessing": _as_json(Preprocessing()), "as_is": False} | run.info
     differing = [
         f"{key}: {found.get(key)!r} there, {value!r} asked for"
         for key, value in asked.items()
@@ -154,6 +155,7 @@ def _identity(request: Request) -> dict[str, Any]:
         "seed": request.seed,
         "limit": request.limit,
         "preprocessing": _as_json(request.preprocessing),
+        "as_is": request.as_is,
         "classifier": None,
     }
     if request.classifier is not None:

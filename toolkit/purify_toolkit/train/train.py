@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from purify_edge.errors import InputError
 from purify_edge.files import file_sha256, write_json
 from purify_edge.shell.stages import StageProgress
 from purify_toolkit.attacks.gradient import PGD
@@ -49,6 +50,11 @@ def train(request: Request, progress: StageProgress) -> list[EvaluationRow]:
         MissingError: no data, or no such device.
     """
     recipe = parse_recipe(request.recipe_text, source=request.recipe_name)
+    if request.as_is and (not recipe.student.start or recipe.teachers):
+        raise InputError(
+            f"--as-is takes the purifier that a recipe begins from, and {request.recipe_name} begins from none, or has "
+            "teachers; give image-folder, or a recipe whose [student] has a start and whose imitation is 0"
+        )
     processes = find_processes(choose_device(request.device))
     run = open_folder(request) if processes.is_main else RunFolder(request.out)
     with processes.one_first():
@@ -85,9 +91,7 @@ def _prepare(
     else:
         own, data = _own_classifier(request, data, device, progress)
     begin_folder(run, request, data)
-    for table in (run.recipe.teacher, run.recipe.student):
-        if table.start:
-            start_from(run.new_purifier(table), table)  # to fail before a stage is trained
+    _begin_purifiers(run, request)
     if run.recipe.dataset == IMAGE_FOLDER:
         logger.info("pictures: %s", run.input.way)
     if own is not None:
@@ -98,6 +102,18 @@ def _prepare(
     progress.expect(cost.seconds)
     _tell_cost(cost, data)
     return data
+
+
+def _begin_purifiers(run: RunFolder, request: Request) -> None:
+    """Fail before a stage is trained where a purifier cannot begin as its recipe says; write one that stays so."""
+    recipe = run.recipe
+    for table in (recipe.teacher, recipe.student):
+        if table.start:
+            start_from(run.new_purifier(table), table)
+    if request.as_is:
+        student = run.new_purifier(recipe.student)
+        start_from(student, recipe.student)
+        run.save_weights("student", student)
 
 
 def _tell_cost(cost: TrainingCost, data: ImageData) -> None:
@@ -160,7 +176,9 @@ def _finish(
     rows = evaluate_run(run, data.test, seed=request.seed, device=device, progress=progress)
     harm = {"harm": _harm(run, request, data, device)}
     write_json(run.path / "metrics.json", metrics(run, rows, device) | harm)
-    save_loss_curves(read_metrics(run), run.path / "losses.png")
+    history = read_metrics(run)
+    if history:
+        save_loss_curves(history, run.path / "losses.png")
     classifier, student = run.load_classifier(), run.load_student()
     attack, shown = PGD.of(run.recipe.evaluation), data.test[:GRID_ROWS]
     save_grid(classifier, student, shown, data.class_names, attack, run.path / "grid.png")
