@@ -4,6 +4,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from purify_toolkit.networks.architectures import CLASSIFIERS, Classifier, Purifier
+from purify_toolkit.train.trainer import initialise
 
 
 @pytest.mark.parametrize("size", [(28, 28), (32, 32), (1, 1), (5, 31), (224, 17)])
@@ -39,6 +40,13 @@ def test_a_bounded_purifier_changes_no_pixel_by_more(channels: int, size: tuple[
     assert purified.min() >= 0
     assert purified.max() <= 1
     assert 0.049 < (purified - images).abs().max() < 0.051
+
+
+def test_a_training_of_a_bounded_purifier_begins_with_the_image_as_it_is() -> None:
+    purifier, images = Purifier(3, width=4, depth=1, blocks=0, fold=2, bound=0.05), torch.rand(2, 3, 8, 8)
+    initialise(purifier, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(purifier.eval()(images), images)
 
 
 @pytest.mark.parametrize("fold", [2, 4])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +77,12 @@ class Purifier(nn.Module):
             nn.Sequential(*_blocks(blocks if level else 0, widths[level])) for level in reversed(range(depth))
         )
         self.head = nn.Conv2d(width, channels * fold**2, 3, 1, 1)
+
+    def begin(self) -> None:
+        """Make a bounded correction 0, so that a training begins with the image as it is."""
+        if self.bound:
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(cast(Tensor, self.head.bias))
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Map `[N, C, H, W] -> [N, C, H, W]`, pixels in [0, 1]."""
