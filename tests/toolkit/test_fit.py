@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -147,6 +148,21 @@ def test_a_student_can_be_taken_as_it_is(small_data: Path, tmp_path: Path) -> No
         with pytest.raises(InputError, match=r"--as-is takes the purifier .* begins from none, or has teachers"):
             train(request_for(tmp_path / "other", small_data, recipe_text=refused, as_is=True), Silent())
     assert not (tmp_path / "other").exists()
+
+
+def test_a_pair_that_ships_can_be_the_teacher_as_it_is(small_data: Path, tmp_path: Path) -> None:
+    weights = {"adversarial_teacher_weight": 1.0, "reconstruction": 0.0, "classifier_guidance": 0.0}
+    text = RECIPE.replace("[teacher]\nwidth = 4\ndepth = 2\nblocks = 0\nepochs = 2\n", f"[teacher]\n{START}")
+    for key, value in weights.items():
+        text = re.sub(f"(?m)^{key} = .*$", f"{key} = {value}", text)
+    train(request_for(tmp_path / "run", small_data, recipe_text=text, limit=40), Silent())
+    run, theirs = RunFolder(tmp_path / "run"), open_run("fashion-mnist").load_student().state_dict()
+    teacher = run.load_teacher("adversarial_teacher").state_dict()
+    assert all(torch.equal(value, theirs[key]) for key, value in teacher.items())
+    lines = [line for line in read_metrics(run) if line["stage"] == "student"]
+    assert {line["stage"] for line in read_metrics(run)} == {"classifier", "student"}
+    assert all(list(line["losses"]) == ["imitation"] for line in lines)
+    assert lines[-1]["losses"]["imitation"] < lines[0]["losses"]["imitation"]
 
 
 @pytest.mark.parametrize(("of", "channels"), [(3, 1), (1, 3), (3, 3)])

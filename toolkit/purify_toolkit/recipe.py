@@ -49,15 +49,20 @@ class OptimizerTable(_Table, frozen=True, kw_only=True):
     optimizer: Literal["adamw", "sgd"] = "adamw"
 
     def __post_init__(self) -> None:
-        if bool(self.epochs) == bool(self.steps):
+        if bool(self.epochs) == bool(self.steps) and not self.stays:
             raise ValueError(f"expected either epochs or steps, got epochs = {self.epochs} and steps = {self.steps}")
+
+    @property
+    def stays(self) -> bool:
+        """Whether the network is not trained at all."""
+        return False
 
     def length(self, count: int) -> tuple[int, int]:
         """Return how many epochs a training on `count` images has, and how many steps each.
 
         After each the network is validated and saved. Where the recipe counts in steps, an epoch is a tenth of them.
         """
-        if self.epochs:
+        if not self.steps:
             return self.epochs, max(1, count // self.batch_size)
         each = -(-self.steps // EPOCHS_OF_STEPS)
         return -(-self.steps // each), each
@@ -78,7 +83,8 @@ class PurifierTable(OptimizerTable, frozen=True, kw_only=True):
     """A purifier, teacher or student, see `networks.Purifier`.
 
     With `start`, the name of a pair that ships or the path of a run, training begins from that one's student, and the
-    statistics of its batch normalisation stay as they are: those of small batches would be worse.
+    statistics of its batch normalisation stay as they are: those of small batches would be worse. Without a length it
+    stays what it begins as.
     """
 
     start: str | None = None
@@ -87,6 +93,11 @@ class PurifierTable(OptimizerTable, frozen=True, kw_only=True):
     blocks: Annotated[int, Meta(ge=0)]
     fold: Annotated[int, Meta(ge=1, le=8)] = 1
     bound: Fraction = 0.0
+
+    @property
+    def stays(self) -> bool:
+        """Whether it stays what its `start` is."""
+        return self.start is not None and not self.epochs and not self.steps
 
     @property
     def network(self) -> dict[str, Any]:

@@ -60,14 +60,15 @@ class StudentLosses:
         if self.teachers:
             shown = self._shown(seen, clean, batch.mine, attacked)
             found["imitation"] = weights.imitation * imitation_loss(output, shown)
-        found["reconstruction"] = weights.reconstruction * reconstruction_loss(output, clean)
+        if weights.reconstruction:
+            found["reconstruction"] = weights.reconstruction * reconstruction_loss(output, clean)
         if weights.structure:
             found["structure"] = weights.structure * structure_loss(output, clean)
         if weights.feature_guidance:
             features, logits = self._features.with_logits(output)
             target = self._made_by("features", clean, batch.mine)
             found["features"] = weights.feature_guidance * feature_loss(features, target)
-        else:
+        elif weights.classifier_guidance or adaptive:
             logits = self.classifier(output)
         if weights.classifier_guidance:
             target = self._made_by("classifier", clean, batch.mine)

@@ -105,15 +105,15 @@ def _prepare(
 
 
 def _begin_purifiers(run: RunFolder, request: Request) -> None:
-    """Fail before a stage is trained where a purifier cannot begin as its recipe says; write one that stays so."""
+    """Fail before a stage is trained where a purifier cannot begin as its recipe says; write those that stay so."""
     recipe = run.recipe
-    for table in (recipe.teacher, recipe.student):
+    tables = {**dict.fromkeys(recipe.teachers, recipe.teacher), "student": recipe.student}
+    for name, table in tables.items():
         if table.start:
-            start_from(run.new_purifier(table), table)
-    if request.as_is:
-        student = run.new_purifier(recipe.student)
-        start_from(student, recipe.student)
-        run.save_weights("student", student)
+            purifier = run.new_purifier(table)
+            start_from(purifier, table)
+            if table.stays or (request.as_is and name == "student"):
+                run.save_weights(name, purifier)
 
 
 def _tell_cost(cost: TrainingCost, data: ImageData) -> None:
