@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lab import crops
-from lab.crops import LIST, WAYS, opened, photographs, picture_in, tries, write_crops
+from lab.photographs import crops
+from lab.photographs.crops import LIST, WAYS, opened, photographs, picture_in, tries, write_crops
 from purify_edge.errors import InputError
 
 

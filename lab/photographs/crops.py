@@ -1,8 +1,8 @@
 """Cut square crops from photographs that packages of Debian 12 carry, to train a purifier on and to judge it.
 
-Usage: python -m lab.crops PACKAGES OUT [--size 128|224]
+Usage: python -m lab.photographs.crops PACKAGES OUT [--size 128|224]
 
-PACKAGES holds a folder for each package in lab/photographs.csv, of that version (`apt-get download NAME`, then
+PACKAGES holds a folder for each package in photographs.csv, of the version there (`apt-get download NAME`, then
 `dpkg-deb -x FILE PACKAGES/NAME`). The same size gives the same crops every time; each photograph is in one part alone,
 train, validation or test, the same for both sizes. No crop is flat. usr/share/doc/*/copyright has the licences.
 """

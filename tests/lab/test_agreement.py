@@ -8,7 +8,7 @@ from PIL import Image
 
 from helpers.small_data import RECIPE
 from helpers.user_models import Brightness
-from lab.studies import photographs
+from lab.photographs import agreement
 from purify_edge.errors import InputError
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.train.cli import main as train
@@ -28,17 +28,17 @@ def test_agreement_is_measured_attack_by_attack_and_goes_on_from_what_is_there(
     done = CliRunner().invoke(train, ["mine.toml", "--data", "photos", "--out", "run", *own])
     assert done.exit_code in (0, 1), done.stderr
 
-    monkeypatch.setattr(photographs, "CHUNK", 5)
+    monkeypatch.setattr(agreement, "CHUNK", 5)
     command = ["run", "--data", "photos", "--out", "out", "--white-box", "4"]
-    photographs.main([*command, "--limit", "5"])
+    agreement.main([*command, "--limit", "5"])
     first = sorted(Path("out/attacks").rglob("*.npy"))
     times = [path.stat().st_mtime_ns for path in first]
-    photographs.main(command)
+    agreement.main(command)
     assert [path.stat().st_mtime_ns for path in first] == times
-    rows = {row["attack"]: row for row in json.loads(Path("out/photographs.json").read_text())["rows"]}
+    rows = {row["attack"]: row for row in json.loads(Path("out/agreement.json").read_text())["rows"]}
     assert rows["none"]["all_alone"]["accuracy"] == 1
     assert rows["none"]["all_alone"]["n"] == 12  # a fifth
-    for level in photographs.LEVELS:
+    for level in agreement.LEVELS:
         worst = rows[f"worst case, {level}/255"]
         for name in (f"PGD-20, {level}/255", f"margin PGD-20, {level}/255"):
             for what in ("all_alone", "all_purified"):
@@ -46,9 +46,9 @@ def test_agreement_is_measured_attack_by_attack_and_goes_on_from_what_is_there(
         assert worst["all_alone"]["correct"] < 12
         assert rows[f"white-box PGD-20, {level}/255"]["all_purified"]["n"] == 4
     assert (rows["none"]["sure_alone"]["n"] == 12) == all(photographs_are_sure())
-    assert "| run | none | 12 | 100.0 (75.8 to 100.0) |" in Path("out/photographs.md").read_text()
+    assert "| run | none | 12 | 100.0 (75.8 to 100.0) |" in Path("out/agreement.md").read_text()
     with pytest.raises(InputError, match="was trained with labels"):
-        photographs.main([str(trained.path), *command[1:]])
+        agreement.main([str(trained.path), *command[1:]])
 
 
 def photographs_are_sure() -> list[bool]:

@@ -1,12 +1,12 @@
 """Measure purifiers on photographs: how often a network of many classes answers as it does on the clean picture.
 
-python -m lab.studies.photographs RUN [RUN ...] --data DIR --out FOLDER [--limit 1000] [--white-box 100]
+python -m lab.photographs.agreement RUN [RUN ...] --data DIR --out FOLDER [--limit 1000] [--white-box 100]
 
 Each RUN is a run folder of photographs without labels (`purify-train image-folder --unlabelled`). Attacks know the
 classifier alone, but for the white-box one, PGD-20 through purifier and classifier on the first so many pictures. They
 are made in chunks, and kept in FOLDER/attacks by classifier, so that the next purifier in front of it costs little, and
 a broken-off study goes on. "Sure" are the pictures on which the classifier alone gives its answer at least 0.3.
-Writes photographs.json and photographs.md.
+Writes agreement.json and agreement.md.
 """
 
 import hashlib
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise InputError(f"{path} was trained with labels; expected a run of purify-train --unlabelled")
         test = load_data_of(run, options.data, device="cpu").test[: options.limit]
         rows += rows_of(run, test, options.out, options.white_box)
-        write_results(options.out, "photographs", {"rows": rows}, table(rows))
+        write_results(options.out, "agreement", {"rows": rows}, table(rows))
     print(table(rows), end="")
 
 
