@@ -11,6 +11,9 @@ from PIL import Image
 from lab.photographs import crops
 from lab.photographs.crops import LIST, WAYS, opened, photographs, picture_in, tries, write_crops
 from purify_edge.errors import InputError
+from purify_toolkit.networks.architectures import Purifier
+from purify_toolkit.recipe import parse_recipe
+from purify_toolkit.train.warm_start import start_from
 
 
 def picture(seed: int, size: tuple[int, int] = (320, 260), mode: str = "RGB", kind: str = "PNG") -> bytes:
@@ -72,3 +75,14 @@ def test_files_are_checked_and_found_inside_resources(tmp_path: Path) -> None:
 def test_the_list_names_each_photograph_once() -> None:
     rows = list(csv.DictReader(LIST.open()))
     assert len({row["sha256"] for row in rows}) == len(rows) == 292
+
+
+def test_the_recipe_of_the_light_purifier_is_one() -> None:
+    """Its teacher is the pair's student as it is, and its loss the distance to that one's images alone."""
+    path = LIST.parent / "photos.toml"
+    recipe = parse_recipe(path.read_text(), source=path.name)
+    assert recipe.teacher.stays
+    assert recipe.teachers == ("adversarial_teacher",)
+    start_from(Purifier(3, **recipe.teacher.network), recipe.teacher)
+    assert not recipe.distillation.reconstruction
+    assert not recipe.distillation.classifier_guidance

@@ -34,6 +34,18 @@ CPU = torch.device("cpu")
 pytest.importorskip("onnx2pytorch")
 
 
+class Clamped(nn.Module):
+    """A clamp of one side."""
+
+    def __init__(self, low: float | None, high: float | None) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x, clamped."""
+        return torch.clamp(x, self.low, self.high)
+
+
 @pytest.mark.parametrize(
     "options", [{}, {"uint8": True}, {"softmax": False}, {"batch": 1}, {"batch": 2, "uint8": True}, {"batch": 16}]
 )
@@ -57,6 +69,33 @@ def test_graphs_of_keras_are_adapted(options: dict[str, object], tmp_path: Path)
     np.testing.assert_allclose(run_graph(own, x / 255), logits, rtol=0, atol=1e-5)
     theirs = {tensor.name: tensor.raw_data for tensor in original.graph.initializer if tensor.name != "shape"}
     assert theirs.items() <= {tensor.name: tensor.raw_data for tensor in own.graph.initializer}.items()
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [nn.ReLU6(), nn.Hardtanh(-0.5, 0.25), Clamped(0.1, None), Clamped(None, 0.2)],
+    ids=["6", "two", "low", "high"],
+)
+def test_clips_are_between_numbers_and_so_are_their_gradients(clip: nn.Module, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), clip, nn.Flatten(), nn.Linear(4 * (SIZE - 2) ** 2, 4)).eval()
+    x = (images(8) / 255).requires_grad_(True)
+    torch.onnx.export(
+        network,
+        (x.detach(),),
+        tmp_path / "mine.onnx",
+        dynamo=True,
+        verbose=False,
+        external_data=False,
+        dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+    )
+    built = build_classifier(ClassifierSource(str(tmp_path / "mine.onnx"), own_weights=False), channels=3, classes=4)
+    kinds = [type(module).__module__ for module in built.modules() if type(module).__name__ == "Clip"]
+    assert kinds == ["purify_toolkit.networks.onnx_graphs.conversion"]
+    (found,) = torch.autograd.grad(built(x)[:, 0].sum(), x)
+    (expected,) = torch.autograd.grad(network(x)[:, 0].sum(), x)
+    torch.testing.assert_close(built(x), network(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_graph_that_takes_bgr_gets_it(tmp_path: Path) -> None:

@@ -3,11 +3,24 @@
 import warnings
 from typing import Any
 
-from onnx import ModelProto
-from torch import nn
+import torch
+from onnx import ModelProto, numpy_helper
+from torch import Tensor, nn
 
 from purify_edge.errors import InputError, reason
 from purify_edge.extras import require_library
+
+
+class Clip(nn.Module):
+    """Clip between two numbers; onnx2pytorch's takes tensors, whose own gradients take longer than the convolutions."""
+
+    def __init__(self, low: float | None, high: float | None) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+
+    def forward(self, x: Tensor, *_: Tensor) -> Tensor:
+        """Return x, clipped; the bounds come again from the graph and are known already."""
+        return torch.clamp(x, self.low, self.high)
 
 
 def torch_from_onnx(model: ModelProto, *, source: str) -> nn.Module:
@@ -26,10 +39,23 @@ def torch_from_onnx(model: ModelProto, *, source: str) -> nn.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            module: nn.Module = library.ConvertModel(optimizer.optimize(model))
+            folded = optimizer.optimize(model)
+            module: nn.Module = library.ConvertModel(folded)
+            _clip_between_numbers(module, folded)
     except Exception as error:  # it raises almost anything at what it does not know
         raise InputError(
             f"onnx2pytorch cannot convert {source} ({reason(error)}), and a purifier cannot be trained without the "
             "classifier's gradients; give the network by its Python code, or as a program of torch.export"
         ) from error
     return module.eval().requires_grad_(False)
+
+
+def _clip_between_numbers(module: nn.Module, model: ModelProto) -> None:
+    """Replace each Clip of a converted graph whose bounds are constants."""
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    name_of: dict[str, str] = vars(module)["mapping"]
+    for node in model.graph.node:
+        bounds = [*node.input[1:], "", ""][:2]
+        if node.op_type == "Clip" and any(bounds) and all(name in constants for name in bounds if name):
+            low, high = (float(constants[name]) if name else None for name in bounds)
+            setattr(module, name_of[node.output[0]], Clip(low, high))
