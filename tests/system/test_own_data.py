@@ -58,6 +58,10 @@ def test_a_network_of_six_classes_gets_its_purifier(kind: str, photos: Path, mon
     assert "read 60 images, " in done.stderr
     resumed = CliRunner().invoke(train, ["mine.toml", "--data", "photos", "--out", "run", *given, "--resume"])
     assert resumed.exit_code == done.exit_code, resumed.stderr
+    with monkeypatch.context() as patch:  # to hear of harm in any case
+        patch.setattr("purify_toolkit.train.train.harm_of", lambda *_, **options: [str(options)])
+        told = CliRunner().invoke(train, ["mine.toml", "--data", "photos", "--out", "run", *given, "--resume"])
+    assert ("agreement with the classifier's own answers" in told.stderr) is (kind == "unlabelled")
     run, agrees = RunFolder(Path("run")), kind == "unlabelled"
     assert run.info["class_names"] == list(NAMES)
     assert set(run.load_samples().labels.tolist()) == set(CLASS_OF.values())

@@ -31,6 +31,7 @@ from purify_toolkit.runs.folder import KEYS, RunFolder
 from purify_toolkit.runs.history import read_metrics
 from purify_toolkit.runs.pretrained import open_run
 from purify_toolkit.train import trainer as trainer_module
+from purify_toolkit.train.cli import what_helps
 from purify_toolkit.train.cost import cost_of
 from purify_toolkit.train.stages import Stages, validated
 from purify_toolkit.train.train import train
@@ -142,6 +143,7 @@ def test_a_student_can_be_taken_as_it_is(small_data: Path, tmp_path: Path) -> No
     assert {line["stage"] for line in read_metrics(run)} == {"classifier"}
     assert run.metrics is not None
     assert run.metrics["rows"]
+    assert "without --as-is, or with a length" in what_helps(run)
     with pytest.raises(InputError, match="as_is: True there, False asked for"):
         train(request_for(tmp_path / "run", small_data, recipe_text=text, limit=20, resume=True), Silent())
     for refused in (RECIPE, WARM):
@@ -162,6 +164,9 @@ def test_a_pair_that_ships_can_be_the_teacher_as_it_is(small_data: Path, tmp_pat
     lines = [line for line in read_metrics(run) if line["stage"] == "student"]
     assert {line["stage"] for line in read_metrics(run)} == {"classifier", "student"}
     assert all(list(line["losses"]) == ["imitation"] for line in lines)
+    assert "The student took " in what_helps(run)
+    with pytest.raises(InputError, match="every loss of the student weighs 0"):
+        parse_recipe(text.replace("imitation = 1.0", "imitation = 0.0"), source="r.toml")
     assert lines[-1]["losses"]["imitation"] < lines[0]["losses"]["imitation"]
 
 

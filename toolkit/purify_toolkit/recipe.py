@@ -119,6 +119,12 @@ class DistillationTable(_Table, frozen=True, kw_only=True):
     feature_guidance: Weight = 0.0
     structure: Weight = 0.0
 
+    @property
+    def has_loss(self) -> bool:
+        """Whether any loss of the student weighs something."""
+        images = self.reconstruction or self.imitation or self.structure
+        return bool(images or self.classifier_guidance or self.feature_guidance)
+
 
 class AttackTable(_Table, frozen=True, kw_only=True):
     """How the adversarial training examples are made, see `adversarial.AdversarialPool`."""
@@ -176,6 +182,9 @@ class Recipe(_Table, frozen=True, kw_only=True):
         for key, datasets in (("channels", ("image-folder",)), ("image_size", ("image-folder", "gtsrb"))):
             if getattr(self, key) and self.dataset not in datasets:
                 raise ValueError(f"{key} is for the dataset {' or '.join(datasets)}, not for {self.dataset}")
+        labels = self.adaptive.labels if self.adaptive else 0.0
+        if not (labels or self.distillation.has_loss):
+            raise ValueError("every loss of the student weighs 0; give one of [distillation] a weight")
 
     @property
     def teachers(self) -> tuple[str, ...]:

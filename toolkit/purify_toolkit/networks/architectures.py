@@ -78,7 +78,7 @@ class Purifier(nn.Module):
         )
         self.head = nn.Conv2d(width, channels * fold**2, 3, 1, 1)
 
-    def begin(self) -> None:
+    def begin_as_identity(self) -> None:
         """Make a bounded correction 0, so that a training begins with the image as it is."""
         if self.bound:
             nn.init.zeros_(self.head.weight)

@@ -198,7 +198,8 @@ def main(request: "Request", as_json: bool) -> None:
     if _is_main():
         print_rows(rows, as_json=as_json, agreement=RunFolder(request.out).is_unlabelled)
         click.echo(f"run folder: {request.out}", err=True)
-        click.echo(f"its curves: tensorboard --logdir {request.out / EVENTS}", err=True)
+        if (request.out / EVENTS).is_dir():
+            click.echo(f"its curves: tensorboard --logdir {request.out / EVENTS}", err=True)
         _tell_harm(RunFolder(request.out))
 
 
@@ -207,15 +208,24 @@ def _tell_harm(run: "RunFolder") -> None:
     for sentence in run.harm:
         click.echo(f"Error: {sentence}", err=True)
     if run.harm:
-        table = run.recipe.student
-        epochs, steps = table.length(run.info["images"]["train"])
         click.echo(
-            f"Do not use it as it is. Look at {run.path / 'grid.png'}. The student took {epochs * steps:,} steps of "
-            f"{table.batch_size} images; more steps (in a copy of the recipe) or more images give it more. If it may "
-            "cost so much, the same command with --resume and a higher --max-clean-drop judges it again.",
+            f"Do not use it as it is. Look at {run.path / 'grid.png'}. {what_helps(run)} If it may cost so much, the "
+            "same command with --resume and a higher --max-clean-drop judges it again.",
             err=True,
         )
         raise click.exceptions.Exit(1)
+
+
+def what_helps(run: "RunFolder") -> str:
+    """Return what may help a purifier that does harm."""
+    table = run.recipe.student
+    if run.info.get("as_is") or table.stays:
+        return "It was not trained for this classifier; a training (without --as-is, or with a length) may help."
+    epochs, steps = table.length(run.info["images"]["train"])
+    return (
+        f"The student took {epochs * steps:,} steps of {table.batch_size} images; more steps (in a copy of the recipe) "
+        "or more images give it more."
+    )
 
 
 def _tell_precision(request: "Request") -> None:

@@ -47,7 +47,7 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
             if callable(reset):
                 reset()
     if isinstance(network, Purifier):
-        network.begin()
+        network.begin_as_identity()
 
 
 def batch_indices(count: int, batch_size: int, steps: int, generator: torch.Generator) -> list[Tensor]:

@@ -5,7 +5,7 @@ import torch
 from purify_edge.errors import InputError
 from purify_toolkit.networks.architectures import Purifier
 from purify_toolkit.recipe import PurifierTable
-from purify_toolkit.runs.pretrained import open_purifier
+from purify_toolkit.runs.pretrained import open_run
 
 
 @torch.no_grad()
@@ -19,7 +19,7 @@ def start_from(purifier: Purifier, table: PurifierTable) -> None:
         InputError: no such run, or its student is of another size than the table says.
     """
     assert table.start is not None
-    run = open_purifier(table.start)
+    run = open_run(table.start)
     theirs, own_size = run.recipe.student.network, table.network
     if theirs != own_size:
         wanted = ", ".join(f"{key} = {value}" for key, value in theirs.items())

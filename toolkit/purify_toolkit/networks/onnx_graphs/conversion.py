@@ -57,5 +57,5 @@ def _clip_between_numbers(module: nn.Module, model: ModelProto) -> None:
     for node in model.graph.node:
         bounds = [*node.input[1:], "", ""][:2]
         if node.op_type == "Clip" and any(bounds) and all(name in constants for name in bounds if name):
-            low, high = (float(constants[name]) if name else None for name in bounds)
+            low, high = (constants[name].item() if name else None for name in bounds)
             setattr(module, name_of[node.output[0]], Clip(low, high))
