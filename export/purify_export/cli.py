@@ -47,8 +47,10 @@ def main(
     from purify_edge.check.page.content import document_of
     from purify_edge.document.terminal import print_document
     from purify_export.runs import export_run
+    from purify_toolkit.device.memory import keep_freed_memory
     from purify_toolkit.runs.pretrained import open_run
 
+    keep_freed_memory()
     folder = open_run(run)
     bundle, report = export_run(
         folder,

@@ -159,7 +159,7 @@ def train_arm(study: Study, arm: str, seed: int, teachers: RunFolder, progress: 
     take_over(run, teachers)
     examples = teachers.load_examples()
     if examples is not None and not (run.has("student") or run.checkpoint_path("examples").is_file()):
-        run.save_examples(*examples)
+        run.save_examples(examples)
     for name in run.stages:
         _train_stage(name, run, study, seed, progress)
     shutil.rmtree(run.path / "checkpoints", ignore_errors=True)

@@ -6,14 +6,14 @@ from purify_toolkit.data.pixels import to_float
 from purify_toolkit.device.processes import Processes
 from purify_toolkit.recipe import AttackTable
 from purify_toolkit.runs.pretrained import open_run
-from purify_toolkit.train.examples import AdversarialPool
+from purify_toolkit.train.examples import AdversarialPool, PoolState
 
 ATTACK = AttackTable(epsilon_min=0.02, epsilon_max=0.1, steps=2, relative_step=0.5, refresh_epochs=3)
 COUNT, BATCH = 60, 40
 ALL = torch.arange(COUNT)
 
 
-def new_pool(earlier: tuple[torch.Tensor, torch.Tensor] | None = None, attack: AttackTable = ATTACK) -> AdversarialPool:
+def new_pool(earlier: PoolState | None = None, attack: AttackTable = ATTACK) -> AdversarialPool:
     run = open_run(None)
     samples = run.load_samples()
     return AdversarialPool(
@@ -84,7 +84,7 @@ def test_the_examples_fool_the_classifier(pool: AdversarialPool) -> None:
 
 def test_a_pool_that_is_handed_over_goes_on_without_attacking_everything() -> None:
     examples = open_run(None).load_samples().images[:COUNT].flip(3)
-    pool = new_pool((examples.clone(), torch.ones(COUNT, dtype=torch.int64)))
+    pool = new_pool({"examples": examples.clone(), "versions": torch.ones(COUNT, dtype=torch.int64)})
     assert torch.equal(pool.examples, examples)
     due = pool.due(0, ALL)
     assert due.tolist() == list(range(0, COUNT, 3))
@@ -104,3 +104,27 @@ def test_a_share_of_the_examples_is_made_by_one_step(share: float) -> None:
     free = (clean > 26) & (clean < 229)
     at_the_edge = ((moved >= 25) & free).sum((1, 2, 3)) / free.sum((1, 2, 3))
     assert (at_the_edge > 0.97).float().mean().item() == pytest.approx(share, abs=0.1)
+
+
+CROPPED = msgspec.structs.replace(ATTACK, crop=0.6)
+
+
+def test_each_time_an_image_is_attacked_another_part_of_it_is_shown() -> None:
+    pool, originals = new_pool(attack=CROPPED), open_run(None).load_samples().images[:COUNT]
+    refresh(pool, 0)
+    first = pool.images.clone()
+    assert ((first != originals).flatten(1).any(1)).float().mean() > 0.9
+    assert (pool.examples.int() - first.int()).abs().max() <= 0.1 * 255 + 0.5  # attacked as they are shown
+    refresh(pool, 1)
+    changed = (pool.images != first).flatten(1).any(1).nonzero().flatten()
+    assert changed.tolist() == pool.due(1, ALL).tolist()
+    assert torch.equal(open_run(None).load_samples().images[:COUNT], originals)
+
+
+def test_a_pool_of_crops_hands_them_over() -> None:
+    pool = new_pool(attack=CROPPED)
+    refresh(pool, 0)
+    later = new_pool(pool.state, CROPPED)
+    assert torch.equal(later.images, pool.images)
+    assert torch.equal(later.examples, pool.examples)
+    assert "images" not in new_pool().state  # the originals, which every stage has

@@ -9,7 +9,7 @@ from torch import nn
 
 from helpers.small_data import ADAPTIVE, VALIDATION
 from purify_edge.errors import InputError
-from purify_toolkit.data.augmentation import augment
+from purify_toolkit.data.augmentation import augment, random_crops
 from purify_toolkit.data.batch import Batch
 from purify_toolkit.data.datasets import load_data
 from purify_toolkit.device.processes import Processes
@@ -135,6 +135,25 @@ def test_a_square_is_cut_out_of_each_image_somewhere_else() -> None:
     for hole in black[:50]:
         row, column = hole.nonzero()[0].tolist()
         assert hole[row : row + 4, column : column + 4].all()
+
+
+def test_a_random_part_of_each_image_is_scaled_to_the_whole() -> None:
+    """Where pixels say their place, the corners of a crop say which part it was."""
+    rows = torch.arange(40.0)[:, None].expand(40, 60)
+    columns = torch.arange(60.0).expand(40, 60)
+    image = torch.stack([6 * rows, 4 * columns]).to(torch.uint8)
+    found = random_crops(image.expand(300, -1, -1, -1), smallest=0.5, generator=torch.Generator().manual_seed(3))
+    assert found.shape == (300, 2, 40, 60)
+    assert found.dtype == torch.uint8
+    heights = (found[:, 0, -1, 0].float() - found[:, 0, 0, 0]) / 6 + 1
+    widths = (found[:, 1, 0, -1].float() - found[:, 1, 0, 0]) / 4 + 1
+    assert heights.min() == pytest.approx(20, abs=1)
+    assert heights.max() == pytest.approx(40, abs=1)
+    assert torch.allclose(widths, 1.5 * heights, atol=2)  # in its proportions
+    assert found[:, 0, 0, 0].max() > 6 * 15  # from anywhere, to the lower end
+    assert found[:, 1, 0, 0].max() > 4 * 25
+    assert len(found.flatten(1).unique(dim=0)) > 250
+    assert torch.equal(random_crops(image[None], smallest=1.0, generator=torch.Generator())[0], image)
 
 
 @pytest.mark.parametrize("key", ["shift", "cutout"])

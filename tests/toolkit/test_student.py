@@ -21,7 +21,7 @@ from purify_toolkit.device.processes import Processes
 from purify_toolkit.networks.features import ClassifierFeatures
 from purify_toolkit.recipe import parse_recipe
 from purify_toolkit.runs.folder import RunFolder
-from purify_toolkit.train.losses import feature_loss, structure_loss
+from purify_toolkit.train.losses import feature_loss, guidance_loss, structure_loss
 from purify_toolkit.train.stages import Stages, TrainingStage
 from purify_toolkit.train.student import StudentLosses
 
@@ -262,3 +262,19 @@ def test_frozen_networks_look_again_only_at_examples_that_were_made_anew(build: 
     assert fresh.pool is not None
     fresh.pool.examples.copy_(stage.pool.examples)
     assert again == pytest.approx(fresh.losses(batch())["imitation"].item(), rel=1e-6)
+
+
+def test_a_crop_is_compared_with_the_classifiers_answer_to_it(build: Build, trained: RunFolder) -> None:
+    stage = build("student", with_weights(RECIPE, imitation=0.0).replace("[attack]", "[attack]\ncrop = 0.5"))
+    assert stage.pool is not None
+    classifier, count = trained.load_classifier(), round(0.5 * COUNT)
+    for epoch in (0, 1):  # the answers are made anew with the crops
+        list(stage.pool.refresh(stage.pool.due(epoch, batch().indices), torch.Generator().manual_seed(epoch)))
+        seen, losses = seen_by(stage, batch())
+        clean = to_float(stage.pool.images[batch().indices])
+        assert torch.equal(seen[count:], clean[count:])
+        with torch.no_grad():
+            output = stage.network(seen)
+            guidance = guidance_loss(classifier(output), classifier(clean))
+        assert losses["guidance"] == pytest.approx(0.5 * guidance.item(), rel=1e-4)
+        assert losses["reconstruction"] == pytest.approx(F.l1_loss(output, clean).item(), rel=1e-4)

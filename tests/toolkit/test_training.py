@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,19 @@ def test_an_interrupted_run_ends_the_same(trained: RunFolder, small_data: Path, 
     assert [(line["stage"], line["epoch"]) for line in found_lines] == [
         (line["stage"], line["epoch"]) for line in expected_lines
     ]
+
+
+def test_an_interrupted_run_on_crops_ends_the_same(small_data: Path, tmp_path: Path) -> None:
+    recipe = RECIPE.replace("imitation = 1.0", "imitation = 0.0").replace("[attack]", "[attack]\ncrop = 0.7")
+    request = partial(request_for, folder=small_data, limit=64, recipe_text=recipe)
+    train_only(request(tmp_path / "whole"))
+    with pytest.raises(KeyboardInterrupt):
+        train(request(tmp_path / "parts"), Interrupting(24))
+    assert [line["stage"] for line in read_metrics(RunFolder(tmp_path / "parts"))][-1] == "student"
+    train_only(request(tmp_path / "parts", resume=True))
+    expected, found = (load_file(tmp_path / name / "student.safetensors") for name in ("whole", "parts"))
+    for key in expected:
+        torch.testing.assert_close(found[key], expected[key], rtol=0, atol=1e-6)
 
 
 class Attacks(Interrupting):

@@ -127,7 +127,7 @@ class DistillationTable(_Table, frozen=True, kw_only=True):
 
 
 class AttackTable(_Table, frozen=True, kw_only=True):
-    """How the adversarial training examples are made, see `adversarial.AdversarialPool`."""
+    """How the adversarial training examples are made, see `examples.AdversarialPool`."""
 
     epsilon_min: Fraction
     epsilon_max: Fraction
@@ -135,6 +135,7 @@ class AttackTable(_Table, frozen=True, kw_only=True):
     relative_step: Positive
     refresh_epochs: Count
     single_step: Fraction = 0.0
+    crop: Annotated[float, Meta(gt=0, le=1)] = 1.0
 
     def __post_init__(self) -> None:
         if self.epsilon_min > self.epsilon_max:

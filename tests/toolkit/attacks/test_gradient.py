@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -129,3 +131,38 @@ def test_the_mean_of_several_evaluations_beats_one_on_a_randomised_model(shipped
 
     once, often = right(1), right(16)
     assert often < once - 0.1, (once, often)
+
+
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS.keys())
+def test_an_image_on_which_the_model_is_wrong_may_be_left_alone(shipped: Shipped, norm: Norm) -> None:
+    """It stays where the model was first wrong; the others end as without, and the model is asked less."""
+    size, asked = {"Linf": 0.005, "L2": 0.1}[norm.name], list[int]()
+    images, labels = shipped.images[:64], shipped.labels[:64]
+
+    def counting(x: Tensor) -> Tensor:
+        asked.append(len(x))
+        return shipped.classifier(x)
+
+    whole = PGD(epsilon=size, steps=8, relative_step=0.25, norm=norm)
+    all_steps = whole(shipped.classifier, images, labels, generator=generator())
+    stopped = replace(whole, until_wrong=True)(counting, images, labels, generator=generator())
+    assert asked == sorted(asked, reverse=True)
+    assert len(asked) <= 8
+    with torch.no_grad():
+        ends, stops = (shipped.classifier(found).argmax(1) == labels for found in (all_steps, stopped))
+    assert 0 < int(stops.sum()) < len(labels)
+    assert not (stops & ~ends).any()
+    torch.testing.assert_close(stopped[stops], all_steps[stops], rtol=0, atol=1e-5)
+    assert (norm.size(stopped - images) <= size + 1e-6).all()
+
+
+def test_an_attack_ends_once_the_model_is_wrong_on_all_images() -> None:
+    asked = list[int]()
+
+    def model(x: Tensor) -> Tensor:
+        asked.append(len(x))
+        return linear_model(x - 0.5)
+
+    attack = PGD(epsilon=torch.full((4, 1, 1, 1), 0.2), steps=20, relative_step=0.25, until_wrong=True)
+    attack(model, torch.full((4, 1, 4, 4), 0.5 + 0.06), torch.zeros(4, dtype=torch.long), generator=generator())
+    assert len(asked) < 6

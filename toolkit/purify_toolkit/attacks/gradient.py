@@ -50,6 +50,7 @@ class PGD(Attack):
     samples: int = 1  # how many evaluations a gradient takes
     random_start: bool = True  # whether to begin at a random point of the ball instead of the image
     decay: bool = False  # whether to shorten the steps to 0
+    until_wrong: bool = False  # whether to leave an image alone once it is misclassified: all that an accuracy needs
 
     @classmethod
     def of(cls, table: EvaluationTable) -> "PGD":
@@ -65,6 +66,7 @@ class PGD(Attack):
                 f"steps shrinking from {step} to 0" if self.decay else f"step {step}",
                 (starts if self.restarts > 1 else "1 random start") if self.random_start else "no random start",
                 *([f"mean gradient of {self.samples} evaluations"] if self.samples > 1 else []),
+                *(["until misclassified"] if self.until_wrong else []),
             ]
         )
 
@@ -99,21 +101,31 @@ class PGD(Attack):
         if self.random_start:
             first = self.norm.start(images, self.epsilon, generator) if start is None else start
             adversarial = self.norm.project(images + first, images, self.epsilon)
+        left = torch.arange(len(images), device=images.device)
         for step in range(self.steps):
             length = self.relative_step * ((1 + math.cos(math.pi * step / self.steps)) / 2 if self.decay else 1)
-            direction = self.norm.direction(self._gradient(model, adversarial, labels))
-            adversarial = self.norm.project(adversarial + length * self.epsilon * direction, images, self.epsilon)
+            gradient, logits = self._gradient(model, adversarial[left], labels[left])
+            if self.until_wrong:
+                right = logits.argmax(1) == labels[left]
+                left, gradient = left[right], gradient[right]
+                if not len(left):
+                    break
+            epsilon = self.epsilon[left] if isinstance(self.epsilon, Tensor) else self.epsilon
+            moved = adversarial[left] + length * epsilon * self.norm.direction(gradient)
+            adversarial[left] = self.norm.project(moved, images[left], epsilon)
         return adversarial
 
-    def _gradient(self, model: Model, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss's gradient by the images, `[N, C, H, W]`, the mean over the evaluations."""
-        total = torch.zeros_like(images)
+    def _gradient(self, model: Model, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss's gradient by the images, `[N, C, H, W]`, and the logits; means over the evaluations."""
+        total, logits = torch.zeros_like(images), torch.zeros(())
         for _ in range(self.samples):
             with torch.enable_grad():
                 x = images.detach().requires_grad_(True)
-                value = self.loss(model(x), labels).sum()
+                found = model(x)
+                value = self.loss(found, labels).sum()
             total += torch.autograd.grad(value, x)[0]
-        return total / self.samples
+            logits = found.detach() + logits.to(found)
+        return total / self.samples, logits / self.samples
 
     @torch.no_grad()
     def _score(self, model: Model, images: Tensor, labels: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms.v2.functional import resized_crop
 
 from purify_toolkit.data.batch import Batch
 
@@ -35,6 +36,24 @@ def augment(images_u8: Tensor, batch: Batch, *, shift: int = 2, cutout: int = 0)
         for corner, size in zip(corners, (height, width), strict=True)
     ]
     return shifted.masked_fill((inside[0][:, :, None] & inside[1][:, None, :])[:, None], 0)
+
+
+def random_crops(images_u8: Tensor, *, smallest: float, generator: torch.Generator) -> Tensor:
+    """Crop a random part of each image, in its proportions, and scale it to the image's size; bilinear, antialiased.
+
+    Args:
+        images_u8: `[N, C, H, W]`, on the CPU.
+        smallest: the share of an image's sides that the smallest part keeps; shares are drawn evenly from there to 1.
+        generator: of all random choices, on any device.
+    """
+    (count, _, height, width), cropped = images_u8.shape, images_u8.clone()
+    drawn = torch.rand(count, 3, generator=generator, device=generator.device).tolist()
+    for image, (size, down, right) in zip(cropped, drawn, strict=True):
+        share = smallest + size * (1 - smallest)
+        part = round(share * height), round(share * width)
+        corner = round(down * (height - part[0])), round(right * (width - part[1]))
+        image.copy_(resized_crop(image, *corner, *part, [height, width]))
+    return cropped
 
 
 def _range(first: Tensor, length: int, size: int) -> Tensor:

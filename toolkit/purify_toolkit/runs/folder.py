@@ -192,13 +192,12 @@ class RunFolder:
             raise InputError(
                 f"{self.path} has no {path.name}; finish the training with purify-train --resume, or give another run"
             )
-        if isinstance(network, PixelClassifier) and network.is_whole:
-            return network.eval().requires_grad_(False)
-        try:
-            network.load_state_dict(load_file(path))
-        except (SafetensorError, RuntimeError) as error:
-            raise InputError(f"{path} does not hold the recipe's {name}: {reason(error)}") from error
-        return network.eval().requires_grad_(False)
+        if not (isinstance(network, PixelClassifier) and network.is_whole):
+            try:
+                network.load_state_dict(load_file(path))
+            except (SafetensorError, RuntimeError) as error:
+                raise InputError(f"{path} does not hold the recipe's {name}: {reason(error)}") from error
+        return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # as images are
 
     def save_weights(self, name: str, network: nn.Module) -> None:
         """Write a network's weights."""
@@ -216,20 +215,19 @@ class RunFolder:
         if own is None or not own.is_whole:
             self.save_weights("classifier", classifier)
 
-    def save_examples(self, examples: Tensor, versions: Tensor) -> None:
+    def save_examples(self, state: dict[str, Tensor]) -> None:
         """Write the adversarial training examples that a stage ended with, for the next one; see `AdversarialPool`."""
-        save_state((examples, versions), self.checkpoint_path("examples"))
+        save_state(state, self.checkpoint_path("examples"))
 
-    def load_examples(self) -> tuple[Tensor, Tensor] | None:
-        """Read the examples of an earlier stage and their versions; None where no stage has made any."""
+    def load_examples(self) -> dict[str, Tensor] | None:
+        """Read the examples of an earlier stage; None where no stage has made any."""
         path = self.checkpoint_path("examples")
         if not path.is_file():
             return None
         try:
-            examples, versions = torch.load(path, weights_only=True)
+            return dict(torch.load(path, weights_only=True))
         except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
             raise InputError(f"{path} cannot be read ({reason(error)}); remove it to make them again") from error
-        return examples, versions
 
     def save_samples(self, samples: Samples) -> None:
         """Write the travelling test images."""

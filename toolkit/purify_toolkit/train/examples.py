@@ -1,4 +1,4 @@
-"""The adversarial training examples: made once, kept as 8-bit images, each renewed every few epochs."""
+"""The adversarial training examples: made once, kept as 8-bit images, each made anew every few epochs."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,9 +7,13 @@ from torch import Tensor
 
 from purify_toolkit.attacks.gradient import FGSM, PGD
 from purify_toolkit.attacks.norms import LINF
+from purify_toolkit.data.augmentation import random_crops
 from purify_toolkit.data.pixels import batch_size, to_8bit, to_float
 from purify_toolkit.device.processes import Processes
 from purify_toolkit.recipe import AttackTable
+
+PoolState = dict[str, Tensor]
+"""A pool's images, examples and versions, by the names of its attributes."""
 
 
 class AdversarialPool:
@@ -24,9 +28,13 @@ class AdversarialPool:
     Of all examples a random share, `single_step`, is made by one step as long as the radius (FGSM): those of many
     steps lie elsewhere, and a purifier that has seen no others lets many of one step through.
 
+    With `crop` below 1, an image is cropped at random each time before it is attacked, so that few images show more.
+
     Attributes:
-        examples: uint8 `[N, C, H, W]`; without those of an earlier stage the clean images until the first refresh.
+        images: the clean images as they are shown, uint8 `[N, C, H, W]`: each cropped as its example is.
+        examples: likewise, attacked; without those of an earlier stage the clean images until the first refresh.
         versions: int64 `[N]`, how often each has been made anew; 0 where it is the clean image still.
+        crops: whether images are cropped.
 
     Args:
         images: clean training images, uint8 `[N, C, H, W]`.
@@ -34,7 +42,7 @@ class AdversarialPool:
         classifier: frozen, pixels -> logits.
         attack: the recipe's table.
         processes: that share the attacks; they run on the device of each.
-        earlier: examples and versions that an earlier stage ended with.
+        earlier: the `state` that an earlier stage ended with.
     """
 
     def __init__(
@@ -45,11 +53,27 @@ class AdversarialPool:
         attack: AttackTable,
         *,
         processes: Processes,
-        earlier: tuple[Tensor, Tensor] | None = None,
+        earlier: PoolState | None = None,
     ) -> None:
-        self.examples, self.versions = earlier or (images.clone(), torch.zeros(len(images), dtype=torch.int64))
-        self._images, self._labels = images, labels
+        self.crops = attack.crop < 1
+        self.images = images.clone() if self.crops else images
+        self.examples, self.versions = images.clone(), torch.zeros(len(images), dtype=torch.int64)
+        self._originals, self._labels = images, labels
         self._classifier, self._attack, self._processes = classifier, attack, processes
+        if earlier is not None:
+            self.state = earlier
+
+    @property
+    def state(self) -> PoolState:
+        """All that a later stage needs to go on from here."""
+        state = {"examples": self.examples, "versions": self.versions}
+        return state | {"images": self.images} if self.crops else state
+
+    @state.setter
+    def state(self, state: PoolState) -> None:
+        self.examples, self.versions = state["examples"].cpu(), state["versions"].cpu()
+        if self.crops:
+            self.images = state["images"].cpu()
 
     def due(self, epoch: int, used: Tensor) -> Tensor:
         """Return which of the images that are used in this epoch, by their indices, are attacked anew before it."""
@@ -61,9 +85,14 @@ class AdversarialPool:
 
         Each process draws for all batches, so that the examples do not depend on the number of processes.
         """
-        chunks, count = due.split(batch_size(self._images, self._processes.device)), self._processes.count
+        chunks, count = due.split(batch_size(self._originals, self._processes.device)), self._processes.count
         for turn in (chunks[first : first + count] for first in range(0, len(chunks), count)):
-            found = [self._attacked(indices, generator, owner) for owner, indices in enumerate(turn)]
+            found = []
+            for owner, indices in enumerate(turn):
+                if self.crops:
+                    originals = self._originals[indices]
+                    self.images[indices] = random_crops(originals, smallest=self._attack.crop, generator=generator)
+                found.append(self._attacked(indices, generator, owner))
             for owner, indices in enumerate(turn):
                 self.examples[indices] = self._processes.from_owner(found[owner], owner)
                 self.versions[indices] += 1
@@ -71,7 +100,7 @@ class AdversarialPool:
 
     def _attacked(self, indices: Tensor, generator: torch.Generator, owner: int) -> Tensor:
         """Return the examples, uint8; those that fall to another process unchanged."""
-        attack, images = self._attack, self._images[indices]
+        attack, images = self._attack, self.images[indices]
         device = self._processes.device
         draw = torch.rand(len(indices), 1, 1, 1, generator=generator, device=device)
         epsilon = attack.epsilon_min + draw * (attack.epsilon_max - attack.epsilon_min)

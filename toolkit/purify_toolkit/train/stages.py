@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import nn
@@ -92,10 +92,11 @@ class Validation:
         """The adversarial examples of the validation images, made against the classifier alone, as 8 bits."""
         if self._adversarial is None:
             generator = torch.Generator(self.device).manual_seed(0)
-            examples = [
-                self.attack(self.classifier, images, labels, generator=generator)
-                for images, labels in batches(self.split, self.device)
-            ]
+            with torch.autocast(self.device.type, enabled=False):
+                examples = [
+                    self.attack(self.classifier, images, labels, generator=generator)
+                    for images, labels in batches(self.split, self.device)
+                ]
             self._adversarial = Split(to_8bit(torch.cat(examples)).cpu(), self.split.labels)
         return self._adversarial
 
@@ -107,7 +108,6 @@ class Stages:
         self._run, self._data = run, data
         self._processes, self._device = processes, processes.device
         self._recipe: Recipe = run.recipe
-        self._validation: Validation | None = None
 
     def build(self, name: str) -> TrainingStage:
         """Build the stage called `name`, one of `RunFolder.stages`."""
@@ -119,6 +119,13 @@ class Stages:
         }
         return builders[name]()
 
+    @cached_property
+    def validation(self) -> Validation:
+        """The validation images to look at, before the trained classifier."""
+        split, attack = validated(self._data.validation), PGD.of(self._recipe.evaluation)
+        return Validation(self._frozen_classifier, split, attack, self._device)
+
+    @cached_property
     def _frozen_classifier(self) -> nn.Module:
         return self._run.load_classifier().to(self._device)
 
@@ -126,12 +133,6 @@ class Stages:
         train, earlier = self._data.train, self._run.load_examples()
         attack, processes = self._recipe.attack, self._processes
         return AdversarialPool(train.images, train.labels, classifier, attack, processes=processes, earlier=earlier)
-
-    def _validate_with(self, classifier: nn.Module) -> Validation:
-        if self._validation is None:
-            split = validated(self._data.validation)
-            self._validation = Validation(classifier, split, PGD.of(self._recipe.evaluation), self._device)
-        return self._validation
 
     def _classifier(self) -> TrainingStage:
         network, table = self._run.new_classifier().to(self._device), self._recipe.classifier
@@ -162,23 +163,24 @@ class Stages:
 
     def _teacher(self, *, adversarial: bool) -> TrainingStage:
         network = self._run.new_purifier(self._recipe.teacher).to(self._device)
-        classifier = self._frozen_classifier()
+        classifier = self._frozen_classifier
         remembered = Remembered(classifier, len(self._data.train))
         pool = self._new_pool(classifier) if adversarial else None
         weights = self._recipe.distillation
 
         def losses(batch: Batch) -> Losses:
-            clean = to_float(self._data.train.images[batch.mine], self._device)
+            images = self._data.train.images if pool is None else pool.images
+            clean = to_float(images[batch.mine], self._device)
             if pool is None:
                 return {"reconstruction": reconstruction_loss(network(clean), clean)}
             output = network(to_float(pool.examples[batch.mine], self._device))
-            target = remembered(clean, batch.mine)
+            target = remembered(clean, batch.mine, pool.versions if pool.crops else None)
             return {
                 "reconstruction": reconstruction_loss(output, clean),
                 "guidance": weights.classifier_guidance * guidance_loss(classifier(output), target),
             }
 
-        validation = self._validate_with(classifier)
+        validation = self.validation
         name = "adversarial_teacher" if adversarial else "normal_teacher"
         return self._purifier_stage(
             name, network, self._recipe.teacher, losses, lambda: validation.purification(network), pool
@@ -200,12 +202,12 @@ class Stages:
 
     def _student(self) -> TrainingStage:
         network = self._run.new_purifier(self._recipe.student).to(self._device)
-        classifier = self._frozen_classifier()
+        classifier = self._frozen_classifier
         adaptive = self._recipe.adaptive is not None
         pool = None if adaptive else self._new_pool(classifier)
         teachers = {name: self._run.load_teacher(name).to(self._device) for name in self._recipe.teachers}
         losses = StudentLosses(network, classifier, teachers, pool, self._data.train, self._recipe, self._device)
-        validation = self._validate_with(classifier)
+        validation = self.validation
 
         def validate() -> dict[str, float]:
             return validation.purification(network) | (validation.white_box(network) if adaptive else {})

@@ -50,9 +50,9 @@ class StudentLosses:
 
     def __call__(self, batch: Batch) -> Losses:
         """Return each weighted term by its name."""
-        split, weights, adaptive = self.train[batch.mine], self.recipe.distillation, self.recipe.adaptive
-        labels = split.labels.to(self.device)
-        images = split.images.to(self.device)
+        weights, adaptive = self.recipe.distillation, self.recipe.adaptive
+        labels = self.train.labels[batch.mine].to(self.device)
+        images = (self.train if self.pool is None else self.pool).images[batch.mine].to(self.device)
         clean = to_float(augment(images, batch) if adaptive else images, self.device)
         seen, attacked = self._seen(batch, clean, labels)
         output = self.student(seen)
@@ -125,7 +125,8 @@ class StudentLosses:
         if self.pool is None:  # adaptive: augmented and attacked anew each time
             made: Tensor = self._frozen[name](images)
             return made
-        return self._remembered[name, attacked](images, indices, self.pool.versions if attacked else None)
+        changes = attacked or self.pool.crops
+        return self._remembered[name, attacked](images, indices, self.pool.versions if changes else None)
 
     @cached_property
     def _features(self) -> ClassifierFeatures:

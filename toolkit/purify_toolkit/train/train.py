@@ -30,7 +30,7 @@ from purify_toolkit.runs.history import read_metrics
 from purify_toolkit.train.cost import TrainingCost, cost_of
 from purify_toolkit.train.harm import MAX_ADAPTIVE_DROP, MAX_CLEAN_DROP, harm_of
 from purify_toolkit.train.request import Request, begin_folder, open_folder, take_over
-from purify_toolkit.train.stages import Stages, Validation, validated
+from purify_toolkit.train.stages import Stages, Validation
 from purify_toolkit.train.trainer import Trainer
 from purify_toolkit.train.warm_start import start_from
 
@@ -67,11 +67,11 @@ def train(request: Request, progress: StageProgress) -> list[EvaluationRow]:
     processes.wait()
     if not processes.is_main:
         data = in_classes_of_run(run, data, processes.device)
-    _train_stages(run, request, data, processes, progress)
+    stages = _train_stages(run, request, data, processes, progress)
     processes.close()
     if not processes.is_main:
         return []
-    rows = _finish(run, request, data, processes.device, progress)
+    rows = _finish(run, request, data, stages.validation, progress)
     shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
     return rows
 
@@ -133,12 +133,14 @@ def _tell_cost(cost: TrainingCost, data: ImageData) -> None:
 
 def _train_stages(
     run: RunFolder, request: Request, data: ImageData, processes: Processes, progress: StageProgress
-) -> None:
+) -> Stages:
+    """Train what is not trained yet; return what it was made by, for its validation."""
     stages = Stages(run, data, processes=processes)
     for name in run.stages:
         if not run.has(name):
             stage, count = stages.build(name), len(data.train)
             Trainer(stage, run, count=count, seed=request.seed, processes=processes, progress=progress).train()
+    return stages
 
 
 def _own_classifier(
@@ -171,10 +173,11 @@ def _found(data: ImageData, accuracy: float) -> str:
 
 
 def _finish(
-    run: RunFolder, request: Request, data: ImageData, device: torch.device, progress: StageProgress
+    run: RunFolder, request: Request, data: ImageData, validation: Validation, progress: StageProgress
 ) -> list[EvaluationRow]:
+    device = validation.device
     rows = evaluate_run(run, data.test, seed=request.seed, device=device, progress=progress)
-    harm = {"harm": _harm(run, request, data, device)}
+    harm = {"harm": _harm(run, request, validation)}
     write_json(run.path / "metrics.json", metrics(run, rows, device) | harm)
     history = read_metrics(run)
     if history:
@@ -185,14 +188,12 @@ def _finish(
     return rows
 
 
-def _harm(run: RunFolder, request: Request, data: ImageData, device: torch.device) -> list[str]:
+def _harm(run: RunFolder, request: Request, validation: Validation) -> list[str]:
     """Return what harm the purifier does, a sentence each."""
     limit = request.max_clean_drop
     if limit is None:
         limit = MAX_ADAPTIVE_DROP if run.recipe.adaptive else MAX_CLEAN_DROP
-    attack = PGD.of(run.recipe.evaluation)
-    classifier, student = run.load_classifier().to(device), run.load_student().to(device)
-    validation = Validation(classifier, validated(data.validation), attack, device)
+    student = run.load_student().to(validation.device)
     measure = {"measure": AGREEMENT} if run.is_unlabelled else {}
     return list(harm_of(student, validation, max_clean_drop=limit, **measure))
 

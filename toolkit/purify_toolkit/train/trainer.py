@@ -36,6 +36,8 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": partial(torch.optim.SGD, momentum=0.9, nesterov=True),
 }
 """Of the recipe's key `optimizer`; each takes parameters, `lr` and `weight_decay`."""
+UNREADABLE = RuntimeError, KeyError, ValueError, TypeError, AttributeError, EOFError, pickle.UnpicklingError
+"""What reading a checkpoint raises that is damaged, or of another version."""
 
 
 def initialise(network: nn.Module, generator: torch.Generator) -> None:
@@ -160,7 +162,7 @@ class Trainer:
     def _keep(self) -> None:
         """Write what the stage leaves behind."""
         if self._stage.pool is not None:
-            self._run.save_examples(self._stage.pool.examples, self._stage.pool.versions)
+            self._run.save_examples(self._stage.pool.state)
         self._run.save_weights(self._stage.name, self._stage.network.eval())
         self._run.checkpoint_path(self._stage.name).unlink(missing_ok=True)
 
@@ -258,7 +260,7 @@ class Trainer:
             "optimizer": self._optimizer.state_dict(),
             "scheduler": self._scheduler.state_dict(),
             "parts": self._parts,
-            "pool": None if stage.pool is None else (stage.pool.examples, stage.pool.versions),
+            "pool": None if stage.pool is None else stage.pool.state,
         }
         save_state(state, self._run.checkpoint_path(stage.name))
 
@@ -273,8 +275,8 @@ class Trainer:
             self._scheduler.load_state_dict(state["scheduler"])
             self._parts = int(state["parts"])  # as before, for batch normalisation sees parts
             if self._stage.pool is not None:
-                self._stage.pool.examples, self._stage.pool.versions = (tensor.cpu() for tensor in state["pool"])
-        except (RuntimeError, KeyError, ValueError, AttributeError, EOFError, pickle.UnpicklingError) as error:
+                self._stage.pool.state = state["pool"]
+        except UNREADABLE as error:
             raise InputError(
                 f"{path} cannot be resumed from ({reason(error)}); remove it to repeat this stage"
             ) from error
