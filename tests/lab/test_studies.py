@@ -138,14 +138,14 @@ def test_students_begin_with_their_seeds_adversarial_examples(
     ablation.main([*arguments, "--seeds", "0", "--arms", "plain,both", "--out", str(out)])
     earlier = arm(out, "teachers").load_examples()
     assert earlier is not None
-    kept, versions = earlier
+    kept, versions = earlier["examples"], earlier["versions"]
     assert versions.min() > 0
     clean = load_data(arm(out, "both").recipe, Path(arguments[2])).limited(192).train.images
     assert 0 < int((kept.int() - clean.int()).abs().max()) <= round(0.13 * 255) + 1
     assert set(found) == {"plain", "both"}
     for examples in found.values():
-        assert torch.equal(examples[0], kept)
-        assert torch.equal(examples[1], versions)
+        assert torch.equal(examples["examples"], kept)
+        assert torch.equal(examples["versions"], versions)
     assert arm(out, "both").weights_path("student").read_bytes() == (
         arm(study, "both").weights_path("student").read_bytes()
     )

@@ -23,8 +23,9 @@ from purify_toolkit.runs.history import read_metrics
 from purify_toolkit.train.trainer import Trainer
 
 IMAGES = 105  # in batches of odd size, two batches for the attack
+CROPPED = "[attack]", "[attack]\ncrop = 0.8"
 PLAIN, ADAPTIVE = (
-    text.replace("batch_size = 64", "batch_size = 35").replace("epochs = 3", "epochs = 2")
+    text.replace("batch_size = 64", "batch_size = 35").replace("epochs = 3", "epochs = 2").replace(*CROPPED)
     for text in (small_data.RECIPE, small_data.ADAPTIVE)
 )
 CASES = {
@@ -132,8 +133,9 @@ def test_the_examples_of_two_processes_are_those_of_one(
     expected, found = alone["adversarial_teacher"].load_examples(), together[0]["adversarial_teacher"].load_examples()
     assert expected is not None
     assert found is not None
-    assert len(expected[0]) > launched.ATTACKED_AT_ONCE  # more than one process's turn
-    assert all(map(torch.equal, found, expected))
+    assert len(expected["examples"]) > launched.ATTACKED_AT_ONCE  # more than one process's turn
+    assert found.keys() == expected.keys() == {"examples", "versions", "images"}
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def test_each_threat_has_its_row(rows: dict[tuple[str, bool], EvaluationRow]) ->
     assert all(row.n == N for row in rows.values())
     assert rows["clean", True].attack == "none"
     assert rows["grey-box", True].attack == str(ATTACK) == "PGD-20, Linf 0.1, step 0.0125, 1 random start"
-    assert rows["white-box", True].attack == f"{ATTACK}, until misclassified"
+    assert rows["white-box", True].attack == f"{ATTACK}, until wrong"
 
 
 def test_the_shipped_pair_is_as_good_on_the_samples_as_it_is_said_to_be(

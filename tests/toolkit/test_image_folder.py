@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, PngImagePlugin
+from pillow_heif import register_heif_opener
 from torchvision.datasets import ImageFolder
 
 from helpers.images import zipped
@@ -140,6 +141,7 @@ def test_what_is_no_image_of_a_class_is_passed_over_and_counted(
 
 @pytest.mark.parametrize("suffix", [*sorted(IMAGE_SUFFIXES), ".JPEG"])
 def test_every_format_of_the_device_is_trained_on(folder: Path, suffix: str) -> None:
+    register_heif_opener()  # to write one; reading does so itself
     image = Image.new("RGB", (6, 8), colour("train", 0, 77))
     image.save(folder / "train" / "cat" / f"more{suffix}", Image.registered_extensions()[suffix.lower()])
     data = load_image_folder(folder, validation_size=4)

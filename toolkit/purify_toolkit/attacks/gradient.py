@@ -66,7 +66,7 @@ class PGD(Attack):
                 f"steps shrinking from {step} to 0" if self.decay else f"step {step}",
                 (starts if self.restarts > 1 else "1 random start") if self.random_start else "no random start",
                 *([f"mean gradient of {self.samples} evaluations"] if self.samples > 1 else []),
-                *(["until misclassified"] if self.until_wrong else []),
+                *(["until wrong"] if self.until_wrong else []),
             ]
         )
 
