@@ -1,6 +1,6 @@
 """Copy what ships of a finished run into the package.
 
-Usage: python -m lab.ship_pretrained RUN NAME [--half] [--without-images] [--data DIR]
+Usage: python -m lab.ship_pretrained RUN NAME [--half] [--without-images] [--without-classifier] [--data DIR]
 """
 
 import argparse
@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--half", action="store_true", help="store float16 and evaluate what the weights became")
     parser.add_argument("--without-images", action="store_true", help="the licence of the images forbids it")
+    parser.add_argument("--without-classifier", action="store_true", help="ship a purifier to begin from, no pair")
     parser.add_argument("--data", type=Path, help="with --half: the run's dataset")
     arguments = parser.parse_args()
     target = FOLDER / arguments.name
@@ -40,13 +41,15 @@ def main() -> None:
     for file in (*FILES, *WEIGHTS):
         shutil.copyfile(arguments.run / file, target / file)
     if arguments.half:  # its own metrics.json tells of other weights and is not needed
-        for file in WEIGHTS:
+        for file in WEIGHTS[1:] if arguments.without_classifier else WEIGHTS:
             halve(target / file)
         share_classifier(RunFolder(target))
         evaluate_again(RunFolder(target), arguments.data)
     else:
         share_classifier(RunFolder(target))
         shutil.copyfile(arguments.run / "metrics.json", target / "metrics.json")
+    if arguments.without_classifier:
+        RunFolder(target).weights_path("classifier").unlink()
     if not arguments.without_images:
         shutil.copyfile(arguments.run / SAMPLES, target / SAMPLES)
         write_images(RunFolder(target), target / "images")

@@ -3,7 +3,8 @@
 python -m lab.photographs.agreement RUN [RUN ...] --data DIR --out FOLDER [--limit 1000] [--white-box 100]
 
 Each RUN is a run folder of photographs without labels (`purify-train image-folder --unlabelled`). Attacks know the
-classifier alone, but for the white-box one, PGD-20 through purifier and classifier on the first so many pictures. They
+classifier alone, but for the white-box one, PGD-20 through purifier and classifier on the first so many pictures, each
+until the answer is another. They
 are made in chunks, and kept in FOLDER/attacks by classifier, so that the next purifier in front of it costs little, and
 a broken-off study goes on. "Sure" are the pictures on which the classifier alone gives its answer at least 0.3.
 Writes agreement.json and agreement.md.
@@ -11,7 +12,7 @@ Writes agreement.json and agreement.md.
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def rows_of(run: RunFolder, test: Split, out: Path, white_box: int) -> Iterator[
     few = Photographs(classifier, test[:white_box], out / "attacks" / file_sha256(run.weights_path("student"))[:16])
     for level in LEVELS:
         name = f"white-box PGD-20, {level}/255"
-        examples = few.attacked(attacks()[f"PGD-20, {level}/255"], pipeline, name)
+        examples = few.attacked(replace(attacks()[f"PGD-20, {level}/255"], until_wrong=True), pipeline, name)
         yield row(name, *(answers(model, examples) for model in (classifier, pipeline)))
 
 

@@ -88,7 +88,6 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "masked": Masked,
     "mix": Mix,
     "padding": lambda: Purifier(3, width=2, depth=5, blocks=1),  # to 32 x 32 inside
-    "folded": lambda: Purifier(3, width=4, depth=2, blocks=1, fold=2, bound=0.05),
     **{name: partial(classifier, name) for name in CLASSIFIERS},
 }
 

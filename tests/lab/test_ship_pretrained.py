@@ -3,15 +3,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from helpers.tiny import tiny_run
 from lab import ship_pretrained
+from purify_edge.errors import InputError
 from purify_edge.files import file_sha256, write_json
+from purify_toolkit.runs import pretrained
 from purify_toolkit.runs.data import load_data_of
 from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.train.warm_start import start_from
 
 Ship = Callable[..., RunFolder]
 
@@ -66,3 +70,20 @@ def test_half_the_bytes_and_the_figures_of_what_they_became(ship: Ship, trained:
         whole, half = (run.load_student()(x) for run in (trained, shipped))
     assert half.dtype == torch.float32
     assert 0 < (whole - half).abs().max() < 0.01
+
+
+def test_a_purifier_ships_without_its_classifier_and_a_training_begins_from_it(
+    ship: Ship, trained: RunFolder, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = ship("--half", "--without-images", "--without-classifier", "--data", small_data)
+    metrics = json.loads((shipped.path / "metrics.json").read_text())
+    assert metrics["weights_sha256"]["classifier"] == file_sha256(trained.weights_path("classifier"))
+    assert metrics["weights_sha256"]["student"] == file_sha256(shipped.weights_path("student"))
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    assert "small" not in pretrained.pretrained_names()
+    with pytest.raises(InputError, match=r"small is a purifier without a classifier; .*--as-is --classifier"):
+        pretrained.open_run("small")
+    table = msgspec.structs.replace(trained.recipe.student, start="small")
+    purifier = shipped.new_purifier(table)
+    start_from(purifier, table)
+    assert torch.equal(purifier.head.weight, shipped.load_student().head.weight)

@@ -171,9 +171,8 @@ def test_a_pair_that_ships_can_be_the_teacher_as_it_is(small_data: Path, tmp_pat
 
 
 @pytest.mark.parametrize(("of", "channels"), [(3, 1), (1, 3), (3, 3)])
-@pytest.mark.parametrize("fold", [1, 2])
-def test_a_start_is_fitted_to_the_channels(of: int, channels: int, fold: int, tmp_path: Path) -> None:
-    size = {"width": 4, "depth": 2, "blocks": 1, "fold": fold}
+def test_a_start_is_fitted_to_the_channels(of: int, channels: int, tmp_path: Path) -> None:
+    size = {"width": 4, "depth": 2, "blocks": 1}
     theirs, start = run_with_student(tmp_path / "theirs", of, **size)
     table = PurifierTable(start=str(start), steps=1, batch_size=2, learning_rate=1e-3, weight_decay=0.0, **size)
     purifier = Purifier(channels, **table.network).eval()

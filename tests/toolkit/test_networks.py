@@ -1,19 +1,14 @@
 import pytest
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from purify_toolkit.networks.architectures import CLASSIFIERS, Classifier, Purifier
-from purify_toolkit.train.trainer import initialise
 
 
 @pytest.mark.parametrize("size", [(28, 28), (32, 32), (1, 1), (5, 31), (224, 17)])
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(("fold", "bound"), [(1, 0.0), (2, 0.0), (2, 0.05)])
-def test_a_purifier_keeps_any_shape_and_the_range_of_pixels(
-    channels: int, size: tuple[int, int], fold: int, bound: float
-) -> None:
-    purifier = Purifier(channels, width=4, depth=2, blocks=1, fold=fold, bound=bound).eval()
+def test_a_purifier_keeps_any_shape_and_the_range_of_pixels(channels: int, size: tuple[int, int]) -> None:
+    purifier = Purifier(channels, width=4, depth=2, blocks=1).eval()
     images = torch.rand(2, channels, *size)
     with torch.no_grad():
         purified = purifier(images)
@@ -31,38 +26,10 @@ def test_depth_and_blocks_are_those_asked_for(depth: int, blocks: int) -> None:
     assert widest == 4 * 2**depth
 
 
-def test_a_bounded_purifier_changes_no_pixel_by_more() -> None:
-    purifier, images = Purifier(3, width=4, depth=2, blocks=1, fold=2, bound=0.05).eval(), torch.rand(2, 3, 5, 31)
-    torch.nn.init.normal_(purifier.head.weight, std=50.0)  # so that the bound is reached
-    with torch.no_grad():
-        assert 0.049 < (purifier(images) - images).abs().max() < 0.051
-
-
-def test_a_training_of_a_bounded_purifier_begins_with_the_image_as_it_is() -> None:
-    purifier, images = Purifier(3, width=4, depth=1, blocks=0, fold=2, bound=0.05), torch.rand(2, 3, 8, 8)
-    initialise(purifier, torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        assert torch.equal(purifier.eval()(images), images)
-
-
-@pytest.mark.parametrize("fold", [2, 4])
-def test_folding_makes_a_purifier_cheap(fold: int) -> None:
-    """All convolutions work on images of fold x fold fewer pixels; stem and head alone grow, as channels do."""
-
-    def flop(fold: int) -> int:
-        purifier = Purifier(3, width=24, depth=2, blocks=1, fold=fold).eval()
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            purifier(torch.zeros(1, 3, 64, 64))
-        return int(counter.get_total_flops())
-
-    assert flop(fold) < 1.6 * flop(1) / fold**2
-
-
-@pytest.mark.parametrize("fold", [1, 2])
-def test_padding_does_not_move_the_image(fold: int) -> None:
+def test_padding_does_not_move_the_image() -> None:
     """Where the size fits, an image inside a larger one is purified alike, away from the seam."""
     torch.manual_seed(0)
-    purifier = Purifier(1, width=4, depth=1, blocks=0, fold=fold).eval()
+    purifier = Purifier(1, width=4, depth=1, blocks=0).eval()
     large = torch.rand(1, 1, 64, 64)
     with torch.no_grad():
         whole, part = purifier(large), purifier(large[..., :50, :50])

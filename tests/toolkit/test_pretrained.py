@@ -1,3 +1,4 @@
+import csv
 import hashlib
 import json
 import re
@@ -7,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from purify_edge.errors import InputError, MissingError
-from purify_toolkit.recipe import find_recipe
+from purify_toolkit.recipe import find_recipe, parse_recipe
 from purify_toolkit.runs import pretrained
-from purify_toolkit.runs.pretrained import FOLDER, open_run, pretrained_names
+from purify_toolkit.runs.pretrained import FOLDER, open_purifier, open_run, pretrained_names
 
+CHECKOUT = Path(__file__).parents[2]
 COMMIT = "[0-9a-f]{40}"  # a checkout with changes ends in `-dirty`
 
 
@@ -66,6 +68,23 @@ def test_what_ships_is_what_was_evaluated(name: str) -> None:
     assert metrics["limit"] is None
     assert recipe == find_recipe(name).read_bytes()
     assert run.info["recipe"] == metrics["recipe"] == name
+
+
+def test_a_purifier_for_photographs_ships_for_trainings_to_begin_from() -> None:
+    with pytest.raises(InputError, match="photos is a purifier without a classifier"):
+        open_run("photos")
+    run = open_purifier("photos")
+    metrics, weights = json.loads((run.path / "metrics.json").read_text()), run.weights_path("student")
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() == metrics["weights_sha256"]["student"]
+    assert weights.stat().st_size < 4_000_000
+    assert all(re.fullmatch(COMMIT, session["commit"]) for session in (run.info, metrics["evaluated_with"]))
+    for recipe in ("image-folder", "photos"):
+        student = parse_recipe(find_recipe(recipe).read_text(), source=recipe).student
+        assert student.start == "photos"
+        assert student.network == run.recipe.student.network
+    with (CHECKOUT / "lab" / "photographs" / "photographs.csv").open(newline="") as file:
+        packages = {row["package"] for row in csv.DictReader(file)}
+    assert all(package in (run.path / "NOTICE").read_text() for package in packages)
 
 
 def test_samples_and_pictures_ship_with_their_notice() -> None:

@@ -25,7 +25,7 @@ Positive = Annotated[float, Meta(gt=0)]
 Weight = Annotated[float, Meta(ge=0)]
 
 EPOCHS_OF_STEPS = 10
-PURIFIER_KEYS = ("width", "depth", "blocks", "fold", "bound")
+PURIFIER_KEYS = ("width", "depth", "blocks")
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -91,8 +91,6 @@ class PurifierTable(OptimizerTable, frozen=True, kw_only=True):
     width: Count
     depth: Annotated[int, Meta(ge=1, le=5)]
     blocks: Annotated[int, Meta(ge=0)]
-    fold: Annotated[int, Meta(ge=1, le=8)] = 1
-    bound: Fraction = 0.0
 
     @property
     def stays(self) -> bool:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -42,32 +41,23 @@ class Purifier(nn.Module):
     """A convolutional autoencoder, image to image: `[N, C, H, W] -> [N, C, H, W]`, pixels in [0, 1].
 
     Fully convolutional: any H and W. The image is padded by its edge pixels to a multiple of
-    `fold * 2 ** depth` and the output cropped back. Each level of the encoder halves the resolution by a
+    `2 ** depth` and the output cropped back. Each level of the encoder halves the resolution by a
     strided convolution and doubles the channels; the decoder goes back by nearest-neighbour resize
     and convolution, which quantises better than a transposed convolution, and adds the encoder's
     features of the same level.
-
-    With `fold`, squares of that many pixels a side become channels first (pixel-unshuffle, Shi et al. 2016,
-    arXiv 1609.05158), so that all convolutions work at a lower resolution. With `bound` the output is the image and a
-    correction, `clamp(x + bound * tanh(r), 0, 1)`; without it a sigmoid keeps the pixels in range.
 
     Args:
         channels: of the image, 1 or 3.
         width: channels at the highest resolution.
         depth: how often the resolution is halved.
         blocks: residual blocks at each level of encoder and decoder.
-        fold: side of the squares that become channels; 1 leaves the image as it is.
-        bound: by how much a pixel's value changes at most; 0 for no such bound.
     """
 
-    def __init__(
-        self, channels: int, *, width: int, depth: int, blocks: int, fold: int = 1, bound: float = 0.0
-    ) -> None:
+    def __init__(self, channels: int, *, width: int, depth: int, blocks: int) -> None:
         super().__init__()
-        self.fold, self.bound = fold, bound
-        self.multiple = fold * 2**depth
+        self.multiple = 2**depth
         widths = [width * 2**level for level in range(depth + 1)]
-        self.stem = _conv(channels * fold**2, width)
+        self.stem = _conv(channels, width)
         self.encoder = nn.ModuleList(
             nn.Sequential(_conv(small, large, stride=2), *_blocks(blocks, large)) for small, large in pairwise(widths)
         )
@@ -76,29 +66,21 @@ class Purifier(nn.Module):
         self.refine = nn.ModuleList(
             nn.Sequential(*_blocks(blocks if level else 0, widths[level])) for level in reversed(range(depth))
         )
-        self.head = nn.Conv2d(width, channels * fold**2, 3, 1, 1)
-
-    def begin_as_identity(self) -> None:
-        """Make a bounded correction 0, so that a training begins with the image as it is."""
-        if self.bound:
-            nn.init.zeros_(self.head.weight)
-            nn.init.zeros_(cast(Tensor, self.head.bias))
+        self.head = nn.Conv2d(width, channels, 3, 1, 1)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Map `[N, C, H, W] -> [N, C, H, W]`, pixels in [0, 1]."""
         height, width = x_NCHW.shape[-2:]
         pad_bottom, pad_right = -height % self.multiple, -width % self.multiple
         x = F.pad(x_NCHW, (0, pad_right, 0, pad_bottom), mode="replicate") if pad_bottom or pad_right else x_NCHW
-        y = self.stem(F.pixel_unshuffle(x, self.fold) if self.fold > 1 else x)
+        y = self.stem(x)
         skips = []
         for level in self.encoder:
             skips.append(y)
             y = level(y)
         for up, refine, skip in zip(self.up, self.refine, reversed(skips), strict=True):
             y = refine(up(F.interpolate(y, scale_factor=2.0, mode="nearest")) + skip)
-        y = self.head(y)
-        y = F.pixel_shuffle(y, self.fold) if self.fold > 1 else y
-        y = (x + self.bound * torch.tanh(y)).clamp(0, 1) if self.bound else torch.sigmoid(y)
+        y = torch.sigmoid(self.head(y))
         return y[..., :height, :width]
 
 

@@ -1,4 +1,7 @@
-"""The pre-trained pairs, run folders without their teachers: data of the distribution `purify-edge-pairs`."""
+"""What is trained already: the pairs, run folders without their teachers, and purifiers for a training to begin from.
+
+Both are data of the distribution `purify-edge-pairs`. A purifier is a run folder without its classifier.
+"""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,19 +23,36 @@ DEFAULT = "fashion-mnist"
 
 def pretrained_names() -> list[str]:
     """Return the names of the pairs that are here."""
-    return sorted(path.parent.name for path in FOLDER.glob("*/run.json"))
+    return [name for name in _names() if RunFolder(FOLDER / name).has("classifier")]
 
 
 def open_run(path_or_name: str | None) -> RunFolder:
     """Return a run folder by its path, or a pre-trained pair by its name; without either, the default pair."""
-    name = path_or_name or DEFAULT
-    if path_or_name and Path(name).is_dir():
-        return RunFolder(Path(name))
-    if name in pretrained_names():
-        return RunFolder(FOLDER / name)
+    default = FOLDER / DEFAULT  # whatever lies in the working folder
+    run = open_purifier(path_or_name or (str(default) if default.is_dir() else DEFAULT))
+    if run.path.parent == FOLDER and not run.has("classifier"):
+        raise InputError(
+            f"{run.path.name} is a purifier without a classifier; `purify-train image-folder --as-is --classifier ... "
+            f"--data ...` puts it before yours. Pairs that ship: {', '.join(pretrained_names())}"
+        )
+    return run
+
+
+def open_purifier(path_or_name: str) -> RunFolder:
+    """Return a run folder by its path, or a pre-trained pair or purifier by its name."""
+    if Path(path_or_name).is_dir():
+        return RunFolder(Path(path_or_name))
+    if path_or_name in _names():
+        return RunFolder(FOLDER / path_or_name)
     if not FOLDER.is_dir():
-        raise MissingError(f"no run {name!r}; for pre-trained pairs needs 'train': pip install 'purify-edge[train]'")
+        raise MissingError(
+            f"no run {path_or_name!r}; for pre-trained pairs needs 'train': pip install 'purify-edge[train]'"
+        )
     raise InputError(
-        f"no run {name!r}: expected a folder that purify-train wrote, or one of those that ship: "
+        f"no run {path_or_name!r}: expected a folder that purify-train wrote, or one of those that ship: "
         f"{', '.join(pretrained_names())}"
     )
+
+
+def _names() -> list[str]:
+    return sorted(path.parent.name for path in FOLDER.glob("*/run.json"))

@@ -23,7 +23,6 @@ from purify_toolkit.device.generators import seeded
 from purify_toolkit.device.memory import BUDGET, free_bytes, kept_bytes
 from purify_toolkit.device.precision import precision_on
 from purify_toolkit.device.processes import Processes
-from purify_toolkit.networks.architectures import Purifier
 from purify_toolkit.runs.folder import RunFolder, save_state
 from purify_toolkit.runs.history import History, Line
 from purify_toolkit.train.stages import TrainingStage
@@ -48,8 +47,6 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):
                 reset()
-    if isinstance(network, Purifier):
-        network.begin_as_identity()
 
 
 def batch_indices(count: int, batch_size: int, steps: int, generator: torch.Generator) -> list[Tensor]:

@@ -5,7 +5,7 @@ import torch
 from purify_edge.errors import InputError
 from purify_toolkit.networks.architectures import Purifier
 from purify_toolkit.recipe import PurifierTable
-from purify_toolkit.runs.pretrained import open_run
+from purify_toolkit.runs.pretrained import open_purifier
 
 
 @torch.no_grad()
@@ -19,7 +19,7 @@ def start_from(purifier: Purifier, table: PurifierTable) -> None:
         InputError: no such run, or its student is of another size than the table says.
     """
     assert table.start is not None
-    run = open_run(table.start)
+    run = open_purifier(table.start)
     theirs, own_size = run.recipe.student.network, table.network
     if theirs != own_size:
         wanted = ", ".join(f"{key} = {value}" for key, value in theirs.items())
@@ -28,12 +28,11 @@ def start_from(purifier: Purifier, table: PurifierTable) -> None:
             "(--from-scratch)"
         )
     state, own = run.load_student().state_dict(), purifier.state_dict()
-    places = table.fold**2  # of a pixel in the square that the stem folds into channels, innermost
-    channels, there = len(own["head.bias"]) // places, len(state["head.bias"]) // places
+    channels, there = len(own["head.bias"]), len(state["head.bias"])
     if channels != there:
-        stem = state["stem.0.weight"].unflatten(1, (there, places)).sum(1, keepdim=True) / channels
-        state["stem.0.weight"] = stem.expand(-1, channels, -1, -1, -1).flatten(1, 2)
+        stem = state["stem.0.weight"].sum(1, keepdim=True) / channels
+        state["stem.0.weight"] = stem.expand(-1, channels, -1, -1)
         for name in ("head.weight", "head.bias"):
-            mean = state[name].unflatten(0, (there, places)).mean(0, keepdim=True)
-            state[name] = mean.expand(channels, *mean.shape[1:]).flatten(0, 1)
+            mean = state[name].mean(0, keepdim=True)
+            state[name] = mean.expand(channels, *mean.shape[1:])
     purifier.load_state_dict(state)
