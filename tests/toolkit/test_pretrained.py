@@ -70,6 +70,15 @@ def test_what_ships_is_what_was_evaluated(name: str) -> None:
     assert run.info["recipe"] == metrics["recipe"] == name
 
 
+def test_what_a_training_begins_from_is_what_ships_beside_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos").mkdir()  # the user's pictures
+    monkeypatch.chdir(tmp_path)
+    assert open_purifier("photos").path == FOLDER / "photos"
+    assert open_purifier(str(tmp_path / "photos")).path == tmp_path / "photos"
+
+
 def test_a_purifier_for_photographs_ships_for_trainings_to_begin_from() -> None:
     with pytest.raises(InputError, match="photos is a purifier without a classifier"):
         open_run("photos")

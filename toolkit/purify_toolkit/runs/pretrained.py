@@ -28,9 +28,10 @@ def pretrained_names() -> list[str]:
 
 def open_run(path_or_name: str | None) -> RunFolder:
     """Return a run folder by its path, or a pre-trained pair by its name; without either, the default pair."""
-    default = FOLDER / DEFAULT  # whatever lies in the working folder
-    run = open_purifier(path_or_name or (str(default) if default.is_dir() else DEFAULT))
-    if run.path.parent == FOLDER and not run.has("classifier"):
+    if path_or_name and Path(path_or_name).is_dir():
+        return RunFolder(Path(path_or_name))
+    run = open_purifier(path_or_name or DEFAULT)
+    if not run.has("classifier"):
         raise InputError(
             f"{run.path.name} is a purifier without a classifier; `purify-train image-folder --as-is --classifier ... "
             f"--data ...` puts it before yours. Pairs that ship: {', '.join(pretrained_names())}"
@@ -39,11 +40,11 @@ def open_run(path_or_name: str | None) -> RunFolder:
 
 
 def open_purifier(path_or_name: str) -> RunFolder:
-    """Return a run folder by its path, or a pre-trained pair or purifier by its name."""
-    if Path(path_or_name).is_dir():
-        return RunFolder(Path(path_or_name))
+    """Return a pre-trained purifier or pair by its name, whatever lies in the working folder, or a run by its path."""
     if path_or_name in _names():
         return RunFolder(FOLDER / path_or_name)
+    if Path(path_or_name).is_dir():
+        return RunFolder(Path(path_or_name))
     if not FOLDER.is_dir():
         raise MissingError(
             f"no run {path_or_name!r}; for pre-trained pairs needs 'train': pip install 'purify-edge[train]'"
