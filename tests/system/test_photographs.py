@@ -74,4 +74,4 @@ def test_so_few_steps_from_scratch_do_harm_and_say_so(run: Run, photographs: Pat
     code, err = _train(run, photographs, tmp_path / "run", "--from-scratch")
     assert code == 1
     assert "points of clean accuracy, more than 3" in err
-    assert "The student took 120 steps of 8 images" in err
+    assert "The student took 240 steps of 8 images" in err
