@@ -12,7 +12,7 @@ from lab.photographs import crops
 from lab.photographs.crops import LIST, WAYS, opened, photographs, picture_in, tries, write_crops
 from purify_edge.errors import InputError
 from purify_toolkit.networks.architectures import Purifier
-from purify_toolkit.recipe import parse_recipe
+from purify_toolkit.recipe import find_recipe, parse_recipe
 from purify_toolkit.train.warm_start import start_from
 
 
@@ -77,12 +77,9 @@ def test_the_list_names_each_photograph_once() -> None:
     assert len({row["sha256"] for row in rows}) == len(rows) == 292
 
 
-def test_the_recipe_of_the_light_purifier_is_one() -> None:
-    """Its teacher is the pair's student as it is, and its loss the distance to that one's images alone."""
-    path = LIST.parent / "photos.toml"
-    recipe = parse_recipe(path.read_text(), source=path.name)
-    assert recipe.teacher.stays
-    assert recipe.teachers == ("adversarial_teacher",)
-    start_from(Purifier(3, **recipe.teacher.network), recipe.teacher)
-    assert not recipe.distillation.reconstruction
-    assert not recipe.distillation.classifier_guidance
+def test_the_first_half_of_the_light_purifier_is_a_recipe_of_its_size() -> None:
+    path = LIST.parent / "small-pictures.toml"
+    first, second = (parse_recipe(file.read_text(), source=file.name) for file in (path, find_recipe("photos")))
+    assert first.student.network == second.student.network
+    assert not first.teachers
+    start_from(Purifier(3, **second.student.network), second.student)
