@@ -117,15 +117,15 @@ class PGD(Attack):
 
     def _gradient(self, model: Model, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss's gradient by the images, `[N, C, H, W]`, and the logits; means over the evaluations."""
-        total, logits = torch.zeros_like(images), torch.zeros(())
+        total, logits = torch.zeros_like(images), list[Tensor]()
         for _ in range(self.samples):
             with torch.enable_grad():
                 x = images.detach().requires_grad_(True)
                 found = model(x)
                 value = self.loss(found, labels).sum()
             total += torch.autograd.grad(value, x)[0]
-            logits = found.detach() + logits.to(found)
-        return total / self.samples, logits / self.samples
+            logits.append(found.detach())
+        return total / self.samples, torch.stack(logits).mean(0)
 
     @torch.no_grad()
     def _score(self, model: Model, images: Tensor, labels: Tensor) -> Tensor:
