@@ -4,7 +4,7 @@ python -m lab.photographs.agreement RUN [RUN ...] --data DIR --out FOLDER [--lim
 
 Each RUN is a run folder of photographs without labels (`purify-train image-folder --unlabelled`). Attacks know the
 classifier alone, but for the white-box one, PGD-20 through purifier and classifier on the first so many pictures, each
-until the answer is another. They are made in chunks, and kept in FOLDER/attacks by classifier, so that the next purifier
+until the answer is another. They are made in chunks and kept in FOLDER/attacks by classifier, so that the next purifier
 in front of it costs little, and a broken-off study goes on. "Sure" are the pictures on which the classifier alone gives
 its answer at least 0.3. Writes agreement.json and agreement.md.
 """

@@ -278,3 +278,14 @@ def test_a_crop_is_compared_with_the_classifiers_answer_to_it(build: Build, trai
             guidance = guidance_loss(classifier(output), classifier(clean))
         assert losses["guidance"] == pytest.approx(0.5 * guidance.item(), rel=1e-4)
         assert losses["reconstruction"] == pytest.approx(F.l1_loss(output, clean).item(), rel=1e-4)
+
+
+def test_the_adversarial_teacher_restores_the_crop_that_was_attacked(build: Build) -> None:
+    stage = build("adversarial_teacher", RECIPE.replace("[attack]", "[attack]\ncrop = 0.5"))
+    assert stage.pool is not None
+    list(stage.pool.refresh(stage.pool.due(0, batch().indices), torch.Generator().manual_seed(0)))
+    seen, losses = seen_by(stage, batch())
+    assert torch.equal(seen, to_float(stage.pool.examples[batch().indices]))
+    with torch.no_grad():
+        expected = F.l1_loss(stage.network(seen), to_float(stage.pool.images[batch().indices]))
+    assert losses["reconstruction"] == pytest.approx(expected.item(), rel=1e-4)
