@@ -7,7 +7,9 @@ WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 IMAGES := toolkit/pairs/purify_pairs/fashion-mnist/images
 
-.PHONY: demo demo-photos bench test test-all test-runtime check size mutants clean
+GRAPHS := $(VENV)/graphs
+
+.PHONY: demo demo-photos bench test test-all test-graphs test-runtime check size mutants clean
 
 # Export the pre-trained pair, check the bundle against PyTorch, purify the sample images.
 demo: $(VENV)/.export
@@ -51,6 +53,10 @@ test-all: $(VENV)/.test
 # They need a bundle: make demo.
 test-runtime: $(VENV)/.runtime
 	PURIFY_TEST_BUNDLE=demo/bundle $(PYTEST) tests/runtime runtime
+
+# Classifiers that TensorFlow's and PaddlePaddle's own converters write, as docs/training.md has the commands.
+test-graphs: $(VENV)/.test $(GRAPHS)/tf2onnx.onnx $(GRAPHS)/paddle2onnx.onnx
+	PURIFY_TEST_GRAPHS=$(GRAPHS) $(PYTEST) tests/toolkit/test_graphs_of_frameworks.py
 
 # Lint, format, types, import rules.
 check: $(VENV)/.check
@@ -97,3 +103,23 @@ $(VENV)/.runtime: $(VENV)/.pip pyproject.toml
 $(VENV)/.check: $(VENV)/.export
 	$(PIP) --group check
 	@touch $@
+
+# The frameworks are gigabytes, each in an environment that stays only as long as it is needed.
+$(GRAPHS)/tf2onnx.onnx: tests/frameworks/of_tensorflow.py | $(VENV)/.pip
+	$(PYTHON) -m venv $(VENV)-tensorflow
+	$(VENV)-tensorflow/bin/pip install -q tensorflow-cpu==2.21.0 tf2onnx==1.17.0
+	mkdir -p $(GRAPHS)
+	$(VENV)-tensorflow/bin/python $< $(GRAPHS)
+	cd $(GRAPHS) && $(abspath $(VENV)-tensorflow)/bin/python -c \
+		"import keras; m = keras.saving.load_model('my.keras'); m(m.inputs); m.export('keras.onnx', format='onnx')"
+	$(VENV)-tensorflow/bin/python -m tf2onnx.convert --saved-model $(GRAPHS)/saved --opset 18 --output $@
+	rm -rf $(VENV)-tensorflow
+
+$(GRAPHS)/paddle2onnx.onnx: tests/frameworks/of_paddle.py | $(VENV)/.pip
+	$(PYTHON) -m venv $(VENV)-paddle
+	$(VENV)-paddle/bin/pip install -q paddlepaddle==3.3.1 paddle2onnx==2.1.0 packaging sympy onnxruntime
+	mkdir -p $(GRAPHS)
+	$(VENV)-paddle/bin/python $< $(GRAPHS)
+	$(VENV)-paddle/bin/paddle2onnx --model_dir $(GRAPHS) --model_filename inference.json \
+		--params_filename inference.pdiparams --save_file $@
+	rm -rf $(VENV)-paddle
