@@ -17,7 +17,7 @@ from purify_toolkit.evaluate.threats import Strength, Subject
 from purify_toolkit.runs.folder import RunFolder
 
 SIDE = 8
-STRENGTH = Strength(epsilon=0.1, steps=10, relative_step=0.25, l2_epsilon=0.5, classes=3)
+STRENGTH = Strength(epsilon=0.1, steps=10, relative_step=0.25, l2_epsilon=0.5, l1_epsilon=2.0, classes=3)
 
 
 def linear(classes: int = 3) -> nn.Module:

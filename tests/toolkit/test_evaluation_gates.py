@@ -34,7 +34,7 @@ def test_the_shipped_pair_passes_all(tmp_path: Path) -> None:
         classifier=run.load_classifier(),
         purifier=run.load_student(),
         test=Split(samples.images[:60], samples.labels[:60]),
-        strength=Strength(epsilon=0.1, steps=10, relative_step=0.25, l2_epsilon=1.5, classes=10),
+        strength=Strength(epsilon=0.1, steps=10, relative_step=0.25, l2_epsilon=1.5, l1_epsilon=10.0, classes=10),
         question=EvaluationRequest(costly_limit=20, curve_limit=40),
     )
     assert {gate.passed for gate in gates.values()} == {True}, gates

@@ -19,7 +19,7 @@ from purify_toolkit.evaluate.measure import Measurement, MeasurementPlan
 from purify_toolkit.evaluate.report import headlines, tax
 from purify_toolkit.evaluate.selection import DEFAULT, EvaluationRequest, check_libraries, plans, select
 from purify_toolkit.evaluate.stats import mcnemar
-from purify_toolkit.evaluate.threats import ATTACKS, ROWS, THREATS, Strength
+from purify_toolkit.evaluate.threats import ATTACKS, ROWS, THREATS, Strength, attack_of
 from purify_toolkit.recipe import EvaluationTable
 from purify_toolkit.runs.pretrained import FOLDER, pretrained_names
 
@@ -32,6 +32,7 @@ def test_words_for_rows() -> None:
     assert select(" pgd ,query", transfer=False) == [
         "clean:none",
         "grey-box:pgd",
+        "printed:pgd",
         "query:random-search",
         "query:square",
         "query:hop-skip-jump",
@@ -78,22 +79,25 @@ def test_every_attack_has_a_row_and_a_name_of_its_own() -> None:
 @pytest.mark.parametrize("pair", pretrained_names())
 def test_rows_are_called_what_they_are_called_in_the_reports_that_ship(pair: str) -> None:
     content = json.loads((FOLDER / pair / "evaluation" / "evaluation.json").read_text())
-    strength = Strength(**{field.name: content["settings"][field.name] for field in fields(Strength)})
+    settings = {"l1_epsilon": 10.0} | content["settings"]  # evaluations from before there were L1 attacks have none
+    strength = Strength(**{field.name: settings[field.name] for field in fields(Strength)})
     for row in content["rows"]:
-        assert str(ATTACKS[ROWS[row["name"]][1]].make(strength)) == row["attack"]
+        assert str(attack_of(row["name"], strength)) == row["attack"]
     for row in content["curves"]:
-        attack = ATTACKS[ROWS[row["name"].removeprefix("curve:").rpartition(":")[0]][1]]
-        assert str(attack.make(replace(strength, epsilon=row["size"]))) == row["attack"]
+        name = row["name"].removeprefix("curve:").rpartition(":")[0]
+        assert str(attack_of(name, replace(strength, epsilon=row["size"]))) == row["attack"]
 
 
 def test_autoattack_says_which_losses_it_has() -> None:
     table = EvaluationTable(epsilon=0.1, steps=2, relative_step=1.0)
-    ten = Strength.of(table, (1, 28, 28), 10, l2_epsilon=None)
-    two = Strength.of(table, (3, 32, 32), 2, l2_epsilon=None)
+    ten = Strength.of(table, (1, 28, 28), 10, l2_epsilon=None, l1_epsilon=None)
+    two = Strength.of(table, (3, 32, 32), 2, l2_epsilon=None, l1_epsilon=None)
     assert str(ATTACKS["autoattack"].make(ten)) == "AutoAttack (apgd-ce, apgd-t, fab-t, square), Linf 0.1"
     assert str(ATTACKS["autoattack"].make(two)) == "AutoAttack (apgd-ce, fab-t, square), Linf 0.1"
     assert (ten.l2_epsilon, two.l2_epsilon) == (1.5, 0.5)
-    assert Strength.of(table, (1, 28, 28), 10, l2_epsilon=2.0).l2_epsilon == 2.0
+    assert (ten.l1_epsilon, two.l1_epsilon) == (10.0, 12.0)
+    said = Strength.of(table, (1, 28, 28), 10, l2_epsilon=2.0, l1_epsilon=3.0)
+    assert (said.l2_epsilon, said.l1_epsilon) == (2.0, 3.0)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +195,7 @@ def test_carlini_and_wagner_counts_within_the_radius_only(tmp_path: Path) -> Non
     logits = classifier(test.images / 255)
     distance = (logits[:, 0] - logits[:, 1]).abs() / (weights[0] - weights[1]).norm()
     radius = float(distance.median())
-    strength = Strength(epsilon=0.1, steps=2, relative_step=1.0, l2_epsilon=radius, classes=2)
+    strength = Strength(epsilon=0.1, steps=2, relative_step=1.0, l2_epsilon=radius, l1_epsilon=2.0, classes=2)
     found, _ = examine(tmp_path, attacks="grey-box:cw-l2", classifier=classifier, test=test, strength=strength)
     undefended = found.rows["grey-box:cw-l2"].undefended
     assert undefended is not None

@@ -11,19 +11,25 @@ from helpers.shipped import Shipped, generator, open_shipped
 from purify_edge.errors import InputError
 from purify_toolkit.attacks.base import Attack, choose
 from purify_toolkit.attacks.carlini_wagner import CarliniWagner
-from purify_toolkit.attacks.corruptions import Corruption
+from purify_toolkit.attacks.corruptions import Corruption, Printed
 from purify_toolkit.attacks.gradient import FGSM, PGD, margin
 from purify_toolkit.attacks.libraries import AutoAttack, HopSkipJump, Square
-from purify_toolkit.attacks.norms import L2, LINF
+from purify_toolkit.attacks.norms import L1, L2, LINF
 from purify_toolkit.attacks.search import GaussianNoise, RandomSearch, UniformNoise
 from purify_toolkit.attacks.spatial import RotateTranslate
+from purify_toolkit.attacks.unseen import Colours, Patch, Universal
 
 LIMITS: dict[str, Any] = {"steps": 2, "relative_step": 0.5, "epsilon": 0.05}
 
 ATTACKS: dict[str, Attack] = {
     "pgd": PGD(**LIMITS),
     "pgd-l2": PGD(norm=L2, loss=margin, restarts=2, samples=2, **LIMITS),
+    "pgd-l1": PGD(norm=L1, **LIMITS | {"epsilon": 2.0}),
     "fgsm": FGSM(epsilon=0.05),
+    "universal": Universal(epsilon=0.05, steps=2),
+    "patch": Patch(area=0.05, steps=2),
+    "colours": Colours(tries=2),
+    "printed": Printed(attack=FGSM(epsilon=0.05)),
     "carlini-wagner": CarliniWagner(steps=10, searches=2, rate=0.1),
     "random-search": RandomSearch(epsilon=0.05, queries=5),
     "rotate-translate": RotateTranslate(degrees=20.0, shift=0.1, tries=2),
@@ -34,7 +40,7 @@ ATTACKS: dict[str, Attack] = {
     "gaussian": GaussianNoise(std=0.05),
     "corruption": Corruption(name="shot_noise"),
 }
-LINF_BALL = {"pgd", "fgsm", "random-search", "autoattack", "square", "uniform"}
+LINF_BALL = {"pgd", "fgsm", "universal", "random-search", "autoattack", "square", "uniform"}
 UNSEEDED = {"fgsm", "carlini-wagner"}
 
 
@@ -62,6 +68,8 @@ def test_the_attack_is_seeded_stays_in_range_and_touches_nothing_else(name: str,
         assert LINF.size(found - images).max() <= 0.05 + 1e-6
     if name == "pgd-l2":
         assert L2.size(found - images).max() <= 0.05 + 1e-6
+    if name == "pgd-l1":
+        assert L1.size(found - images).max() <= 2.0 + 1e-5
     if name not in UNSEEDED:
         assert not torch.equal(found, ATTACKS[name](model, images, labels, generator=generator(2)))
     assert torch.equal(images, before)

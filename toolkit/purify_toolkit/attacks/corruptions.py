@@ -26,6 +26,7 @@ from purify_toolkit.data.pixels import to_8bit, to_float
 from purify_toolkit.networks.answers import Model
 
 SEVERITIES = (1, 2, 3, 4, 5)
+JPEG_QUALITIES = (80, 65, 58, 50, 40)
 
 Function = Callable[[Tensor, int, torch.Generator], Tensor]
 """Images `[N, C, H, W]` in [0, 1], severity 1 to 5, generator on the images' device -> images in [0, 1]."""
@@ -143,8 +144,9 @@ def pixelate(images: Tensor, severity: int, generator: torch.Generator) -> Tenso
 @_corruption
 def jpeg_compression(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
     """Store images as JPEG of a low quality, on the CPU; for one or three channels."""
-    quality = (80, 65, 58, 50, 40)[severity]
-    stored = [_through_jpeg(image, quality) for image in to_8bit(images).cpu().permute(0, 2, 3, 1).numpy()]
+    stored = [
+        _through_jpeg(image, JPEG_QUALITIES[severity]) for image in to_8bit(images).cpu().permute(0, 2, 3, 1).numpy()
+    ]
     shape = (len(images), *images.shape[2:], images.shape[1])
     return to_float(torch.from_numpy(np.array(stored, np.uint8).reshape(shape)).permute(0, 3, 1, 2), images.device)
 
@@ -188,3 +190,27 @@ class Corruption(Attack):
     def __call__(self, model: Model, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Tensor:
         """See `Attack.__call__`."""
         return CORRUPTIONS[self.name](images, self.severity, generator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Printed(Attack):
+    """The images of another attack as a camera would see a print of them: resampled, noisy, stored as JPEG.
+
+    After Kurakin et al. 2017 (arXiv 1607.02533), who photographed attacked images, without the change of view.
+    """
+
+    attack: Attack  # what makes the images
+    share: float = 0.75  # of its sides that an image is scaled to, and back
+    noise: float = 0.02  # standard deviation of the noise, in pixel units
+
+    def __str__(self) -> str:
+        what = f"scaled by {self.share:g} and back, noise {self.noise:g}, JPEG of quality {JPEG_QUALITIES[0]}"
+        return f"{self.attack}; then {what}"
+
+    def __call__(self, model: Model, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Tensor:
+        """See `Attack.__call__`."""
+        attacked = self.attack(model, images, labels, generator=generator)
+        small = tv.resize(attacked, [max(1, round(side * self.share)) for side in images.shape[2:]], antialias=True)
+        seen = tv.resize(small, list(images.shape[2:]), antialias=True)
+        noisy = (seen + self.noise * _normal(images, generator)).clamp(0, 1)
+        return jpeg_compression(noisy, 1, generator)

@@ -111,7 +111,8 @@ class PGD(Attack):
                 if not len(left):
                     break
             epsilon = self.epsilon[left] if isinstance(self.epsilon, Tensor) else self.epsilon
-            moved = adversarial[left] + length * epsilon * self.norm.direction(gradient)
+            at = adversarial[left]
+            moved = at + length * epsilon * self.norm.direction(gradient, at)
             adversarial[left] = self.norm.project(moved, images[left], epsilon)
         return adversarial
 

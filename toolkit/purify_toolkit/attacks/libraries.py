@@ -46,7 +46,7 @@ class AutoAttack(Attack):
 
     epsilon: float  # the radius of the ball
     classes: int  # K, two at least; below ten there are fewer targets, below four no targeted DLR loss
-    norm: Norm = LINF  # the norm of the ball
+    norm: Norm = LINF  # the norm of the ball, or L2
     attacks: tuple[str, ...] = STANDARD  # some of NAMES
     # how many images to attack at once, by their size if not given. The random starts of each batch are the same, so
     # another batch size gives other examples

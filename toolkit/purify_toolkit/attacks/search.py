@@ -1,5 +1,7 @@
 """Attacks without a gradient: a random search within an Linf ball, plain noise, and none at all."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -51,12 +53,10 @@ class RandomSearch(Attack):
 
     def _proposal(self, clean: Tensor, old: Tensor, query: int, generator: torch.Generator) -> Tensor:
         """Return the best images so far, each with a square of another colour."""
-        height, width = clean.shape[2:]
         area = AREA / 2 ** sum(query > share * self.queries for share in HALVINGS)
-        side = min(max(round((area * height * width) ** 0.5), 1), height, width)
         colours = self.epsilon * _signs([*clean.shape[:2], 1, 1], clean, generator)
-        squares = _squares(clean, side, generator)
-        return torch.where(squares, LINF.project(clean + colours, clean, self.epsilon), old)
+        covered = squares(clean, area, generator)
+        return torch.where(covered, LINF.project(clean + colours, clean, self.epsilon), old)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,13 +107,31 @@ def _signs(shape: list[int], like: Tensor, generator: torch.Generator) -> Tensor
     return torch.randint(0, 2, shape, generator=generator, device=like.device).to(like.dtype) * 2 - 1
 
 
-def _squares(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """Return a square at a random place for each image: booleans `[N, 1, H, W]`."""
+def squares(images: Tensor, area: float, generator: torch.Generator) -> Tensor:
+    """Draw a square at a random place for each image, `area` of it, one pixel at least: booleans `[N, 1, H, W]`."""
+    height, width = images.shape[2:]
+    side = min(max(round(math.sqrt(area * height * width)), 1), height, width)
 
     def spans(length: int) -> Tensor:
         begin = torch.randint(0, length - side + 1, (len(images), 1), generator=generator, device=images.device)
         index = torch.arange(length, device=images.device)
         return (index >= begin) & (index < begin + side)
 
-    rows, columns = spans(images.shape[2]), spans(images.shape[3])
-    return (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
+    rows, columns = spans(height), spans(width)
+    found: Tensor = rows[:, :, None] & columns[:, None, :]
+    return found.unsqueeze(1)
+
+
+@torch.no_grad()
+def worst_of(model: Model, images: Tensor, labels: Tensor, changed: Callable[[], Tensor], tries: int) -> Tensor:
+    """Return of each image and so many changes of all images, `[N, C, H, W]` each, the one of the largest margin."""
+    check_images(images)
+    if not len(images):
+        return images.clone()
+    best, best_margin = images.clone(), margin(model(images), labels)
+    for _ in range(tries):
+        found = changed()
+        found_margin = margin(model(found), labels)
+        best = choose(found_margin > best_margin, found, best)
+        best_margin = torch.maximum(found_margin, best_margin)
+    return best

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from purify_toolkit.attacks.base import Attack, check_images, choose
-from purify_toolkit.attacks.gradient import margin
+from purify_toolkit.attacks.base import Attack
+from purify_toolkit.attacks.search import worst_of
 from purify_toolkit.networks.answers import Model
 
 
@@ -30,24 +30,17 @@ class RotateTranslate(Attack):
             f"worst of {self.tries} random tries"
         )
 
-    @torch.no_grad()
     def __call__(self, model: Model, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Tensor:
         """See `Attack.__call__`."""
-        check_images(images)
-        if not len(images):
-            return images.clone()
-        best = images.clone()
-        if not self.degrees and not self.shift:  # interpolation alone would change the image by a rounding error
-            return best
-        best_margin = margin(model(best), labels)
-        for _ in range(self.tries):
+
+        def changed() -> Tensor:
             draw = torch.rand(3, len(images), generator=generator, device=images.device) * 2 - 1
             degrees, shift_x, shift_y = draw[0] * self.degrees, draw[1] * self.shift, draw[2] * self.shift
-            found = warp(images, degrees=degrees, shift_x=shift_x, shift_y=shift_y)
-            found_margin = margin(model(found), labels)
-            best = choose(found_margin > best_margin, found, best)
-            best_margin = torch.maximum(found_margin, best_margin)
-        return best
+            return warp(images, degrees=degrees, shift_x=shift_x, shift_y=shift_y)
+
+        # Interpolation alone would change the image by a rounding error.
+        tries = self.tries if self.degrees or self.shift else 0
+        return worst_of(model, images, labels, changed, tries)
 
 
 def warp(

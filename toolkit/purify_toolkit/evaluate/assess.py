@@ -55,7 +55,9 @@ def assess(
     """
     rows = select(question.attacks, transfer=question.transfer_from is not None)
     shape, classes = tuple(run.info["image_shape"]), len(run.info["class_names"])
-    strength = Strength.of(run.recipe.evaluation, shape, classes, l2_epsilon=question.l2_epsilon)
+    strength = Strength.of(
+        run.recipe.evaluation, shape, classes, l2_epsilon=question.l2_epsilon, l1_epsilon=question.l1_epsilon
+    )
     planned = plans(rows, strength, question, len(test))
     check_libraries(planned.rows.values())
     weights = digests(run, question.transfer_from)

@@ -49,6 +49,11 @@ def _question(transfer_from: str | None, resume: bool, force: bool, **others: An
         type=click.FloatRange(min=0, min_open=True),
         help="Radius for L2 attacks; default 1.5 for grey images of 28 x 28, else 0.5, usual for CIFAR-10.",
     ),
+    click.option(
+        "--l1-epsilon",
+        type=click.FloatRange(min=0, min_open=True),
+        help="Radius for L1 attacks; default 10 for grey images of 28 x 28, else 12, usual for CIFAR-10.",
+    ),
     click.option("--transfer-from", metavar="RUN", help="Another run, on which transfer attacks are made."),
     click.option("--seed", type=click.IntRange(0, MAX_SEED), help="Of the attacks' random choices; default the run's."),
     existing_options(
@@ -77,9 +82,10 @@ def main(
 ) -> None:
     """Evaluate RUN: a folder that purify-train wrote, or the name of a pair that ships; default fashion-mnist.
 
-    Rows, each with n and a 95% interval, by threat: clean, noise, corruptions, spatial; grey-box, the attacker
-    knows the classifier only; transfer, he has another purifier and classifier; query, he sees answers only;
-    white-box, he differentiates through purifier and classifier; bpda, with the identity for the purifier's gradient.
+    Rows, each with n and a 95% interval, by threat: clean, noise, corruptions, spatial, colour; grey-box, the attacker
+    knows the classifier only; printed, likewise, and the images come through a print and a camera; transfer, he has
+    another purifier and classifier; query, he sees answers only; white-box, he differentiates through purifier and
+    classifier; bpda, with the identity for the purifier's gradient.
 
     --attacks takes threats (white-box), attacks (pgd, under every threat that has it), single rows
     (white-box:autoattack), `default` and `all`. The default is clean, noise, FGSM and PGD grey-box and white-box,

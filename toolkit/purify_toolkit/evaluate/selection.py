@@ -8,7 +8,7 @@ from purify_edge.errors import InputError, MissingError
 from purify_edge.shell.command import EXTRAS
 from purify_toolkit.evaluate.gates import GREY, LARGE, WHITE
 from purify_toolkit.evaluate.measure import MeasurementPlan
-from purify_toolkit.evaluate.threats import ATTACKS, ROWS, THREATS, Strength
+from purify_toolkit.evaluate.threats import ATTACKS, ROWS, THREATS, Strength, attack_of
 from purify_toolkit.recipe import nearest
 from purify_toolkit.runs.folder import RunFolder
 
@@ -25,6 +25,7 @@ class EvaluationRequest:
     costly_limit: int = 1000  # how many the rows take that cost most
     curve_limit: int = 500  # how many the curves and the doubled steps take; 0 leaves them out
     l2_epsilon: float | None = None  # the L2 radius; None for the usual one
+    l1_epsilon: float | None = None  # the L1 radius; likewise
     transfer_from: RunFolder | None = None  # another run
     seed: int | None = None  # of all random choices; None for the run's
     resume: bool = False  # go on with what has been measured
@@ -95,7 +96,7 @@ def plans(rows: list[str], strength: Strength, question: EvaluationRequest, avai
     costly, few = min(n, question.costly_limit), min(n, question.curve_limit)
 
     def plan(name: str, row: str, n: int, strength: Strength = strength) -> MeasurementPlan:
-        return MeasurementPlan(name, row, ATTACKS[ROWS[row][1]].make(strength), n)
+        return MeasurementPlan(name, row, attack_of(row, strength), n)
 
     planned = {row: plan(row, row, costly if ATTACKS[ROWS[row][1]].costly else n) for row in rows}
     sizes = sorted({min(1.0, fraction * strength.epsilon) for fraction in FRACTIONS} | {LARGE})

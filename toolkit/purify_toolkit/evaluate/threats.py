@@ -10,12 +10,13 @@ from purify_edge.errors import InputError
 from purify_toolkit.attacks.base import Attack
 from purify_toolkit.attacks.bpda import identity_backward
 from purify_toolkit.attacks.carlini_wagner import CarliniWagner
-from purify_toolkit.attacks.corruptions import CORRUPTIONS, Corruption
+from purify_toolkit.attacks.corruptions import CORRUPTIONS, Corruption, Printed
 from purify_toolkit.attacks.gradient import FGSM, PGD, margin
 from purify_toolkit.attacks.libraries import AutoAttack, HopSkipJump, Square
-from purify_toolkit.attacks.norms import L2
+from purify_toolkit.attacks.norms import L1, L2
 from purify_toolkit.attacks.search import GaussianNoise, NoAttack, RandomSearch, UniformNoise
 from purify_toolkit.attacks.spatial import RotateTranslate
+from purify_toolkit.attacks.unseen import Colours, Patch, Universal
 from purify_toolkit.networks.answers import Model
 from purify_toolkit.recipe import EvaluationTable
 
@@ -65,7 +66,9 @@ THREATS: dict[str, Threat] = {
     "noise": Threat("nothing", "random noise, nobody attacks"),
     "corruptions": Threat("nothing", "common corruptions (arXiv 1903.12261), nobody attacks"),
     "spatial": Threat("pipeline", "the worst of random rotations and shifts (arXiv 1712.02779)", undefended=False),
+    "colour": Threat("pipeline", "the worst of random changes of colour and light", undefended=False),
     "grey-box": Threat("classifier", "the attacker knows the classifier only"),
+    "printed": Threat("classifier", "likewise, and the images come through a print and a camera"),
     "transfer": Threat("other pipeline", "white-box examples of an independently trained purifier and classifier"),
     "query": Threat("pipeline", "the attacker sees the pipeline's answers, no gradients", undefended=False),
     "white-box": Threat("pipeline", "the attacker differentiates through purifier and classifier", undefended=False),
@@ -74,6 +77,9 @@ THREATS: dict[str, Threat] = {
 
 L2_EPSILONS: dict[tuple[int, ...], float] = {(1, 28, 28): 1.5}
 """L2 radii in use for images of a shape; 0.5, RobustBench's for CIFAR-10 (arXiv 2010.09670), for all others."""
+
+L1_EPSILONS: dict[tuple[int, ...], float] = {(1, 28, 28): 10.0}
+"""L1 radii in use (arXiv 1904.13000); 12, usual for CIFAR-10 (arXiv 2103.01208), for all others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,18 +90,26 @@ class Strength:
     steps: int  # the steps of PGD
     relative_step: float  # the length of a step of PGD, as a fraction of the radius
     l2_epsilon: float  # the L2 radius
+    l1_epsilon: float  # the L1 radius
     classes: int  # K, which AutoAttack's choice of losses depends on
 
     @classmethod
     def of(
-        cls, table: EvaluationTable, image_shape: tuple[int, ...], classes: int, *, l2_epsilon: float | None
+        cls,
+        table: EvaluationTable,
+        image_shape: tuple[int, ...],
+        classes: int,
+        *,
+        l2_epsilon: float | None,
+        l1_epsilon: float | None,
     ) -> "Strength":
-        """Return that of a recipe's attack, for images `[C, H, W]`, K, and an L2 radius or None for the usual one."""
+        """Return that of a recipe's attack, for images `[C, H, W]`, K, and radii or None for the usual ones."""
         return cls(
             epsilon=table.epsilon,
             steps=table.steps,
             relative_step=table.relative_step,
             l2_epsilon=L2_EPSILONS.get(image_shape, 0.5) if l2_epsilon is None else l2_epsilon,
+            l1_epsilon=L1_EPSILONS.get(image_shape, 12.0) if l1_epsilon is None else l1_epsilon,
             classes=classes,
         )
 
@@ -118,17 +132,21 @@ BOXES = ("grey-box", "white-box")
 GRADIENT = ("grey-box", "transfer", "white-box")
 
 ATTACKS: dict[str, AttackEntry] = {
-    "none": AttackEntry(lambda s: NoAttack(), ("clean",)),
+    "none": AttackEntry(lambda s: NoAttack(), ("clean", "printed")),
     "uniform": AttackEntry(lambda s: UniformNoise(epsilon=s.epsilon), ("noise",)),
     "gaussian": AttackEntry(lambda s: GaussianNoise(std=s.epsilon), ("noise",)),
     "rotate-translate": AttackEntry(lambda s: RotateTranslate(), ("spatial",)),
+    "colours": AttackEntry(lambda s: Colours(), ("colour",)),
     "fgsm": AttackEntry(lambda s: FGSM(epsilon=s.epsilon), GRADIENT),
-    "pgd": AttackEntry(lambda s: s.pgd, (*GRADIENT, "bpda")),
+    "pgd": AttackEntry(lambda s: s.pgd, (*GRADIENT, "bpda", "printed")),
     "pgd-restarts": AttackEntry(lambda s: replace(s.pgd, restarts=5), BOXES),
     "pgd-margin": AttackEntry(lambda s: replace(s.pgd, loss=margin), GRADIENT),
     # As many steps as APGD takes (arXiv 2003.01690).
     "pgd-decay": AttackEntry(lambda s: replace(s.pgd, steps=100, relative_step=1.0, decay=True), BOXES, costly=True),
-    "pgd-l2": AttackEntry(lambda s: replace(s.pgd, norm=L2, epsilon=s.l2_epsilon), BOXES),
+    "pgd-l2": AttackEntry(lambda s: replace(s.pgd, norm=L2, epsilon=s.l2_epsilon), (*BOXES, "printed")),
+    "pgd-l1": AttackEntry(lambda s: replace(s.pgd, norm=L1, epsilon=s.l1_epsilon), (*BOXES, "printed")),
+    "universal": AttackEntry(lambda s: Universal(epsilon=s.epsilon), (*BOXES, "printed")),
+    "patch": AttackEntry(lambda s: Patch(), (*BOXES, "printed"), costly=True),
     "cw-l2": AttackEntry(lambda s: CarliniWagner(epsilon=s.l2_epsilon), BOXES, costly=True),
     "autoattack": AttackEntry(lambda s: AutoAttack(epsilon=s.epsilon, classes=s.classes), BOXES, costly=True),
     "pgd-eot": AttackEntry(lambda s: replace(s.pgd, samples=10), ("white-box",), costly=True),
@@ -152,3 +170,10 @@ ROWS: dict[str, tuple[str, str]] = {
     if threat in entry.threats
 }
 """Every row by its name: threat and attack."""
+
+
+def attack_of(row: str, strength: Strength) -> Attack:
+    """Return the attack of a row."""
+    threat, name = ROWS[row]
+    attack = ATTACKS[name].make(strength)
+    return Printed(attack=attack) if threat == "printed" else attack
