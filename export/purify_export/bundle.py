@@ -92,7 +92,9 @@ def _material(
         pictures = golden_files(given.judging.images, given.contract)
         files = writer.add("golden-files.zip", encode_files(pictures)) if pictures else None
     with stage(tell, f"suspicion threshold: {len(others)} clean images") as note:
-        suspicion = threshold_of(networks, others, source=given.origin.others, tell=tell, note=note)
+        suspicion = threshold_of(
+            networks, others, given.judging, source=given.origin.others, seed=given.seed, tell=tell, note=note
+        )
     with stage(tell, "purifier and classifier to ONNX"):
         pair = GraphPair.from_torch(networks.purifier, networks.classifier, given.image_shape)
     source = ConversionInput(pair, splits, max_drop=options.max_accuracy_drop)

@@ -4,7 +4,9 @@ python -m lab.studies.suspicion_scores [RUN] --data DIR [--judge 512] [--calibra
 
 RUN is a run folder, or the name of a pair that ships; DIR holds its dataset. Test images judge, as 8-bit images, clean,
 attacked on the classifier alone, and with noise; validation images set each score's threshold for 1% false positives.
-White-box is PGD on purifier and classifier; it does not know the score. Prints a Markdown table.
+White-box is PGD on purifier and classifier; it does not know the score. "Benign" are the common corruptions, severities
+1 to 3 in turn: the share flagged under the worst of them and the mean over all. The second threshold is for 5% of
+validation images after each of these too. Prints a Markdown table.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,10 +21,12 @@ from torch import Tensor, nn
 from lab.studies.common import guarded, markdown, positive, study_parser
 from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.errors import InputError
-from purify_edge.pipeline.suspicion import auroc, calibrate, suspicion_of
+from purify_edge.pipeline.suspicion import calibrate, suspicion_of
 from purify_export.convert.convert import as_floats
+from purify_export.images.calibration import changed
 from purify_export.images.golden import attacked, noisy, reference
 from purify_export.networks import Networks
+from purify_toolkit.attacks.corruptions import CORRUPTIONS
 from purify_toolkit.attacks.gradient import FGSM
 from purify_toolkit.data.pixels import to_8bit, to_float
 from purify_toolkit.data.splits import Split
@@ -31,6 +35,8 @@ from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.pretrained import open_run
 
 Array = NDArray[np.float32]
+FEW = 252
+"""Validation images that each benign change is calibrated on, as in an export."""
 
 
 def softmax(logits: Array) -> Array:
@@ -46,18 +52,24 @@ def divergence(first: Array, second: Array) -> Array:
     return found
 
 
+def change(seen: GoldenSplit) -> Array:
+    """Return the standard deviation of the logits' change, the score of older bundles."""
+    return suspicion_of(seen.classifier, seen.defended, "logit-change")
+
+
 def _residual(seen: GoldenSplit) -> Array:
     found: Array = np.abs(as_floats(seen.images) - seen.purified).mean(axis=(1, 2, 3))
     return found
 
 
 SCORES: dict[str, Callable[[GoldenSplit], Array]] = {
-    "logit change, standard deviation": lambda seen: suspicion_of(seen.classifier, seen.defended),
+    "logit change x margin before": lambda seen: suspicion_of(seen.classifier, seen.defended),
+    "logit change, standard deviation": change,
     "KL(before, after)": lambda seen: divergence(seen.classifier, seen.defended),
     "KL(after, before)": lambda seen: divergence(seen.defended, seen.classifier),
     "total variation": lambda seen: np.abs(softmax(seen.classifier) - softmax(seen.defended)).sum(axis=1) / 2,
     "residual, mean of absolute values": _residual,
-    "logit change x residual": lambda seen: suspicion_of(seen.classifier, seen.defended) * _residual(seen),
+    "logit change x residual": lambda seen: change(seen) * _residual(seen),
 }
 
 
@@ -73,7 +85,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     data, networks = load_data_of(run, options.data), Networks.load(run)
     test, validation = data.test[: options.judge], data.validation[: options.calibrate]
     sets = {name: reference(networks, images, test.labels) for name, images in images_of(run, networks, test)}
-    print(table(sets, reference(networks, validation.images, validation.labels)), end="")
+    few = validation[:FEW]
+    tests, validations = ({name: _seen(networks, split, name) for name in CORRUPTIONS} for split in (test, few))
+    calm = reference(networks, validation.images, validation.labels)
+    print(table(sets, tests, calm, validations), end="")
+
+
+def _seen(networks: Networks, split: Split, name: str) -> GoldenSplit:
+    return reference(networks, changed(split, name, seed=len(split)).images, split.labels)
 
 
 def images_of(run: RunFolder, networks: Networks, test: Split) -> Iterator[tuple[str, Tensor]]:
@@ -95,18 +114,26 @@ def images_of(run: RunFolder, networks: Networks, test: Split) -> Iterator[tuple
     yield f"noise, {attack.epsilon:g}", noisy(test.images, epsilon=attack.epsilon, seed=seed)
 
 
-def table(sets: Mapping[str, GoldenSplit], calibration: GoldenSplit) -> str:
-    """Return a row for each score: on each set AUROC against the clean one, and the share above the threshold."""
+def table(
+    sets: Mapping[str, GoldenSplit],
+    benign: Mapping[str, GoldenSplit],
+    calibration: GoldenSplit,
+    changes: Mapping[str, GoldenSplit],
+) -> str:
+    """Return two rows for each score, one a threshold: the shares of each set above it, then of benign images."""
     rows = []
     for name, score in SCORES.items():
-        entry = calibrate(score(calibration), source="validation images")
-        if entry is None:
-            raise InputError("there are too few images to calibrate on, 99 at least; give more by --calibrate")
-        found = {kind: score(seen) for kind, seen in sets.items()}
-        flagged = {kind: f"{100 * float((of > entry.threshold).mean()):.1f}%" for kind, of in found.items()}
-        areas = {kind: f"{auroc(found['clean'], of):.4f}, " for kind, of in found.items() if kind != "clean"}
-        rows.append([name, *(areas.get(kind, "") + flagged[kind] for kind in sets)])
-    return markdown([f"AUROC, flagged; n = {len(sets['clean'])} each", *sets], rows)
+        for how, others in (("clean", {}), ("benign too", changes)):
+            scores = {kind: score(seen) for kind, seen in others.items()}
+            entry = calibrate(score(calibration), source="validation images", benign=scores)
+            if entry is None:
+                raise InputError("there are too few images to calibrate on, 99 at least; give more by --calibrate")
+            flagged = [100 * float((score(seen) > entry.threshold).mean()) for seen in sets.values()]
+            alarms = [100 * float((score(seen) > entry.threshold).mean()) for seen in benign.values()]
+            cells = [f"{share:.1f}%" for share in (*flagged, max(alarms), sum(alarms) / len(alarms))]
+            rows.append([name, how, *cells])
+    judged = f"flagged; n = {len(sets['clean'])} each"
+    return markdown([judged, "threshold by", *sets, "worst benign", "mean benign"], rows)
 
 
 if __name__ == "__main__":

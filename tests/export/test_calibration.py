@@ -8,7 +8,7 @@ from torch import nn
 from helpers.tiny import random_images
 from purify_edge.errors import InputError
 from purify_export.convert.amounts import CALIBRATION
-from purify_export.images.calibration import calibration_of, check_calibration, threshold_of
+from purify_export.images.calibration import calibration_of, changed, check_calibration, threshold_of
 from purify_export.images.samples import images_of
 from purify_export.networks import Networks
 from purify_toolkit.data.splits import Split
@@ -53,18 +53,33 @@ def test_no_more_than_512_images_calibrate(shipped: RunFolder) -> None:
 
 def test_a_threshold_says_what_set_it(networks: Networks, others: Split) -> None:
     told: list[str] = []
-    found = threshold_of(networks, others[:120], source="somewhere", tell=told.append)
+    found = threshold_of(networks, others[:120], others[120:240], source="somewhere", seed=0, tell=told.append)
     assert found is not None
     assert (found.n, found.false_positive_rate, found.images) == (120, 0.01, "somewhere")
-    assert 0.5 < found.threshold < 5  # of so few images it is the largest score
+    assert 5 < found.threshold < 25
+    assert [row.change for row in found.benign][:2] == ["gaussian noise", "shot noise"]
+    assert len(found.benign) == 12
+    assert all(row.n == 120 and row.flagged < 0.15 for row in found.benign)
+    assert any(row.flagged for row in found.benign)
     assert told == []
 
 
 @pytest.mark.parametrize("count", [0, 98])
 def test_of_too_few_images_there_is_none_and_it_is_told(networks: Networks, others: Split, count: int) -> None:
     told: list[str] = []
-    assert threshold_of(networks, others[:count], source="", tell=told.append) is None
+    assert threshold_of(networks, others[:count], others, source="", seed=0, tell=told.append) is None
     assert told == [
         f"no suspicion score: {count} clean images do not set a threshold for 1% false positives, 99 or more do; "
         "give more images (purify-export: --data names a folder with more)"
     ]
+
+
+def test_benign_changes_are_of_severities_1_to_3_in_turn(others: Split) -> None:
+    few = others[:6]
+    found = changed(few, "contrast", seed=0)
+    assert torch.equal(found.labels, few.labels)
+    spread = found.images.float().flatten(1).std(1) / few.images.float().flatten(1).std(1)
+    torch.testing.assert_close(spread, torch.tensor([0.75, 0.5, 0.4] * 2), rtol=0, atol=0.01)
+    noise, again, other = (changed(few, "gaussian_noise", seed=seed).images for seed in (0, 0, 1))
+    assert torch.equal(noise, again)
+    assert not torch.equal(noise, other)

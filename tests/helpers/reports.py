@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from purify_edge.bundle.manifest import FileEntry, GoldenEntry, InputContract, Manifest, ModelEntry
+from purify_edge.bundle.manifest import BenignChange, FileEntry, GoldenEntry, InputContract, Manifest, ModelEntry
 from purify_edge.bundle.report import (
     SIMULATION,
     AccuracyRow,
@@ -160,6 +160,8 @@ def full_report(name: str = "conv1", **changes: Any) -> Report:
             false_positive_rate=0.01,
             n_calibration=744,
             edges=(0.5, 1.0, 2.0, 4.0),
+            benign_rate=0.05,
+            benign=(BenignChange(change="gaussian noise", n=N, flagged=0.035),),
             splits=(
                 SuspicionSplit(split="clean", n=N, flagged=0.01, auroc=None, counts=(150, 48, 2)),
                 SuspicionSplit(split="adversarial", n=N, flagged=0.9, auroc=0.973, counts=(0, 20, 180)),

@@ -65,8 +65,9 @@ def train(purifier: nn.Module, classifier: nn.Module, *, channels: int, steps: i
     for _ in range(steps):
         index = torch.randint(0, len(images), (64,), generator=generator)
         clean = images[index]
-        noisy = (clean + 0.1 * torch.randn(clean.shape, generator=generator)).clamp(0, 1)
-        loss = F.cross_entropy(classifier(clean), split.labels[index]) + 10 * F.mse_loss(purifier(noisy), clean)
+        noisy = (clean + 0.2 * torch.randn(clean.shape, generator=generator)).clamp(0, 1)
+        answers = F.cross_entropy(classifier(clean), split.labels[index], label_smoothing=0.1)
+        loss = answers + 10 * F.mse_loss(purifier(noisy), clean)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

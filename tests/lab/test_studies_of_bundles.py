@@ -7,6 +7,7 @@ import pytest
 from lab.studies import changed_weights, suspicion_scores
 from purify_edge.bundle.reader import Bundle
 from purify_edge.errors import InputError
+from purify_export.images.calibration import changed
 from purify_export.images.golden import reference
 from purify_export.networks import Networks
 from purify_toolkit.data.splits import Split
@@ -42,12 +43,21 @@ def test_scores_are_compared_on_images_that_were_attacked(shipped: RunFolder, ne
         assert distance == size, name
     sets = {name: reference(networks, found, test.labels) for name, found in images.items()}
     calibration = reference(networks, samples.images[256:376], samples.labels[256:376])
-    lines = suspicion_scores.table(sets, calibration).splitlines()
-    assert len(lines) == 2 + len(suspicion_scores.SCORES)
-    best = next(line for line in lines if line.startswith("| logit change, standard deviation |"))
-    assert all(float(area) > 0.85 for area in re.findall(r"(0\.[0-9]{4}|1\.0000),", best))
+    dim = {"dim": reference(networks, changed(test, "brightness", seed=0).images, test.labels)}
+    lines = suspicion_scores.table(sets, dim, calibration, dim).splitlines()
+    assert len(lines) == 2 + 2 * len(suspicion_scores.SCORES)
+    shares = {
+        tuple(line.split(" | ")[:2]): [float(share) for share in re.findall(r"([0-9.]+)%", line)] for line in lines[2:]
+    }
+    columns = [*sets, "worst", "mean"]
+    alone = dict(zip(columns, shares["| logit change, standard deviation", "clean"], strict=True))
+    sure = dict(zip(columns, shares["| logit change x margin before", "clean"], strict=True))
+    assert sure["PGD, 0.1"] == 100
+    assert alone["PGD, 0.1"] > 75
+    for (score, how), found in shares.items():
+        assert how == "clean" or all(np.less_equal(found, shares[score, "clean"]))
     with pytest.raises(InputError, match="99 at least"):
-        suspicion_scores.table(sets, reference(networks, samples.images[:9], samples.labels[:9]))
+        suspicion_scores.table(sets, dim, reference(networks, samples.images[:9], samples.labels[:9]), {})
 
 
 def test_divergence_is_kullbacks_and_leiblers() -> None:

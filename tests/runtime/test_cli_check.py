@@ -20,7 +20,7 @@ def test_a_good_bundle_passes_and_shows_its_tables(run: Run, bundle_path: Path) 
     assert "Parity with PyTorch" in out
     assert "Percentiles in ms a batch, 3 interleaved calls" in out
     assert re.fullmatch(r"parity passed: All \d+ limits hold: .*, compared with PyTorch\.", out.splitlines()[-1])
-    assert "adversarial 256 100.0 (98.5–100.0) 1.000" in " ".join(out.split())  # noqa: RUF001
+    assert "adversarial 256 99.2 (97.2–99.8) 1.000" in " ".join(out.split())  # noqa: RUF001
     assert "…" not in out  # nothing is cut off
 
 

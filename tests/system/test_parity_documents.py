@@ -40,5 +40,7 @@ def test_the_shares_are_those_of_an_export(bundle_path: Path) -> None:
     clean, attacked, noisy = (shares[split] for split in ("clean", "adversarial", "noise"))
     assert f"{clean} of the clean images are flagged, {attacked} of the attacked ones" in SUSPICION
     assert f"{noisy} of the noisy ones" in SUSPICION
+    worst = max(found["benign"], key=lambda row: row["flagged"])
+    assert f"at most {100 * worst['flagged']:.1f}% after the twelve benign changes ({worst['change']})" in SUSPICION
     assert f"threshold from {found['n_calibration']} test images; {found['splits'][0]['n']} images a split" in SUSPICION
     assert f"{attacked} of 256 attacked images are flagged, and {clean} of 256 clean ones" in README

@@ -27,6 +27,7 @@ class Amount:
 
 GOLDEN = Amount(IMAGES, 15_200_000, 100)  # of each split of the golden set: two of them have LEAST_ANSWERS
 OTHER = Amount(OTHERS, 40_000_000, 128)  # clean images beside it, which set the threshold of suspicion
+BENIGN = Amount(252, 9_000_000, 60)  # of those, and of the golden set, for each change that is no attack
 CALIBRATION = Amount(512, 20_000_000, 64)  # of those, for INT8
 RANKED = Amount(64, 2_000_000, 8)  # of each split for INT8, to rank the layers on
 SCANNED = Amount(IMAGES, 3_600_000, 8)  # of each split of the golden set, for the ranges of 16 bits

@@ -2,15 +2,19 @@
 
 import msgspec
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
-from purify_edge.bundle.manifest import SuspicionEntry
+from purify_edge.bundle.manifest import BenignChange, SuspicionEntry
 from purify_edge.errors import InputError
-from purify_edge.pipeline.suspicion import FALSE_POSITIVE_RATE, calibrate, suspicion_of
-from purify_export.convert.amounts import CALIBRATION
+from purify_edge.pipeline.suspicion import FALSE_POSITIVE_RATE, calibrate, is_suspicious, suspicion_of
+from purify_export.convert.amounts import BENIGN, CALIBRATION
 from purify_export.convert.image_set import Calibration, ImageSet
 from purify_export.images.golden import attacked, reference
 from purify_export.networks import Networks
 from purify_export.progress import Tell, silent
+from purify_toolkit.attacks.corruptions import CORRUPTIONS
+from purify_toolkit.data.pixels import to_8bit, to_float
 from purify_toolkit.data.splits import Split
 from purify_toolkit.recipe import EvaluationTable
 
@@ -49,21 +53,47 @@ def calibration_of(
 
 
 def threshold_of(
-    networks: Networks, others: Split, *, source: str, tell: Tell, note: Tell = silent
+    networks: Networks, others: Split, judging: Split, *, source: str, seed: int, tell: Tell, note: Tell = silent
 ) -> SuspicionEntry | None:
-    """Return the threshold that 1% of clean images exceed; None, and `tell` is told so, where there are too few."""
-    good, entry = 0, None
-    if len(others):
-        made = reference(networks, others.images, others.labels, note=note)
-        scores = suspicion_of(made.classifier, made.defended)
-        good, entry = int(np.isfinite(scores).sum()), calibrate(scores, source=source)
+    """Return the threshold that 1% of clean images exceed, and 5% of benignly changed ones; tried on `judging`.
+
+    None, and `tell` is told so, where there are too few images.
+    """
+    scores = _scores(networks, others, note)
+    good = int(np.isfinite(scores).sum())
     lost = len(others) - good
     without = f" (for {lost} more the classifier gives logits that are not finite)" if lost else ""
-    if entry is None:
+    if calibrate(scores, source=source) is None:
         tell(
             f"no suspicion score: {good} clean images{without} do not set a threshold for {FALSE_POSITIVE_RATE:.0%} "
             "false positives, 99 or more do; give more images (purify-export: --data names a folder with more)"
         )
-    elif lost:
+        return None
+    if lost:
         tell(f"the suspicion score's threshold is set by {good} clean images{without}")
-    return entry
+    few = BENIGN.of(others.images.shape[1:])
+    benign = {name: _scores(networks, changed(others[:few], name, seed=seed), note) for name in CORRUPTIONS}
+    entry = calibrate(scores, source=source, benign=benign)
+    assert entry is not None
+    found, seen = [], judging[:few]
+    for name in CORRUPTIONS:
+        flagged = is_suspicious(_scores(networks, changed(seen, name, seed=seed + 1), note), entry.threshold)
+        found.append(BenignChange(change=name.replace("_", " "), n=len(seen), flagged=float(flagged.mean())))
+    return msgspec.structs.replace(entry, benign=tuple(found))
+
+
+def _scores(networks: Networks, split: Split, note: Tell) -> NDArray[np.float32]:
+    if not len(split):
+        return np.zeros(0, np.float32)
+    made = reference(networks, split.images, split.labels, note=note)
+    return suspicion_of(made.classifier, made.defended)
+
+
+def changed(split: Split, name: str, *, seed: int) -> Split:
+    """Return the images after a common corruption, severities 1 to 3 in turn."""
+    images, generator = split.images.clone(), torch.Generator().manual_seed(seed)
+    for severity in (1, 2, 3):
+        some = images[severity - 1 :: 3]
+        if len(some):
+            images[severity - 1 :: 3] = to_8bit(CORRUPTIONS[name](to_float(some), severity, generator))
+    return Split(images, split.labels)

@@ -143,18 +143,33 @@ class GoldenEntry(msgspec.Struct, frozen=True, kw_only=True):
     files: FileEntry | None = None
 
 
+Score = Literal["logit-change", "confident-change"]
+"""How suspicion is scored, see `purify_edge.pipeline.suspicion`; the first is that of older bundles."""
+
+
+class BenignChange(msgspec.Struct, frozen=True, kw_only=True):
+    """How many of `n` golden images are called suspicious after a change that is no attack, by PyTorch."""
+
+    change: str
+    n: Size
+    flagged: Annotated[float, Meta(ge=0, le=1)]
+
+
 class SuspicionEntry(msgspec.Struct, frozen=True, kw_only=True):
     """The suspicion score above which an image is called suspicious; see `purify_edge.pipeline.suspicion`.
 
-    `n` clean images set it so that a new one of their kind exceeds it with a chance of `false_positive_rate` at most;
-    `images` tells where they came from. Of clean images of another kind any number may exceed it.
+    `n` clean images set it so that a new one of their kind exceeds it with a chance of `false_positive_rate` at most,
+    and after each of the changes of `benign` with one of `benign_rate` at most; that is None in bundles from before
+    this was asked. `images` tells where they came from. Of clean images of another kind any number may exceed it.
     """
 
     threshold: Annotated[float, Meta(ge=0)]
     false_positive_rate: Annotated[float, Meta(gt=0, lt=1)]
     n: Size
     images: str
-    score: Literal["logit-change"] = "logit-change"
+    score: Score = "logit-change"
+    benign_rate: Annotated[float, Meta(gt=0, lt=1)] | None = None
+    benign: tuple[BenignChange, ...] = ()
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,8 @@ from typing import Any
 
 import msgspec
 
+from purify_edge.bundle.manifest import BenignChange
+
 SIMULATION = "simulation"
 """The engine of rows that tell what 16 bits do by float32, each weight and each tensor rounded; the exporter's."""
 
@@ -151,8 +153,9 @@ class SuspicionSplit(msgspec.Struct, frozen=True, kw_only=True):
 class SuspicionReport(msgspec.Struct, frozen=True, kw_only=True):
     """The suspicion score on the golden set, by the first engine and precision of the report.
 
-    `n_calibration` clean images set the threshold, for `false_positive_rate`; `edges` are those of the histograms, one
-    more than there are counts. An attacker who knows the score can keep it low.
+    `n_calibration` clean images set the threshold, for `false_positive_rate`, and for `benign_rate` after each change
+    of `benign`, whose figures are PyTorch's at export; `edges` are those of the histograms, one more than there are
+    counts. An attacker who knows the score can keep it low.
     """
 
     threshold: float
@@ -160,6 +163,8 @@ class SuspicionReport(msgspec.Struct, frozen=True, kw_only=True):
     n_calibration: int
     edges: tuple[float, ...]
     splits: tuple[SuspicionSplit, ...]
+    benign_rate: float | None = None
+    benign: tuple[BenignChange, ...] = ()
 
 
 class Agreement(msgspec.Struct, frozen=True):

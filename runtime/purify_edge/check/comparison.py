@@ -64,7 +64,7 @@ class Comparison:
 
 def compare(engines: EngineSet, golden: Mapping[str, GoldenSplit], bundle: Bundle) -> Comparison:
     """Run the golden set, split by split, and compare it with the reference."""
-    found = Comparison()
+    found, entry = Comparison(), bundle.manifest.suspicion
     for name, split in golden.items():
         images = as_batch(split.images, bundle.manifest.input)
         outputs = {role: _output(run, images, f"{engines.precision} {role}") for role, run in engines.stages.items()}
@@ -77,7 +77,8 @@ def compare(engines: EngineSet, golden: Mapping[str, GoldenSplit], bundle: Bundl
             found.rows.append(msgspec.structs.replace(row, alone_error=error))
             if role != "purifier":
                 found.answers[role, name] = answers_of(output)
-        found.scores[name] = suspicion_of(outputs["classifier"], outputs["pipeline"])
+        if entry:
+            found.scores[name] = suspicion_of(outputs["classifier"], outputs["pipeline"], entry.score)
     return found
 
 

@@ -64,7 +64,7 @@ def suspicion_checks(
 ) -> Iterable[Check]:
     """Yield the limits of how many images an engine calls suspicious, by its scores `[N]` of each split."""
     for name, split in golden.items():
-        expected = is_suspicious(suspicion_of(split.classifier, split.defended), entry.threshold).mean()
+        expected = is_suspicious(suspicion_of(split.classifier, split.defended, entry.score), entry.threshold).mean()
         change = abs(is_suspicious(scores[name], entry.threshold).mean() - expected)
         what = f"{where} pipeline {name}"
         yield share_at_most("change of what is suspicious", what, float(change), limits.max_flagged_change, len(split))

@@ -138,7 +138,7 @@ class Pipeline(Closing):
             purified, logits = _in_parts(self.planned.both, x)
             return _prediction(purified, logits)
         purified, logits, unpurified = _in_parts(self.planned.scored, x)
-        scores = suspicion_of(unpurified, logits)
+        scores = suspicion_of(unpurified, logits, self.suspicion.score)
         suspicious = is_suspicious(scores, self.suspicion.threshold)
         prediction = replace(
             _prediction(purified, logits), unpurified=softmax(unpurified), suspicion=scores, suspicious=suspicious

@@ -1,8 +1,9 @@
 """The section on the suspicion score: histograms with the threshold, and how many images it flags."""
 
+from purify_edge.bundle.manifest import BenignChange
 from purify_edge.bundle.report import Report, SuspicionReport, SuspicionSplit
 from purify_edge.check.page.plots import histogram_plot
-from purify_edge.document.model import Plot, Plots, Section, TableRow, table
+from purify_edge.document.model import Block, Plot, Plots, Section, TableRow, table
 from purify_edge.document.wording import percent, plural, with_interval
 from purify_edge.stats import wilson
 
@@ -20,7 +21,7 @@ def suspicion_section(report: Report) -> Section | None:
     how = (
         "How far purification moves the classifier's answer. The threshold "
         f"{found.threshold:.3g} was set on {plural(found.n_calibration, 'clean image')}, so that it flags at most "
-        f"{percent(found.false_positive_rate)}% of clean images of the calibration's kind; of other "
+        f"{percent(found.false_positive_rate)}% of clean images of the calibration's kind{_benign(found)}; of other "
         "pictures more may be flagged. An attacker who knows the score can keep it low."
     )
     highest = max((max(split.counts, default=0) / (sum(split.counts) or 1) for split in found.splits), default=0.0)
@@ -30,7 +31,21 @@ def suspicion_section(report: Report) -> Section | None:
         "clean images of the calibration's kind"
     )
     numbers = table(caption, ("images", "n", "flagged, %", "AUROC against clean"), map(_row, found.splits))
-    return Section("Suspicion score", (Plots(KEY, plots, numbers),), intro=how)
+    parts: list[Block] = [Plots(KEY, plots, numbers)]
+    if found.benign:
+        caption = "False alarms: golden images flagged after a change that is no attack, severities 1 to 3, by PyTorch"
+        parts.append(table(caption, ("change", "n", "flagged, %"), map(_alarms, found.benign)))
+    return Section("Suspicion score", tuple(parts), intro=how)
+
+
+def _benign(found: SuspicionReport) -> str:
+    if found.benign_rate is None:
+        return ""
+    return f", and {percent(found.benign_rate)}% after a change by noise, blur, light or storage"
+
+
+def _alarms(row: BenignChange) -> TableRow:
+    return TableRow((row.change, f"{row.n:,}", with_interval(row.flagged, wilson(round(row.flagged * row.n), row.n))))
 
 
 def _plot(split: SuspicionSplit, found: SuspicionReport, highest: float) -> Plot:
