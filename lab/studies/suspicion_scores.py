@@ -22,6 +22,7 @@ from lab.studies.common import guarded, markdown, positive, study_parser
 from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.errors import InputError
 from purify_edge.pipeline.suspicion import calibrate, suspicion_of
+from purify_export.convert.amounts import BENIGN
 from purify_export.convert.convert import as_floats
 from purify_export.images.calibration import changed
 from purify_export.images.golden import attacked, noisy, reference
@@ -35,8 +36,6 @@ from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.pretrained import open_run
 
 Array = NDArray[np.float32]
-FEW = 252
-"""Validation images that each benign change is calibrated on, as in an export."""
 
 
 def softmax(logits: Array) -> Array:
@@ -85,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     data, networks = load_data_of(run, options.data), Networks.load(run)
     test, validation = data.test[: options.judge], data.validation[: options.calibrate]
     sets = {name: reference(networks, images, test.labels) for name, images in images_of(run, networks, test)}
-    few = validation[:FEW]
+    few = validation[: BENIGN.of(validation.images.shape[1:])]
     tests, validations = ({name: _seen(networks, split, name) for name in CORRUPTIONS} for split in (test, few))
     calm = reference(networks, validation.images, validation.labels)
     print(table(sets, tests, calm, validations), end="")

@@ -160,6 +160,7 @@ def full_report(name: str = "conv1", **changes: Any) -> Report:
             false_positive_rate=0.01,
             n_calibration=744,
             edges=(0.5, 1.0, 2.0, 4.0),
+            score="confident-change",
             benign_rate=0.05,
             benign=(BenignChange(change="gaussian noise", n=N, flagged=0.035),),
             splits=(

@@ -77,7 +77,7 @@ def test_bundles_from_before_the_margin_counted_are_scored_as_they_were(
 def test_attacked_images_are_told_from_clean_ones(report: Report) -> None:
     found = report.suspicion
     assert found is not None
-    assert found.n_calibration == 744
+    assert (found.n_calibration, found.score) == (744, "confident-change")
     splits = {split.split: split for split in found.splits}
     assert splits["clean"].auroc is None
     assert splits["clean"].flagged <= 0.03

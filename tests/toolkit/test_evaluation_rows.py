@@ -11,7 +11,9 @@ import torch
 from helpers.silent import Silent
 from helpers.tiny import STRENGTH, examine, images_for, linear, random_images, tiny_run
 from purify_edge.errors import InputError, MissingError
+from purify_toolkit.attacks.corruptions import Printed
 from purify_toolkit.attacks.gradient import PGD
+from purify_toolkit.attacks.search import NoAttack
 from purify_toolkit.evaluate import selection
 from purify_toolkit.evaluate.assess import assess
 from purify_toolkit.evaluate.gates import Results
@@ -88,6 +90,12 @@ def test_rows_are_called_what_they_are_called_in_the_reports_that_ship(pair: str
         assert str(attack_of(name, replace(strength, epsilon=row["size"]))) == row["attack"]
 
 
+def test_what_is_printed_is_attacked_first() -> None:
+    planned = plans(["grey-box:pgd", "printed:none", "printed:pgd"], STRENGTH, EvaluationRequest(curve_limit=0), 4).rows
+    assert planned["printed:pgd"].attack == Printed(attack=planned["grey-box:pgd"].attack)
+    assert planned["printed:none"].attack == Printed(attack=NoAttack())
+
+
 def test_autoattack_says_which_losses_it_has() -> None:
     table = EvaluationTable(epsilon=0.1, steps=2, relative_step=1.0)
     ten = Strength.of(table, (1, 28, 28), 10, l2_epsilon=None, l1_epsilon=None)
@@ -111,8 +119,10 @@ def test_every_row_runs_with_few_classes(classes: int, channels: int, attacks: s
     run = tiny_run(tmp_path / "run", classes=classes, channels=channels, side=8)
     other = tiny_run(tmp_path / "other", classes=classes, channels=channels, side=8, seed=1)
     test = random_images(classes=classes, channels=channels, side=8, count=4)
-    question = EvaluationRequest(attacks=attacks, costly_limit=1, curve_limit=3, transfer_from=other)
+    radii = {"l1_epsilon": 3.0, "l2_epsilon": 1.25}
+    question = EvaluationRequest(attacks=attacks, costly_limit=1, curve_limit=3, transfer_from=other, **radii)
     report = assess(run, test, question, out=tmp_path / "out", device=CPU, progress=Silent())
+    assert report.about["settings"].items() >= radii.items()
     assert list(report.results.rows) == select(attacks, transfer=True)
     for row, measurement in report.results.rows.items():
         threat, name = ROWS[row]

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from purify_edge.bundle.manifest import BenignChange
+from purify_edge.bundle.manifest import BenignChange, Score
 
 SIMULATION = "simulation"
 """The engine of rows that tell what 16 bits do by float32, each weight and each tensor rounded; the exporter's."""
@@ -163,6 +163,7 @@ class SuspicionReport(msgspec.Struct, frozen=True, kw_only=True):
     n_calibration: int
     edges: tuple[float, ...]
     splits: tuple[SuspicionSplit, ...]
+    score: Score = "logit-change"
     benign_rate: float | None = None
     benign: tuple[BenignChange, ...] = ()
 

@@ -119,6 +119,7 @@ def report_of(entry: SuspicionEntry, scores: Mapping[str, Array]) -> SuspicionRe
         threshold=entry.threshold,
         false_positive_rate=entry.false_positive_rate,
         n_calibration=entry.n,
+        score=entry.score,
         benign_rate=entry.benign_rate,
         benign=entry.benign,
         edges=tuple(edges.tolist()),

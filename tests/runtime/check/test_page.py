@@ -103,6 +103,21 @@ def test_every_part_of_the_report_is_there() -> None:
     ]
 
 
+def test_false_alarms_stand_by_change_and_the_score_is_named() -> None:
+    report = full_report()
+    text = Parsed(render_html(report, subject())).text
+    assert "How far purification moves an answer that the classifier was sure of." in text
+    assert "of the calibration's kind, and 5.0% after a change by noise, blur, light or storage; of other" in text
+    assert "False alarms: golden images flagged after a change that is no attack" in text
+    assert re.search(r"gaussian noise\s*200\s*3\.5", text)
+    assert report.suspicion is not None
+    old = msgspec.structs.replace(report.suspicion, score="logit-change", benign_rate=None, benign=())
+    text = Parsed(render_html(full_report(suspicion=old), subject())).text
+    assert "How far purification moves the classifier's answer." in text
+    assert "of the calibration's kind; of other" in text
+    assert "False alarms" not in text
+
+
 def test_the_plan_stands_with_its_gain_its_agreement_and_what_it_left_out() -> None:
     report = full_report()
     text = Parsed(render_html(report, subject())).text

@@ -1,6 +1,6 @@
 """The section on the suspicion score: histograms with the threshold, and how many images it flags."""
 
-from purify_edge.bundle.manifest import BenignChange
+from purify_edge.bundle.manifest import BenignChange, Score
 from purify_edge.bundle.report import Report, SuspicionReport, SuspicionSplit
 from purify_edge.check.page.plots import histogram_plot
 from purify_edge.document.model import Block, Plot, Plots, Section, TableRow, table
@@ -12,6 +12,11 @@ KEY = (
     "dashed threshold has another colour."
 )
 
+ANSWER: dict[Score, str] = {
+    "logit-change": "the classifier's answer",
+    "confident-change": "an answer that the classifier was sure of",
+}
+
 
 def suspicion_section(report: Report) -> Section | None:
     """Return how the scores of the golden images lie about the threshold."""
@@ -19,7 +24,7 @@ def suspicion_section(report: Report) -> Section | None:
     if found is None:
         return None
     how = (
-        "How far purification moves the classifier's answer. The threshold "
+        f"How far purification moves {ANSWER[found.score]}. The threshold "
         f"{found.threshold:.3g} was set on {plural(found.n_calibration, 'clean image')}, so that it flags at most "
         f"{percent(found.false_positive_rate)}% of clean images of the calibration's kind{_benign(found)}; of other "
         "pictures more may be flagged. An attacker who knows the score can keep it low."
