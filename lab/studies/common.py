@@ -36,7 +36,7 @@ def changed(recipe: Recipe, changes: Changes) -> str:
     """Return the TOML text of a recipe with some keys replaced; raise InputError where they do not fit."""
     tables = msgspec.to_builtins(recipe)
     for name, keys in changes.items():
-        tables[name] |= keys
+        tables[name] = (tables[name] or {}) | dict(keys)
     text = toml(tables)
     parse_recipe(text, source="the changed recipe")
     return text

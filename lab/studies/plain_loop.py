@@ -19,7 +19,7 @@ TEACHERS = ("adversarial_teacher", "normal_teacher")
 
 def table_of(recipe: Recipe, stage: str) -> PurifierTable:
     """Return the recipe's table of a teacher or the student."""
-    return recipe.student if stage == "student" else recipe.teacher
+    return recipe.purifier(stage)
 
 
 class EightBit(Dataset[tuple[Tensor, int]]):

@@ -25,7 +25,7 @@ Positive = Annotated[float, Meta(gt=0)]
 Weight = Annotated[float, Meta(ge=0)]
 
 EPOCHS_OF_STEPS = 10
-PURIFIER_KEYS = ("width", "depth", "blocks")
+PURIFIER_KEYS = ("width", "depth", "blocks", "bottleneck")
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -91,6 +91,7 @@ class PurifierTable(OptimizerTable, frozen=True, kw_only=True):
     width: Count
     depth: Annotated[int, Meta(ge=1, le=5)]
     blocks: Annotated[int, Meta(ge=0)]
+    bottleneck: Annotated[int, Meta(ge=0)] = 0
 
     @property
     def stays(self) -> bool:
@@ -106,16 +107,28 @@ class PurifierTable(OptimizerTable, frozen=True, kw_only=True):
 class DistillationTable(_Table, frozen=True, kw_only=True):
     """The weights of the losses, see `losses`; `classifier_guidance` also goes for the adversarial teacher.
 
-    Two are 0 by default, and so in all recipes that ship; `studies/ablation.py` has an arm for each.
+    `adversarial_teacher_weight` is the adversarial teacher's share of what the student imitates, the rest that of the
+    second teacher; `clean_adversarial_teacher_weight` its share where the image is not attacked, without it the same.
+    The second teacher is the normally trained one, or the `original`, the clean image itself.
+
+    Two losses are 0 by default, and so in all recipes that ship; `studies/ablation.py` has an arm for each.
     """
 
     adversarial_teacher_weight: Fraction
+    clean_adversarial_teacher_weight: Fraction | None = None
+    second_teacher: Literal["normal", "original"] = "normal"
     reconstruction: Weight
     imitation: Weight
     classifier_guidance: Weight
     adversarial_fraction: Fraction
     feature_guidance: Weight = 0.0
     structure: Weight = 0.0
+
+    @property
+    def adversarial_shares(self) -> tuple[float, float]:
+        """The adversarial teacher's share for attacked images, and for those that are not."""
+        attacked, clean = self.adversarial_teacher_weight, self.clean_adversarial_teacher_weight
+        return attacked, attacked if clean is None else clean
 
     @property
     def has_loss(self) -> bool:
@@ -162,7 +175,10 @@ class EvaluationTable(_Table, frozen=True, kw_only=True):
 
 
 class Recipe(_Table, frozen=True, kw_only=True):
-    """One training, from data to student. `image_size` is height and width."""
+    """One training, from data to student. `image_size` is height and width.
+
+    `normal_teacher` is of the table `teacher`, as the adversarial one, unless it has a table of its own.
+    """
 
     dataset: Literal["mnist", "fashion-mnist", "cifar10", "cifar100", "svhn", "gtsrb", "image-folder"]
     validation_size: Count
@@ -170,6 +186,7 @@ class Recipe(_Table, frozen=True, kw_only=True):
     channels: Literal[1, 3] | None = None
     classifier: ClassifierTable
     teacher: PurifierTable
+    normal_teacher: PurifierTable | None = None
     student: PurifierTable
     distillation: DistillationTable
     attack: AttackTable
@@ -188,15 +205,25 @@ class Recipe(_Table, frozen=True, kw_only=True):
     @property
     def teachers(self) -> tuple[str, ...]:
         """The teachers whose images the student is to imitate; none where the weights leave nothing of them."""
-        weight = self.distillation.adversarial_teacher_weight if self.distillation.imitation else None
-        wanted = {"adversarial_teacher": weight not in (None, 0), "normal_teacher": weight not in (None, 1)}
+        weights = self.distillation
+        if not weights.imitation:
+            return ()
+        shares = weights.adversarial_shares
+        normal = min(shares) < 1 and weights.second_teacher == "normal"
+        wanted = {"adversarial_teacher": max(shares) > 0, "normal_teacher": normal}
         return tuple(name for name, is_wanted in wanted.items() if is_wanted)
+
+    def purifier(self, name: str) -> PurifierTable:
+        """Return the table of the student or a teacher."""
+        if name == "student":
+            return self.student
+        return self.normal_teacher or self.teacher if name == "normal_teacher" else self.teacher
 
     def same_teacher(self, name: str, other: "Recipe") -> bool:
         """Return whether another recipe trains the same teacher; the normal one sees no attack."""
         guidance = self.distillation.classifier_guidance == other.distillation.classifier_guidance
         same_attack = guidance and self.attack == other.attack
-        return self.teacher == other.teacher and (name == "normal_teacher" or same_attack)
+        return self.purifier(name) == other.purifier(name) and (name == "normal_teacher" or same_attack)
 
 
 def recipe_folder() -> Path:

@@ -51,9 +51,11 @@ class Purifier(nn.Module):
         width: channels at the highest resolution.
         depth: how often the resolution is halved.
         blocks: residual blocks at each level of encoder and decoder.
+        bottleneck: so many channels are all that the decoder gets, at the lowest resolution, without the features of
+            the encoder's levels; 0 for a network without one.
     """
 
-    def __init__(self, channels: int, *, width: int, depth: int, blocks: int) -> None:
+    def __init__(self, channels: int, *, width: int, depth: int, blocks: int, bottleneck: int = 0) -> None:
         super().__init__()
         self.multiple = 2**depth
         widths = [width * 2**level for level in range(depth + 1)]
@@ -61,6 +63,8 @@ class Purifier(nn.Module):
         self.encoder = nn.ModuleList(
             nn.Sequential(_conv(small, large, stride=2), *_blocks(blocks, large)) for small, large in pairwise(widths)
         )
+        narrow = [nn.Conv2d(widths[-1], bottleneck, 1), _conv(bottleneck, widths[-1])] if bottleneck else []
+        self.narrow = nn.Sequential(*narrow)
         self.up = nn.ModuleList(_conv(widths[level + 1], widths[level]) for level in reversed(range(depth)))
         # Residual blocks at full resolution would cost more than all the others together.
         self.refine = nn.ModuleList(
@@ -78,8 +82,10 @@ class Purifier(nn.Module):
         for level in self.encoder:
             skips.append(y)
             y = level(y)
+        y = self.narrow(y)
         for up, refine, skip in zip(self.up, self.refine, reversed(skips), strict=True):
-            y = refine(up(F.interpolate(y, scale_factor=2.0, mode="nearest")) + skip)
+            y = up(F.interpolate(y, scale_factor=2.0, mode="nearest"))
+            y = refine(y if self.narrow else y + skip)
         y = torch.sigmoid(self.head(y))
         return y[..., :height, :width]
 

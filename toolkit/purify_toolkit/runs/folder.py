@@ -184,7 +184,7 @@ class RunFolder:
 
     def load_teacher(self, name: str) -> Purifier:
         """Load a trained teacher, `adversarial_teacher` or `normal_teacher`: frozen, in evaluation mode."""
-        return self._load(name, lambda: self.new_purifier(self.recipe.teacher))
+        return self._load(name, lambda: self.new_purifier(self.recipe.purifier(name)))
 
     def _load(self, name: str, make: Callable[[], Network]) -> Network:
         network, path = make(), self.weights_path(name)

@@ -83,7 +83,7 @@ class _Work:
         recipe, weights = self.recipe, self.recipe.distillation
         if name == "classifier":
             return self._images(recipe.classifier) * 3 * self.classifier
-        table = recipe.student if name == "student" else recipe.teacher
+        table = recipe.purifier(name)
         purifier = self.student if name == "student" else self.teacher
         guided = 2 * self.classifier if weights.classifier_guidance and name != "normal_teacher" else 0
         taught = len(recipe.teachers) * self.teacher if name == "student" else 0

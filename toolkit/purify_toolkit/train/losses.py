@@ -46,9 +46,9 @@ def reconstruction_loss(output: Tensor, clean: Tensor) -> Tensor:
     return F.l1_loss(output, clean)
 
 
-def ensemble(adversarial_teacher: Tensor, normal_teacher: Tensor, *, adversarial_weight: float) -> Tensor:
-    """Return `E = a A(x') + (1 - a) T(x)`, images `[N, C, H, W]`; `a` is `adversarial_weight`."""
-    return torch.lerp(normal_teacher, adversarial_teacher, adversarial_weight)
+def ensemble(adversarial_teacher: Tensor, second_teacher: Tensor, *, adversarial_weight: Tensor | float) -> Tensor:
+    """Return `E = a A(x') + (1 - a) T(x)`, `[N, C, H, W]`; `a` is `adversarial_weight`, one or `[N, 1, 1, 1]`."""
+    return torch.lerp(second_teacher, adversarial_teacher, adversarial_weight)
 
 
 def imitation_loss(student: Tensor, teachers: Tensor) -> Tensor:

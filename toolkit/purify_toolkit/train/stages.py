@@ -162,7 +162,9 @@ class Stages:
         return TrainingStage("classifier", network, table, losses, validate, prepare=prepare)
 
     def _teacher(self, *, adversarial: bool) -> TrainingStage:
-        network = self._run.new_purifier(self._recipe.teacher).to(self._device)
+        name = "adversarial_teacher" if adversarial else "normal_teacher"
+        table = self._recipe.purifier(name)
+        network = self._run.new_purifier(table).to(self._device)
         classifier = self._frozen_classifier
         remembered = Remembered(classifier, len(self._data.train))
         pool = self._new_pool(classifier) if adversarial else None
@@ -181,10 +183,7 @@ class Stages:
             }
 
         validation = self.validation
-        name = "adversarial_teacher" if adversarial else "normal_teacher"
-        return self._purifier_stage(
-            name, network, self._recipe.teacher, losses, lambda: validation.purification(network), pool
-        )
+        return self._purifier_stage(name, network, table, losses, lambda: validation.purification(network), pool)
 
     def _purifier_stage(
         self,

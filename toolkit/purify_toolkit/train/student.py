@@ -57,7 +57,7 @@ class StudentLosses:
         seen, attacked = self._seen(batch, clean, labels)
         output = self.student(seen)
         found = {}
-        if self.teachers:
+        if weights.imitation:
             shown = self._shown(seen, clean, batch.mine, attacked)
             found["imitation"] = weights.imitation * imitation_loss(output, shown)
         if weights.reconstruction:
@@ -102,22 +102,21 @@ class StudentLosses:
         return pgd(pipeline, images, labels, generator=batch.attack_generator, start=start)
 
     def _shown(self, seen: Tensor, clean: Tensor, indices: Tensor, attacked: int) -> Tensor:
-        """Return what the adversarial teacher makes of what the student sees, and the normal one of the original."""
-        images: dict[str, Tensor] = {}
-        if "adversarial_teacher" in self.teachers:
-            parts = {True: slice(attacked), False: slice(attacked, None)}
-            images["adversarial_teacher"] = torch.cat(
-                [
-                    self._made_by("adversarial_teacher", seen[part], indices[part], attacked=is_attacked)
-                    for is_attacked, part in parts.items()
-                    if len(indices[part])
-                ]
-            )
+        """Return what the adversarial teacher makes of what the student sees, and the second one of the original."""
+        shares = self.recipe.distillation.adversarial_shares
+        second = clean
         if "normal_teacher" in self.teachers:
-            images["normal_teacher"] = self._made_by("normal_teacher", clean, indices)
-        if len(images) == 1:
-            return next(iter(images.values()))
-        return ensemble(**images, adversarial_weight=self.recipe.distillation.adversarial_teacher_weight)
+            second = self._made_by("normal_teacher", clean, indices)
+        if "adversarial_teacher" not in self.teachers:
+            return second
+        parts = {True: slice(attacked), False: slice(attacked, None)}
+        first = [
+            self._made_by("adversarial_teacher", seen[part], indices[part], attacked=is_attacked)
+            for is_attacked, part in parts.items()
+            if len(indices[part])
+        ]
+        weight = seen.new_tensor(shares).repeat_interleave(indices.new_tensor([attacked, len(seen) - attacked]))
+        return ensemble(torch.cat(first), second, adversarial_weight=weight.view(-1, 1, 1, 1))
 
     @torch.no_grad()
     def _made_by(self, name: str, images: Tensor, indices: Tensor, *, attacked: bool = False) -> Tensor:

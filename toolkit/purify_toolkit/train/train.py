@@ -107,8 +107,8 @@ def _prepare(
 def _begin_purifiers(run: RunFolder, request: Request) -> None:
     """Fail before a stage is trained where a purifier cannot begin as its recipe says; write those that stay so."""
     recipe = run.recipe
-    tables = {**dict.fromkeys(recipe.teachers, recipe.teacher), "student": recipe.student}
-    for name, table in tables.items():
+    for name in (*recipe.teachers, "student"):
+        table = recipe.purifier(name)
         if table.start:
             purifier = run.new_purifier(table)
             start_from(purifier, table)
