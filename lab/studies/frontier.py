@@ -384,8 +384,8 @@ def table(results: dict[str, Any]) -> str:
     limit = "" if results["limit"] is None else f", limited to {results['limit']} images of each part"
     about = (
         f"{results['dataset']}{limit}; students of {results['epochs']['student']} epochs; n = {results['n']} test "
-        f"images a seed;\n{results['attack']}, examples made on the classifier alone. Accuracy in percent, mean and standard "
-        "deviation over the seeds."
+        f"images a seed;\n{results['attack']}, examples made on the classifier alone. Accuracy in percent, mean and "
+        "standard deviation over the seeds."
     )
     rows = [
         [
@@ -425,7 +425,8 @@ def _told(keys: Keys) -> str:
         "adversarial_fraction": "attacked",
         "reconstruction": "reconstruction",
     }
-    return ", ".join(f"{name} {keys[key]:g}" for key, name in names.items() if key in keys)
+    told = [f"{name} {keys[key]:g}" for key, name in names.items() if key in keys]
+    return ", ".join(part for part in told if part != "reconstruction 0")
 
 
 def _cell(values: Sequence[float], sign: str = "") -> str:

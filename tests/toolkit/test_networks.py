@@ -26,6 +26,21 @@ def test_depth_and_blocks_are_those_asked_for(depth: int, blocks: int) -> None:
     assert widest == 4 * 2**depth
 
 
+def test_all_that_a_purifier_with_a_bottleneck_knows_goes_through_its_few_channels() -> None:
+    torch.manual_seed(0)
+    purifier, shapes = Purifier(1, width=4, depth=2, blocks=1, bottleneck=2).eval(), []
+    first, other = torch.rand(2, 2, 1, 28, 28)
+    assert not torch.equal(purifier(first), purifier(other))
+
+    def emptied(module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+        shapes.append(tuple(output.shape))
+        return torch.zeros_like(output)
+
+    purifier.narrow[0].register_forward_hook(emptied)
+    assert torch.equal(purifier(first), purifier(other))
+    assert set(shapes) == {(2, 2, 7, 7)}
+
+
 def test_padding_does_not_move_the_image() -> None:
     """Where the size fits, an image inside a larger one is purified alike, away from the seam."""
     torch.manual_seed(0)

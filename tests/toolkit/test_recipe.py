@@ -14,6 +14,16 @@ def test_every_shipped_recipe_is_valid(name: str) -> None:
     assert recipe.student.width <= recipe.teacher.width
 
 
+def test_the_normal_teacher_may_be_another_network() -> None:
+    table = RECIPE.split("[teacher]\n")[1].split("\n\n")[0].replace("width = 4", "width = 2\nbottleneck = 2")
+    own = RECIPE.replace("[student]", f"[normal_teacher]\n{table}\n\n[student]")
+    recipe, same = parse_recipe(own, source="own"), parse_recipe(RECIPE, source="same")
+    assert recipe.purifier("normal_teacher").network == {"width": 2, "depth": 2, "blocks": 0, "bottleneck": 2}
+    assert recipe.purifier("adversarial_teacher") == same.purifier("normal_teacher") == same.teacher
+    assert recipe.same_teacher("adversarial_teacher", same)
+    assert not recipe.same_teacher("normal_teacher", same)
+
+
 def test_an_unknown_recipe_names_the_nearest() -> None:
     with pytest.raises(InputError, match=r"no recipe 'fashion_mnist' \(did you mean 'fashion-mnist'\?\)"):
         find_recipe("fashion_mnist")

@@ -1,5 +1,6 @@
 """The student's losses, its examples and what its arms leave out; on the small run's networks."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,10 +66,10 @@ def seen_by(stage: TrainingStage, batch: Batch) -> tuple[torch.Tensor, dict[str,
     return seen[-1], losses
 
 
-def with_weights(recipe: str, **values: float) -> str:
+def with_weights(recipe: str, **values: float | str) -> str:
     for name, value in values.items():
         line = next((line for line in recipe.splitlines() if line.startswith(f"{name} = ")), "[distillation]")
-        written = f"{name} = {value}"
+        written = f"{name} = {json.dumps(value)}"
         recipe = recipe.replace(line, written if line.startswith(name) else f"{line}\n{written}", 1)
     return recipe
 
@@ -80,6 +81,16 @@ def with_weights(recipe: str, **values: float) -> str:
         ({"adversarial_teacher_weight": 1.0}, ["adversarial_teacher"], ["imitation", "reconstruction", "guidance"]),
         ({"adversarial_teacher_weight": 0.0}, ["normal_teacher"], ["imitation", "reconstruction", "guidance"]),
         ({"imitation": 0.0}, [], ["reconstruction", "guidance"]),
+        (
+            {"second_teacher": "original"},
+            ["adversarial_teacher"],
+            ["imitation", "reconstruction", "guidance"],
+        ),
+        (
+            {"adversarial_teacher_weight": 1.0, "clean_adversarial_teacher_weight": 0.0},
+            ["adversarial_teacher", "normal_teacher"],
+            ["imitation", "reconstruction", "guidance"],
+        ),
         ({"imitation": 0.0, "classifier_guidance": 0.0}, [], ["reconstruction"]),
         (
             {"imitation": 0.0, "feature_guidance": 0.5, "structure": 0.5},
@@ -89,7 +100,7 @@ def with_weights(recipe: str, **values: float) -> str:
     ],
 )
 def test_an_arm_has_the_networks_and_losses_of_its_weights(
-    build: Build, tmp_path: Path, weights: dict[str, float], teachers: list[str], losses: list[str]
+    build: Build, tmp_path: Path, weights: dict[str, float | str], teachers: list[str], losses: list[str]
 ) -> None:
     recipe = with_weights(RECIPE, **weights)
     assert list(parse_recipe(recipe, source="arm").teachers) == teachers
@@ -107,6 +118,23 @@ def test_a_lone_teacher_is_imitated_as_it_is(build: Build, trained: RunFolder, s
         with torch.no_grad():
             expected = 2 * F.l1_loss(stage.network(seen), trained.load_teacher(name)(shown))
         assert losses["imitation"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("second", ["normal", "original"])
+def test_each_teacher_may_be_imitated_where_it_is_at_home(
+    build: Build, trained: RunFolder, small_data: Path, second: str
+) -> None:
+    recipe = with_weights(
+        RECIPE, adversarial_teacher_weight=1.0, clean_adversarial_teacher_weight=0.25, second_teacher=second
+    )
+    stage, clean = build("student", recipe), to_float(train_split(small_data).images[batch().indices])
+    seen, losses = seen_by(stage, batch())
+    attacked = len(seen) // 2
+    with torch.no_grad():
+        adversarial = trained.load_teacher("adversarial_teacher")(seen)
+        other = clean if second == "original" else trained.load_teacher("normal_teacher")(clean)
+        shown = torch.cat([adversarial[:attacked], 0.25 * adversarial[attacked:] + 0.75 * other[attacked:]])
+        assert losses["imitation"] == pytest.approx(F.l1_loss(stage.network(seen), shown).item(), rel=1e-5)
 
 
 def test_the_optional_terms_compare_structure_and_features(build: Build, trained: RunFolder, small_data: Path) -> None:

@@ -107,6 +107,9 @@ class PurifierTable(OptimizerTable, frozen=True, kw_only=True):
 class DistillationTable(_Table, frozen=True, kw_only=True):
     """The weights of the losses, see `losses`; `classifier_guidance` also goes for the adversarial teacher.
 
+    Unless `teacher_guidance` says another weight for that one, so that a student that is not shown the classifier may
+    have a teacher that was.
+
     `adversarial_teacher_weight` is the adversarial teacher's share of what the student imitates, the rest that of the
     second teacher; `clean_adversarial_teacher_weight` its share where the image is not attacked, without it the same.
     The second teacher is the normally trained one, or the `original`, the clean image itself.
@@ -121,6 +124,7 @@ class DistillationTable(_Table, frozen=True, kw_only=True):
     imitation: Weight
     classifier_guidance: Weight
     adversarial_fraction: Fraction
+    teacher_guidance: Weight | None = None
     feature_guidance: Weight = 0.0
     structure: Weight = 0.0
 
@@ -129,6 +133,11 @@ class DistillationTable(_Table, frozen=True, kw_only=True):
         """The adversarial teacher's share for attacked images, and for those that are not."""
         attacked, clean = self.adversarial_teacher_weight, self.clean_adversarial_teacher_weight
         return attacked, attacked if clean is None else clean
+
+    @property
+    def guidance_of_teacher(self) -> float:
+        """The weight of the classifier's answers in the adversarial teacher's training."""
+        return self.classifier_guidance if self.teacher_guidance is None else self.teacher_guidance
 
     @property
     def has_loss(self) -> bool:
@@ -221,7 +230,7 @@ class Recipe(_Table, frozen=True, kw_only=True):
 
     def same_teacher(self, name: str, other: "Recipe") -> bool:
         """Return whether another recipe trains the same teacher; the normal one sees no attack."""
-        guidance = self.distillation.classifier_guidance == other.distillation.classifier_guidance
+        guidance = self.distillation.guidance_of_teacher == other.distillation.guidance_of_teacher
         same_attack = guidance and self.attack == other.attack
         return self.purifier(name) == other.purifier(name) and (name == "normal_teacher" or same_attack)
 

@@ -75,6 +75,13 @@ def _request(
         )
     if from_scratch and others["as_is"]:
         raise click.UsageError("--as-is takes the purifier that --from-scratch leaves out; give one of them")
+    if others["no_classifier"] and (classifier or base or others["as_is"] or others["teachers_only"] or not resume):
+        raise click.UsageError(
+            "--no-classifier goes on with a run whose teachers are trained: it needs --resume, and does not go with "
+            "--classifier, --base, --as-is or --teachers-only"
+        )
+    if others["teachers_only"] and others["as_is"]:
+        raise click.UsageError("--teachers-only trains teachers, --as-is nothing; give one of them")
     if base and classifier:
         raise click.UsageError("--base takes that run's classifier: it does not go with --classifier")
     _check_labels(classifier, **others)
@@ -159,6 +166,14 @@ def _request(
     click.option(
         "--as-is", is_flag=True, help="Train no purifier: take the one that the recipe begins from, and evaluate it."
     ),
+    click.option(
+        "--teachers-only", is_flag=True, help="Stop before the student; the same command with --resume goes on."
+    ),
+    click.option(
+        "--no-classifier",
+        is_flag=True,
+        help="With --resume: train the student by the folder's teachers and examples; the classifier may be elsewhere.",
+    ),
     click.option("--limit", type=click.IntRange(min=1), help="Use only so many images of each part: a quick trial."),
     existing_options(resume="Go on with an interrupted run.", force="Replace a run that is there."),
 )
@@ -195,7 +210,14 @@ def main(request: "Request", as_json: bool) -> None:
         if _is_main():
             click.echo("\ninterrupted; the same command with --resume goes on from the last full epoch", err=True)
         raise click.exceptions.Exit(130) from None
-    if _is_main():
+    if _is_main() and (request.teachers_only or request.no_classifier):
+        done = "the teachers are" if request.teachers_only else "the student is"
+        click.echo(
+            f"{done} trained in {request.out}; nothing is judged yet: the same command with --resume, without this "
+            "option, goes on where the classifier is",
+            err=True,
+        )
+    elif _is_main():
         print_rows(rows, as_json=as_json, agreement=RunFolder(request.out).is_unlabelled)
         click.echo(f"run folder: {request.out}", err=True)
         if (request.out / EVENTS).is_dir():

@@ -85,7 +85,8 @@ class _Work:
             return self._images(recipe.classifier) * 3 * self.classifier
         table = recipe.purifier(name)
         purifier = self.student if name == "student" else self.teacher
-        guided = 2 * self.classifier if weights.classifier_guidance and name != "normal_teacher" else 0
+        guidance = {"student": weights.classifier_guidance, "adversarial_teacher": weights.guidance_of_teacher}
+        guided = 2 * self.classifier if guidance.get(name) else 0
         taught = len(recipe.teachers) * self.teacher if name == "student" else 0
         attacks = 0.0
         if name == "student" and recipe.adaptive:

@@ -39,7 +39,7 @@ class AdversarialPool:
     Args:
         images: clean training images, uint8 `[N, C, H, W]`.
         labels: `[N]`.
-        classifier: frozen, pixels -> logits.
+        classifier: frozen, pixels -> logits; None to stay with the examples of an earlier stage.
         attack: the recipe's table.
         processes: that share the attacks; they run on the device of each.
         earlier: the `state` that an earlier stage ended with.
@@ -49,7 +49,7 @@ class AdversarialPool:
         self,
         images: Tensor,
         labels: Tensor,
-        classifier: Callable[[Tensor], Tensor],
+        classifier: Callable[[Tensor], Tensor] | None,
         attack: AttackTable,
         *,
         processes: Processes,
@@ -77,6 +77,8 @@ class AdversarialPool:
 
     def due(self, epoch: int, used: Tensor) -> Tensor:
         """Return which of the images that are used in this epoch, by their indices, are attacked anew before it."""
+        if self._classifier is None:
+            return used[:0]
         used = used.unique()
         return used[(self.versions[used] == 0) | ((used + epoch) % self._attack.refresh_epochs == 0)]
 
@@ -85,6 +87,8 @@ class AdversarialPool:
 
         Each process draws for all batches, so that the examples do not depend on the number of processes.
         """
+        if not len(due):
+            return
         chunks, count = due.split(batch_size(self._originals, self._processes.device)), self._processes.count
         for turn in (chunks[first : first + count] for first in range(0, len(chunks), count)):
             found = []
@@ -100,6 +104,7 @@ class AdversarialPool:
 
     def _attacked(self, indices: Tensor, generator: torch.Generator, owner: int) -> Tensor:
         """Return the examples, uint8; those that fall to another process unchanged."""
+        assert self._classifier is not None
         attack, images = self._attack, self.images[indices]
         device = self._processes.device
         draw = torch.rand(len(indices), 1, 1, 1, generator=generator, device=device)

@@ -15,7 +15,7 @@ from purify_toolkit.data.splits import ImageData
 from purify_toolkit.device.provenance import provenance
 from purify_toolkit.networks.doors.doors import file_of
 from purify_toolkit.networks.user_classifier import ClassifierSource
-from purify_toolkit.recipe import parse_recipe
+from purify_toolkit.recipe import Recipe, parse_recipe
 from purify_toolkit.runs.data import choose_samples
 from purify_toolkit.runs.folder import RunFolder
 
@@ -45,6 +45,8 @@ class Request:
     # same
     base: RunFolder | None = None
     as_is: bool = False  # leave the student what the recipe's `start` is, untrained
+    teachers_only: bool = False  # stop before the student
+    no_classifier: bool = False  # train the student alone, by the teachers and examples of the run, and judge nothing
     max_clean_drop: float | None = None  # how much clean accuracy the purifier may take; None: see `train.harm`
 
 
@@ -67,7 +69,7 @@ def open_folder(request: Request) -> RunFolder:
         raise InputError(f"{request.out} is not a folder")
     if all(path.name.startswith(".") for path in request.out.iterdir()):  # interrupted before anything was whole
         return run
-    asked, found = _identity(request), {"preprocessing": _as_json(Preprocessing()), "as_is": False} | run.info
+    asked, found = _identity(request, run), {"preprocessing": _as_json(Preprocessing()), "as_is": False} | run.info
     differing = [
         f"{key}: {found.get(key)!r} there, {value!r} asked for"
         for key, value in asked.items()
@@ -78,11 +80,31 @@ def open_folder(request: Request) -> RunFolder:
     return run
 
 
+def check_no_classifier(run: RunFolder, recipe: Recipe) -> None:
+    """Raise InputError where a student cannot be trained by what a run folder holds but for the classifier."""
+    weights = recipe.distillation
+    if recipe.adaptive or weights.classifier_guidance or weights.feature_guidance:
+        raise InputError(
+            "the recipe's student asks the classifier; for --no-classifier take a copy without [adaptive], with "
+            "classifier_guidance = 0 and feature_guidance = 0 (teacher_guidance is the teacher's own)"
+        )
+    if run.is_unlabelled:
+        raise InputError(f"the labels of {run.path} are the classifier's answers, so that it cannot be done without")
+    missing = [run.weights_path(name).name for name in recipe.teachers if not run.has(name)]
+    if run.load_examples() is None:
+        missing.append(f"checkpoints/{run.checkpoint_path('examples').name}, the adversarial examples")
+    if missing:
+        raise InputError(
+            f"{run.path} has no {', no '.join(missing)}; train it first where the classifier is, with --teachers-only, "
+            "and copy the folder"
+        )
+
+
 def begin_folder(run: RunFolder, request: Request, data: ImageData) -> None:
     """Write what identifies the run, once its data and its base were found to be those that it was begun with."""
     if request.base is not None:
         _check_base(request, request.base, data)
-    identity = _identity(request)
+    identity = _identity(request, run)
     if request.force:
         shutil.rmtree(run.path, ignore_errors=True)
         run.__dict__.pop("info", None)  # cached, of the run that was there
@@ -147,8 +169,11 @@ def take_over(run: RunFolder, base: RunFolder) -> None:
             run.save_weights(name, base.load_teacher(name))
 
 
-def _identity(request: Request) -> dict[str, Any]:
-    """Return what run.json must say for the request to go on with a run; a base's classifier may be its user's own."""
+def _identity(request: Request, run: RunFolder) -> dict[str, Any]:
+    """Return what run.json must say for the request to go on with a run; a base's classifier may be its user's own.
+
+    Without the classifier nothing can be said of it: it is the run's.
+    """
     identity: dict[str, Any] = {
         "recipe": request.recipe_name,
         "recipe_sha256": hashlib.sha256(request.recipe_text.encode()).hexdigest(),
@@ -165,6 +190,8 @@ def _identity(request: Request) -> dict[str, Any]:
         file = file_of(request.classifier.factory, request.out)
         if file is not None:
             identity["classifier"]["file_sha256"] = file_sha256(file)
+    if request.no_classifier:
+        identity |= {key: run.info[key] for key in ("classifier", "base") if key in run.info}
     if request.base is not None:
         path = request.base.weights_path("classifier")
         if not path.is_file():

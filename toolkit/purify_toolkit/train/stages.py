@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from purify_edge.errors import InputError
@@ -51,6 +51,20 @@ def validated(split: Split) -> Split:
     return split[: min(VALIDATION_IMAGES, max(FEWEST_VALIDATION_IMAGES, VALIDATION_PIXELS // (height * width)))]
 
 
+class Absent(nn.Module):
+    """What stands in the place of a classifier that is elsewhere: no loss may ask it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Fail."""
+        raise RuntimeError("a loss asks the classifier, which is not here")
+
+
+@torch.no_grad()
+def l1_to_clean(purifier: nn.Module, split: Split, device: torch.device) -> float:
+    """Return the mean absolute difference that a purifier makes to clean images."""
+    return sum(float((purifier(x) - x).abs().mean()) * len(x) for x, _ in batches(split, device)) / len(split)
+
+
 @dataclass
 class Validation:
     """Validation images, clean and adversarial, and what a purifier makes of them."""
@@ -64,12 +78,10 @@ class Validation:
     def purification(self, purifier: nn.Module) -> dict[str, float]:
         """Measure the classifier on purified clean and adversarial images, and the L1 to the clean ones."""
         pipeline = nn.Sequential(purifier, self.classifier)
-        with torch.no_grad():
-            l1 = sum(float((purifier(x) - x).abs().mean()) * len(x) for x, _ in batches(self.split, self.device))
         return {
             "accuracy_clean": self.accuracy(pipeline),
             "accuracy_adversarial": self.accuracy(pipeline, adversarial=True),
-            "l1_clean": l1 / len(self.split),
+            "l1_clean": l1_to_clean(purifier, self.split, self.device),
         }
 
     def white_box(self, purifier: nn.Module) -> dict[str, float]:
@@ -102,10 +114,13 @@ class Validation:
 
 
 class Stages:
-    """Builder of the stages of a recipe, in order; each after the first needs those before it to be trained."""
+    """Builder of the stages of a recipe, in order; each after the first needs those before it to be trained.
 
-    def __init__(self, run: RunFolder, data: ImageData, *, processes: Processes) -> None:
-        self._run, self._data = run, data
+    With `no_classifier` the student's needs the teachers and their examples alone.
+    """
+
+    def __init__(self, run: RunFolder, data: ImageData, *, processes: Processes, no_classifier: bool = False) -> None:
+        self._run, self._data, self._no_classifier = run, data, no_classifier
         self._processes, self._device = processes, processes.device
         self._recipe: Recipe = run.recipe
 
@@ -129,7 +144,7 @@ class Stages:
     def _frozen_classifier(self) -> nn.Module:
         return self._run.load_classifier().to(self._device)
 
-    def _new_pool(self, classifier: nn.Module) -> AdversarialPool:
+    def _new_pool(self, classifier: nn.Module | None) -> AdversarialPool:
         train, earlier = self._data.train, self._run.load_examples()
         attack, processes = self._recipe.attack, self._processes
         return AdversarialPool(train.images, train.labels, classifier, attack, processes=processes, earlier=earlier)
@@ -179,7 +194,7 @@ class Stages:
             target = remembered(clean, batch.mine, pool.versions if pool.crops else None)
             return {
                 "reconstruction": reconstruction_loss(output, clean),
-                "guidance": weights.classifier_guidance * guidance_loss(classifier(output), target),
+                "guidance": weights.guidance_of_teacher * guidance_loss(classifier(output), target),
             }
 
         validation = self.validation
@@ -201,14 +216,18 @@ class Stages:
 
     def _student(self) -> TrainingStage:
         network = self._run.new_purifier(self._recipe.student).to(self._device)
-        classifier = self._frozen_classifier
+        classifier = None if self._no_classifier else self._frozen_classifier
         adaptive = self._recipe.adaptive is not None
         pool = None if adaptive else self._new_pool(classifier)
         teachers = {name: self._run.load_teacher(name).to(self._device) for name in self._recipe.teachers}
-        losses = StudentLosses(network, classifier, teachers, pool, self._data.train, self._recipe, self._device)
-        validation = self.validation
+        losses = StudentLosses(
+            network, classifier or Absent(), teachers, pool, self._data.train, self._recipe, self._device
+        )
 
         def validate() -> dict[str, float]:
+            if classifier is None:
+                return {"l1_clean": l1_to_clean(network, validated(self._data.validation), self._device)}
+            validation = self.validation
             return validation.purification(network) | (validation.white_box(network) if adaptive else {})
 
         return self._purifier_stage("student", network, self._recipe.student, losses, validate, pool)

@@ -29,7 +29,7 @@ from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.history import read_metrics
 from purify_toolkit.train.cost import TrainingCost, cost_of
 from purify_toolkit.train.harm import MAX_ADAPTIVE_DROP, MAX_CLEAN_DROP, harm_of
-from purify_toolkit.train.request import Request, begin_folder, open_folder, take_over
+from purify_toolkit.train.request import Request, begin_folder, check_no_classifier, open_folder, take_over
 from purify_toolkit.train.stages import Stages, Validation
 from purify_toolkit.train.trainer import Trainer
 from purify_toolkit.train.warm_start import start_from
@@ -41,6 +41,9 @@ GRID_ROWS = 8
 
 def train(request: Request, progress: StageProgress) -> list[EvaluationRow]:
     """Train what is not trained yet, then evaluate; return the rows of the final evaluation.
+
+    With `teachers_only` or `no_classifier` nothing is evaluated and the folder keeps its examples: the same request
+    without them goes on.
 
     Where a launcher started several processes, each calls this. The first alone writes to the run folder, and
     evaluates; the others get no rows. `RunFolder.harm` tells whether the purifier is worse than none.
@@ -56,6 +59,8 @@ def train(request: Request, progress: StageProgress) -> list[EvaluationRow]:
             "teachers; give image-folder, or a recipe whose [student] has a start and whose imitation is 0"
         )
     processes = find_processes(choose_device(request.device))
+    if request.no_classifier:
+        check_no_classifier(RunFolder(request.out), recipe)
     run = open_folder(request) if processes.is_main else RunFolder(request.out)
     with processes.one_first():
         labels, how = request.labels, request.preprocessing
@@ -69,7 +74,7 @@ def train(request: Request, progress: StageProgress) -> list[EvaluationRow]:
         data = in_classes_of_run(run, data, processes.device)
     stages = _train_stages(run, request, data, processes, progress)
     processes.close()
-    if not processes.is_main:
+    if request.teachers_only or request.no_classifier or not processes.is_main:
         return []
     rows = _finish(run, request, data, stages.validation, progress)
     shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
@@ -84,7 +89,7 @@ def _prepare(
     Their labels are the outputs of the classifier that is given, see `in_classes_of`.
     """
     own = None
-    if not request.force and run.has("classifier"):
+    if request.no_classifier or (not request.force and run.has("classifier")):
         data = in_classes_of_run(run, data, device)
     elif request.base is not None:
         data = in_classes_of_run(request.base, data, device)
@@ -98,9 +103,10 @@ def _prepare(
         run.save_classifier(own)
     if request.base is not None:
         take_over(run, request.base)
-    cost = cost_of(run, data, device)
-    progress.expect(cost.seconds)
-    _tell_cost(cost, data)
+    if not request.no_classifier:
+        cost = cost_of(run, data, device)
+        progress.expect(cost.seconds)
+        _tell_cost(cost, data)
     return data
 
 
@@ -135,9 +141,9 @@ def _train_stages(
     run: RunFolder, request: Request, data: ImageData, processes: Processes, progress: StageProgress
 ) -> Stages:
     """Train what is not trained yet; return what it was made by, for its validation."""
-    stages = Stages(run, data, processes=processes)
-    for name in run.stages:
-        if not run.has(name):
+    stages = Stages(run, data, processes=processes, no_classifier=request.no_classifier)
+    for name in run.stages[:-1] if request.teachers_only else run.stages:
+        if not (run.has(name) or (request.no_classifier and name == "classifier")):
             stage, count = stages.build(name), len(data.train)
             Trainer(stage, run, count=count, seed=request.seed, processes=processes, progress=progress).train()
     return stages
