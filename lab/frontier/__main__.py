@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from lab.frontier.arms import ALONE, ARMS, TEACHERS, Arm, Keys
+from lab.frontier.judged import judged, shown
 from lab.frontier.results import JUDGED, collect, plot, table
 from lab.studies.common import (
     GOES_ON,
@@ -40,11 +41,8 @@ from purify_edge.errors import InputError
 from purify_edge.files import atomic
 from purify_edge.shell.stages import RichProgress, StageProgress
 from purify_toolkit.attacks.gradient import PGD
-from purify_toolkit.data.pixels import to_8bit
-from purify_toolkit.data.splits import ImageData, Split, batches
+from purify_toolkit.data.splits import ImageData, Split
 from purify_toolkit.device.choice import choose_device
-from purify_toolkit.evaluate.stats import Correct
-from purify_toolkit.networks.answers import right
 from purify_toolkit.recipe import Recipe, find_recipe, parse_recipe, read_recipe
 from purify_toolkit.runs.data import load_data
 from purify_toolkit.runs.folder import RunFolder
@@ -79,17 +77,10 @@ class Frontier:
         return self.base.load_classifier().to(self.device)
 
     @cached_property
-    def attacked(self) -> Split:
-        """Return the attacked test images, 8 bits: the same for all, made once."""
-        path, test = self.out / "attacked.npy", self.data.test
-        if not path.is_file():
-            attack, generator = PGD.of(self.recipe.evaluation), torch.Generator(self.device).manual_seed(0)
-            made = [attack(self.classifier, *batch, generator=generator).cpu() for batch in batches(test, self.device)]
-            examples = to_8bit(torch.cat(made), clean=test.images, epsilon=attack.epsilon)
-            self.out.mkdir(parents=True, exist_ok=True)
-            with atomic(path) as temporary, temporary.open("wb") as file:
-                np.save(file, examples.numpy())
-        return Split(torch.from_numpy(np.load(path)), test.labels)
+    def seen(self) -> Mapping[str, Split]:
+        """Return the test images under each threat, the same for all students."""
+        attack = PGD.of(self.recipe.evaluation)
+        return shown(self.data.test, self.classifier, attack, self.out / "attacked.npy", self.device)
 
     def begin(self, folder: str, seed: int, changes: Mapping[str, Keys]) -> RunFolder:
         """Return a run folder with the classifier, to train in or to go on with."""
@@ -157,14 +148,9 @@ class Frontier:
         path = run.path / JUDGED
         if not path.is_file():
             pipeline = nn.Sequential(run.load_student().to(self.device), self.classifier)
-            seen = {"clean": self.data.test, "grey-box": self.attacked}
-            arrays: dict[str, Any] = {name: _right(pipeline, split, self.device) for name, split in seen.items()}
+            arrays: dict[str, Any] = judged(pipeline, self.seen, self.device)
             with atomic(path) as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, **arrays)
-
-
-def _right(model: nn.Module, split: Split, device: torch.device) -> Correct:
-    return np.concatenate([right(model, images, labels) for images, labels in batches(split, device)])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lab.frontier.arms import ARMS, Keys
+from lab.frontier.judged import THREATS
 from lab.studies.common import markdown, spread
 from purify_edge.errors import InputError
 from purify_edge.files import atomic
@@ -16,7 +17,6 @@ from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.evaluate.stats import Correct, mcnemar
 from purify_toolkit.runs.folder import RunFolder
 
-THREATS = ("clean", "grey-box")
 JUDGED = "right.npz"
 """The file of a student that says which test images are classified right under each threat."""
 AGAINST = ("none", "led")

@@ -12,7 +12,8 @@ from torch import nn
 from helpers.small_data import RECIPE
 from lab.frontier import __main__ as frontier
 from lab.frontier.arms import ARMS
-from lab.frontier.results import AGAINST, JUDGED, NEAR, THREATS
+from lab.frontier.judged import THREATS
+from lab.frontier.results import AGAINST, JUDGED, NEAR
 from purify_edge.errors import InputError
 from purify_toolkit.data.splits import Split, batches
 from purify_toolkit.networks.answers import right
