@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import onnx
 import torch
 
 from purify_edge.bundle.golden import GoldenSplit, encode_golden
 from purify_edge.bundle.golden_files import encode_files
 from purify_edge.bundle.manifest import (
+    ROLES,
     SCHEMA_VERSION,
     EngineEntry,
     GoldenEntry,
@@ -35,8 +38,9 @@ from purify_edge.engines.latency import Contestant
 from purify_edge.engines.tensorrt.store import LOCK
 from purify_export.convert.convert import ConversionInput, Converted, convert
 from purify_export.convert.graph_pair import GraphPair
-from purify_export.convert.metadata import describe
+from purify_export.convert.metadata import About, describe
 from purify_export.convert.onnx_from_torch import check_graph
+from purify_export.convert.served import served
 from purify_export.engines import targets_from, write_engines
 from purify_export.gate import gate
 from purify_export.images.calibration import calibration_of, check_calibration, threshold_of
@@ -63,14 +67,15 @@ def write_bundle(given: ExportInput, out: Path, options: ExportOptions, tell: Te
         check_calibration(given.others, tell)
     with BundleWriter(out, force=options.force) as writer:
         golden, suspicion, source = _material(given, writer, options, tell)
-        converted, models, graphs = _write_models(writer, given, source, options, tell)
-        to_build = [model for model in models if model.precision in options.built]
+        about = _about(given, golden, suspicion)
+        converted, models, graphs = _write_models(writer, given, source, about, suspicion, options, tell)
+        to_build = [model for model in models if model.precision in options.built and model.role in ROLES]
         engines = write_engines(
             writer, to_build, graphs, targets, options.build, named=options.targets is not None, tell=tell
         )
         manifest = _manifest(given, golden, suspicion, models, engines)
-        report, about = _checked(writer, manifest, given.networks, source.golden, options, tell)
-        bundle = Bundle(writer.path, about.manifest)
+        report, checked = _checked(writer, manifest, given.networks, source.golden, options, tell)
+        bundle = Bundle(writer.path, checked.manifest)
         with stage(tell, "gate") as note:
             limits = Limits(max_accuracy_drop=options.max_accuracy_drop)
             report = gate(report, bundle, converted, source.golden, limits, note)
@@ -78,7 +83,7 @@ def write_bundle(given: ExportInput, out: Path, options: ExportOptions, tell: Te
             report = msgspec.structs.replace(
                 report.with_checks(*harm), accuracy=given.origin.accuracy, curve=given.origin.curve
             )
-        return writer.finish(_with_report(writer, report, about), sign=options.sign), report
+        return writer.finish(_with_report(writer, report, checked), sign=options.sign), report
 
 
 def _material(
@@ -107,8 +112,26 @@ def _material(
     return entry, suspicion, source
 
 
+def _about(given: ExportInput, golden: GoldenEntry, suspicion: SuspicionEntry | None) -> About:
+    """Return what every model says of itself."""
+    return About(
+        name=given.name,
+        version=version("purify-edge"),
+        input=given.contract,
+        class_names=given.class_names,
+        suspicion={"score": suspicion.score, "threshold": suspicion.threshold} if suspicion else None,
+        golden_sha256=golden.file.sha256,
+    )
+
+
 def _write_models(
-    writer: BundleWriter, given: ExportInput, source: ConversionInput, options: ExportOptions, tell: Tell
+    writer: BundleWriter,
+    given: ExportInput,
+    source: ConversionInput,
+    about: About,
+    suspicion: SuspicionEntry | None,
+    options: ExportOptions,
+    tell: Tell,
 ) -> tuple[dict[Precision, Converted], list[ModelEntry], Graphs]:
     found: dict[Precision, Converted] = {}
     entries, graphs = [], {}
@@ -116,12 +139,17 @@ def _write_models(
     for precision in options.precisions:
         with stage(tell, f"models/*.{precision}.onnx") as note:
             found[precision] = convert(source, precision, note)
-            for role, model in found[precision].graphs.items():
+            written: dict[Role, onnx.ModelProto] = {**found[precision].graphs}
+            if options.served:
+                halves = GraphPair(deepcopy(written["purifier"]), deepcopy(written["classifier"]))
+                written["served"] = served(halves, given.contract, suspicion, options.served)
+            for role, model in written.items():
                 check_graph(model)
-                describe(model, given.contract)
+                describe(model, about)
                 graphs[role, precision] = model.SerializeToString(deterministic=True)
                 file = writer.add(f"models/{role}.{precision}.onnx", graphs[role, precision])
-                entries.append(ModelEntry(role=role, precision=precision, file=file, flop=flop[role]))
+                pixels = (options.served if role == "served" else None) or "float32"
+                entries.append(ModelEntry(role=role, precision=precision, file=file, flop=flop[role], pixels=pixels))
     return found, entries, graphs
 
 

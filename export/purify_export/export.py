@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from purify_edge.bundle.manifest import Preprocessing
+from purify_edge.bundle.manifest import Pixels, Preprocessing
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import Report
 from purify_edge.bundle.signing import require_key
@@ -47,6 +47,7 @@ def export(
     preprocessing: Preprocessing | None = None,
     max_accuracy_drop: float = MAX_ACCURACY_DROP,
     targets: Sequence[str] | None = None,
+    served: Pixels | None = None,
     build: BuildOptions | None = None,
     sign: Path | None = None,
     force: bool = False,
@@ -79,6 +80,8 @@ def export(
             stretched to their size, bilinear.
         max_accuracy_drop: by how much any model's accuracy may lie below PyTorch's, as a fraction.
         targets: `onnx`, `tensorrt`, `rtx`; None for ONNX and the builders of engines that are installed and work here.
+        served: for other programs and servers, a graph of everything in each precision too, which gives probabilities,
+            suspicion and purified images; it takes "float32" `[N, C, H, W]`, or "uint8" `[N, H, W, C]`.
         build: for the builders of engines; None for the defaults.
         sign: a private key to sign the bundle with.
         force: replace a bundle that is there.
@@ -98,6 +101,7 @@ def export(
         int8=int8,
         max_accuracy_drop=max_accuracy_drop,
         targets=targets,
+        served=served,
         build=build or BuildOptions(),
         sign=sign,
         force=force,

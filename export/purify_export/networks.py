@@ -49,7 +49,12 @@ class Networks:
     def flop(self, image_shape: ImageShape) -> dict[Role, int]:
         """Return the floating-point operations of one image by role; see `flop_of`."""
         purifier, classifier = (flop_of(network, image_shape) for network in (self.purifier, self.classifier))
-        return {"purifier": purifier, "classifier": classifier, "defended": purifier + classifier}
+        return {
+            "purifier": purifier,
+            "classifier": classifier,
+            "defended": purifier + classifier,
+            "served": purifier + 2 * classifier,
+        }
 
 
 def flop_of(network: nn.Module, image_shape: ImageShape) -> int:

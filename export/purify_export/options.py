@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
-from purify_edge.bundle.manifest import Precision
+from purify_edge.bundle.manifest import Pixels, Precision
 from purify_edge.engines.options import build_options, build_options_from
 from purify_edge.engines.tensorrt.options import BuildOptions
 from purify_edge.shell.options import Number, option_object
@@ -25,6 +25,7 @@ class ExportOptions:
     int8: bool = False
     max_accuracy_drop: float = MAX_ACCURACY_DROP
     targets: Sequence[str] | None = None
+    served: Pixels | None = None
     build: BuildOptions = field(default_factory=BuildOptions)
     sign: Path | None = None
     force: bool = False
@@ -43,7 +44,7 @@ class ExportOptions:
 
 
 def _from_command_line(*, targets: str | None, **options: Any) -> ExportOptions:
-    own = {name: options.pop(name) for name in ("fp16", "bf16", "int8", "max_accuracy_drop", "sign", "force")}
+    own = {name: options.pop(name) for name in ("fp16", "bf16", "int8", "max_accuracy_drop", "served", "sign", "force")}
     names = None if targets is None else [name.strip() for name in targets.split(",")]
     return ExportOptions(targets=names, build=build_options_from(**options), **own)
 
@@ -63,6 +64,11 @@ export_options = option_object(
     ),
     click.option(
         "--targets", help="What to write: onnx,tensorrt,rtx; default onnx and what is installed and works here."
+    ),
+    click.option(
+        "--served",
+        type=click.Choice(get_args(Pixels)),
+        help="For other programs and servers, a graph of everything too; it takes float32 NCHW, or bytes NHWC.",
     ),
     build_options,
     click.option(

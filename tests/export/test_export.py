@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,20 @@ def test_a_bundle_has_every_part_and_every_part_verifies(exported: ExportResult,
     assert found == {entry.path for entry in entries} | {"manifest.json"}
 
 
-def test_every_graph_says_how_a_picture_becomes_its_input(exported: ExportResult) -> None:
+def test_every_graph_says_what_it_is(exported: ExportResult) -> None:
+    manifest = exported.bundle.manifest
+    assert manifest.suspicion is not None
     for model in exported.bundle.manifest.models:
         graph = onnx.load_model_from_string(exported.bundle.read(model.file))
-        (entry,) = graph.metadata_props
-        assert entry.key == "purify_edge.input"
-        assert msgspec.json.decode(entry.value, type=InputContract) == exported.bundle.manifest.input
+        said = {entry.key.removeprefix("purify_edge."): entry.value for entry in graph.metadata_props}
+        assert msgspec.json.decode(said.pop("input"), type=InputContract) == manifest.input
+        assert {key: msgspec.json.decode(value) for key, value in said.items()} == {
+            "name": "own",
+            "version": version("purify-edge"),
+            "class_names": list(manifest.class_names),
+            "suspicion": {"score": "confident-change", "threshold": manifest.suspicion.threshold},
+            "golden_sha256": manifest.golden.file.sha256,
+        }
 
 
 def test_the_report_holds_parity_of_every_model_and_pytorchs_latency(exported: ExportResult) -> None:

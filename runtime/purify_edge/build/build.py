@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from purify_edge.bundle.manifest import ModelEntry
+from purify_edge.bundle.manifest import ROLES, ModelEntry
 from purify_edge.bundle.reader import Bundle
 from purify_edge.engines.plan import open_plan
 from purify_edge.engines.tensorrt.build import BuiltEngine
@@ -78,7 +78,8 @@ def _models(bundle: Bundle, precisions: Sequence[str]) -> list[ModelEntry]:
     unknown = [precision for precision in precisions if precision not in known]
     if unknown:
         raise InputError(f"{bundle.path} has no {', '.join(unknown)}, only {', '.join(known)}")
-    return [model for model in bundle.manifest.models if not precisions or model.precision in precisions]
+    ours = [model for model in bundle.manifest.models if model.role in ROLES]
+    return [model for model in ours if not precisions or model.precision in precisions]
 
 
 def _targets(engines: Sequence[str], options: BuildOptions, models: Sequence[ModelEntry]) -> list[Target]:

@@ -10,7 +10,7 @@ from purify_edge.errors import BundleError
 
 SCHEMA_VERSION = 1
 
-Role = Literal["purifier", "classifier", "defended"]
+Role = Literal["purifier", "classifier", "defended", "served"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Resizing = Literal["stretch", "shortest", "letterbox"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
@@ -18,7 +18,10 @@ Size = Annotated[int, Meta(ge=1)]
 Scaled = Annotated[int, Meta(ge=1, le=2**20)]
 Level = Annotated[int, Meta(ge=0, le=255)]
 SplitName = Annotated[str, Meta(pattern="^[a-z][a-z0-9-]*$")]
-ROLES = frozenset(get_args(Role))
+ROLES = frozenset(get_args(Role)) - {"served"}
+"""The roles that every bundle has, and that this package runs."""
+Pixels = Literal["float32", "uint8"]
+"""What a served graph takes: float32 `[N, C, H, W]` in [0, 1], or bytes `[N, H, W, C]`."""
 
 
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +105,9 @@ class InputContract(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """An ONNX graph. `defended` is purifier and classifier composed.
+    """An ONNX graph. `defended` is purifier and classifier composed, `served` what other programs run.
+
+    That one takes `pixels`, and gives probabilities, suspicion and the purified images; see docs/serving.md.
 
     `flop` counts the floating-point operations of one image in convolutions and matrix products, a multiplication and
     an addition as two; None where it was not counted.
@@ -112,6 +117,7 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     precision: Precision
     file: FileEntry
     flop: int | None = None
+    pixels: Pixels = "float32"
 
 
 class EngineEntry(msgspec.Struct, frozen=True, kw_only=True):

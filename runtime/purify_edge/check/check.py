@@ -16,6 +16,7 @@ from purify_edge.check.decoder import decoder_checks
 from purify_edge.check.limits import Limits, checks_of, suspicion_checks
 from purify_edge.check.page.checked_bundle import CheckedBundle
 from purify_edge.check.page.examples import subject_of
+from purify_edge.check.served import served_checks
 from purify_edge.engines.latency import ROUNDS, Contestant, measure
 from purify_edge.engines.models import Models, Setup
 from purify_edge.engines.plan import AUTO, open_plan
@@ -83,6 +84,9 @@ def check_with_examples(
         latency = _latency(opened.sets, golden, bundle, rounds, also_timed or {})
     parity = [row for found in compared for row in found.rows]
     checks = [*checks_of(parity, latency, limits), *decoder_checks(bundle)]
+    served, left = served_checks(bundle, golden, [engines.precision for engines in opened.sets], limits)
+    checks += served
+    opened.not_checked += left
     bundle.verify()
     suspicion = bundle.manifest.suspicion
     if suspicion:

@@ -43,11 +43,11 @@ def checks_of(parity: Iterable[ParityRow], latency: Iterable[LatencyRow], limits
             if error is not None:
                 multiplied = "tf32" if row.precision == "fp32" and row.device != "cpu" else row.precision
                 limit = MAX_ERROR[multiplied] if limits.max_error is None else limits.max_error
-                yield _at_most(f"{name}, {where}", error, limit)
+                yield at_most(f"{name}, {where}", error, limit)
         if row.agreement is None or row.accuracy_engine is None or row.accuracy_reference is None:
             continue
         least = MIN_AGREEMENT[row.precision] if limits.min_agreement is None else limits.min_agreement
-        yield _agreement(row, least, where)
+        yield agreement(row.agreement, row.n, least, where)
         if row.split != NOISE:
             drop = row.accuracy_reference - row.accuracy_engine
             yield share_at_most("accuracy drop", where, drop, limits.max_accuracy_drop, row.n)
@@ -56,7 +56,7 @@ def checks_of(parity: Iterable[ParityRow], latency: Iterable[LatencyRow], limits
     for timed in latency:
         if (timed.stage, timed.batch) == ("pipeline", 1):
             name = f"median latency in ms, {timed.engine} {timed.precision} pipeline, batch 1"
-            yield _at_most(name, timed.p50_ms, limits.max_latency_ms)
+            yield at_most(name, timed.p50_ms, limits.max_latency_ms)
 
 
 def suspicion_checks(
@@ -70,12 +70,11 @@ def suspicion_checks(
         yield share_at_most("change of what is suspicious", what, float(change), limits.max_flagged_change, len(split))
 
 
-def _agreement(row: ParityRow, least: float, where: str) -> Check:
-    """Return the check that enough images have PyTorch's class."""
-    assert row.agreement is not None
-    name, value, passed = "agreement", row.agreement, row.agreement >= least
-    if not passed and 0 <= row.n * (1 - least) < 1:
-        name, passed = f"agreement{BY_INTERVAL}", wilson(round(value * row.n), row.n)[1] >= least
+def agreement(value: float, n: int, least: float, where: str) -> Check:
+    """Return the check that enough of n images have PyTorch's class; `value` is the share that has."""
+    name, passed = "agreement", value >= least
+    if not passed and 0 <= n * (1 - least) < 1:
+        name, passed = f"agreement{BY_INTERVAL}", wilson(round(value * n), n)[1] >= least
     return Check(name=f"{name}, {where}", value=value, limit=least, passed=passed)
 
 
@@ -85,13 +84,13 @@ def share_at_most(name: str, where: str, share: float, limit: float, n: int) -> 
     The share is that of whole images, or the rounding of two shares' difference would break a limit that it just keeps.
     """
     share = round(share * n) / n if isfinite(share) else share
-    check = _at_most(f"{name}, {where}", share, limit)
+    check = at_most(f"{name}, {where}", share, limit)
     if check.passed or not 0 <= share <= 1 or n * limit >= 1:
         return check
     lowest = wilson(round(share * n), n)[0]
     return Check(name=f"{name}{BY_INTERVAL}, {where}", value=share, limit=limit, passed=lowest <= limit)
 
 
-def _at_most(name: str, value: float, limit: float) -> Check:
+def at_most(name: str, value: float, limit: float) -> Check:
     """Return a check, which fails where the value is not a number."""
     return Check(name=name, value=value, limit=limit, passed=value <= limit)

@@ -1,6 +1,9 @@
 """ONNX Runtime on the CPU."""
 
+from collections.abc import Callable
 from typing import Any
+
+from numpy.typing import NDArray
 
 from purify_edge.engines.base import Array, CpuSettings, Engine, TensorSpec
 from purify_edge.engines.tensorrt.store import EngineFiles
@@ -86,14 +89,34 @@ def open_session(onnxruntime: Any, graph: bytes, options: Any, providers: list[A
         MissingError: ONNX Runtime has no kernels for it.
         BundleError: it cannot be loaded, or has more.
     """
+    session = _opened(onnxruntime, graph, options, providers, source)
+    if len(session.get_inputs()) != 1 or len(session.get_outputs()) != 1:
+        raise BundleError(f"{source} must have one input and one output; export the bundle again")
+    return session
+
+
+def all_outputs(graph: bytes, *, source: str) -> Callable[[NDArray[Any]], dict[str, Array]]:
+    """Return what runs a graph with one input, and gives its outputs by their names.
+
+    Raises:
+        MissingError: ONNX Runtime is not installed, or has no kernels for it.
+        BundleError: it cannot be loaded.
+    """
+    onnxruntime = require()
+    options = session_options(onnxruntime, CpuSettings())
+    session = _opened(onnxruntime, graph, options, ["CPUExecutionProvider"], source)
+    (name,) = (node.name for node in session.get_inputs())
+    names = [node.name for node in session.get_outputs()]
+    return lambda x: dict(zip(names, session.run(names, {name: x}), strict=True))
+
+
+def _opened(onnxruntime: Any, graph: bytes, options: Any, providers: list[Any], source: str) -> Any:
     try:
-        session = onnxruntime.InferenceSession(graph, options, providers=providers, disabled_optimizers=CRASHING)
+        session: Any = onnxruntime.InferenceSession(graph, options, providers=providers, disabled_optimizers=CRASHING)
     except _no_kernels(onnxruntime) as error:
         raise MissingError(f"{NO_KERNELS} {source} here ({error})") from error
     except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
         raise BundleError(f"ONNX Runtime cannot load {source}: {error}; export the bundle again") from error
-    if len(session.get_inputs()) != 1 or len(session.get_outputs()) != 1:
-        raise BundleError(f"{source} must have one input and one output; export the bundle again")
     return session
 
 

@@ -25,7 +25,10 @@ The abstract does not fix the choices below. They are our interpretation, and re
 
 The student's loss is the sum of the terms below, each under a weight of the recipe's table `[distillation]`. A recipe
 may leave a teacher out: `adversarial_teacher_weight` 1 leaves the adversarial one alone, 0 the normal one, and
-`imitation` 0 none, which makes the student a plain convolutional autoencoder trained to denoise.
+`imitation` 0 none, which makes the student a plain convolutional autoencoder trained to denoise. It may give images
+that are not attacked another mean (`clean_adversarial_teacher_weight`), so that each teacher is imitated where it is at
+home; put the clean image itself in the normal teacher's place (`second_teacher = "original"`); or give that teacher a
+bottleneck (table `[normal_teacher]`), without which it hands its input on.
 
 An adaptive recipe (table `[adaptive]`) puts in the place of `x'` an example `x_w` that is made anew at each step
 through student and classifier, and adds `labels * CE(f(S(x_w)), y)`, the cross-entropy of the true class `y`: training

@@ -1,0 +1,140 @@
+"""The served graph: all of a bundle in one graph, for programs that have no code of ours."""
+
+import shutil
+from copy import deepcopy
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from helpers.bundles import replace
+from helpers.trained import quadrants
+from purify_edge.bundle.golden import GoldenSplit
+from purify_edge.bundle.manifest import InputContract, Pixels, SuspicionEntry
+from purify_edge.bundle.reader import Bundle
+from purify_edge.bundle.report import Report
+from purify_edge.check.check import check_bundle
+from purify_edge.pipeline.suspicion import suspicion_of
+from purify_export.convert.graph_pair import GraphPair
+from purify_export.convert.served import served
+from purify_export.export import ExportResult, export
+from purify_export.networks import Networks
+
+SPLIT = quadrants(channels=3, count=300)
+GREY = InputContract(channels=1, height=28, width=28)
+OLD = SuspicionEntry(threshold=1.0, false_positive_rate=0.01, n=99, images="here", score="logit-change")
+
+
+def run(model: onnx.ModelProto, images: np.ndarray) -> dict[str, np.ndarray]:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {"images": images}), strict=True))
+
+
+@pytest.mark.parametrize("pixels", ["float32", "uint8"])
+@pytest.mark.parametrize("entry", [None, OLD])
+@pytest.mark.parametrize("count", [1, 5])
+def test_it_gives_what_pytorch_gives(
+    pair: GraphPair,
+    networks: Networks,
+    adversarial: GoldenSplit,
+    pixels: Pixels,
+    entry: SuspicionEntry | None,
+    count: int,
+) -> None:
+    images = adversarial.images[:count]
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        purified, raw = networks.purifier(x), networks.classifier(x)
+        logits = networks.classifier(purified)
+    model = served(deepcopy(pair), GREY, entry, pixels)
+    onnx.checker.check_model(model, full_check=True)
+    found = run(model, images if pixels == "uint8" else x.numpy())
+    assert list(found) == ["probabilities", "suspicion", "purified"]
+    np.testing.assert_allclose(found["probabilities"], logits.softmax(1).numpy(), atol=1e-5)
+    np.testing.assert_allclose(found["purified"], purified.numpy(), atol=1e-5)
+    score = ("logit-change",) if entry else ()
+    np.testing.assert_allclose(found["suspicion"], suspicion_of(raw.numpy(), logits.numpy(), *score), rtol=1e-3)
+
+
+def test_the_weights_are_there_once(pair: GraphPair) -> None:
+    halves = pair.purifier.ByteSize() + pair.classifier.ByteSize()
+    assert served(deepcopy(pair), GREY, None, "float32").ByteSize() < 1.05 * halves
+
+
+def test_graphs_of_an_older_opset_are_brought_to_a_later_one(pair: GraphPair, adversarial: GoldenSplit) -> None:
+    old = GraphPair(*(onnx.version_converter.convert_version(graph, 17) for _, graph in pair.items()))
+    found, expected = (
+        run(served(deepcopy(halves), GREY, None, "uint8"), adversarial.images[:8]) for halves in (old, pair)
+    )
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def with_served(own: tuple[nn.Module, nn.Module], tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
+    """A bundle with served graphs of bytes; not to be changed."""
+    images, labels = SPLIT.images.permute(0, 2, 3, 1).numpy(), SPLIT.labels.numpy()
+    out = tmp_path_factory.mktemp("served") / "bundle"
+    return export(*own, images, labels, out=out, served="uint8", int8=True, epsilon=0.1, rounds=0, targets=["onnx"])
+
+
+def served_checks(report: Report) -> dict[str, bool]:
+    return {check.name: check.passed for check in report.checks if " served " in check.name}
+
+
+def test_a_bundle_has_it_in_every_precision_and_checks_it(with_served: ExportResult) -> None:
+    models = [model for model in with_served.bundle.manifest.models if model.role == "served"]
+    assert [(model.precision, model.pixels) for model in models] == [
+        (precision, "uint8") for precision in ("fp32", "fp16", "int8")
+    ]
+    assert with_served.report.passed
+    assert with_served.bundle.manifest.suspicion is None  # of so few images
+    names = served_checks(with_served.report)
+    for precision in ("fp32", "fp16", "int8"):
+        for split in ("clean", "adversarial", "noise"):
+            assert names[f"agreement, onnxruntime {precision} served {split}"]
+    errors = {name for name in names if name.startswith("relative error of")}
+    assert errors == {
+        f"relative error of {output}, onnxruntime fp32 served {split}"
+        for output in ("probabilities", "suspicion", "purified")
+        for split in ("clean", "adversarial", "noise")
+    }
+
+
+def test_another_bundle_has_none(exported: ExportResult) -> None:
+    assert not served_checks(exported.report)
+
+
+def test_a_graph_that_scores_otherwise_is_found(with_served: ExportResult, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(with_served.bundle.path, tmp_path / "bundle"))
+    opened = Bundle.open(copy)
+    halves = GraphPair(
+        *(
+            onnx.load_model_from_string(opened.read(opened.model(role, "fp32").file))
+            for role in ("purifier", "classifier")
+        )
+    )
+    wrong = served(halves, opened.manifest.input, OLD, "uint8")
+    replace(copy, "models/served.fp32.onnx", wrong.SerializeToString())
+    report = check_bundle(Bundle.open(copy), engine="onnxruntime", precisions=["fp32"], rounds=0)
+    assert not report.passed
+    broken = {name for name, passed in served_checks(report).items() if not passed}
+    assert broken == {
+        f"relative error of suspicion, onnxruntime fp32 served {split}" for split in ("clean", "adversarial", "noise")
+    }
+
+
+def test_its_metadata_say_what_it_is(with_served: ExportResult) -> None:
+    manifest = with_served.bundle.manifest
+    model = next(model for model in manifest.models if model.role == "served")
+    graph = onnx.load_model_from_string(with_served.bundle.read(model.file))
+    said = {entry.key: msgspec.json.decode(entry.value) for entry in graph.metadata_props}
+    assert said["purify_edge.class_names"] == list(manifest.class_names)
+    assert said["purify_edge.golden_sha256"] == manifest.golden.file.sha256
+    assert graph.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
