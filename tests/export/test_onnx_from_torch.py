@@ -11,8 +11,7 @@ from torch import nn
 from helpers.graphs import export, graph, node, run
 from purify_edge.errors import BuildError
 from purify_export.convert.graph_pair import GraphPair
-from purify_export.convert.onnx_from_torch import onnx_from_torch
-from purify_export.convert.tidying import tidied
+from purify_export.convert.onnx_from_torch import onnx_from_torch, tidied
 from purify_export.networks import Networks
 from purify_toolkit.networks.architectures import Purifier
 

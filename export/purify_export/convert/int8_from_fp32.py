@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 
 from purify_export.convert.graphs import Array, in_parts, weights_of
-from purify_export.convert.tidying import tidied
+from purify_export.convert.onnx_from_torch import tidied
 
 OPERATORS = ("Conv", "Gemm", "MatMul")
 """The operators that are quantised. Transposed convolution is not: TensorRT loses accuracy or refuses it in INT8."""

@@ -1,11 +1,19 @@
 """PyTorch to ONNX: one checked float32 graph with a dynamic batch, from which all other precisions are made."""
 
 import onnx
+import onnx_ir
 import torch
+from onnx_ir.passes import Sequential
+from onnx_ir.passes.common import (
+    ClearMetadataAndDocStringPass,
+    DeduplicateInitializersPass,
+    IdentityEliminationPass,
+    RemoveUnusedNodesPass,
+    RemoveUnusedOpsetsPass,
+)
 from torch import nn
 
 from purify_edge.errors import BuildError, reason
-from purify_export.convert.tidying import tidied
 from purify_toolkit.networks.onnx_program import OPSET, onnx_program
 from purify_toolkit.networks.pixel_classifier import PixelClassifier
 
@@ -35,3 +43,20 @@ def onnx_from_torch(module: nn.Module, *, image_shape: tuple[int, int, int], out
 def check_graph(model: onnx.ModelProto) -> None:
     """Have onnx.checker look at a graph, every type and shape in it inferred; it raises what it finds."""
     onnx.checker.check_model(onnx.shape_inference.infer_shapes(model, strict_mode=True), full_check=True)
+
+
+def tidied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a graph without detours, copies of weights, and what leads to no output.
+
+    The traces that an exporter leaves of its machine (paths, stack traces) go too; names stay as they are.
+    """
+    passes = Sequential(
+        IdentityEliminationPass(),
+        DeduplicateInitializersPass(),
+        RemoveUnusedNodesPass(),
+        RemoveUnusedOpsetsPass(),
+        ClearMetadataAndDocStringPass(),
+    )
+    tidy = passes(onnx_ir.from_proto(model)).model
+    tidy.metadata_props.clear()  # the pass leaves the model's own
+    return onnx_ir.to_proto(tidy)
