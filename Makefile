@@ -9,7 +9,7 @@ IMAGES := toolkit/pairs/purify_pairs/fashion-mnist/images
 
 GRAPHS := $(VENV)/graphs
 
-.PHONY: demo demo-photos bench test test-all test-graphs test-runtime check size mutants clean
+.PHONY: demo demo-photos bench test test-all test-graphs test-serving test-runtime check size mutants clean
 
 # Export the pre-trained pair, check the bundle against PyTorch, purify the sample images.
 demo: $(VENV)/.export
@@ -58,6 +58,11 @@ test-runtime: $(VENV)/.runtime
 test-graphs: $(VENV)/.test $(GRAPHS)/tf2onnx.onnx $(GRAPHS)/paddle2onnx.onnx
 	PURIFY_TEST_GRAPHS=$(GRAPHS) $(PYTEST) tests/toolkit/test_graphs_of_frameworks.py
 
+# A bundle in a real Triton, with its Python backend, as docs/serving.md has it.
+test-serving: $(VENV)/.test $(VENV)/.triton
+	PURIFY_TEST_TRITON=$(abspath $(VENV)-triton) $(PYTEST) tests/serving
+	rm -rf $(VENV)-triton $(VENV)/.triton
+
 # Lint, format, types, import rules.
 check: $(VENV)/.check
 	$(BIN)/ruff check .
@@ -102,6 +107,12 @@ $(VENV)/.runtime: $(VENV)/.pip pyproject.toml
 
 $(VENV)/.check: $(VENV)/.export
 	$(PIP) --group check
+	@touch $@
+
+# The server, and what it runs models with: numpy 2 gives this Triton wrong answers.
+$(VENV)/.triton: $(VENV)/.pip pyproject.toml
+	$(PYTHON) -m venv $(VENV)-triton
+	$(VENV)-triton/bin/pip install -q nvidia-pytriton==0.7.0 '.[cpu]' 'numpy<2'
 	@touch $@
 
 # The frameworks are gigabytes, each in an environment that stays only as long as it is needed.

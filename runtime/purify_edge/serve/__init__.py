@@ -1,0 +1,1 @@
+"""Serving: a bundle as a model of NVIDIA's Triton, and what runs inside it."""

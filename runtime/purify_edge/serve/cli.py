@@ -1,0 +1,44 @@
+"""purify-serve: a bundle as a model of NVIDIA's Triton."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from purify_edge.shell.command import Command
+from purify_edge.shell.options import verify_option
+
+FOLDER = click.Path(path_type=Path)
+COUNT = click.IntRange(min=1)
+
+
+@click.command(cls=Command)
+@click.argument("bundle", type=FOLDER)
+@click.argument("repository", type=FOLDER)
+@click.option("--name", help="Of the model; default the bundle's name.")
+@click.option("--model-version", "version", type=COUNT, help="Its number in the repository; default the next one.")
+@click.option("--files", is_flag=True, help="Take image files of any size, in place of pixels of the bundle's size.")
+@click.option("--instances", default=1, show_default=True, type=COUNT, help="Processes, each with its own pipeline.")
+@click.option("--max-batch", default=64, show_default=True, type=COUNT, help="Images that run together at most.")
+@click.option("--engine", default="auto", show_default=True, help="As of purify-run.")
+@click.option("--precision", default="auto", show_default=True, help="As of purify-run.")
+@verify_option
+@click.option("--allow-failed", is_flag=True, help="Take even a bundle that is marked as failed at its export.")
+@click.version_option(package_name="purify-edge")
+def main(bundle: Path, repository: Path, verify: Path | None, allow_failed: bool, **serving: Any) -> None:
+    """Write BUNDLE into REPOSITORY as a version of a model that Triton's Python backend runs.
+
+    REPOSITORY/serve.sh starts the server. The bundle is verified now and when the server loads it; the Python that the
+    server runs models with needs `purify-edge[cpu]` or another extra with an engine, and numpy below 2 where Triton is
+    older than 25.01.
+    """
+    from purify_edge.bundle.reader import Bundle
+    from purify_edge.engines.registry import engine_row
+    from purify_edge.serve.repository import Serving, write_model
+
+    if serving["engine"] != "auto":
+        engine_row(serving["engine"])
+    opened = Bundle.open(bundle, verify=verify, allow_failed=allow_failed)
+    written = write_model(opened, repository, Serving(**serving))
+    click.echo(f"{written}: {opened.manifest.name}, manifest SHA-256 {opened.sha256}")
+    click.echo(f"start: PURIFY_ADMIN_KEY=... {repository / 'serve.sh'}", err=True)
