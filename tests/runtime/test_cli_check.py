@@ -134,3 +134,18 @@ def test_wrong_usage_ends_with_2(run: Run, bundle_path: Path, options: tuple[str
     code, out, err = run("purify-check", bundle_path, *options)
     assert message in refusal(code, out, err)
     assert "parity:" not in err  # nothing was begun
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--server", "localhost:8001"], "is no address of a model; expected grpc://HOST:PORT/MODEL or http://"),
+        (["--server", "grpc://localhost:8001/pair", "--precision", "fp16"], "no --engine, --precision or --report"),
+    ],
+)
+def test_a_server_that_cannot_be_checked_is_refused(
+    run: Run, bundle_path: Path, options: list[str], message: str
+) -> None:
+    code, _, err = run("purify-check", bundle_path, *options)
+    assert code == 2
+    assert message in " ".join(err.split())

@@ -1,5 +1,6 @@
 """A bundle in a real Triton: `make test-serving` installs one and names its environment in `$PURIFY_TEST_TRITON`."""
 
+import json
 import os
 import shutil
 import socket
@@ -9,7 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -17,11 +18,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 
+from helpers.bundles import replace as replace_file
 from purify_edge import Pipeline
-from purify_edge.bundle.golden import GoldenSplit, load_golden
+from purify_edge.bundle.golden import GoldenSplit, encode_golden, load_golden
 from purify_edge.bundle.golden_files import load_files
 from purify_edge.bundle.reader import Bundle
+from purify_edge.check.cli import main as check_command
 from purify_edge.images.decoding import decode_image
 from purify_edge.serve.repository import Serving, write_model
 
@@ -215,3 +219,49 @@ def test_a_new_version_takes_over_and_a_damaged_one_does_not(server: Server, gol
         client.load_model(BUNDLE, headers=KEY["grpc"])
     assert version() == "2"
     shutil.rmtree(third)
+
+
+def check(server: Server, *options: str, bundle: str = BUNDLE) -> Result:
+    arguments = [option.format(**server.ports) for option in options]
+    return CliRunner().invoke(check_command, [bundle, "--rounds", "3", *arguments])
+
+
+@pytest.mark.parametrize(
+    "url", ["grpc://localhost:{grpc}/fashion-mnist", "http://localhost:{http}/fashion-mnist-files"]
+)
+def test_the_check_takes_the_golden_set_through_the_server(server: Server, url: str) -> None:
+    found = check(server, "--server", url, "--json")
+    assert found.exit_code == 0, found.stderr
+    report = json.loads(found.stdout)
+    assert report["passed"]
+    assert report["version"] in ("1", "2")
+    agreements = {of["name"]: of["value"] for of in report["checks"] if of["name"].startswith("agreement")}
+    assert agreements == dict.fromkeys(
+        [f"agreement, server {split}" for split in ("clean", "adversarial", "noise")], 1.0
+    )
+    assert [(row["clients"], row["n"]) for row in report["latency"]] == [(1, 3), (4, 12), (16, 48)]
+    assert all(0 < row["p50_ms"] <= row["p99_ms"] for row in report["latency"])
+
+
+def test_the_check_finds_a_server_that_runs_another_bundle(server: Server, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(Bundle.open(BUNDLE).path, tmp_path / "other"))
+    splits = {
+        name: replace(split, defended=split.defended[::-1]) for name, split in load_golden(Bundle.open(other)).items()
+    }
+    replace_file(other, "golden.npz", encode_golden(splits))
+    found = check(server, "--server", "grpc://localhost:{grpc}/fashion-mnist", bundle=str(other))
+    assert found.exit_code == 1
+    assert "agreement, server clean" in found.stdout
+    assert "failed" in found.stdout
+
+
+def test_the_check_says_what_is_not_there(server: Server) -> None:
+    (port,) = free_ports(1)
+    for url, message in (
+        ("grpc://localhost:{grpc}/absent", "absent on localhost"),
+        (f"http://localhost:{port}/fashion-mnist", "look at the server's log, and at --server"),
+        (f"grpc://localhost:{port}/fashion-mnist", "look at the server's log, and at --server"),
+    ):
+        found = check(server, "--server", url)
+        assert found.exit_code == 2, url
+        assert message in found.stderr

@@ -1,6 +1,7 @@
 """purify-check: parity and latency of a bundle on this device, from its golden set."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,6 +10,10 @@ from purify_edge.engines.options import engine_options, policy_from
 from purify_edge.shell.command import Command
 from purify_edge.shell.options import Number
 
+if TYPE_CHECKING:
+    from purify_edge.bundle.reader import Bundle
+    from purify_edge.check.limits import Limits
+
 
 @click.command(cls=Command)
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -16,6 +21,9 @@ from purify_edge.shell.options import Number
     "--engine", default="auto", show_default=True, help="auto, what purify-run takes; all that work here; or a name."
 )
 @engine_options
+@click.option(
+    "--server", metavar="URL", help="Check a server that runs the bundle: grpc://HOST:PORT/MODEL, or http://."
+)
 @click.option(
     "--precision",
     "precisions",
@@ -55,6 +63,7 @@ def main(
     engine: str,
     no_build: bool,
     trust_engines: bool,
+    server: str | None,
     verify: Path | None,
     precisions: tuple[str, ...],
     min_agreement: float | None,
@@ -81,6 +90,8 @@ def main(
     from purify_edge.check.page.files import require_writable, write_report
     from purify_edge.document.terminal import print_document
 
+    if server and (engine != "auto" or precisions or reports):
+        raise click.UsageError("--server checks what the server runs: no --engine, --precision or --report beside it")
     for path in reports:
         require_writable(path, force=force)
     opened = Bundle.open(bundle, verify=verify, allow_failed=allow_failed)
@@ -92,6 +103,9 @@ def main(
         max_flagged_change=max_flagged_change,
         max_latency_ms=max_latency_ms,
     )
+    if server:
+        _check_server(opened, server, limits, rounds, as_json)
+        return
     told = exported(opened)
     report, about = check_with_examples(
         opened,
@@ -109,5 +123,23 @@ def main(
         click.echo(encode_report(report), nl=False)
     else:
         print_document(document_of(report, about))
+    if not report.passed:
+        raise click.exceptions.Exit(1)
+
+
+def _check_server(bundle: "Bundle", url: str, limits: "Limits", rounds: int, as_json: bool) -> None:
+    from msgspec import json
+
+    from purify_edge.check.server import check_server, document_of
+    from purify_edge.document.terminal import print_document
+
+    def tell(text: str) -> None:
+        click.echo(f"  {text}", err=True)
+
+    report = check_server(bundle, url, limits=limits, rounds=rounds, tell=tell)
+    if as_json:
+        click.echo(json.format(json.encode(report), indent=2))
+    else:
+        print_document(document_of(report))
     if not report.passed:
         raise click.exceptions.Exit(1)

@@ -1,0 +1,256 @@
+"""The check of a server: the golden set over the wire, beside PyTorch's answers, and how long single images take."""
+
+import io
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from purify_edge.bundle.golden import GoldenSplit, load_golden
+from purify_edge.bundle.reader import Bundle
+from purify_edge.bundle.report import Check
+from purify_edge.check.limits import MAX_ERROR, MIN_AGREEMENT, NOISE, Limits, agreement, at_most, share_at_most
+from purify_edge.document.model import Document, Section, TableRow, table
+from purify_edge.errors import InputError, reason
+from purify_edge.extras import require_library
+from purify_edge.images.arrays import as_batch
+from purify_edge.pipeline.suspicion import is_suspicious, suspicion_of
+from purify_edge.stats import relative_error
+
+URL = re.compile(r"(?P<protocol>grpc|http)://(?P<host>[^/]+:\d+)/(?P<model>[^/]+)(?:/(?P<version>\d+))?/?")
+EXPECTED = "expected grpc://HOST:PORT/MODEL or http://HOST:PORT/MODEL, perhaps with /VERSION"
+BATCH = 32
+CLIENTS = (1, 4, 16)
+TIMEOUT_S = 60
+LOSSY = "bf16"
+"""A server does not tell in which precision it computes: its limits are those of the least one."""
+
+Images = NDArray[np.uint8]
+Outputs = Mapping[str, NDArray[Any]]
+
+
+class ClientsRow(msgspec.Struct, frozen=True, kw_only=True):
+    """How long single images took, asked for by so many clients at once, `n` times in all."""
+
+    clients: int
+    n: int
+    p50_ms: float
+    p99_ms: float
+    images_per_s: float
+
+
+class ServerReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server made of a bundle's golden set; `version` is that of the model which answered."""
+
+    url: str
+    version: str
+    checks: tuple[Check, ...]
+    latency: tuple[ClientsRow, ...]
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of a server that speaks Triton's protocol (KServe v2): one of `purify-serve`, or a served graph.
+
+    Attributes:
+        library: tritonclient's module for the protocol.
+        host: host and port.
+        name: of the model.
+        version: empty for the one that the server takes.
+    """
+
+    library: Any
+    host: str
+    name: str
+    version: str
+
+    @classmethod
+    def of(cls, url: str) -> "Model":
+        """Return the model that an address names.
+
+        Raises:
+            InputError: it is no such address.
+            MissingError: tritonclient is not installed.
+        """
+        match = URL.fullmatch(url)
+        if match is None:
+            raise InputError(f"--server {url} is no address of a model; {EXPECTED}")
+        library = require_library(f"tritonclient.{match['protocol']}", "serve")
+        return cls(library, match["host"], match["model"], match["version"] or "")
+
+    def client(self) -> Any:
+        """Return a connection of its own: those of HTTP are not for several threads."""
+        return self.library.InferenceServerClient(self.host)
+
+    def told(self, error: Exception) -> InputError:
+        """Return what the server or its client said as an error for the user."""
+        return InputError(f"{self.name} on {self.host}: {reason(error)}; look at the server's log, and at --server")
+
+    def input(self, client: Any) -> tuple[str, str]:
+        """Return name and data type of the model's input."""
+        try:
+            found = client.get_model_metadata(self.name, self.version)
+        except Exception as error:  # of tritonclient, gRPC or a socket
+            raise self.told(error) from error
+        inputs = found["inputs"] if isinstance(found, dict) else found.inputs
+        named = [(of["name"], of["datatype"]) if isinstance(of, dict) else (of.name, of.datatype) for of in inputs]
+        if len(named) != 1:
+            raise InputError(f"{self.name} takes {', '.join(name for name, _ in named)}; expected a bundle's one input")
+        return named[0]
+
+    def ask(self, client: Any, name: str, kind: str, values: NDArray[Any]) -> tuple[Outputs, str]:
+        """Return the outputs for some images, and the version that gave them."""
+        given = self.library.InferInput(name, list(values.shape), kind)
+        given.set_data_from_numpy(values)
+        try:
+            result = client.infer(self.name, [given], self.version)
+        except Exception as error:  # likewise
+            raise self.told(error) from error
+        response = result.get_response()
+        if isinstance(response, dict):
+            names, version = [output["name"] for output in response["outputs"]], response["model_version"]
+        else:
+            names, version = [output.name for output in response.outputs], response.model_version
+        return {output: result.as_numpy(output) for output in names}, str(version)
+
+
+def check_server(bundle: Bundle, url: str, *, limits: Limits, rounds: int, tell: Callable[[str], None]) -> ServerReport:
+    """Send the golden set to a server, compare its answers with PyTorch's, and time single images.
+
+    Args:
+        bundle: the one that the server is to run.
+        url: see EXPECTED.
+        limits: what must hold; a latency limit is that of one client.
+        rounds: images that each client asks for; 0 for no timing.
+        tell: told what is being done.
+
+    Raises:
+        InputError: no such server or model, or one that takes or gives something else.
+        MissingError: tritonclient is not installed.
+        BundleError: the bundle is damaged.
+    """
+    model = Model.of(url)
+    golden, client = load_golden(bundle), model.client()
+    name, kind = model.input(client)
+    encode = _encoder(bundle, model, kind)
+    checks: list[Check] = []
+    versions: set[str] = set()
+    for split_name, split in golden.items():
+        tell(f"parity: {split_name}")
+        parts = []
+        for start in range(0, len(split), BATCH):
+            outputs, version = model.ask(client, name, kind, encode(split.images[start : start + BATCH]))
+            versions.add(version)
+            parts.append(outputs)
+        found = {output: np.concatenate([part[output] for part in parts]) for output in parts[0]}
+        checks += _checks(bundle, model, split_name, split, found, limits)
+    latency = []
+    for clients in CLIENTS if rounds else ():
+        tell(f"latency: {clients} clients")
+        image = encode(next(iter(golden.values())).images[:1])
+        latency.append(_timed(model, name, kind, image, clients=clients, rounds=rounds))
+    if limits.max_latency_ms is not None and latency:
+        checks.append(at_most("median latency in ms, one client", latency[0].p50_ms, limits.max_latency_ms))
+    return ServerReport(
+        url=url,
+        version=", ".join(sorted(versions)),
+        checks=tuple(checks),
+        latency=tuple(latency),
+        passed=all(check.passed for check in checks),
+    )
+
+
+def _encoder(bundle: Bundle, model: Model, kind: str) -> Callable[[Images], NDArray[Any]]:
+    """Return what makes of uint8 `[N, H, W, C]` what the model takes."""
+    encoders: dict[str, Callable[[Images], NDArray[Any]]] = {
+        "UINT8": lambda images: images,
+        "FP32": lambda images: as_batch(images, bundle.manifest.input),
+        "BYTES": lambda images: np.array([[_png(image)] for image in images], object),
+    }
+    if kind not in encoders:
+        raise InputError(f"{model.name} takes {kind}; expected one of {', '.join(encoders)}, as a bundle's model does")
+    return encoders[kind]
+
+
+def _png(image: Images) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _checks(
+    bundle: Bundle, model: Model, name: str, split: GoldenSplit, found: Outputs, limits: Limits
+) -> Iterator[Check]:
+    if "probabilities" not in found:
+        raise InputError(f"{model.name} gives {', '.join(found)}; expected probabilities, as a bundle's model does")
+    probabilities = found["probabilities"]
+    if probabilities.shape != split.defended.shape:
+        raise InputError(
+            f"{model.name} gives {list(probabilities.shape)} probabilities, the bundle has "
+            f"{list(split.defended.shape)}: it is another bundle's"
+        )
+    said = np.where(np.isfinite(probabilities).all(axis=1), probabilities.argmax(axis=1), -1)
+    expected, n = split.defended.argmax(axis=1), len(split)
+    least = MIN_AGREEMENT[LOSSY] if limits.min_agreement is None else limits.min_agreement
+    yield agreement(float((said == expected).mean()), n, least, f"server {name}")
+    if name != NOISE:
+        drop = float((expected == split.labels).mean() - (said == split.labels).mean())
+        yield share_at_most("accuracy drop", f"server {name}", drop, limits.max_accuracy_drop, n)
+    if "purified" in found:
+        purified = found["purified"][: len(split.purified)]
+        if purified.dtype == np.uint8:
+            purified = purified.transpose(0, 3, 1, 2).astype(np.float32) / 255
+        error = relative_error(purified, split.purified)
+        limit = MAX_ERROR[LOSSY] if limits.max_error is None else limits.max_error
+        yield at_most(f"relative error of purified, server {name}", error, limit)
+    entry = bundle.manifest.suspicion
+    if entry and "suspicion" in found:
+        scores = suspicion_of(split.classifier, split.defended, entry.score)
+        shares = [is_suspicious(of.reshape(-1), entry.threshold).mean() for of in (found["suspicion"], scores)]
+        change = float(abs(shares[0] - shares[1]))
+        yield share_at_most("change of what is suspicious", f"server {name}", change, limits.max_flagged_change, n)
+
+
+def _timed(model: Model, name: str, kind: str, image: NDArray[Any], *, clients: int, rounds: int) -> ClientsRow:
+    def ask(nothing: None) -> list[float]:
+        client, times = model.client(), []
+        model.ask(client, name, kind, image)  # which connects
+        for _turn in range(rounds):
+            start = time.perf_counter()
+            model.ask(client, name, kind, image)
+            times.append(1000 * (time.perf_counter() - start))
+        return times
+
+    with ThreadPoolExecutor(clients) as threads:
+        start = time.perf_counter()
+        times = [taken for of in threads.map(ask, repeat(None, clients)) for taken in of]
+        seconds = time.perf_counter() - start
+    p50, p99 = (float(value) for value in np.percentile(times, [50, 99]))
+    return ClientsRow(clients=clients, n=len(times), p50_ms=p50, p99_ms=p99, images_per_s=len(times) / seconds)
+
+
+def document_of(report: ServerReport) -> Document:
+    """Return the verdict, the limits and the latencies of a report."""
+    limits = [
+        TableRow((check.name, f"{check.value:.4g}", f"{check.limit:.4g}"), broken=not check.passed)
+        for check in report.checks
+    ]
+    times = [
+        (str(row.clients), str(row.n), f"{row.p50_ms:.2f}", f"{row.p99_ms:.2f}", f"{row.images_per_s:.0f}")
+        for row in report.latency
+    ]
+    sections = [Section("Limits", (table("What must hold", ("limit", "measured", "limit"), limits),))]
+    if times:
+        columns = ("clients", "images", "p50 ms", "p99 ms", "images/s")
+        sections.append(Section("Latency", (table("Single images, by clients at once", columns, times),)))
+    verdict = "passed" if report.passed else "failed"
+    return Document(title=f"{report.url}: {verdict}", subtitle=f"version {report.version}", sections=tuple(sections))
