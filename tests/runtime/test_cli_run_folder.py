@@ -45,6 +45,33 @@ def test_a_folder_is_run_and_saved_with_its_structure(run: Run, bundle_path: Pat
     assert "1 without an answer" in err
 
 
+def test_the_shards_of_a_folder_give_each_image_once(run: Run, bundle_path: Path, tree: Path) -> None:
+    parts = []
+    for number in (1, 2, 3):
+        code, out, _ = run("purify-run", bundle_path, tree, "--shard", f"{number}/3", "--json", *PINNED)
+        parts.append(json_lines(out))
+        assert code == (1 if any("error" in line for line in parts[-1]) else 0)
+    _, out, _ = run("purify-run", bundle_path, tree, "--json", *PINNED)
+    whole = {line["file"]: line for line in json_lines(out)}
+    assert len(whole) == 6
+    together = [line for part in parts for line in part]
+    assert sorted(line["file"] for line in together) == sorted(whole)
+    assert all(line.get("class") == whole[line["file"]].get("class") for line in together)
+    assert sum(map(bool, parts)) > 1
+    (tree / "more.png").write_bytes((tree / "0.png").read_bytes())
+    _, out, _ = run("purify-run", bundle_path, tree, "--shard", "1/3", "--json", *PINNED)
+    assert [line["file"] for line in json_lines(out) if "more" not in line["file"]] == [
+        line["file"] for line in parts[0]
+    ]
+
+
+@pytest.mark.parametrize("shard", ["0/3", "4/3", "1", "a/b", "1/0"])
+def test_a_shard_that_is_none_is_refused(run: Run, bundle_path: Path, tree: Path, shard: str) -> None:
+    code, _, err = run("purify-run", bundle_path, tree, "--shard", shard)
+    assert code == 2
+    assert "expected I/N with I from 1 to N, as in 2/3" in " ".join(err.split())
+
+
 def test_names_come_from_standard_input_and_globs(run: Run, bundle_path: Path, tree: Path, tmp_path: Path) -> None:
     (tmp_path / "names").write_text(f"{tree}/2.png\n{tree}/deep/er\n")
     with (tmp_path / "names").open() as names:

@@ -1,5 +1,7 @@
 """Images that can be read, one by one, wherever they come from."""
 
+import os
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -56,6 +58,28 @@ def broken(file: str, error: InputError) -> Item:
         raise error
 
     return Item(file, "", read)
+
+
+class Shard(Source):
+    """One of `count` parts of another source; a file is always in the same part, whatever else there is.
+
+    Which part is told by the file's name as users call it; the frames of a video stay together.
+    """
+
+    def __init__(self, source: Source, index: int, count: int) -> None:
+        self._source, self._index, self._count = source, index, count
+        self.live = source.live
+
+    def items(self) -> Iterator[Item]:
+        """Yield the items of this part, in the source's order."""
+        for item in self._source.items():
+            if zlib.crc32(os.fsencode(item.file)) % self._count == self._index:
+                yield item
+        self.passed = self._source.passed
+
+    def count(self) -> int | None:
+        """Return how many images there are in this part; None where the source does not know how many it has."""
+        return None if self._source.count() is None else super().count()
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """purify-run: purify and classify images, videos and cameras."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,16 @@ import click
 
 from purify_edge.engines.options import engine_options, policy_from
 from purify_edge.shell.command import Command
+
+
+def _shard(context: click.Context, option: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """Return index, from 0, and count of `2/3`."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", value)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise click.BadParameter(f"expected I/N with I from 1 to N, as in 2/3, got {value!r}")
+    return int(match[1]) - 1, int(match[2])
 
 
 @click.command(cls=Command)
@@ -29,6 +40,12 @@ from purify_edge.shell.command import Command
 @click.option("--annotate", type=click.Path(path_type=Path), help="Video with the class of each frame written on it.")
 @click.option("--force", is_flag=True, help="Overwrite outputs that exist, and begin anew.")
 @click.option("--alert", is_flag=True, help="Tell of each suspicious image; the exit code is then 1.")
+@click.option(
+    "--shard",
+    callback=_shard,
+    metavar="I/N",
+    help="Only the Ith of N parts of the images, the same each time, for jobs of several machines.",
+)
 @click.option("--metrics", metavar="PORT|FILE", help="Prometheus metrics, at [HOST:]PORT, or in a file.")
 @click.option("--allow-failed", is_flag=True, help="Take even a bundle that is marked as failed at its export.")
 @click.option("--json", "lines", flag_value="json", help="Print a JSON object an image instead of the table.")
@@ -52,6 +69,8 @@ def main(
     from purify_edge.run.job import Job
     from purify_edge.run.output import run
 
+    if options["shard"] and options["annotate"]:
+        raise click.UsageError("--annotate takes one video, which no --shard divides")
     policy = policy_from(no_build=no_build, trust_engines=trust_engines)
     job = Job(bundle=bundle, inputs=inputs, policy=policy, **options)
     raise click.exceptions.Exit(run(job, lines=lines))

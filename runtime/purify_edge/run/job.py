@@ -29,6 +29,7 @@ class Job:
     force: bool = False
     alert: bool = False
     metrics: str | None = None
+    shard: tuple[int, int] | None = None  # which part of the images, from 0, and of how many
 
     def check_outputs(self) -> None:
         """See that nothing is overwritten which was not asked for.

@@ -23,7 +23,7 @@ from purify_edge.errors import InputError, reason
 from purify_edge.files import atomic
 from purify_edge.images.ahead import ahead
 from purify_edge.images.grid import GRID_IMAGES, Tile, save_grid
-from purify_edge.images.items import Item, Source
+from purify_edge.images.items import Item, Shard, Source
 from purify_edge.images.sources import open_source
 from purify_edge.images.video import DEFAULT_FPS
 from purify_edge.images.walking import PassedOver
@@ -92,7 +92,7 @@ class Run:
         if pictures and (len(sources) != 1 or not hasattr(sources[0], "fps")):
             given = ", ".join(self.job.inputs)
             raise InputError(f"--annotate: expected one video, camera or stream as the only input, got {given}")
-        return sources
+        return [Shard(source, *self.job.shard) for source in sources] if self.job.shard else sources
 
     def _precision(self) -> str:
         """Return the precision to open the bundle in: results that are gone on with have one already."""
