@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
@@ -139,20 +140,19 @@ def check_server(bundle: Bundle, url: str, *, limits: Limits, rounds: int, tell:
         BundleError: the bundle is damaged.
     """
     model = Model.of(url)
-    golden, client = load_golden(bundle), model.client()
-    name, kind = model.input(client)
-    encode = _encoder(bundle, model, kind)
-    checks: list[Check] = []
-    versions: set[str] = set()
-    for split_name, split in golden.items():
-        tell(f"parity: {split_name}")
-        parts = []
-        for start in range(0, len(split), BATCH):
-            outputs, version = model.ask(client, name, kind, encode(split.images[start : start + BATCH]))
-            versions.add(version)
-            parts.append(outputs)
-        found = {output: np.concatenate([part[output] for part in parts]) for output in parts[0]}
-        checks += _checks(bundle, model, split_name, split, found, limits)
+    golden, checks, versions = load_golden(bundle), list[Check](), set[str]()
+    with closing(model.client()) as client:
+        name, kind = model.input(client)
+        encode = _encoder(bundle, model, kind)
+        for split_name, split in golden.items():
+            tell(f"parity: {split_name}")
+            parts = []
+            for start in range(0, len(split), BATCH):
+                outputs, version = model.ask(client, name, kind, encode(split.images[start : start + BATCH]))
+                versions.add(version)
+                parts.append(outputs)
+            found = {output: np.concatenate([part[output] for part in parts]) for output in parts[0]}
+            checks += _checks(bundle, model, split_name, split, found, limits)
     latency = []
     for clients in CLIENTS if rounds else ():
         tell(f"latency: {clients} clients")
@@ -222,12 +222,13 @@ def _checks(
 
 def _timed(model: Model, name: str, kind: str, image: NDArray[Any], *, clients: int, rounds: int) -> ClientsRow:
     def ask(nothing: None) -> list[float]:
-        client, times = model.client(), []
-        model.ask(client, name, kind, image)  # which connects
-        for _turn in range(rounds):
-            start = time.perf_counter()
-            model.ask(client, name, kind, image)
-            times.append(1000 * (time.perf_counter() - start))
+        times = []
+        with closing(model.client()) as client:
+            model.ask(client, name, kind, image)  # which connects
+            for _turn in range(rounds):
+                start = time.perf_counter()
+                model.ask(client, name, kind, image)
+                times.append(1000 * (time.perf_counter() - start))
         return times
 
     with ThreadPoolExecutor(clients) as threads:
