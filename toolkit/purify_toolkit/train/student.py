@@ -122,7 +122,7 @@ class StudentLosses:
     def _made_by(self, name: str, images: Tensor, indices: Tensor, *, attacked: bool = False) -> Tensor:
         """Return what a frozen network makes of training images, attacked or not; remembered where they come again."""
         if self.pool is None:  # adaptive: augmented and attacked anew each time
-            made: Tensor = self._frozen[name](images)
+            made: Tensor = self._frozen[name](images).float()
             return made
         changes = attacked or self.pool.crops
         return self._remembered[name, attacked](images, indices, self.pool.versions if changes else None)
