@@ -36,4 +36,9 @@ def test_attention_counts_though_it_is_fused() -> None:
 
 
 def test_the_pair_that_ships_has_the_count_that_its_documents_give(networks: Networks) -> None:
-    assert networks.flop((1, 28, 28)) == {"purifier": 40190976, "classifier": 25515776, "defended": 65706752}
+    assert networks.flop((1, 28, 28)) == {
+        "purifier": 40190976,
+        "classifier": 25515776,
+        "defended": 65706752,
+        "served": 40190976 + 2 * 25515776,
+    }
