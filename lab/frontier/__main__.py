@@ -121,7 +121,7 @@ class Frontier:
         changes = {
             "distillation": {**keys, "classifier_guidance": 0.0},
             "student": {"width": width, "epochs": self.epochs["student"]},
-            "normal_teacher": {**msgspec.to_builtins(normal)},
+            "normal_teacher": msgspec.to_builtins(normal),
         }
         run = self.begin(folder, seed, changes)
         if not run.has("student"):

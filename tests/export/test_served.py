@@ -19,9 +19,12 @@ from purify_edge.bundle.manifest import InputContract, Pixels, SuspicionEntry
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import Report
 from purify_edge.check.check import check_bundle
+from purify_edge.engines.tensorrt.build import build_engine
+from purify_edge.engines.tensorrt.options import BuildOptions
 from purify_edge.pipeline.suspicion import suspicion_of
 from purify_export.convert.graph_pair import GraphPair
 from purify_export.convert.served import served
+from purify_export.engines import targets_from
 from purify_export.export import ExportResult, export
 from purify_export.networks import Networks
 
@@ -74,6 +77,17 @@ def test_graphs_of_an_older_opset_are_brought_to_a_later_one(pair: GraphPair, ad
     )
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pixels", ["float32", "uint8"])
+def test_tensorrt_for_rtx_builds_it(pair: GraphPair, pixels: Pixels) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    (target,) = targets_from(["rtx"], BuildOptions(), ("fp32",), print)
+    graph = served(deepcopy(pair), GREY, None, pixels).SerializeToString()
+    built = build_engine(
+        graph, library=target.library, options=BuildOptions(), precision="fp32", source=pixels, device=target.device
+    )
+    assert built.content
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,15 @@
 import csv
 import io
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from helpers.fixtures import Run
 from helpers.processes import json_lines
+from purify_edge.images.items import Item, Shard, Source
 
 PINNED = ("--engine", "onnxruntime", "--precision", "fp32")
 """For runs whose numbers are compared: what runs by itself depends on what else the machine does."""
@@ -63,6 +66,52 @@ def test_the_shards_of_a_folder_give_each_image_once(run: Run, bundle_path: Path
     assert [line["file"] for line in json_lines(out) if "more" not in line["file"]] == [
         line["file"] for line in parts[0]
     ]
+
+
+def test_a_video_belongs_to_one_shard_and_is_read_by_no_other() -> None:
+    read: list[int] = []
+
+    class Film(Source):
+        def items(self) -> Iterator[Item]:
+            for frame in range(10):
+                read.append(frame)
+                yield Item("film.mp4", "film", lambda contract: np.zeros((1, 1, 1), np.uint8), frame=frame)
+
+        def count(self) -> int | None:
+            raise AssertionError("a video is not counted for each part")
+
+    shards = [Shard(Film(), index, 4) for index in range(4)]
+    assert [shard.count() for shard in shards] == [None] * 4
+    assert sorted(len(list(shard.items())) for shard in shards) == [0, 0, 0, 10]
+    assert len(read) == 10 + 3  # the others look at the first frame's name
+
+
+def test_shards_are_even_and_keep_a_file_whatever_comes_beside_it() -> None:
+    def part_of(names: list[str], index: int) -> list[str]:
+        class Files(Source):
+            def items(self) -> Iterator[Item]:
+                for name in names:
+                    yield Item(name, "", lambda contract: np.zeros((1, 1, 1), np.uint8))
+
+        shard = Shard(Files(), index, 3)
+        found = [item.file for item in shard.items()]
+        assert shard.count() == len(found)
+        return found
+
+    names = [f"photos/{number}.png" for number in range(600)]
+    parts = [part_of(names, index) for index in range(3)]
+    assert sorted(name for part in parts for name in part) == sorted(names)
+    assert all(150 < len(part) < 250 for part in parts)
+    more = [*names[::-1], *(f"new/{number}.png" for number in range(100))]
+    for index, part in enumerate(parts):
+        assert set(part) <= set(part_of(more, index))
+
+
+def test_a_camera_has_no_shards(run: Run, bundle_path: Path) -> None:
+    pytest.importorskip("cv2")
+    code, _, err = run("purify-run", bundle_path, "rtsp://localhost:1/none", "--shard", "1/2")
+    assert code == 2
+    assert "--shard divides files; a camera or a stream is taken whole" in " ".join(err.split())
 
 
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "1", "a/b", "1/0"])

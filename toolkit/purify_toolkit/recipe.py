@@ -105,10 +105,10 @@ class PurifierTable(OptimizerTable, frozen=True, kw_only=True):
 
 
 class DistillationTable(_Table, frozen=True, kw_only=True):
-    """The weights of the losses, see `losses`; `classifier_guidance` also goes for the adversarial teacher.
+    """The weights of the losses, see `losses`.
 
-    Unless `teacher_guidance` says another weight for that one, so that a student that is not shown the classifier may
-    have a teacher that was.
+    `classifier_guidance` also goes for the adversarial teacher, unless `teacher_guidance` is its own weight for that:
+    a student that is not shown the classifier may then have a teacher that was.
 
     `adversarial_teacher_weight` is the adversarial teacher's share of what the student imitates, the rest that of the
     second teacher; `clean_adversarial_teacher_weight` its share where the image is not attacked, without it the same.

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any
 
 import msgspec
@@ -30,7 +29,7 @@ URL = re.compile(r"(?P<protocol>grpc|http)://(?P<host>[^/]+:\d+)/(?P<model>[^/]+
 EXPECTED = "expected grpc://HOST:PORT/MODEL or http://HOST:PORT/MODEL, perhaps with /VERSION"
 BATCH = 32
 CLIENTS = (1, 4, 16)
-TIMEOUT_S = 60
+TIMEOUT_S = 60.0
 LOSSY = "bf16"
 """A server does not tell in which precision it computes: its limits are those of the least one."""
 
@@ -90,7 +89,13 @@ class Model:
 
     def client(self) -> Any:
         """Return a connection of its own: those of HTTP are not for several threads."""
-        return self.library.InferenceServerClient(self.host)
+        waits = {} if self._each else {"connection_timeout": TIMEOUT_S, "network_timeout": TIMEOUT_S}
+        return self.library.InferenceServerClient(self.host, **waits)
+
+    @property
+    def _each(self) -> dict[str, float]:
+        """What each call over gRPC is told of how long to wait; over HTTP the client is, once."""
+        return {"client_timeout": TIMEOUT_S} if self.library.__name__.endswith("grpc") else {}
 
     def told(self, error: Exception) -> InputError:
         """Return what the server or its client said as an error for the user."""
@@ -99,7 +104,7 @@ class Model:
     def input(self, client: Any) -> tuple[str, str]:
         """Return name and data type of the model's input."""
         try:
-            found = client.get_model_metadata(self.name, self.version)
+            found = client.get_model_metadata(self.name, self.version, **self._each)
         except Exception as error:  # of tritonclient, gRPC or a socket
             raise self.told(error) from error
         inputs = found["inputs"] if isinstance(found, dict) else found.inputs
@@ -113,7 +118,7 @@ class Model:
         given = self.library.InferInput(name, list(values.shape), kind)
         given.set_data_from_numpy(values)
         try:
-            result = client.infer(self.name, [given], self.version)
+            result = client.infer(self.name, [given], self.version, **self._each)
         except Exception as error:  # likewise
             raise self.told(error) from error
         response = result.get_response()
@@ -221,11 +226,11 @@ def _checks(
 
 
 def _timed(model: Model, name: str, kind: str, image: NDArray[Any], *, clients: int, rounds: int) -> ClientsRow:
-    def ask(nothing: None) -> list[float]:
+    def ask() -> list[float]:
         times = []
         with closing(model.client()) as client:
             model.ask(client, name, kind, image)  # which connects
-            for _turn in range(rounds):
+            for _ in range(rounds):
                 start = time.perf_counter()
                 model.ask(client, name, kind, image)
                 times.append(1000 * (time.perf_counter() - start))
@@ -233,7 +238,8 @@ def _timed(model: Model, name: str, kind: str, image: NDArray[Any], *, clients: 
 
     with ThreadPoolExecutor(clients) as threads:
         start = time.perf_counter()
-        times = [taken for of in threads.map(ask, repeat(None, clients)) for taken in of]
+        asking = [threads.submit(ask) for _ in range(clients)]
+        times = [taken for of in asking for taken in of.result()]
         seconds = time.perf_counter() - start
     p50, p99 = (float(value) for value in np.percentile(times, [50, 99]))
     return ClientsRow(clients=clients, n=len(times), p50_ms=p50, p99_ms=p99, images_per_s=len(times) / seconds)

@@ -71,15 +71,18 @@ class Shard(Source):
         self.live = source.live
 
     def items(self) -> Iterator[Item]:
-        """Yield the items of this part, in the source's order."""
+        """Yield the items of this part, in the source's order; a video of another part is not read on."""
         for item in self._source.items():
             if zlib.crc32(os.fsencode(item.file)) % self._count == self._index:
                 yield item
+            elif item.frame is not None and not self.live:
+                return
         self.passed = self._source.passed
 
     def count(self) -> int | None:
-        """Return how many images there are in this part; None where the source does not know how many it has."""
-        return None if self._source.count() is None else super().count()
+        """Return how many images there are in this part; None where that is not told by going through their names."""
+        by_names = type(self._source).count is Source.count
+        return super().count() if by_names else None
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,11 @@ class Run:
         if pictures and (len(sources) != 1 or not hasattr(sources[0], "fps")):
             given = ", ".join(self.job.inputs)
             raise InputError(f"--annotate: expected one video, camera or stream as the only input, got {given}")
-        return [Shard(source, *self.job.shard) for source in sources] if self.job.shard else sources
+        if not self.job.shard:
+            return sources
+        if any(source.live and hasattr(source, "fps") for source in sources):
+            raise InputError("--shard divides files; a camera or a stream is taken whole, without it")
+        return [Shard(source, *self.job.shard) for source in sources]
 
     def _precision(self) -> str:
         """Return the precision to open the bundle in: results that are gone on with have one already."""

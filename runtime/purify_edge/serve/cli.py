@@ -28,9 +28,9 @@ COUNT = click.IntRange(min=1)
 def main(bundle: Path, repository: Path, verify: Path | None, allow_failed: bool, **serving: Any) -> None:
     """Write BUNDLE into REPOSITORY as a version of a model that Triton's Python backend runs.
 
-    REPOSITORY/serve.sh starts the server. The bundle is verified now and when the server loads it; the Python that the
-    server runs models with needs `purify-edge[cpu]` or another extra with an engine, and numpy below 2 where Triton is
-    older than 25.01.
+    REPOSITORY/serve.sh starts the server. The bundle is verified now, and again when the server loads it. The Python
+    that the server runs models with needs `purify-edge[cpu]`, or another extra with an engine; docs/serving.md tells
+    which numpy.
     """
     from purify_edge.bundle.reader import Bundle
     from purify_edge.engines.registry import engine_row

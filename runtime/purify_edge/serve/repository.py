@@ -9,6 +9,7 @@ from pathlib import Path
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.manifest import Manifest
 from purify_edge.bundle.reader import Bundle
+from purify_edge.engines.registry import computed_precisions
 from purify_edge.errors import InputError
 from purify_edge.files import atomic
 from purify_edge.serve.triton import FILES, PIXELS, FileModel, PixelModel
@@ -64,12 +65,15 @@ def write_model(bundle: Bundle, repository: Path, serving: Serving) -> Path:
 
     Raises:
         BundleError: a file of the bundle is damaged.
-        InputError: the name or the version cannot be had, the model there takes or gives something else, or the
-            repository cannot be written.
+        InputError: the name, the version or the precision cannot be had, the model there takes or gives something
+            else, or the repository cannot be written.
     """
     name = serving.name or bundle.manifest.name
     if not NAME.fullmatch(name):
         raise InputError(f"a model cannot be called {name!r}; --name takes letters, digits, '_', '.' and '-'")
+    known = ("auto", *bundle.precisions("defended"), *sorted(computed_precisions()))
+    if serving.precision not in known:
+        raise InputError(f"{bundle.path} has no {serving.precision}; --precision is one of {', '.join(known)}")
     bundle.verify()
     model = repository / name
     try:
