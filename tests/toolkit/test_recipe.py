@@ -24,6 +24,20 @@ def test_the_normal_teacher_may_be_another_network() -> None:
     assert not recipe.same_teacher("normal_teacher", same)
 
 
+def test_an_adversarial_teacher_is_the_same_where_its_own_guidance_is() -> None:
+    taught, led, other = (
+        parse_recipe(RECIPE.replace("classifier_guidance = 0.5", keys), source=keys)
+        for keys in (
+            "classifier_guidance = 0.0\nteacher_guidance = 0.5",
+            "classifier_guidance = 0.5",
+            "classifier_guidance = 0.0",
+        )
+    )
+    assert taught.same_teacher("adversarial_teacher", led)
+    assert not taught.same_teacher("adversarial_teacher", other)
+    assert taught.same_teacher("normal_teacher", other)
+
+
 def test_an_unknown_recipe_names_the_nearest() -> None:
     with pytest.raises(InputError, match=r"no recipe 'fashion_mnist' \(did you mean 'fashion-mnist'\?\)"):
         find_recipe("fashion_mnist")
