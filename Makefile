@@ -112,7 +112,7 @@ $(VENV)/.check: $(VENV)/.export
 # The server, and what it runs models with: numpy 2 gives this Triton wrong answers.
 $(VENV)/.triton: $(VENV)/.pip pyproject.toml
 	$(PYTHON) -m venv $(VENV)-triton
-	$(VENV)-triton/bin/pip install -q nvidia-pytriton==0.7.0 '.[cpu]' 'numpy<2'
+	$(VENV)-triton/bin/pip install -q nvidia-pytriton==0.7.0 -e '.[cpu]' 'numpy<2'
 	@touch $@
 
 # The frameworks are gigabytes, each in an environment that stays only as long as it is needed.

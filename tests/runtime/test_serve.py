@@ -10,8 +10,10 @@ from click.testing import CliRunner
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
 from purify_edge.errors import BundleError, InputError
+from purify_edge.images.decoding import decode_image
 from purify_edge.serve.cli import main
-from purify_edge.serve.repository import CONFIG, Serving, write_model
+from purify_edge.serve.config import CONFIG, Serving
+from purify_edge.serve.repository import write_model
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,9 @@ def test_a_version_is_a_verified_copy_of_the_bundle(bundle: Bundle, tmp_path: Pa
         "pair/labels.txt",
         "pair/warmup/images",
         "pair/1/model.py",
+        "pair-health/config.pbtxt",
+        "pair-health/1/model.py",
+        "pair-health/1/image",
     }
     code = (version / "model.py").read_text()
     assert code.startswith("from purify_edge.serve.triton import PixelModel\n")
@@ -82,7 +87,7 @@ def test_a_model_keeps_what_it_takes(bundle: Bundle, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "pair").iterdir() if path.is_dir()) == ["1", "2", "warmup"]
 
 
-@pytest.mark.parametrize("name", ["../up", ".hidden", "a b", ""])
+@pytest.mark.parametrize("name", ["../up", ".hidden", "a b", "pair-health", ""])
 def test_a_name_that_is_no_folder_is_refused(bundle: Bundle, tmp_path: Path, name: str) -> None:
     if name:
         with pytest.raises(InputError, match="a model cannot be called"):
@@ -109,6 +114,39 @@ def test_an_interrupted_copy_leaves_no_version(bundle: Bundle, tmp_path: Path, m
     with pytest.raises(KeyboardInterrupt):
         write_model(bundle, tmp_path, Serving(name="pair"))
     assert not list((tmp_path / "pair").iterdir())
+
+
+@pytest.mark.parametrize("options", [{}, {"files": True}])
+def test_the_health_model_asks_for_a_golden_image(bundle: Bundle, tmp_path: Path, options: dict[str, bool]) -> None:
+    write_model(bundle, tmp_path, Serving(name="pair", **options))
+    code, golden = (tmp_path / "pair-health" / "1" / "model.py").read_text(), next(iter(load_golden(bundle).values()))
+    image = (tmp_path / "pair-health" / "1" / "image").read_bytes()
+    assert code.startswith("from purify_edge.serve.triton import HealthModel\n")
+    assert "asks = 'pair'" in code
+    if options:
+        assert "input_name = 'files'\n    shape = (1, 1)\n    dtype = 'object'" in code
+        image = decode_image(image, bundle.manifest.input, source="image").tobytes()
+    else:
+        assert "input_name = 'images'\n    shape = (1, 28, 28, 1)\n    dtype = 'uint8'" in code
+    assert image == golden.images[:1].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "has no served graph; purify-export --served"),
+        (["--files"], "leave --files and --engine out"),
+        (["--engine", "onnxruntime"], "leave --files and --engine out"),
+    ],
+)
+def test_what_no_native_model_can_be_ends_with_2(
+    bundle_path: Path, tmp_path: Path, options: list[str], message: str
+) -> None:
+    arguments = [str(bundle_path), str(tmp_path / "models"), "--native", "openvino", *options]
+    found = CliRunner().invoke(main, arguments)
+    assert found.exit_code == 2
+    assert message in " ".join(found.stderr.split())
+    assert not (tmp_path / "models").exists()
 
 
 def test_the_command_tells_what_it_wrote_and_how_to_start(bundle_path: Path, tmp_path: Path) -> None:

@@ -2,86 +2,44 @@
 
 import json
 import os
+import re
 import shutil
-import socket
+import signal
 import subprocess
-import sysconfig
-import time
-from collections.abc import Iterator
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from importlib import import_module
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from helpers.bundles import replace as replace_file
+from helpers.processes import wait_for
+from helpers.triton import KEY, REASON, TRITON, WAY, Server, free_ports, infer, servers, stubs
 from purify_edge import Pipeline
 from purify_edge.bundle.golden import GoldenSplit, encode_golden, load_golden
 from purify_edge.bundle.golden_files import load_files
 from purify_edge.bundle.reader import Bundle
 from purify_edge.check.cli import main as check_command
 from purify_edge.images.decoding import decode_image
-from purify_edge.serve.repository import Serving, write_model
+from purify_edge.images.pictures import png_of
+from purify_edge.serve.config import Serving
+from purify_edge.serve.deployment import QUESTION, Deployment, write_deployment
+from purify_edge.serve.repository import write_model
 
-TRITON = os.environ.get("PURIFY_TEST_TRITON")
-pytestmark = pytest.mark.skipif(not TRITON, reason="$PURIFY_TEST_TRITON names no environment; run make test-serving")
+pytestmark = pytest.mark.skipif(not TRITON, reason=REASON)
 
 BUNDLE, FILES = "fashion-mnist", "fashion-mnist-files"
-KEY = {"http": {"admin-key": "secret"}, "grpc": {"triton-grpc-protocol-admin-key": "secret"}}
-WAY: dict[str, Any] = {"engine": "onnxruntime", "precision": "fp32"}
-START_S = 120.0
-
-
-@dataclass(frozen=True)
-class Server:
-    """A running server, its repository and its ports."""
-
-    repository: Path
-    ports: dict[str, int]
-    log: Path
-
-    def client(self, protocol: str, **options: Any) -> Any:
-        """A client over `http` or `grpc`."""
-        return library(protocol).InferenceServerClient(f"localhost:{self.ports[protocol]}", **options)
-
-
-def library(protocol: str) -> ModuleType:
-    return import_module(f"tritonclient.{protocol}")
-
-
-def infer(client: Any, protocol: str, model: str, name: str, values: np.ndarray, **options: Any) -> Any:
-    kind = "BYTES" if values.dtype == object else "UINT8"
-    given = library(protocol).InferInput(name, list(values.shape), kind)
-    given.set_data_from_numpy(values)
-    return client.infer(model, [given], **options)
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
-    ports = [some.getsockname()[1] for some in sockets]
-    for some in sockets:
-        some.close()
-    return ports
-
-
-def environment(work: Path) -> tuple[dict[str, str], Path]:
-    """What Triton needs of the package nvidia-pytriton, and its Python backend with the stub of this Python."""
-    (packages,) = Path(TRITON or "").glob("lib/python3.*/site-packages")
-    inside, version = packages / "pytriton" / "tritonserver", packages.parent.name.removeprefix("python")
-    backend = Path(shutil.copytree(inside / "backends", work / "backends")) / "python"
-    shutil.copy(inside / "python_backend_stubs" / version / "triton_python_backend_stub", backend)
-    (backend / "triton_python_backend_stub").chmod(0o755)
-    server = inside / "bin" / "tritonserver"
-    server.chmod(0o755)
-    libraries = f"{packages / 'nvidia_pytriton.libs'}:{sysconfig.get_config_var('LIBDIR')}"
-    ours = {"LD_LIBRARY_PATH": libraries, "PATH": f"{Path(TRITON or '') / 'bin'}:{os.environ['PATH']}"}
-    return os.environ | ours | {"TRITONSERVER": str(server), "PURIFY_ADMIN_KEY": "secret"}, backend.parent
 
 
 @pytest.fixture(scope="module")
@@ -91,29 +49,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     bundle, repository = Bundle.open(BUNDLE), work / "repository"
     write_model(bundle, repository, Serving(**WAY))
     write_model(bundle, repository, Serving(name=FILES, files=True, **WAY))
-    variables, backends = environment(work)
-    http, grpc, metrics = free_ports(3)
-    ports = [f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}"]
-    command = [str(repository / "serve.sh"), f"--backend-directory={backends}", *ports]
-    log = work / "log"
-    with log.open("w") as file:
-        process = subprocess.Popen(command, env=variables, stdout=file, stderr=subprocess.STDOUT)
-    found = Server(repository, {"http": http, "grpc": grpc}, log)
-    try:
-        deadline = time.monotonic() + START_S
-        while not is_ready(found):
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-5000:]
-            time.sleep(0.2)
-        yield found
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def is_ready(server: Server) -> bool:
-    with suppress(Exception):  # nobody listens yet
-        return bool(server.client("http").is_server_ready())
-    return False
+    with servers(repository, work, 1) as (only,):
+        yield only
 
 
 @pytest.fixture(scope="module")
@@ -153,15 +90,15 @@ def test_files_are_read_as_everywhere(server: Server, protocol: str) -> None:
         np.testing.assert_allclose(found.as_numpy("probabilities"), pipeline.predict(pixels).probabilities, atol=1e-4)
 
 
-def test_a_bad_request_is_refused_and_harms_no_other(server: Server) -> None:
+def test_bad_requests_are_refused_and_harm_no_other(server: Server) -> None:
+    """One of ten of 5,000 files, of each kind of damage; the good ones are batched with them."""
     files = load_files(Bundle.open(BUNDLE))
     assert files is not None
-    good, answers = np.array([[next(iter(files.files.values()))]], object), []
-    client = server.client("grpc")
-    expected = infer(client, "grpc", FILES, "files", good).as_numpy("label")
+    good = np.array([[next(iter(files.files.values()))]], object)
+    expected = infer(server.client("grpc"), "grpc", FILES, "files", good).as_numpy("label")
     bad = [b"", b"no picture", good[0, 0][:40], b"\x89PNG\r\n\x1a\n" + bytes(60)]
 
-    def ask(index: int) -> str:
+    def ask(index: int, client: Any) -> str:
         given = np.array([[bad[index // 10 % 4]]], object) if index % 10 == 0 else good
         try:
             found = infer(client, "grpc", FILES, "files", given).as_numpy("label")
@@ -169,10 +106,58 @@ def test_a_bad_request_is_refused_and_harms_no_other(server: Server) -> None:
             return str(error.status())  # type: ignore[attr-defined]
         return "right" if np.array_equal(found, expected) else "wrong"
 
+    assert asked_by_many(server, "grpc", ask, 5000) == {"StatusCode.INVALID_ARGUMENT": 500, "right": 4500}
+
+
+def test_a_long_run_of_mixed_requests_grows_no_process(server: Server, golden: dict[str, GoldenSplit]) -> None:
+    split = golden["clean"]
+    expected, png = split.defended.argmax(axis=1), [png_of(image) for image in split.images[:64]]
+
+    def ask(index: int, client: Any, protocol: str) -> str:
+        at, kind = index % 64, index % 4
+        if kind == 0:
+            found = infer(client, protocol, FILES, "files", np.array([[png[at]]], object))
+        elif kind == 3:
+            with pytest.raises(Exception, match=r"\[400\]|INVALID_ARGUMENT"):
+                infer(client, protocol, BUNDLE, "images", np.zeros((1, 3, 3, 1), np.uint8))
+            return "refused"
+        else:  # one image, or several
+            found = infer(client, protocol, BUNDLE, "images", split.images[at : at + 1 + 7 * (kind - 1)])
+        labels = found.as_numpy("label")[:, 0]
+        return "right" if np.array_equal(labels, expected[at : at + len(labels)]) else "wrong"
+
+    def soak(requests: int) -> Counter[str]:
+        return sum(
+            (asked_by_many(server, way, partial(ask, protocol=way), requests // 2) for way in ("http", "grpc")),
+            Counter[str](),
+        )
+
+    soak(2000)  # until buffers and pools have their size
+    before = resident(server)
+    assert soak(10_000) == {"right": 7500, "refused": 2500}
+    after = resident(server)
+    assert after.keys() == before.keys()
+    assert {
+        name: (after[name] - before[name]) / 2**20 for name in after if after[name] - before[name] > 5 * 2**20
+    } == {}
+
+
+def asked_by_many(server: Server, protocol: str, ask: Callable[[int, Any], str], requests: int) -> Counter[str]:
+    """What came of requests by 16 clients at once, each with a connection of its own."""
+
+    def some(client: int) -> Counter[str]:
+        connection = server.client(protocol)
+        return Counter(ask(index, connection) for index in range(client, requests, 16))
+
     with ThreadPoolExecutor(16) as threads:
-        answers = list(threads.map(ask, range(600)))
-    assert answers.count("StatusCode.INVALID_ARGUMENT") == 60
-    assert answers.count("right") == 540
+        return sum(threads.map(some, range(16)), Counter[str]())
+
+
+def resident(server: Server) -> dict[tuple[int, str], int]:
+    """Bytes of memory of the server and of each of its processes."""
+    root = psutil.Process(server.process.pid)
+    family = [of for of in [root, *root.children(recursive=True)] if of.status() != psutil.STATUS_ZOMBIE]
+    return {(of.pid, of.name()): of.memory_info().rss - of.memory_info().shared for of in family}
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
@@ -265,3 +250,83 @@ def test_the_check_says_what_is_not_there(server: Server) -> None:
         found = check(server, "--server", url)
         assert found.exit_code == 2, url
         assert message in found.stderr
+
+
+@pytest.mark.parametrize("model", [BUNDLE, FILES])
+def test_the_health_model_tells_of_a_process_that_died(server: Server, model: str) -> None:
+    assert healthy(server, model)
+    (stub,) = stubs(server, model)
+    os.kill(stub, signal.SIGKILL)
+    client = server.client("http")
+    wait_for(lambda: not healthy(server, model))
+    for step in (client.unload_model, client.load_model):
+        step(model, headers=KEY["http"])
+    wait_for(lambda: healthy(server, model))
+
+
+def test_what_the_models_did_is_among_the_metrics(server: Server, golden: dict[str, GoldenSplit]) -> None:
+    client, images = server.client("grpc"), golden["adversarial"].images[:32]
+    before = metrics(server)
+    found = infer(client, "grpc", BUNDLE, "images", images)
+    with pytest.raises(Exception, match="file 0"):
+        infer(client, "grpc", FILES, "files", np.array([[b"no picture"]], object))
+    after = metrics(server)
+
+    def change(name: str, model: str = BUNDLE, **labels: str) -> float:
+        def total(of: dict[tuple[str, frozenset[tuple[str, str]]], float]) -> float:
+            asked = frozenset(({"model": model} | labels).items())
+            return sum(value for (key, having), value in of.items() if key == name and asked <= having)
+
+        return total(after) - total(before)
+
+    assert change("purify_images_total", outcome="good") == 32
+    assert change("purify_images_total", outcome="error") == 0
+    assert change("purify_suspicious_total") == found.as_numpy("suspicious").sum() > 0
+    with Pipeline.load(BUNDLE, **WAY) as pipeline:
+        expected = pipeline.predict(images)
+    assert expected.unpurified is not None
+    assert change("purify_changed_total") == (expected.unpurified.argmax(axis=1) != expected.labels).sum() > 0
+    assert change("purify_refused_total", FILES) == 1
+
+
+def test_the_dashboard_asks_for_metrics_that_are_there(server: Server) -> None:
+    write_deployment(server.repository, BUNDLE, Deployment(), contract=Bundle.open(BUNDLE).manifest.input)
+    board = json.loads((server.repository / "deploy" / "grafana.json").read_text())
+    asked = {
+        name
+        for panel in board["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"\b(?:nv|purify)_\w+", target["expr"])
+    }
+    assert len(asked) >= 8
+    assert asked <= {name for name, _ in metrics(server)} | {"purify_refused_total"}
+
+
+def healthy(server: Server, model: str) -> bool:
+    """Whether the question that HAProxy asks of a model, and what Kubernetes asks of all, are answered well."""
+    request = urllib.request.Request(
+        f"http://localhost:{server.ports['http']}/v2/models/{model}-health/infer", QUESTION.encode(), method="POST"
+    )
+    with suppress(urllib.error.HTTPError), urllib.request.urlopen(request, timeout=30) as answer:
+        found = json.load(answer)["outputs"][0]["data"] == [True]
+        return found and subprocess.run(probe(server), check=False, timeout=30, capture_output=True).returncode == 0
+    assert subprocess.run(probe(server), check=False, timeout=30, capture_output=True).returncode != 0
+    return False
+
+
+def probe(server: Server) -> list[str]:
+    """The command by which Kubernetes asks whether a container is ready."""
+    write_deployment(server.repository, BUNDLE, Deployment(), contract=Bundle.open(BUNDLE).manifest.input)
+    deployment, *_ = yaml.safe_load_all((server.repository / "deploy" / "kubernetes.yaml").read_text())
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    command = container["readinessProbe"]["exec"]["command"]
+    assert command == container["livenessProbe"]["exec"]["command"]
+    return [part.replace("localhost:8000", f"localhost:{server.ports['http']}") for part in command]
+
+
+def metrics(server: Server) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """What is at /metrics, by name and labels."""
+    with urllib.request.urlopen(f"http://localhost:{server.ports['metrics']}/metrics", timeout=30) as answer:
+        lines = answer.read().decode().splitlines()
+    found = (re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line) for line in lines)
+    return {(of[1], frozenset(re.findall(r'(\w+)="([^"]*)"', of[2] or ""))): float(of[3]) for of in found if of}

@@ -1,6 +1,5 @@
 """The check of a server: the golden set over the wire, beside PyTorch's answers, and how long single images take."""
 
-import io
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +11,6 @@ from typing import Any
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from purify_edge.bundle.golden import GoldenSplit, load_golden
 from purify_edge.bundle.reader import Bundle
@@ -22,6 +20,7 @@ from purify_edge.document.model import Document, Section, TableRow, table
 from purify_edge.errors import InputError, reason
 from purify_edge.extras import require_library
 from purify_edge.images.arrays import as_batch
+from purify_edge.images.pictures import png_of
 from purify_edge.pipeline.suspicion import is_suspicious, suspicion_of
 from purify_edge.stats import relative_error
 
@@ -179,17 +178,11 @@ def _encoder(bundle: Bundle, model: Model, kind: str) -> Callable[[Images], NDAr
     encoders: dict[str, Callable[[Images], NDArray[Any]]] = {
         "UINT8": lambda images: images,
         "FP32": lambda images: as_batch(images, bundle.manifest.input),
-        "BYTES": lambda images: np.array([[_png(image)] for image in images], object),
+        "BYTES": lambda images: np.array([[png_of(image)] for image in images], object),
     }
     if kind not in encoders:
         raise InputError(f"{model.name} takes {kind}; expected one of {', '.join(encoders)}, as a bundle's model does")
     return encoders[kind]
-
-
-def _png(image: Images) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _checks(

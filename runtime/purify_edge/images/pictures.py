@@ -1,5 +1,6 @@
 """Pictures as programs hold them: PIL images, frames, lists of them, tensors; brought to a bundle's input contract."""
 
+import io
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -104,3 +105,10 @@ def image_of(frame: NDArray[np.uint8], *, bgr: bool) -> Image.Image:
     if frame.ndim == 2 or frame.shape[2] == 1:
         return Image.fromarray(frame.reshape(frame.shape[:2])).convert("RGB")
     return Image.fromarray(np.ascontiguousarray(frame[:, :, 2::-1] if bgr else frame[:, :, :3]))
+
+
+def png_of(image_HWC: NDArray[np.uint8]) -> bytes:
+    """Return the PNG file of an image, grey where it has one channel."""
+    buffer = io.BytesIO()
+    Image.fromarray(image_HWC[:, :, 0] if image_HWC.shape[2] == 1 else image_HWC).save(buffer, "PNG")
+    return buffer.getvalue()
