@@ -27,6 +27,7 @@ from helpers.bundles import replace as replace_file
 from helpers.processes import wait_for
 from helpers.triton import KEY, REASON, TRITON, WAY, Server, free_ports, infer, servers, stubs
 from purify_edge import Pipeline
+from purify_edge.bench.cli import main as bench_command
 from purify_edge.bundle.golden import GoldenSplit, encode_golden, load_golden
 from purify_edge.bundle.golden_files import load_files
 from purify_edge.bundle.reader import Bundle
@@ -206,6 +207,16 @@ def test_a_new_version_takes_over_and_a_damaged_one_does_not(server: Server, gol
     shutil.rmtree(third)
 
 
+def with_other_answers(work: Path) -> Path:
+    """A bundle whose golden answers are those of other images."""
+    other = Path(shutil.copytree(Bundle.open(BUNDLE).path, work / "other"))
+    splits = {
+        name: replace(split, defended=split.defended[::-1]) for name, split in load_golden(Bundle.open(other)).items()
+    }
+    replace_file(other, "golden.npz", encode_golden(splits))
+    return other
+
+
 def check(server: Server, *options: str, bundle: str = BUNDLE) -> Result:
     arguments = [option.format(**server.ports) for option in options]
     return CliRunner().invoke(check_command, [bundle, "--rounds", "3", *arguments])
@@ -226,14 +237,25 @@ def test_the_check_takes_the_golden_set_through_the_server(server: Server, url: 
     )
     assert [(row["clients"], row["n"]) for row in report["latency"]] == [(1, 3), (4, 12), (16, 48)]
     assert all(0 < row["p50_ms"] <= row["p99_ms"] for row in report["latency"])
+    assert all(row["failed"] == row["wrong"] == 0 for row in report["latency"])
+
+
+def test_the_bench_times_clients_at_once_and_tells_of_wrong_answers(server: Server, tmp_path: Path) -> None:
+    url = f"grpc://localhost:{server.ports['grpc']}/{BUNDLE}"
+    options = ["--server", url, "--rounds", "20", "--clients", "2", "--clients", "8", "--json"]
+    found = CliRunner().invoke(bench_command, [BUNDLE, *options])
+    assert found.exit_code == 0, found.stderr
+    rows = json.loads(found.stdout)["latency"]
+    assert [(row["clients"], row["n"], row["failed"], row["wrong"]) for row in rows] == [(2, 40, 0, 0), (8, 160, 0, 0)]
+    other = with_other_answers(tmp_path)
+    found = CliRunner().invoke(bench_command, [str(other), *options])
+    assert found.exit_code == 1
+    assert json.loads(found.stdout)["latency"][0]["wrong"] > 20
+    assert CliRunner().invoke(bench_command, [BUNDLE, *options, "--batch", "8"]).exit_code == 2
 
 
 def test_the_check_finds_a_server_that_runs_another_bundle(server: Server, tmp_path: Path) -> None:
-    other = Path(shutil.copytree(Bundle.open(BUNDLE).path, tmp_path / "other"))
-    splits = {
-        name: replace(split, defended=split.defended[::-1]) for name, split in load_golden(Bundle.open(other)).items()
-    }
-    replace_file(other, "golden.npz", encode_golden(splits))
+    other = with_other_answers(tmp_path)
     found = check(server, "--server", "grpc://localhost:{grpc}/fashion-mnist", bundle=str(other))
     assert found.exit_code == 1
     assert "agreement, server clean" in found.stdout

@@ -1,5 +1,6 @@
 """purify-bench: engines, precisions and batches of this device side by side."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,8 @@ import click
 
 from purify_edge.engines.options import engine_options, policy_from
 from purify_edge.shell.command import Command
+
+CLIENTS = (1, 2, 4, 8, 16, 32, 64)
 
 if TYPE_CHECKING:
     from purify_edge.bench.bench import Benchmark
@@ -23,6 +26,13 @@ if TYPE_CHECKING:
 )
 @click.option("--rounds", default=100, show_default=True, type=click.IntRange(min=1), help="Timed calls, at most.")
 @click.option("--soak", default=0, metavar="CALLS", type=click.IntRange(min=0), help="Look for growth over so many.")
+@click.option("--server", metavar="URL", help="Time a server instead: grpc://HOST:PORT/MODEL, or http://.")
+@click.option(
+    "--clients",
+    multiple=True,
+    type=click.IntRange(min=1),
+    help="With --server, how many ask at once; may be repeated; default 1, 2, 4 ... 64.",
+)
 @click.option("--allow-failed", is_flag=True, help="Take even a bundle that is marked as failed at its export.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.version_option(package_name="purify-edge")
@@ -36,13 +46,25 @@ def main(
     batches: tuple[int, ...],
     rounds: int,
     soak: int,
+    server: str | None,
+    clients: tuple[int, ...],
     allow_failed: bool,
     as_json: bool,
 ) -> None:
     """Time BUNDLE's purifier and classifier, chained and as one graph, in every engine and precision that works here.
 
     All take turns, round by round. With --soak, exit code 1 when an answer changes.
+
+    With --server, golden images are sent to a server that runs BUNDLE, one at a time by each client; exit code 1 when a
+    request fails, or more get another class than bfloat16 explains.
     """
+    if server:
+        if engine != "all" or precisions or batches or soak:
+            raise click.UsageError("--server times what the server runs: no --engine, --precision, --batch or --soak")
+        bench_server(bundle, server, clients or CLIENTS, rounds, verify, allow_failed=allow_failed, as_json=as_json)
+        return
+    if clients:
+        raise click.UsageError("--clients are those of --server")
     import msgspec
 
     from purify_edge.bench.bench import BATCHES, benchmark
@@ -64,6 +86,35 @@ def main(
     else:
         print_document(document_of(found, str(bundle)))
     if found.soak and found.soak.wrong:
+        raise click.exceptions.Exit(1)
+
+
+def bench_server(
+    path: Path,
+    url: str,
+    clients: tuple[int, ...],
+    rounds: int,
+    verify: Path | None,
+    *,
+    allow_failed: bool,
+    as_json: bool,
+) -> None:
+    """Time a server, and end with 1 when a request failed, or too many got another class."""
+    import msgspec
+
+    from purify_edge.bundle.reader import Bundle
+    from purify_edge.check.server import table_of, time_server
+    from purify_edge.document.model import Document, Section
+    from purify_edge.document.terminal import print_document
+
+    opened = Bundle.open(path, verify=verify, allow_failed=allow_failed)
+    tell = partial(click.echo, err=True)
+    rows = time_server(opened, url, clients=sorted(set(clients)), rounds=rounds, tell=lambda text: tell(f"  {text}"))
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode({"url": url, "latency": rows}), indent=2))
+    else:
+        print_document(Document(title=url, sections=(Section("Latency", (table_of(rows),)),)))
+    if any(row.is_broken for row in rows):
         raise click.exceptions.Exit(1)
 
 

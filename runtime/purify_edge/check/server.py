@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from purify_edge.bundle.golden import GoldenSplit, load_golden
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import Check
 from purify_edge.check.limits import MAX_ERROR, MIN_AGREEMENT, NOISE, Limits, agreement, at_most, share_at_most
-from purify_edge.document.model import Document, Section, TableRow, table
+from purify_edge.document.model import Document, Section, Table, TableRow, table
 from purify_edge.errors import InputError, reason
 from purify_edge.extras import require_library
 from purify_edge.images.arrays import as_batch
@@ -28,6 +28,8 @@ URL = re.compile(r"(?P<protocol>grpc|http)://(?P<host>[^/]+:\d+)/(?P<model>[^/]+
 EXPECTED = "expected grpc://HOST:PORT/MODEL or http://HOST:PORT/MODEL, perhaps with /VERSION"
 BATCH = 32
 CLIENTS = (1, 4, 16)
+KINDS = 64
+"""Different images that clients ask for."""
 TIMEOUT_S = 60.0
 LOSSY = "bf16"
 """A server does not tell in which precision it computes: its limits are those of the least one."""
@@ -37,13 +39,28 @@ Outputs = Mapping[str, NDArray[Any]]
 
 
 class ClientsRow(msgspec.Struct, frozen=True, kw_only=True):
-    """How long single images took, asked for by so many clients at once, `n` times in all."""
+    """How long single images took, asked for by so many clients at once, `n` times in all.
+
+    Some of these may have failed, or got another class than PyTorch's.
+    """
 
     clients: int
     n: int
+    failed: int
+    wrong: int
     p50_ms: float
     p99_ms: float
     images_per_s: float
+
+    @property
+    def agreement(self) -> float:
+        """Return the share of the images that got PyTorch's class."""
+        return 1 - (self.failed + self.wrong) / self.n
+
+    @property
+    def is_broken(self) -> bool:
+        """Return whether requests failed, or got other classes more often than any precision may."""
+        return self.failed > 0 or self.agreement < MIN_AGREEMENT[LOSSY]
 
 
 class ServerReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,11 +174,11 @@ def check_server(bundle: Bundle, url: str, *, limits: Limits, rounds: int, tell:
                 parts.append(outputs)
             found = {output: np.concatenate([part[output] for part in parts]) for output in parts[0]}
             checks += _checks(bundle, model, split_name, split, found, limits)
-    latency = []
-    for clients in CLIENTS if rounds else ():
-        tell(f"latency: {clients} clients")
-        image = encode(next(iter(golden.values())).images[:1])
-        latency.append(_timed(model, name, kind, image, clients=clients, rounds=rounds))
+    latency = time_server(bundle, url, clients=CLIENTS, rounds=rounds, tell=tell) if rounds else []
+    least = MIN_AGREEMENT[LOSSY] if limits.min_agreement is None else limits.min_agreement
+    for row in latency:
+        who = f"server, {row.clients} clients"
+        checks += [at_most(f"failed requests, {who}", row.failed, 0), agreement(row.agreement, row.n, least, who)]
     if limits.max_latency_ms is not None and latency:
         checks.append(at_most("median latency in ms, one client", latency[0].p50_ms, limits.max_latency_ms))
     return ServerReport(
@@ -218,24 +235,60 @@ def _checks(
         yield share_at_most("change of what is suspicious", f"server {name}", change, limits.max_flagged_change, n)
 
 
-def _timed(model: Model, name: str, kind: str, image: NDArray[Any], *, clients: int, rounds: int) -> ClientsRow:
-    def ask() -> list[float]:
-        times = []
-        with closing(model.client()) as client:
-            model.ask(client, name, kind, image)  # which connects
-            for _ in range(rounds):
-                start = time.perf_counter()
-                model.ask(client, name, kind, image)
-                times.append(1000 * (time.perf_counter() - start))
-        return times
+def time_server(
+    bundle: Bundle, url: str, *, clients: Sequence[int], rounds: int, tell: Callable[[str], None]
+) -> list[ClientsRow]:
+    """Time single golden images, asked for by several clients at once.
 
-    with ThreadPoolExecutor(clients) as threads:
-        start = time.perf_counter()
-        asking = [threads.submit(ask) for _ in range(clients)]
-        times = [taken for of in asking for taken in of.result()]
-        seconds = time.perf_counter() - start
-    p50, p99 = (float(value) for value in np.percentile(times, [50, 99]))
-    return ClientsRow(clients=clients, n=len(times), p50_ms=p50, p99_ms=p99, images_per_s=len(times) / seconds)
+    Args:
+        bundle, url, tell: as of `check_server`.
+        clients: how many at once, a row each.
+        rounds: images that each client asks for.
+
+    Raises:
+        InputError, MissingError, BundleError: as of `check_server`.
+    """
+    model, split = Model.of(url), next(iter(load_golden(bundle).values()))
+    with closing(model.client()) as client:
+        name, kind = model.input(client)
+    encode = _encoder(bundle, model, kind)
+    images = [encode(split.images[at : at + 1]) for at in range(min(len(split), KINDS))]
+    expected = split.defended.argmax(axis=1)
+    rows = []
+
+    def ask(first: int) -> Iterator[tuple[float, bool | None]]:
+        """Give each image's milliseconds, and whether it was answered rightly; None where it was not answered."""
+        with closing(model.client()) as client:
+            model.ask(client, name, kind, images[0])  # which connects
+            for at in range(first, first + rounds):
+                start, index = time.perf_counter(), at % len(images)
+                try:
+                    found, _ = model.ask(client, name, kind, images[index])
+                    right = bool(found["probabilities"].argmax() == expected[index])
+                except InputError:
+                    right = None
+                yield 1000 * (time.perf_counter() - start), right
+
+    for count in clients:
+        tell(f"latency: {count} clients")
+        with ThreadPoolExecutor(count) as threads:
+            start = time.perf_counter()
+            asking = [threads.submit(lambda first: list(ask(first)), first) for first in range(count)]
+            answers = [answer for of in asking for answer in of.result()]
+            seconds = time.perf_counter() - start
+        p50, p99 = (float(value) for value in np.percentile([taken for taken, _ in answers], [50, 99]))
+        failed, wrong = (sum(right is of for _, right in answers) for of in (None, False))
+        row = ClientsRow(
+            clients=count,
+            n=len(answers),
+            failed=failed,
+            wrong=wrong,
+            p50_ms=p50,
+            p99_ms=p99,
+            images_per_s=len(answers) / seconds,
+        )
+        rows.append(row)
+    return rows
 
 
 def document_of(report: ServerReport) -> Document:
@@ -244,13 +297,22 @@ def document_of(report: ServerReport) -> Document:
         TableRow((check.name, f"{check.value:.4g}", f"{check.limit:.4g}"), broken=not check.passed)
         for check in report.checks
     ]
-    times = [
-        (str(row.clients), str(row.n), f"{row.p50_ms:.2f}", f"{row.p99_ms:.2f}", f"{row.images_per_s:.0f}")
-        for row in report.latency
-    ]
     sections = [Section("Limits", (table("What must hold", ("limit", "measured", "limit"), limits),))]
-    if times:
-        columns = ("clients", "images", "p50 ms", "p99 ms", "images/s")
-        sections.append(Section("Latency", (table("Single images, by clients at once", columns, times),)))
+    if report.latency:
+        sections.append(Section("Latency", (table_of(report.latency),)))
     verdict = "passed" if report.passed else "failed"
     return Document(title=f"{report.url}: {verdict}", subtitle=f"version {report.version}", sections=tuple(sections))
+
+
+def table_of(rows: Sequence[ClientsRow]) -> Table:
+    """Return the rows as a table."""
+    columns = ("clients", "images", "failed", "wrong", "p50 ms", "p99 ms", "images/s")
+    lines = [
+        (
+            *(str(count) for count in (row.clients, row.n, row.failed, row.wrong)),
+            *(f"{value:.2f}" for value in (row.p50_ms, row.p99_ms)),
+            f"{row.images_per_s:.0f}",
+        )
+        for row in rows
+    ]
+    return table("Single images, by clients at once", columns, lines)
