@@ -233,7 +233,9 @@ def test_the_check_takes_the_golden_set_through_the_server(server: Server, url: 
     assert report["version"] in ("1", "2")
     agreements = {of["name"]: of["value"] for of in report["checks"] if of["name"].startswith("agreement")}
     assert agreements == dict.fromkeys(
-        [f"agreement, server {split}" for split in ("clean", "adversarial", "noise")], 1.0
+        [f"agreement, server {of}" for of in ("clean", "adversarial", "noise")]
+        + [f"agreement, server, {clients} clients" for clients in (1, 4, 16)],
+        1.0,
     )
     assert [(row["clients"], row["n"]) for row in report["latency"]] == [(1, 3), (4, 12), (16, 48)]
     assert all(0 < row["p50_ms"] <= row["p99_ms"] for row in report["latency"])
