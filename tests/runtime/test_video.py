@@ -1,9 +1,5 @@
-import http.server
 import logging
 import struct
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +7,10 @@ import pytest
 from PIL import Image
 
 from helpers.images import COLOUR, GREY
-from purify_edge.errors import InputError, MissingError
+from purify_edge.errors import InputError
 from purify_edge.images.pictures import image_of
 from purify_edge.images.sources import open_source
-from purify_edge.images.video import Camera, Video, require
+from purify_edge.images.video import Video, require
 from purify_edge.run.saving import Annotator
 
 pytest.importorskip("cv2")
@@ -213,9 +209,8 @@ def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     write_video(tmp_path / "clip.avi").rename(name)
     assert frames_and_error(Path(name))[1] == f"{name} cannot be given to OpenCV, for its name is not UTF-8; rename it"
     assert Video(Path(name)).count() is None
-    for use in (lambda: Annotator(tmp_path / "caf\udce9.mp4"), lambda: next(Camera("rtsp://caf\udce9").items())):
-        with pytest.raises(InputError, match=r"caf\udce9\S* cannot be given to OpenCV"):
-            use()
+    with pytest.raises(InputError, match=r"caf\udce9\S* cannot be given to OpenCV"):
+        Annotator(tmp_path / "caf\udce9.mp4")
 
 
 def test_what_stands_before_a_colon_is_no_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,63 +245,6 @@ def test_a_frame_that_opencv_fails_at_is_told(tmp_path: Path, monkeypatch: pytes
     count, error = frames_and_error(path)
     assert count == 3
     assert "clip.avi, frame 3 and all that follow cannot be read (Insufficient memory)" in error
-
-
-def test_a_camera_that_is_not_there_is_missing() -> None:
-    (source,) = open_source("97")
-    assert source.live
-    assert source.count() is None
-    with pytest.raises(MissingError, match="camera 97 cannot be opened; see /dev/video"):
-        next(source.items())
-
-
-@pytest.fixture
-def stream_url() -> Iterator[str]:
-    """A stream of JPEGs over HTTP, as network cameras give it: 40 frames in about a second, then its end."""
-    _, frame = cv2.imencode(".jpg", np.full((48, 64, 3), 80, np.uint8))
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-            self.end_headers()
-            try:
-                for _ in range(40):
-                    head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(frame)}\r\n\r\n"
-                    self.wfile.write(head.encode() + frame.tobytes() + b"\r\n")
-                    time.sleep(0.025)
-            except OSError:
-                pass
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/camera.mjpg"
-    server.shutdown()
-    server.server_close()
-
-
-def test_a_stream_gives_the_newest_frame_and_ends(stream_url: str) -> None:
-    (source,) = open_source(stream_url)
-    assert isinstance(source, Camera)
-    begin = time.time()
-    times, numbers = [], []
-    for item in source.items():
-        assert np.abs(item.read(GREY).astype(int) - 80).max() <= 4
-        numbers.append(item.frame)
-        times.append(item.time_s or 0)
-        time.sleep(0.2)  # slower than the frames come
-    assert numbers == list(range(len(numbers)))
-    assert len(numbers) + source.dropped == 40
-    assert source.dropped > 0
-    assert begin <= times[0] <= times[-1] <= time.time()
-
-
-def test_a_stream_that_nobody_serves_is_missing() -> None:
-    with pytest.raises(MissingError, match=r"http://127\.0\.0\.1:9/x cannot be opened; does it play elsewhere"):
-        next(Camera("http://127.0.0.1:9/x").items())
 
 
 @pytest.mark.parametrize("name", ["out.mp4", "out.avi", "out.mkv", "out.mov"])

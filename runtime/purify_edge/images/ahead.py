@@ -12,23 +12,30 @@ PATIENCE_S = 5  # for threads to end; one may wait for a camera that gives nothi
 
 
 def ahead(
-    function: Callable[[T], R], items: Iterable[T], *, batch: int, threads: int = 1, eager: bool = False
+    function: Callable[[T], R],
+    items: Iterable[T],
+    *,
+    batch: int,
+    threads: int = 1,
+    eager: bool = False,
+    most: int | None = None,
 ) -> Generator[list[R], None, None]:
     """Yield the function's results for the items, in order, as lists of `batch` of them; the last may be shorter.
 
-    Threads of their own ask for items, one at a time, and call the function, until two lists are ready. They start with
-    the first list that is asked for, and end with the generator.
+    Threads of their own ask for items, one at a time, and call the function, until `most` results are ready. They start
+    with the first list that is asked for, and end with the generator.
 
     Args:
         function: called in several threads at once.
         items: iterated in these threads, but by one of them at a time.
         batch, threads: results a list, and threads that call the function.
         eager: give what is ready rather than wait for a whole list; for items that come at a pace of their own.
+        most: results that wait to be taken, two lists of them unless it is said.
 
     Raises:
         Exception: what the function or the iterable raises, in its place: the results before it are given first.
     """
-    work = _Work(function, iter(items), bound=2 * batch, threads=threads)
+    work = _Work(function, iter(items), bound=most or 2 * batch, threads=threads)
     workers = [threading.Thread(target=work.run, name=f"ahead-{index}", daemon=True) for index in range(threads)]
     for worker in workers:
         worker.start()

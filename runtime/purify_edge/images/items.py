@@ -50,6 +50,9 @@ class Source(ABC):
         """Return how many images there are, roughly for a video; None where that cannot be known."""
         return sum(1 for _ in self.items())
 
+    def stop(self) -> None:  # noqa: B027  # what is no camera needs none
+        """Let the items of a camera end soon, as if it had; called in any thread, or while a signal is handled."""
+
 
 def broken(file: str, error: InputError) -> Item:
     """Return an item that cannot be read."""

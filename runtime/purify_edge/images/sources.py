@@ -2,7 +2,6 @@
 
 import glob
 import os
-import re
 import sys
 import time
 import zipfile
@@ -17,35 +16,35 @@ from numpy.typing import NDArray
 
 from purify_edge.bundle.manifest import InputContract
 from purify_edge.errors import InputError, PurifyError
+from purify_edge.images.cameras.addresses import is_camera, is_camera_device
+from purify_edge.images.cameras.camera import RECONNECT_S, Camera
 from purify_edge.images.decoding import IMAGE_SUFFIXES, MAX_FILE_BYTES, decode_image, read_image
 from purify_edge.images.items import Broken, Item, Source, broken
 from purify_edge.images.walking import PassedOver, images_below, place_in_zip, takes_from_zip
 
 VIDEO_SUFFIXES = frozenset([".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"])
-CAMERA = re.compile(r"\d{1,9}", re.ASCII)
-STREAM = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
-def open_source(argument: str, *, pictures: bool = False) -> list[Source]:
+def open_source(argument: str, *, pictures: bool = False, reconnect_s: float = RECONNECT_S) -> list[Source]:
     """Return the sources that an argument of the command line names; several where it is a glob.
 
     Args:
-        argument: a file, folder, zip, video or glob; the number of a camera, or a stream's URL; `-` for standard input.
+        argument: a file, folder, zip, video or glob; a camera, stream or GStreamer pipeline; `-` for standard input.
         pictures: keep the frames of videos as they came.
+        reconnect_s: how long to try to get back a camera or stream that was lost.
 
     Raises:
-        MissingError: a video, camera or stream, and OpenCV is not installed.
+        InputError: it is written as a camera, and wrongly.
+        MissingError: a video, camera or stream, and what reads it is not installed.
     """
     if argument == "-":
         return [Listing(sys.stdin.buffer)]
     path = Path(argument)
-    if os.path.lexists(argument):
+    exists = os.path.lexists(argument)
+    if is_camera_device(path) or (is_camera(argument) and not exists):
+        return [Camera(argument, pictures=pictures, reconnect_s=reconnect_s)]
+    if exists:
         return [_of_path(path, pictures)]
-    if STREAM.match(argument) or CAMERA.fullmatch(argument):
-        from purify_edge.images.video import Camera, require
-
-        require()
-        return [Camera(argument, pictures=pictures)]
     if glob.has_magic(argument):
         found = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
         if not found:

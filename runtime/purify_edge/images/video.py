@@ -1,9 +1,7 @@
-"""Videos, cameras and streams, by OpenCV; an extra, imported when there is one to read or write."""
+"""Videos, by OpenCV; an extra, imported when there is one to read or write."""
 
 import logging
 import os
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purify_edge.bundle.manifest import InputContract
-from purify_edge.errors import InputError, MissingError, reason
+from purify_edge.errors import InputError, reason
 from purify_edge.extras import require_library
 from purify_edge.images.items import Item, Source, broken
 from purify_edge.images.mp4 import claim_of
@@ -22,7 +20,6 @@ from purify_edge.images.pictures import fitted_frame
 
 logger = logging.getLogger("purify_edge")
 
-STREAM_TIMEOUT_MS = 10_000
 DEFAULT_FPS = 25.0
 NEARLY = 0.9  # what containers say of frames and duration is not exact
 
@@ -68,12 +65,12 @@ class Video(Source):
         with _opened(name_for_opencv(self.path)) as capture:
             if not capture.isOpened():
                 raise _unreadable(self.path)
-            self.fps = _fps(capture)
+            self.fps = fps_of(capture)
             number, begin_s, end_s = 0, 0.0, 0.0
             while (frame := self._read(capture, number)) is not None:
                 end_s = capture.get(require().CAP_PROP_POS_MSEC) / 1000
                 begin_s = begin_s if number else end_s
-                yield _item(str(self.path), self.path.name, number, end_s, frame, pictures=self._pictures)
+                yield frame_item(str(self.path), self.path.name, number, end_s, frame, pictures=self._pictures)
                 number += 1
             _check_end(self.path, capture, number, end_s - begin_s)
 
@@ -153,13 +150,14 @@ def _count(capture: Any) -> int:
     return max(0, int(capture.get(require().CAP_PROP_FRAME_COUNT)))
 
 
-def _fps(capture: Any) -> float:
+def fps_of(capture: Any) -> float:
+    """Return an open video's or camera's frames a second, or DEFAULT_FPS where it does not say."""
     rate = float(capture.get(require().CAP_PROP_FPS))
     return rate if 0 < rate < 1000 else DEFAULT_FPS
 
 
-def _item(file: str, folder: str, number: int, time_s: float, frame: NDArray[np.uint8], *, pictures: bool) -> Item:
-    """Return the item of a frame, BGR as OpenCV gives it."""
+def frame_item(file: str, folder: str, number: int, time_s: float, frame: NDArray[np.uint8], *, pictures: bool) -> Item:
+    """Return the item of a frame of a video or camera, BGR as OpenCV gives it."""
     return Item(
         file,
         f"{folder}/{number:06d}",
@@ -172,72 +170,3 @@ def _item(file: str, folder: str, number: int, time_s: float, frame: NDArray[np.
 
 def _read_frame(frame: NDArray[np.uint8], source: str, contract: InputContract) -> NDArray[np.uint8]:
     return fitted_frame(frame, contract, bgr=True, source=source)
-
-
-class Camera(Source):
-    """A camera by its number, or a stream by its URL. Frames that come while the last is still waiting are left out."""
-
-    live = True
-
-    def __init__(self, name: str, *, pictures: bool = False) -> None:
-        self.name, self._pictures = name, pictures
-        self.fps, self.dropped = DEFAULT_FPS, 0
-        self._newest: tuple[float, NDArray[np.uint8]] | None = None
-        self._changed = threading.Condition()
-        self._ended = False
-
-    def items(self) -> Iterator[Item]:
-        """Yield the newest frame, each time one is asked for, until the stream ends.
-
-        Raises:
-            MissingError: there is no such camera, or nothing answers.
-        """
-        capture = self._open()
-        self.fps = _fps(capture)
-        self._ended = False
-        reader = threading.Thread(target=self._read, args=(capture,), name="camera", daemon=True)
-        reader.start()
-        folder = f"camera-{self.name}" if self.name.isdigit() else "stream"
-        number = 0
-        try:
-            while (newest := self._next()) is not None:
-                yield _item(self.name, folder, number, *newest, pictures=self._pictures)
-                number += 1
-        finally:
-            self._ended = True
-            reader.join(STREAM_TIMEOUT_MS / 1000)
-
-    def count(self) -> None:
-        """Return None: that is unknown."""
-
-    def _open(self) -> Any:
-        cv2 = require()
-        name_for_opencv(self.name)
-        if self.name.isdigit():
-            capture = cv2.VideoCapture(int(self.name))
-        else:
-            limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, STREAM_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC]
-            capture = cv2.VideoCapture(self.name, cv2.CAP_FFMPEG, [*limits, STREAM_TIMEOUT_MS])
-        if not capture.isOpened():
-            capture.release()
-            what = f"camera {self.name}" if self.name.isdigit() else self.name
-            advice = "see /dev/video*" if self.name.isdigit() else "does it play elsewhere?"
-            raise MissingError(f"{what} cannot be opened; {advice}")
-        return capture
-
-    def _read(self, capture: Any) -> None:
-        while not self._ended:
-            good, frame = capture.read()
-            with self._changed:
-                self._ended = self._ended or not good
-                if good:
-                    self.dropped += self._newest is not None
-                    self._newest = time.time(), frame
-                self._changed.notify()
-        capture.release()
-
-    def _next(self) -> tuple[float, NDArray[np.uint8]] | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._newest is not None or self._ended)
-            newest, self._newest = self._newest, None
-        return newest
