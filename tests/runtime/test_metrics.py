@@ -31,6 +31,8 @@ def fill(found: Metrics) -> None:
     found.time("predict", 1e9)
     found.batch(3)
     found.count(RESULTS)
+    found.camera(dropped=3, returns=1)
+    found.camera(dropped=5, returns=1)
 
 
 def check(text: str) -> None:
@@ -41,6 +43,8 @@ def check(text: str) -> None:
     assert found["purify_predictions_total", "Bag"] == 2
     assert found["purify_changed_total",] == 1
     assert found["purify_suspicious_total",] == 1
+    assert found["purify_dropped_frames_total",] == 5
+    assert found["purify_camera_returns_total",] == 1
     assert found["purify_stage_seconds_count", "predict"] == 2
     assert found["purify_stage_seconds_sum", "read"] == 0.0002
     assert found["purify_stage_seconds_bucket", "0.05", "predict"] == 1

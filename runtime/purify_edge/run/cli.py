@@ -8,6 +8,7 @@ import click
 
 from purify_edge.engines.options import engine_options, policy_from
 from purify_edge.shell.command import Command
+from purify_edge.shell.options import Number
 
 
 def _shard(context: click.Context, option: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -18,6 +19,15 @@ def _shard(context: click.Context, option: click.Parameter, value: str | None) -
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise click.BadParameter(f"expected I/N with I from 1 to N, as in 2/3, got {value!r}")
     return int(match[1]) - 1, int(match[2])
+
+
+def _raw_frames(size: str, inputs: tuple[str, ...]) -> tuple[int, int]:
+    """Return the width and height of raw frames on standard input."""
+    from purify_edge.images.cameras.raw import frame_size
+
+    if inputs != ("-",):
+        raise click.UsageError(f"--raw takes standard input alone: expected the input -, got {' '.join(inputs)}")
+    return frame_size(size)
 
 
 @click.command(cls=Command)
@@ -41,6 +51,20 @@ def _shard(context: click.Context, option: click.Parameter, value: str | None) -
 @click.option("--force", is_flag=True, help="Overwrite outputs that exist, and begin anew.")
 @click.option("--alert", is_flag=True, help="Tell of each suspicious image; the exit code is then 1.")
 @click.option(
+    "--raw",
+    metavar="WIDTHxHEIGHT",
+    help="The input - is raw frames of this size, RGB of 8 bits, rather than names.",
+)
+@click.option(
+    "--reconnect",
+    "reconnect_s",
+    type=Number(min=0),
+    default=300,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to try to get back a camera or stream that was lost.",
+)
+@click.option(
     "--shard",
     callback=_shard,
     metavar="I/N",
@@ -61,8 +85,8 @@ def main(
 ) -> None:
     """Purify and classify each INPUT with BUNDLE.
 
-    An INPUT is an image, a folder (with all below it), a zip, a video, a quoted glob, the number of a camera, the URL
-    of a stream, or - for such names on standard input, one a line.
+    An INPUT is an image, a folder (with all below it), a zip, a video, a quoted glob, or - for such names on standard
+    input, one a line; or a camera: its number, /dev/video0, csi://0, the URL of a stream, a quoted GStreamer pipeline.
 
     An image that cannot be read is reported and left out; the exit code is then 1, or 2 where none could be read.
     """
@@ -71,6 +95,8 @@ def main(
 
     if options["shard"] and options["annotate"]:
         raise click.UsageError("--annotate takes one video, which no --shard divides")
+    if options["raw"]:
+        options["raw"] = _raw_frames(options["raw"], inputs)
     policy = policy_from(no_build=no_build, trust_engines=trust_engines)
     job = Job(bundle=bundle, inputs=inputs, policy=policy, **options)
     raise click.exceptions.Exit(run(job, lines=lines))

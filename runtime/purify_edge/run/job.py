@@ -6,6 +6,7 @@ from pathlib import Path
 from purify_edge.bundle.reader import Bundle
 from purify_edge.engines.tensorrt.store import EnginePolicy
 from purify_edge.errors import InputError
+from purify_edge.images.cameras.camera import RECONNECT_S
 from purify_edge.images.grid import is_grid
 from purify_edge.run.results import format_of, results_in
 from purify_edge.run.saving import is_unfinished
@@ -29,6 +30,8 @@ class Job:
     force: bool = False
     alert: bool = False
     metrics: str | None = None
+    raw: tuple[int, int] | None = None  # width and height of the frames on standard input
+    reconnect_s: float = RECONNECT_S
     shard: tuple[int, int] | None = None  # which part of the images, from 0, and of how many
 
     def check_outputs(self) -> None:

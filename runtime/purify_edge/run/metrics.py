@@ -29,6 +29,9 @@ class Metrics:
     def count(self, results: Iterable[Result]) -> None:
         """Count these images as done."""
 
+    def camera(self, *, dropped: int, returns: int) -> None:
+        """Note how many frames a camera's run has left out so far, and how often the camera came back."""
+
     def close(self) -> None:
         """Stop serving, or write the file once more."""
 
@@ -55,6 +58,11 @@ class PrometheusMetrics(Metrics):
         self._classes = client.Counter("purify_predictions", "Images by predicted class.", ["class"], **options)
         self._changed = client.Counter("purify_changed", "Images whose class purification changed.", **options)
         self._suspicious = client.Counter("purify_suspicious", "Images that were probably attacked.", **options)
+        self._dropped = client.Counter(
+            "purify_dropped_frames", "Frames of a camera that newer ones replaced.", **options
+        )
+        self._returns = client.Counter("purify_camera_returns", "Times that a lost camera came back.", **options)
+        self._seen = 0, 0
         self._seconds = client.Histogram(
             "purify_stage_seconds",
             "Seconds to read and decode an image; to purify and classify a batch; to write a batch's results.",
@@ -125,6 +133,12 @@ class PrometheusMetrics(Metrics):
                 self._classes.labels(result.class_name).inc()
                 self._changed.inc(result.class_name != result.unpurified_class)
                 self._suspicious.inc(bool(result.suspicious))
+
+    def camera(self, *, dropped: int, returns: int) -> None:
+        """See `Metrics.camera`."""
+        self._dropped.inc(dropped - self._seen[0])
+        self._returns.inc(returns - self._seen[1])
+        self._seen = dropped, returns
 
     def close(self) -> None:
         """See `Metrics.close`."""

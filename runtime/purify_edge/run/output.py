@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from purify_edge.document.wording import plural
+from purify_edge.run.ending import ended_by_signals
 from purify_edge.run.job import Job
 from purify_edge.run.results import FORMATS, Format, Result
 from purify_edge.run.runner import Run
@@ -45,7 +47,7 @@ class Tally:
 def run(job: Job, *, lines: str | None) -> int:
     """Run the job, print its results, and return the command's exit code; `lines` is a key of LINES or None."""
     tally, begin_s = Tally(), time.monotonic()
-    with Run(job) as work, tracker() as progress:
+    with Run(job) as work, ended_by_signals(work) as ending, tracker() as progress:
         form = LINES[lines] if lines else None
         if form:
             _print_lines(form.header)
@@ -60,6 +62,8 @@ def run(job: Job, *, lines: str | None) -> int:
     if form is None and tally.good:
         _print_table(tally)
     _print_summary(tally, work, time.monotonic() - begin_s)
+    if ending.code:
+        return ending.code
     if tally.errors and not tally.good and not work.skipped:
         return 2
     return 1 if tally.errors or (job.alert and tally.suspicious) else 0
@@ -114,4 +118,6 @@ def _print_summary(tally: Tally, work: Run, seconds: float) -> None:
     parts += [f"{skipped:,} {'was' if skipped == 1 else 'were'} done before"] if skipped else []
     parts += [f"{work.repeated:,} named more than once"] if work.repeated else []
     parts += [f"passed over {work.passed}"] if work.passed else []
+    parts += [f"left out {plural(work.dropped, 'frame')} for newer ones"] if work.dropped else []
+    parts += [f"lost the camera and got it back {plural(work.returns, 'time')}"] if work.returns else []
     click.echo(f"  {'; '.join(parts)}", err=True)

@@ -5,7 +5,7 @@ import os
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from purify_edge.engines.plan import AUTO
 from purify_edge.errors import InputError, reason
 from purify_edge.files import atomic
 from purify_edge.images.ahead import ahead
+from purify_edge.images.cameras.raw import RawFrames
 from purify_edge.images.grid import GRID_IMAGES, Tile, save_grid
 from purify_edge.images.items import Item, Shard, Source
 from purify_edge.images.sources import open_source
@@ -65,6 +66,7 @@ class Run:
         skipped: images that were done before.
         repeated: images that were named before.
         live: whether a source comes at a pace of its own.
+        camera: the last source, where it is a camera, stream or pipeline, or raw frames on standard input.
 
     Raises:
         InputError: an output that exists or cannot be; see also `ResultsFile`, `Annotator`, `open_metrics`.
@@ -78,7 +80,9 @@ class Run:
         self._sources = self._open_sources()
         self.live = any(source.live for source in self._sources)
         self._tiles: list[Tile] = []
+        self.camera = self._sources[-1] if self._is_camera(self._sources[-1]) else None
         self._batch_images = PICTURES if job.annotate else BATCH
+        self._stopped = False
         with ExitStack() as stack:
             self._pipeline = stack.enter_context(
                 Pipeline.load(bundle, engine=job.engine, precision=self._precision(), policy=job.policy)
@@ -88,15 +92,32 @@ class Run:
 
     def _open_sources(self) -> list[Source]:
         pictures = self.job.annotate is not None
-        sources = [source for argument in self.job.inputs for source in open_source(argument, pictures=pictures)]
+        sources = self._named_sources(pictures)
         if pictures and (len(sources) != 1 or not hasattr(sources[0], "fps")):
             given = ", ".join(self.job.inputs)
             raise InputError(f"--annotate: expected one video, camera or stream as the only input, got {given}")
         if not self.job.shard:
             return sources
-        if any(source.live and hasattr(source, "fps") for source in sources):
+        if any(map(self._is_camera, sources)):
             raise InputError("--shard divides files; a camera or a stream is taken whole, without it")
         return [Shard(source, *self.job.shard) for source in sources]
+
+    def _named_sources(self, pictures: bool) -> list[Source]:
+        job = self.job
+        if job.raw:
+            return [RawFrames(job.raw, pictures=pictures)]
+        sources = [
+            source
+            for argument in job.inputs
+            for source in open_source(argument, pictures=pictures, reconnect_s=job.reconnect_s)
+        ]
+        if any(map(self._is_camera, sources[:-1])):
+            raise InputError("a camera or stream has no end: give it last, and run one purify-run a camera")
+        return sources
+
+    @staticmethod
+    def _is_camera(source: Source) -> bool:
+        return source.live and hasattr(source, "fps")
 
     def _precision(self) -> str:
         """Return the precision to open the bundle in: results that are gone on with have one already."""
@@ -133,7 +154,7 @@ class Run:
     def results(self) -> Iterator[list[Result]]:
         """Go through the images, a batch at a time; one result each, in order."""
         warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters of them are errors of our own
-        reading = ahead(self._read, self._items(), batch=self._batch_images, threads=READERS, eager=self.live)
+        reading = self._reading()
         waiting: deque[Future[Sequence[_Image]]] = deque()
         with ThreadPoolExecutor(BATCHES, "batch") as pool, closing(reading) as batches:
             try:
@@ -149,6 +170,28 @@ class Run:
             with atomic(self.job.save_grid) as temporary:
                 save_grid(self._tiles, temporary)
 
+    def _reading(self) -> Generator[list[_Image], None, None]:
+        """Read ahead; of a camera one frame at a time, for frames that wait grow old."""
+        if self.camera:
+            return ahead(self._read, self._items(), batch=1, eager=True, most=1)
+        return ahead(self._read, self._items(), batch=self._batch_images, threads=READERS, eager=self.live)
+
+    def stop(self) -> None:
+        """Let a camera's run end in good order, soon; called in any thread, or while a signal is handled."""
+        self._stopped = True
+        for source in self._sources:
+            source.stop()
+
+    @property
+    def dropped(self) -> int:
+        """Return how many frames of a camera were left out, for newer ones had come."""
+        return getattr(self.camera, "dropped", 0)
+
+    @property
+    def returns(self) -> int:
+        """Return how often a camera was lost and came back."""
+        return getattr(self.camera, "returns", 0)
+
     @property
     def passed(self) -> PassedOver:
         """Return what was left out in folders and zips."""
@@ -163,6 +206,8 @@ class Run:
         for source in self._sources:
             files: set[str] = set()
             for item in source.items():
+                if self._stopped:
+                    return
                 if len(self._sources) > 1 and not source.live:  # else no image can be named more than once
                     file = os.path.abspath(item.file)  # noqa: PTH100  # a Path takes longer
                     if file in earlier:
@@ -258,6 +303,7 @@ class Run:
         for image in images:
             self._show(image)
         self._metrics.count(results)
+        self._metrics.camera(dropped=self.dropped, returns=self.returns)
         return results
 
     def _show(self, image: _Image) -> None:
