@@ -45,6 +45,22 @@ def test_nothing_is_asked_for_before_it_is_wanted_and_no_more_than_two_lists_ahe
     assert alive() == []
 
 
+def test_no_more_results_wait_than_may() -> None:
+    asked: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(1000):
+            asked.append(number)
+            yield number
+
+    results = ahead(lambda number: number, items(), batch=1, eager=True, most=1)
+    assert next(results) == [0]
+    wait_for(lambda: len(asked) >= 2)
+    time.sleep(0.05)
+    assert len(asked) == 2
+    results.close()
+
+
 def test_work_goes_on_in_several_threads_at_once() -> None:
     barrier = threading.Barrier(3, timeout=10)
     results = ahead(lambda number: barrier.wait() >= 0, range(6), batch=6, threads=3)

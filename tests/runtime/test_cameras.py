@@ -1,17 +1,15 @@
 import http.server
-import itertools
 import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from helpers.images import GREY
+from helpers.streams import RATE, serving
 from purify_edge.errors import InputError, MissingError
 from purify_edge.images.cameras import camera as module
 from purify_edge.images.cameras.addresses import is_camera, is_camera_device, without_password
@@ -22,48 +20,6 @@ from purify_edge.images.video import require
 
 pytest.importorskip("cv2")
 cv2 = require()
-RATE = 40
-
-
-class MotionJpeg(http.server.BaseHTTPRequestHandler):
-    """A stream of JPEGs over HTTP, as network cameras give it: 40 frames in about a second, then its end."""
-
-    def do_GET(self) -> None:
-        _, frame = cv2.imencode(".jpg", np.full((48, 64, 3), 80, np.uint8))
-        self.send_response(200)
-        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-        self.end_headers()
-        try:
-            for _ in range(RATE):
-                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(frame)}\r\n\r\n"
-                self.wfile.write(head.encode() + frame.tobytes() + b"\r\n")
-                time.sleep(1 / RATE)
-        except OSError:
-            pass
-
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
-@contextmanager
-def serving(*, refused: tuple[int, ...] = ()) -> Iterator[str]:
-    """Serve the stream, but for the calls of these numbers; its URL."""
-    calls = itertools.count()
-
-    class Handler(MotionJpeg):
-        def do_GET(self) -> None:
-            if next(calls) in refused:
-                self.send_error(503)
-            else:
-                super().do_GET()
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/camera.mjpg"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def reason_of(item: Item) -> str:
@@ -84,7 +40,7 @@ def test_a_camera_that_is_not_there_is_missing() -> None:
 def test_a_device_is_a_camera_and_no_image(name: str) -> None:
     (source,) = open_source(name)
     assert isinstance(source, Camera)
-    with pytest.raises(MissingError, match=rf"{name} cannot be opened"):
+    with pytest.raises(MissingError, match=rf"{name} cannot be opened \(there is no such device\); see /dev/video"):
         next(source.items())
 
 

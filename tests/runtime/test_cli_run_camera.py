@@ -3,16 +3,22 @@
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from helpers.fixtures import Run, Start
+from helpers.fixtures import Run as Command
+from helpers.fixtures import Start
 from helpers.processes import json_lines
 from helpers.refusals import refusal
+from helpers.streams import RATE, serving
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
+from purify_edge.engines.tensorrt.store import EnginePolicy
+from purify_edge.run.job import Job
+from purify_edge.run.runner import Run
 
 WAY = ("--engine", "onnxruntime", "--precision", "fp32")
 COUNT = 20
@@ -41,7 +47,7 @@ def saved(tmp_path: Path, content: bytes) -> Path:
 
 
 def test_raw_frames_are_run_without_opencv(
-    run: Run, bundle_path: Path, tmp_path: Path, frames: tuple[bytes, np.ndarray], without_opencv: dict[str, str]
+    run: Command, bundle_path: Path, tmp_path: Path, frames: tuple[bytes, np.ndarray], without_opencv: dict[str, str]
 ) -> None:
     with saved(tmp_path, frames[0]).open("rb") as stdin:
         command = ("purify-run", bundle_path, *WAY, "--raw", "28x28", "-", "--json", "--save", tmp_path / "saved")
@@ -78,14 +84,20 @@ def test_the_colours_of_raw_frames_are_rgb(tmp_path: Path) -> None:
     ],
 )
 def test_frames_that_are_not_whole_are_told(
-    run: Run, bundle_path: Path, tmp_path: Path, frames: tuple[bytes, np.ndarray], count: int, extra: bytes, code: int,
+    run: Command,
+    bundle_path: Path,
+    tmp_path: Path,
+    frames: tuple[bytes, np.ndarray],
+    count: int,
+    extra: bytes,
+    code: int,
     message: str,
-) -> None:  # fmt: skip
+) -> None:
     content = frames[0][: count * 28 * 28 * 3] + extra
     with saved(tmp_path, content).open("rb") as stdin:
         found, out, err = run("purify-run", bundle_path, *WAY, "--raw", "28x28", "-", stdin=stdin)
     assert found == code, err
-    assert f"{message}" in err
+    assert message in err
     assert "Traceback" not in err
     assert out.count("│") // 6 >= count
 
@@ -103,7 +115,7 @@ def test_frames_that_are_not_whole_are_told(
         (["csi://x"], "csi://x: expected csi:// and the number of a sensor"),
     ],
 )
-def test_what_cannot_be_is_refused(run: Run, bundle_path: Path, arguments: list[str], message: str) -> None:
+def test_what_cannot_be_is_refused(run: Command, bundle_path: Path, arguments: list[str], message: str) -> None:
     assert message in refusal(*run("purify-run", bundle_path, *WAY, *arguments))
 
 
@@ -129,3 +141,21 @@ def test_a_signal_ends_a_camera_in_good_order(
     assert out.read_text() == "".join(lines)
     assert video.exists()
     assert 'purify_images_total{outcome="good"} 5.0' in (tmp_path / "metrics").read_text()
+
+
+def test_the_newest_frame_is_run_and_none_waits_long(bundle_path: Path, tmp_path: Path) -> None:
+    pytest.importorskip("cv2")
+    metrics = tmp_path / "metrics"
+    with serving() as url:
+        job = Job(
+            bundle=bundle_path, inputs=(url,), engine="onnxruntime", precision="fp32", verify=None,
+            policy=EnginePolicy(), reconnect_s=0, metrics=str(metrics),
+        )  # fmt: skip
+        with Run(job) as work:
+            good = 0
+            for (result,) in work.results():  # one at a time
+                good += result.error is None
+                time.sleep(0.2)  # as if the engine were that slow
+    assert good + work.dropped == RATE
+    assert work.dropped > RATE // 2
+    assert f"purify_dropped_frames_total {work.dropped}.0" in metrics.read_text()

@@ -4,6 +4,7 @@ import base64
 import ctypes
 import importlib
 import json
+import re
 import sys
 from collections.abc import Callable
 from ctypes import byref, c_char_p, c_int, c_size_t
@@ -115,6 +116,29 @@ def module(name: str) -> dict[str, Any]:
     return {"version": str(getattr(imported, "__version__", "")), "file": str(file)}
 
 
+def opencv() -> dict[str, Any]:
+    """Import OpenCV and return its version, and what it was built to read videos and cameras with, and without."""
+    import cv2
+
+    information = cv2.getBuildInformation()
+    built = {
+        name: re.search(rf"^\s*{line}:\s+YES", information, re.MULTILINE) is not None
+        for name, line in (("FFmpeg", "FFMPEG"), ("GStreamer", "GStreamer"), ("V4L2", "v4l/v4l2"))
+    }
+    return {"version": str(cv2.__version__), "built": built}
+
+
+def gstreamer() -> dict[str, Any]:
+    """Start GStreamer and return its version, what decodes network cameras, and which elements for them are missing."""
+    from purify_edge.images.cameras import addresses
+    from purify_edge.images.cameras.gstreamer import gstreamer as started
+
+    library = started()
+    decoder = library.first_of(addresses.H264_DECODERS) if library.has("rtspsrc") else None
+    missing = [name for name in addresses.OF_A_JETSON if not library.has(name)]
+    return {"version": library.version, "decoder": decoder or "", "missing_on_jetson": missing}
+
+
 def rtx_capabilities() -> dict[str, Any]:
     """Return the compute capabilities that TensorRT for RTX has code for, such as `8.9`."""
     from purify_edge.engines.tensorrt.library import load_library
@@ -144,7 +168,8 @@ def engine(name: str) -> dict[str, Any]:
 
 
 NATIVE: dict[str, Callable[..., dict[str, Any]]] = {
-    function.__name__: function for function in (driver, library, module, rtx_capabilities, engines, engine)
+    function.__name__: function
+    for function in (driver, library, module, opencv, gstreamer, rtx_capabilities, engines, engine)
 }
 
 

@@ -1,4 +1,4 @@
-"""The probe of the engines' packages: what is installed, and whether it can work here."""
+"""The probe of packages, the engines' and those that read cameras: what is there, and whether it can work here."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -28,8 +28,8 @@ NO_GPU = "no GPU that CUDA can use"
 
 
 def probe_packages(host: Host) -> Iterator[Finding]:
-    """Look at ONNX Runtime, TensorRT and TensorRT for RTX; PyTorch is needed on no device."""
-    yield from filter(None, (look(host) for look in (_onnxruntime, _tensorrt, _rtx)))
+    """Look at ONNX Runtime, TensorRT, TensorRT for RTX, OpenCV and GStreamer; PyTorch is needed on no device."""
+    yield from filter(None, (look(host) for look in (_onnxruntime, _tensorrt, _rtx, _opencv, _gstreamer)))
 
 
 def installed(*names: str) -> dict[str, str]:
@@ -99,3 +99,36 @@ def _rtx(host: Host) -> Finding | None:
             remedy = "" if host.is_jetson else "pip install 'purify-edge[tensorrt]'"
             return _package(name, "not supported", Status.PROBLEM, reason, remedy)
     return _imported("tensorrt_rtx", name, host)
+
+
+def _opencv(host: Host) -> Finding | None:
+    """Return what OpenCV was built with; None where it is not there, as on a device that runs image files alone."""
+    answer = host.native("opencv")
+    if answer.failure.startswith("ModuleNotFoundError: No module named 'cv2'"):
+        return None
+    if answer.failure:
+        reason, remedy = explain(answer.text, host)
+        return _package("OpenCV", "cannot be imported", Status.PROBLEM, reason, remedy)
+    words = [f"{'with' if there else 'without'} {name}" for name, there in answer.result["built"].items()]
+    return _package("OpenCV", printable(", ".join([answer.result["version"], *words])))
+
+
+def _gstreamer(host: Host) -> Finding | None:
+    """Return what GStreamer reads; None where it is not there, unless this is a Jetson, which has it from NVIDIA."""
+    answer = host.native("gstreamer")
+    if answer.failure:
+        if not host.is_jetson:
+            return None
+        remedy = "sudo apt install --reinstall nvidia-l4t-gstreamer"
+        return _package("GStreamer", "none", Status.ABSENT, explain(answer.text, host)[0], remedy)
+    version, decoder = printable(answer.result["version"]), answer.result["decoder"]
+    if host.is_jetson and (missing := answer.result["missing_on_jetson"]):
+        reason = f"without {', '.join(missing)}, which csi:// and decoding by hardware need"
+        return _package(
+            "GStreamer", version, Status.WARNING, reason, "sudo apt install --reinstall nvidia-l4t-gstreamer"
+        )
+    if not decoder:
+        reason = "reads no rtsp://, for rtspsrc or a decoder of H.264 is missing: OpenCV does where it is installed"
+        remedy = "sudo apt install gstreamer1.0-plugins-good gstreamer1.0-libav"
+        return _package("GStreamer", version, Status.ABSENT, reason, remedy)
+    return _package("GStreamer", f"{version}, rtsp:// decoded by {decoder}")

@@ -8,7 +8,9 @@ import pytest
 from helpers.findings import found
 from helpers.machines import write
 from helpers.packages import SEGFAULT, host, install
+from purify_edge.doctor.child import Answer
 from purify_edge.doctor.findings import Status
+from purify_edge.doctor.host import Host
 from purify_edge.doctor.packages import OLDEST_ONNXRUNTIME, installed, probe_packages
 
 JETSON = "# R36 (release), REVISION: 4.3"
@@ -83,3 +85,53 @@ def test_a_tensorrt_rtx_that_cannot_be_imported(package: Path, tmp_path: Path, s
     finding = found(probe_packages(host(tmp_path)))["TensorRT for RTX"]
     assert finding.status is Status.PROBLEM
     assert reason in finding.reason
+
+
+def test_opencv_is_told_with_what_it_was_built_with(package: Path, tmp_path: Path) -> None:
+    said = "  Video I/O:\\n    FFMPEG:      YES\\n    GStreamer:    NO\\n    v4l/v4l2:     YES (linux/videodev2.h)\\n"
+    install(package, "cv2", f"__version__ = '4.12.0'\ndef getBuildInformation(): return '{said}'")
+    finding = found(probe_packages(host(tmp_path)))["OpenCV"]
+    assert (finding.value, finding.status) == ("4.12.0, with FFmpeg, without GStreamer, with V4L2", Status.OK)
+
+
+def test_the_opencv_of_pypi_is_told() -> None:
+    cv2 = pytest.importorskip("cv2")
+    finding = found(probe_packages(Host()))["OpenCV"]
+    assert finding.value.startswith(f"{cv2.__version__}, with FFmpeg, ")
+    assert finding.value.endswith("with V4L2")
+
+
+def test_an_opencv_that_crashes_is_a_problem(package: Path, tmp_path: Path) -> None:
+    install(package, "cv2", SEGFAULT)
+    finding = found(probe_packages(host(tmp_path)))["OpenCV"]
+    assert (finding.value, finding.status) == ("cannot be imported", Status.PROBLEM)
+    assert "SIGSEGV" in finding.reason
+
+
+GSTREAMER = {"version": "1.20.3", "decoder": "nvv4l2decoder", "missing_on_jetson": []}
+
+
+@pytest.mark.parametrize(
+    ("jetson", "answer", "status", "words"),
+    [
+        (True, Answer(result=GSTREAMER), Status.OK, "1.20.3, rtsp:// decoded by nvv4l2decoder"),
+        (True, Answer(result=GSTREAMER | {"missing_on_jetson": ["nvvidconv"]}), Status.WARNING, "without nvvidconv"),
+        (True, Answer(failure="MissingError: GStreamer is not installed"), Status.ABSENT, "not installed"),
+        (False, Answer(result=GSTREAMER | {"decoder": ""}), Status.ABSENT, "reads no rtsp://"),
+    ],
+)
+def test_what_gstreamer_reads_is_told(tmp_path: Path, jetson: bool, answer: Answer, status: Status, words: str) -> None:
+    """The answers are those of `native.gstreamer`, which is tested on a real one in tests/cameras."""
+    if jetson:
+        write(tmp_path, "/etc/nv_tegra_release", JETSON)
+    machine = host(tmp_path)
+    machine._answers["gstreamer",] = answer
+    finding = found(probe_packages(machine))["GStreamer"]
+    assert finding.status is status
+    assert words in f"{finding.value} {finding.reason}"
+
+
+def test_a_machine_without_gstreamer_is_told_nothing(tmp_path: Path) -> None:
+    machine = host(tmp_path)
+    machine._answers["gstreamer",] = Answer(failure="MissingError: GStreamer is not installed")
+    assert "GStreamer" not in found(probe_packages(machine))

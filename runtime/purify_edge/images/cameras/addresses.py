@@ -22,6 +22,7 @@ V4L2_MAJOR = 81  # of Linux's devices: a link in /dev/v4l/by-id leads to one
 JETSON_DECODER = "nvv4l2decoder"
 H264_DECODERS = (JETSON_DECODER, "v4l2h264dec", "vah264dec", "vaapih264dec", "avdec_h264", "openh264dec")
 """The elements of GStreamer that decode what nearly all network cameras send; those of hardware first."""
+OF_A_JETSON = ("nvarguscamerasrc", "nvvidconv", JETSON_DECODER)
 TO_MEMORY = "nvvidconv ! video/x-raw,format=BGRx"
 """From a Jetson's own memory into the processor's."""
 
@@ -92,7 +93,7 @@ def csi_pipeline(argument: str) -> str:
     number = argument.partition("://")[2]
     if not NUMBER.fullmatch(number):
         raise InputError(f"{argument}: expected csi:// and the number of a sensor, as in csi://0")
-    missing = [name for name in ("nvarguscamerasrc", "nvvidconv") if not gstreamer().has(name)]
+    missing = [name for name in OF_A_JETSON[:2] if not gstreamer().has(name)]
     if missing:
         raise MissingError(
             f"{argument} is read by GStreamer's {' and '.join(missing)}, which only a Jetson has: "

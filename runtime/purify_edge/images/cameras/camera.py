@@ -113,7 +113,7 @@ class Camera(Source):
         why = f" ({without_password(str(error))})" if str(error) else ""
         if NUMBER.fullmatch(self.name):
             return f"camera {self.name} cannot be opened{why}; see /dev/video*"
-        advice = "see /dev/video*" if self.name.startswith("/dev/") else "does it play elsewhere?"
+        advice = "see /dev/video*" if "/dev/" in self.name else "does it play elsewhere?"
         return f"{self.name} cannot be opened{why}; {advice}"
 
     def _opened(self) -> Feed:

@@ -1,5 +1,6 @@
 """Cameras and streams by OpenCV: V4L2 devices, and what FFmpeg or another of its backends reads by a URL."""
 
+import os
 import threading
 from typing import Any
 
@@ -22,7 +23,7 @@ class OpenCVFeed:
         self._stopped, self._capture = stopped, _captured(cv2, name)
         if not self._capture.isOpened():
             self._capture.release()
-            raise LostError("")
+            raise LostError(_reason(name))
         self.live = "://" not in name or not 0 < self._capture.get(cv2.CAP_PROP_FRAME_COUNT) < 1e9
         self.fps = fps_of(self._capture)
 
@@ -56,3 +57,14 @@ def _captured(cv2: Any, name: str) -> Any:
     limit_ms = int(SILENCE_S * 1000)
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limit_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit_ms]
     return cv2.VideoCapture(name, cv2.CAP_FFMPEG, limits)
+
+
+def _reason(name: str) -> str:
+    """Return why a device cannot be opened, as far as its file tells; empty where it does not."""
+    if not name.startswith("/"):
+        return ""
+    if not os.path.exists(name):  # noqa: PTH110
+        return "there is no such device"
+    if not os.access(name, os.R_OK | os.W_OK):
+        return "this user may not: sudo usermod -aG video $USER, and log in again"
+    return "it gives no pictures, or another program uses it"
