@@ -9,7 +9,13 @@ IMAGES := toolkit/pairs/purify_pairs/fashion-mnist/images
 
 GRAPHS := $(VENV)/graphs
 
-.PHONY: demo demo-photos bench test test-all test-graphs test-serving test-runtime check size mutants clean
+# What tests of cameras need of the system: a Python that can serve RTSP, and a few of GStreamer's elements.
+GSTREAMER_PACKAGES := gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
+	gstreamer1.0-plugins-ugly gstreamer1.0-libav python3-gst-1.0 gir1.2-gst-rtsp-server-1.0 python3-opencv
+GSTREAMER := /usr/bin/python3 -c "import cv2, gi; gi.require_version('GstRtspServer', '1.0')" 2>/dev/null \
+	&& gst-inspect-1.0 --exists x264enc && gst-inspect-1.0 --exists avdec_h264 && gst-inspect-1.0 --exists rtspsrc
+
+.PHONY: demo demo-photos bench test test-all test-cameras test-graphs test-serving test-runtime check size mutants clean
 
 # Export the pre-trained pair, check the bundle against PyTorch, purify the sample images.
 demo: $(VENV)/.export
@@ -62,6 +68,13 @@ test-graphs: $(VENV)/.test $(GRAPHS)/tf2onnx.onnx $(GRAPHS)/paddle2onnx.onnx
 test-serving: $(VENV)/.test $(VENV)/.triton
 	PURIFY_TEST_TRITON=$(abspath $(VENV)-triton) $(PYTEST) tests/serving
 	rm -rf $(VENV)-triton $(VENV)/.triton
+
+# Cameras by a real GStreamer, with an RTSP server on this machine; Debian's packages are installed where they may be.
+test-cameras: $(VENV)/.test
+	@$(GSTREAMER) || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y -qq --no-install-recommends $(GSTREAMER_PACKAGES) >/dev/null; } || true
+	@if $(GSTREAMER); then PURIFY_TEST_GSTREAMER=/usr/bin/python3 $(PYTEST) tests/cameras; \
+	else echo "skipped: /usr/bin/python3 has no GStreamer here, and apt-get may not install $(GSTREAMER_PACKAGES)"; fi
 
 # Lint, format, types, import rules.
 check: $(VENV)/.check
