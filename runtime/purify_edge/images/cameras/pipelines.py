@@ -56,7 +56,7 @@ class PipelineFeed:
         self._call = self._gst.call
         self._endless = "num-buffers" not in text
         text, sink = with_sink(text)
-        self._pipeline = self._gst.parse(text)
+        self._pipeline: int | None = self._gst.parse(text)
         self._bus: int = self._call["gst_element_get_bus"](self._pipeline)
         self._sink: int | None = self._call["gst_bin_get_by_name"](self._pipeline, sink.encode())
         self.live, self.fps, self._silence_s = False, DEFAULT_FPS, SILENCE_S
@@ -122,10 +122,12 @@ class PipelineFeed:
 
     def close(self) -> None:
         """See `Feed`."""
+        if self._pipeline is None:
+            return
         self._call["gst_element_set_state"](self._pipeline, NULL)
         for thing in filter(None, (self._sink, self._bus, self._pipeline)):
             self._call["gst_object_unref"](thing)
-        self._sink = None
+        self._pipeline = None
 
 
 def quoted(value: str) -> str:
