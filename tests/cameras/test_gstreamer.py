@@ -20,13 +20,16 @@ import purify_edge
 from helpers.fixtures import Run, Start
 from helpers.images import COLOUR
 from helpers.processes import json_lines, wait_for
+from helpers.project import REPOSITORY
 from helpers.refusals import refusal
 from purify_edge.doctor.findings import Status
 from purify_edge.doctor.host import Host
 from purify_edge.doctor.packages import probe_packages
 from purify_edge.errors import InputError, MissingError
 from purify_edge.images.cameras import pipelines
+from purify_edge.images.cameras.addresses import csi_pipeline, rtsp_pipeline
 from purify_edge.images.cameras.camera import Camera
+from purify_edge.images.cameras.gstreamer import GStreamer
 from purify_edge.images.sources import open_source
 
 PYTHON = os.environ.get("PURIFY_TEST_GSTREAMER")
@@ -34,6 +37,7 @@ pytestmark = pytest.mark.skipif(not PYTHON, reason="$PURIFY_TEST_GSTREAMER names
 
 SERVER = Path(__file__).parents[1] / "helpers" / "rtsp_server.py"
 WAY = ("--engine", "onnxruntime", "--precision", "fp32")
+JETSON = (REPOSITORY / "docs/jetson.md").read_text()
 SMALL = "video/x-raw,width=64,height=48"
 
 
@@ -136,6 +140,23 @@ def test_an_rtsp_stream_is_read_by_gstreamer() -> None:
         assert source.fps == 20
         source.stop()
         assert list(items) == []
+
+
+def test_the_pipelines_of_a_jetson_run_with_stand_ins_for_its_elements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which are not to be had: a test picture for the sensor, GStreamer's own converter for NVIDIA's."""
+    monkeypatch.setattr(GStreamer, "has", lambda self, name: True)
+    sensor = csi_pipeline("csi://1")
+    assert sensor in JETSON.replace("sensor-id=0", "sensor-id=1")
+    own = "videotestsrc is-live=true num-buffers=5 pattern=blue"
+    sensor = sensor.replace("nvarguscamerasrc sensor-id=1 ! video/x-raw(memory:NVMM)", own)
+    port = free_port()
+    with serving(port):
+        for pipeline in (sensor, rtsp_pipeline(url(port), on_jetson=True)):
+            source = Camera(pipeline.replace("nvvidconv", "videoconvert"))
+            items = source.items()
+            assert np.abs(next(items).read(COLOUR)[14, 14].astype(int) - (0, 0, 255)).max() <= 8
+            source.stop()
+            assert list(items) == []
 
 
 def test_a_server_that_went_and_came_is_read_on(start: Start, bundle_path: Path, tmp_path: Path) -> None:

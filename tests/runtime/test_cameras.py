@@ -3,6 +3,7 @@ import logging
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from helpers.images import GREY
 from helpers.streams import RATE, serving
 from purify_edge.errors import InputError, MissingError
 from purify_edge.images.cameras import camera as module
+from purify_edge.images.cameras import gstreamer
 from purify_edge.images.cameras.addresses import is_camera, is_camera_device, without_password
 from purify_edge.images.cameras.camera import Camera
 from purify_edge.images.items import Item
@@ -65,6 +67,23 @@ def test_only_what_v4l2_drives_is_a_camera_by_its_path(tmp_path: Path) -> None:
 def test_a_camera_that_is_written_wrongly_is_refused(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         open_source(name)
+
+
+@pytest.fixture
+def without_gstreamer(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(gstreamer, "LIBRARIES", {"core": "libnosuch-1.0.so.0"})
+    gstreamer.gstreamer.cache_clear()
+    yield
+    gstreamer.gstreamer.cache_clear()
+
+
+@pytest.mark.usefixtures("without_gstreamer")
+def test_without_gstreamer_pipelines_are_missing_and_rtsp_is_opencvs() -> None:
+    for name in ("videotestsrc ! videoconvert", "csi://0"):
+        with pytest.raises(MissingError, match=r"GStreamer is not installed .*: sudo apt install gstreamer1"):
+            open_source(name)
+    with pytest.raises(MissingError, match=r"rtsp://127\.0\.0\.1:9/x cannot be opened; does it play elsewhere"):
+        next(Camera("rtsp://127.0.0.1:9/x").items())
 
 
 def test_a_password_is_shown_nowhere() -> None:
