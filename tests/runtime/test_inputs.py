@@ -221,3 +221,14 @@ def test_names_on_standard_input_are_taken_as_they_come(folder: Path) -> None:
     assert names(rest[:-1], folder) == ["deep/d.tiff", "deep/er/c.jpg"]
     with pytest.raises(InputError, match=r"absent\.png: no such file"):
         rest[-1].read(GREY)
+
+
+def test_a_list_names_no_pipeline_which_could_write_files(tmp_path: Path) -> None:
+    there = tmp_path / "a ! b.png"
+    there.write_bytes(picture())
+    written = tmp_path / "written"
+    refused, file = items_of([f"videotestsrc num-buffers=1 ! filesink location={written}", str(there)])
+    with pytest.raises(InputError, match="give it as an argument"):
+        refused.read(GREY)
+    assert file.read(GREY).shape == (28, 28, 1)
+    assert not written.exists()

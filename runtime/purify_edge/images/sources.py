@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from purify_edge.bundle.manifest import InputContract
 from purify_edge.errors import InputError, PurifyError
-from purify_edge.images.cameras.addresses import is_camera, is_camera_device
+from purify_edge.images.cameras.addresses import is_camera, is_camera_device, is_pipeline
 from purify_edge.images.cameras.camera import RECONNECT_S, Camera
 from purify_edge.images.decoding import IMAGE_SUFFIXES, MAX_FILE_BYTES, decode_image, read_image
 from purify_edge.images.items import Broken, Item, Source, broken
@@ -167,6 +167,10 @@ class Listing(Source):
         for line in self.stream:
             argument = os.fsdecode(line.rstrip(b"\r\n"))
             try:
+                if is_pipeline(argument) and not os.path.lexists(argument):
+                    raise InputError(
+                        "a list names no GStreamer pipeline, which can write files; give it as an argument"
+                    )
                 for source in open_source(argument) if argument not in ("", "-") else ():
                     yield from source.items()
                     self.passed.add(source.passed)

@@ -33,7 +33,12 @@ def is_camera(argument: str) -> bool:
     >>> [is_camera(name) for name in ("0", "csi://0", "videotestsrc ! fakesink", "photos/[!a]*.png")]
     [True, True, True, False]
     """
-    return any((NUMBER.fullmatch(argument), URL.match(argument), PIPELINE.search(argument)))
+    return bool(NUMBER.fullmatch(argument) or URL.match(argument)) or is_pipeline(argument)
+
+
+def is_pipeline(argument: str) -> bool:
+    """Return whether an argument is a GStreamer pipeline, by its looks."""
+    return PIPELINE.search(argument) is not None
 
 
 def is_camera_device(path: Path) -> bool:
@@ -68,7 +73,7 @@ def opener(argument: str) -> OpenFeed:
     except UnicodeEncodeError:
         raise InputError(f"{argument!r}: expected the name of a camera or stream in UTF-8") from None
     scheme = argument.partition("://")[0].lower() if URL.match(argument) else ""
-    if not scheme and PIPELINE.search(argument):
+    if not scheme and is_pipeline(argument):
         gstreamer()
         return partial(PipelineFeed, argument)
     if scheme == "csi":
