@@ -26,6 +26,8 @@ from click.testing import CliRunner, Result
 from helpers.bundles import replace as replace_file
 from helpers.processes import wait_for
 from helpers.triton import KEY, REASON, TRITON, WAY, Server, free_ports, infer, servers, stubs
+from lab.serving import CLIENTS
+from lab.serving import main as study
 from purify_edge import Pipeline
 from purify_edge.bench.cli import main as bench_command
 from purify_edge.bundle.golden import GoldenSplit, encode_golden, load_golden
@@ -254,6 +256,19 @@ def test_the_bench_times_clients_at_once_and_tells_of_wrong_answers(server: Serv
     assert found.exit_code == 1
     assert json.loads(found.stdout)["latency"][0]["wrong"] > 20
     assert CliRunner().invoke(bench_command, [BUNDLE, *options, "--batch", "8"]).exit_code == 2
+
+
+def test_the_study_measures_servers_beside_the_pipeline(server: Server, tmp_path: Path) -> None:
+    urls = [f"{name}={name}://localhost:{server.ports[name]}/{BUNDLE}" for name in ("grpc", "http")]
+    options = ["--out", str(tmp_path), "--rounds", "2"]
+    study(["fashion-mnist", "--server", urls[0], "--server", urls[1], *options])
+    found = json.loads((tmp_path / "serving.json").read_text())
+    assert list(found["rows"]) == ["grpc", "http", "in process"]
+    for rows in found["rows"].values():
+        assert [(row["clients"], row["n"]) for row in rows] == [(count, 2 * count) for count in CLIENTS]
+        assert all(row["failed"] == row["wrong"] == 0 for row in rows)
+    assert (tmp_path / "serving.png").stat().st_size > 10_000
+    assert (tmp_path / "serving.md").read_text().count("\n") == 2 + len(CLIENTS)
 
 
 def test_the_check_finds_a_server_that_runs_another_bundle(server: Server, tmp_path: Path) -> None:

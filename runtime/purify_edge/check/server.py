@@ -235,6 +235,10 @@ def _checks(
         yield share_at_most("change of what is suspicious", f"server {name}", change, limits.max_flagged_change, n)
 
 
+Answers = Iterator[tuple[float, bool | None]]
+"""Each image's milliseconds, and whether it got PyTorch's class; None where it got no answer."""
+
+
 def time_server(
     bundle: Bundle, url: str, *, clients: Sequence[int], rounds: int, tell: Callable[[str], None]
 ) -> list[ClientsRow]:
@@ -254,10 +258,8 @@ def time_server(
     encode = _encoder(bundle, model, kind)
     images = [encode(split.images[at : at + 1]) for at in range(min(len(split), KINDS))]
     expected = split.defended.argmax(axis=1)
-    rows = []
 
-    def ask(first: int) -> Iterator[tuple[float, bool | None]]:
-        """Give each image's milliseconds, and whether it was answered rightly; None where it was not answered."""
+    def ask(first: int) -> Answers:
         with closing(model.client()) as client:
             model.ask(client, name, kind, images[0])  # which connects
             for at in range(first, first + rounds):
@@ -269,26 +271,26 @@ def time_server(
                     right = None
                 yield 1000 * (time.perf_counter() - start), right
 
+    rows = []
     for count in clients:
         tell(f"latency: {count} clients")
-        with ThreadPoolExecutor(count) as threads:
-            start = time.perf_counter()
-            asking = [threads.submit(lambda first: list(ask(first)), first) for first in range(count)]
-            answers = [answer for of in asking for answer in of.result()]
-            seconds = time.perf_counter() - start
-        p50, p99 = (float(value) for value in np.percentile([taken for taken, _ in answers], [50, 99]))
-        failed, wrong = (sum(right is of for _, right in answers) for of in (None, False))
-        row = ClientsRow(
-            clients=count,
-            n=len(answers),
-            failed=failed,
-            wrong=wrong,
-            p50_ms=p50,
-            p99_ms=p99,
-            images_per_s=len(answers) / seconds,
-        )
-        rows.append(row)
+        rows.append(clients_row(ask, count))
     return rows
+
+
+def clients_row(ask: Callable[[int], Answers], clients: int) -> ClientsRow:
+    """Let several clients ask at once, each in a thread of its own; `ask` is told which of them it is."""
+    with ThreadPoolExecutor(clients) as threads:
+        start = time.perf_counter()
+        asking = [threads.submit(lambda first: list(ask(first)), first) for first in range(clients)]
+        answers = [answer for of in asking for answer in of.result()]
+        seconds = time.perf_counter() - start
+    p50, p99 = (float(value) for value in np.percentile([taken for taken, _ in answers], [50, 99]))
+    failed, wrong = (sum(right is of for _, right in answers) for of in (None, False))
+    per_s = len(answers) / seconds
+    return ClientsRow(
+        clients=clients, n=len(answers), failed=failed, wrong=wrong, p50_ms=p50, p99_ms=p99, images_per_s=per_s
+    )
 
 
 def document_of(report: ServerReport) -> Document:
