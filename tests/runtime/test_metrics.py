@@ -31,8 +31,8 @@ def fill(found: Metrics) -> None:
     found.time("predict", 1e9)
     found.batch(3)
     found.count(RESULTS)
-    found.camera(dropped=3, returns=1)
-    found.camera(dropped=5, returns=1)
+    found.camera(dropped=3, returns=1, missed=2)
+    found.camera(dropped=5, returns=1, missed=2)
 
 
 def check(text: str) -> None:

@@ -65,6 +65,12 @@ def _raw_frames(size: str, inputs: tuple[str, ...]) -> tuple[int, int]:
     help="How long to try to get back a camera or stream that was lost.",
 )
 @click.option(
+    "--max-latency-ms",
+    type=Number(min=0, min_open=True),
+    metavar="MS",
+    help="Of a camera: run what stays within this, or end with 1; frames that are later are counted.",
+)
+@click.option(
     "--shard",
     callback=_shard,
     metavar="I/N",

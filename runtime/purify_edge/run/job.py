@@ -32,6 +32,7 @@ class Job:
     metrics: str | None = None
     raw: tuple[int, int] | None = None  # width and height of the frames on standard input
     reconnect_s: float = RECONNECT_S
+    max_latency_ms: float | None = None  # of a camera's frames
     shard: tuple[int, int] | None = None  # which part of the images, from 0, and of how many
 
     def check_outputs(self) -> None:

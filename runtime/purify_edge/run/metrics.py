@@ -29,8 +29,8 @@ class Metrics:
     def count(self, results: Iterable[Result]) -> None:
         """Count these images as done."""
 
-    def camera(self, *, dropped: int, returns: int) -> None:
-        """Note how many frames a camera's run has left out so far, and how often the camera came back."""
+    def camera(self, *, dropped: int, returns: int, missed: int) -> None:
+        """Note how many frames a camera's run left out or was late with so far, and how often the camera came back."""
 
     def close(self) -> None:
         """Stop serving, or write the file once more."""
@@ -62,7 +62,10 @@ class PrometheusMetrics(Metrics):
             "purify_dropped_frames", "Frames of a camera that newer ones replaced.", **options
         )
         self._returns = client.Counter("purify_camera_returns", "Times that a lost camera came back.", **options)
-        self._seen = 0, 0
+        self._missed = client.Counter(
+            "purify_missed_budgets", "Frames of a camera that took longer than --max-latency-ms.", **options
+        )
+        self._seen = 0, 0, 0
         self._seconds = client.Histogram(
             "purify_stage_seconds",
             "Seconds to read and decode an image; to purify and classify a batch; to write a batch's results.",
@@ -134,11 +137,12 @@ class PrometheusMetrics(Metrics):
                 self._changed.inc(result.class_name != result.unpurified_class)
                 self._suspicious.inc(bool(result.suspicious))
 
-    def camera(self, *, dropped: int, returns: int) -> None:
+    def camera(self, *, dropped: int, returns: int, missed: int) -> None:
         """See `Metrics.camera`."""
-        self._dropped.inc(dropped - self._seen[0])
-        self._returns.inc(returns - self._seen[1])
-        self._seen = dropped, returns
+        now = dropped, returns, missed
+        for counter, value, before in zip((self._dropped, self._returns, self._missed), now, self._seen, strict=True):
+            counter.inc(value - before)
+        self._seen = now
 
     def close(self) -> None:
         """See `Metrics.close`."""

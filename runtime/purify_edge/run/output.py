@@ -119,5 +119,7 @@ def _print_summary(tally: Tally, work: Run, seconds: float) -> None:
     parts += [f"{work.repeated:,} named more than once"] if work.repeated else []
     parts += [f"passed over {work.passed}"] if work.passed else []
     parts += [f"left out {plural(work.dropped, 'frame')} for newer ones"] if work.dropped else []
+    if work.job.max_latency_ms is not None:
+        parts.append(f"{plural(work.missed, 'frame')} later than {work.job.max_latency_ms:g} ms")
     parts += [f"lost the camera and got it back {plural(work.returns, 'time')}"] if work.returns else []
     click.echo(f"  {'; '.join(parts)}", err=True)

@@ -30,6 +30,7 @@ from purify_edge.images.video import DEFAULT_FPS
 from purify_edge.images.walking import PassedOver
 from purify_edge.pipeline.pipeline import Pipeline
 from purify_edge.pipeline.prediction import Prediction
+from purify_edge.run.budget import load_within
 from purify_edge.run.job import Job
 from purify_edge.run.metrics import Metrics, open_metrics
 from purify_edge.run.results import Result, ResultsFile, name_of, results_in
@@ -65,6 +66,7 @@ class Run:
     Attributes:
         skipped: images that were done before.
         repeated: images that were named before.
+        missed: frames that were done later than `--max-latency-ms` allows.
         live: whether a source comes at a pace of its own.
         camera: the last source, where it is a camera, stream or pipeline, or raw frames on standard input.
 
@@ -74,7 +76,7 @@ class Run:
     """
 
     def __init__(self, job: Job) -> None:
-        self.job, self.skipped, self.repeated = job, 0, 0
+        self.job, self.skipped, self.repeated, self.missed = job, 0, 0, 0
         job.check_outputs()
         bundle = Bundle.open(job.bundle, verify=job.verify, allow_failed=job.allow_failed)
         self._sources = self._open_sources()
@@ -84,11 +86,18 @@ class Run:
         self._batch_images = PICTURES if job.annotate else BATCH
         self._stopped = False
         with ExitStack() as stack:
-            self._pipeline = stack.enter_context(
-                Pipeline.load(bundle, engine=job.engine, precision=self._precision(), policy=job.policy)
-            )
+            self._pipeline = stack.enter_context(self._load(bundle))
             self._prepare(bundle, stack)
             self._stack = stack.pop_all()
+
+    def _load(self, bundle: Bundle) -> Pipeline:
+        job = self.job
+        options: dict[str, Any] = {"engine": job.engine, "precision": self._precision(), "policy": job.policy}
+        if job.max_latency_ms is None:
+            return Pipeline.load(bundle, **options)
+        if self.camera is None:
+            raise InputError("--max-latency-ms is for a camera, a stream or raw frames; files take the time they take")
+        return load_within(bundle, job.max_latency_ms, **options)
 
     def _open_sources(self) -> list[Source]:
         pictures = self.job.annotate is not None
@@ -300,10 +309,13 @@ class Run:
         results = [image.result for image in images if image.result is not None]
         if self._out:
             self._out.append(results)
+        if self.job.max_latency_ms is not None:
+            late_s = time.time() - self.job.max_latency_ms / 1000
+            self.missed += sum(image.time_s is not None and image.time_s < late_s for image in images)
         for image in images:
             self._show(image)
         self._metrics.count(results)
-        self._metrics.camera(dropped=self.dropped, returns=self.returns)
+        self._metrics.camera(dropped=self.dropped, returns=self.returns, missed=self.missed)
         return results
 
     def _show(self, image: _Image) -> None:
