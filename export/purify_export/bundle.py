@@ -47,6 +47,7 @@ from purify_export.images.calibration import calibration_of, check_calibration, 
 from purify_export.images.files import golden_files
 from purify_export.images.golden import golden_set
 from purify_export.inputs import ExportInput
+from purify_export.integrations.files import check_channels, integration_files
 from purify_export.networks import Networks
 from purify_export.options import ExportOptions
 from purify_export.progress import Tell, stage
@@ -63,6 +64,8 @@ def write_bundle(given: ExportInput, out: Path, options: ExportOptions, tell: Te
         MissingError: a target or the library to sign with is not here.
     """
     targets = targets_from(options.targets, options.build, options.built, tell)
+    if options.integrations:
+        check_channels(given.contract)
     if options.int8:
         check_calibration(given.others, tell)
     with BundleWriter(out, force=options.force) as writer:
@@ -74,6 +77,8 @@ def write_bundle(given: ExportInput, out: Path, options: ExportOptions, tell: Te
             writer, to_build, graphs, targets, options.build, named=options.targets is not None, tell=tell
         )
         manifest = _manifest(given, golden, suspicion, models, engines)
+        if options.integrations:
+            manifest = _with_integrations(writer, manifest, graphs, options, tell)
         report, checked = _checked(writer, manifest, given.networks, source.golden, options, tell)
         bundle = Bundle(writer.path, checked.manifest)
         with stage(tell, "gate") as note:
@@ -173,6 +178,19 @@ def _manifest(
         provenance=dict(given.origin.provenance),
         suspicion=suspicion,
     )
+
+
+def _with_integrations(
+    writer: BundleWriter, manifest: Manifest, graphs: Graphs, options: ExportOptions, tell: Tell
+) -> Manifest:
+    """Write the files for other runtimes; return the manifest with them."""
+    with stage(tell, "files for DeepStream, trtexec and C++"):
+        served = {precision: graph for (role, precision), graph in graphs.items() if role == "served"}
+        written = integration_files(
+            manifest.input, manifest.class_names, manifest.suspicion, served, options.build.batch
+        )
+        entries = tuple(writer.add(path, content) for path, content in written)
+    return msgspec.structs.replace(manifest, integrations=entries)
 
 
 def _now() -> datetime:

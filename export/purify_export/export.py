@@ -13,6 +13,7 @@ from purify_edge.bundle.signing import require_key
 from purify_edge.bundle.writer import refuse
 from purify_edge.engines.registry import require_engine
 from purify_edge.engines.tensorrt.options import BuildOptions
+from purify_edge.errors import InputError
 from purify_export.bundle import write_bundle
 from purify_export.engines import check_targets
 from purify_export.inputs import Images, Labels, Origin, attack_table, checked_images, checked_input
@@ -48,6 +49,7 @@ def export(
     max_accuracy_drop: float = MAX_ACCURACY_DROP,
     targets: Sequence[str] | None = None,
     served: Pixels | None = None,
+    integrations: bool = False,
     build: BuildOptions | None = None,
     sign: Path | None = None,
     force: bool = False,
@@ -82,6 +84,7 @@ def export(
         targets: `onnx`, `tensorrt`, `rtx`; None for ONNX and the builders of engines that are installed and work here.
         served: for other programs and servers, a graph of everything in each precision too, which gives probabilities,
             suspicion and purified images; it takes "float32" `[N, C, H, W]`, or "uint8" `[N, H, W, C]`.
+        integrations: files for DeepStream, trtexec and C++ too; they use the served graph, which then takes "float32".
         build: for the builders of engines; None for the defaults.
         sign: a private key to sign the bundle with.
         force: replace a bundle that is there.
@@ -90,8 +93,8 @@ def export(
         tell: told each stage and how long it took.
 
     Raises:
-        InputError: a network, an image or a label is not as described, `out` cannot be written, or too few images are
-            left to calibrate INT8 on.
+        InputError: a network, an image or a label is not as described, `out` cannot be written, too few images are
+            left to calibrate INT8 on, or integrations cannot be had for such images or served graphs.
         BuildError: a network cannot be exported or converted, or a builder that `targets` names refuses a model.
         MissingError: no engine is installed to check the models with; a target or the library to sign with is missing.
     """
@@ -101,7 +104,8 @@ def export(
         int8=int8,
         max_accuracy_drop=max_accuracy_drop,
         targets=targets,
-        served=served,
+        served=served or ("float32" if integrations else None),
+        integrations=integrations,
         build=build or BuildOptions(),
         sign=sign,
         force=force,
@@ -127,11 +131,13 @@ def check_order(out: Path, options: ExportOptions) -> None:
     """Check what can be checked of an export before any network or image is there.
 
     Raises:
-        InputError: `out` may not be written, or there is no such target or key.
+        InputError: `out` may not be written, there is no such target or key, or two options do not go together.
         MissingError: no engine is installed, or the library to sign with is not.
     """
     require_engine()
     if options.sign:
         require_key(options.sign)
     check_targets(options.targets)
+    if options.integrations and options.served == "uint8":
+        raise InputError("--integrations needs graphs of float32, as --served float32 writes them; leave out uint8")
     refuse(out, force=options.force)

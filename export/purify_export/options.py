@@ -14,6 +14,8 @@ from purify_edge.shell.options import Number, option_object
 
 ROUNDS = 50  # of the latency measurement: the whole command is to take less than a minute
 MAX_ACCURACY_DROP = 0.01
+OWN = ("fp16", "bf16", "int8", "max_accuracy_drop", "served", "integrations", "sign", "force")
+"""The options that are fields of `ExportOptions` as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,7 @@ class ExportOptions:
     max_accuracy_drop: float = MAX_ACCURACY_DROP
     targets: Sequence[str] | None = None
     served: Pixels | None = None
+    integrations: bool = False
     build: BuildOptions = field(default_factory=BuildOptions)
     sign: Path | None = None
     force: bool = False
@@ -44,7 +47,7 @@ class ExportOptions:
 
 
 def _from_command_line(*, targets: str | None, **options: Any) -> ExportOptions:
-    own = {name: options.pop(name) for name in ("fp16", "bf16", "int8", "max_accuracy_drop", "served", "sign", "force")}
+    own = {name: options.pop(name) for name in OWN}
     names = None if targets is None else [name.strip() for name in targets.split(",")]
     return ExportOptions(targets=names, build=build_options_from(**options), **own)
 
@@ -69,6 +72,11 @@ export_options = option_object(
         "--served",
         type=click.Choice(get_args(Pixels)),
         help="For other programs and servers, a graph of everything too; it takes float32 NCHW, or bytes NHWC.",
+    ),
+    click.option(
+        "--integrations",
+        is_flag=True,
+        help="Files for DeepStream, trtexec and C++ too; implies --served float32.",
     ),
     build_options,
     click.option(

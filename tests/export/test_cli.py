@@ -34,6 +34,12 @@ def test_an_export_from_the_command_line(run: Run, run_path: Path, tmp_path: Pat
     assert "bundle exists; --force replaces it" in refused(again)
 
 
+def test_integrations_do_not_go_with_graphs_of_bytes(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["--integrations", "--served", "uint8", "--out", str(tmp_path / "bundle")])
+    assert "leave out uint8" in refused(done)
+    assert not list(tmp_path.iterdir())
+
+
 def _empty(folder: Path) -> Path:
     (folder / "run").mkdir()
     return folder / "run"

@@ -42,6 +42,8 @@ def test_the_wheel_holds_every_module_and_the_bundles(names: list[str]) -> None:
         package = REPOSITORY / root
         for source in [*package.rglob("*.py"), *package.rglob("*.css"), package / "py.typed"]:
             assert str(source.relative_to(package.parent)) in names
+    for template in ("purify.cpp", "CMakeLists.txt", "config_infer_purify.txt", "trtexec.sh"):
+        assert f"purify_export/integrations/{template}" in names
     bundles = REPOSITORY / "runtime/purify_edge/bundles"
     for file in bundles.rglob("*"):
         if file.is_file():

@@ -181,9 +181,9 @@ class SuspicionEntry(msgspec.Struct, frozen=True, kw_only=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The content of manifest.json.
 
-    `report` is the report as JSON, `pages` the same for people. `failed` names the limits that the bundle broke when
-    it was exported; `suspicion` is None where there were too few images to calibrate it, and in bundles from before it
-    was.
+    `report` is the report as JSON, `pages` the same for people; `integrations` are files for other runtimes. `failed`
+    names the limits that the bundle broke when it was exported; `suspicion` is None where there were too few images to
+    calibrate it, and in bundles from before it was.
     """
 
     schema_version: int
@@ -198,6 +198,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     provenance: dict[str, Any]
     report: FileEntry | None = None
     pages: tuple[FileEntry, ...] = ()
+    integrations: tuple[FileEntry, ...] = ()
     failed: tuple[str, ...] = ()
     suspicion: SuspicionEntry | None = None
 

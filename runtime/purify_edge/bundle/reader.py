@@ -98,7 +98,7 @@ class Bundle:
         manifest = self.manifest
         entries = [model.file for model in manifest.models]
         others = (manifest.golden.file, manifest.golden.files, manifest.report)
-        for entry in (*entries, *filter(None, others), *manifest.pages):
+        for entry in (*entries, *filter(None, others), *manifest.pages, *manifest.integrations):
             if entry.path not in self._read:
                 self.read(entry)
 

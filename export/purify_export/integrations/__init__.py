@@ -1,0 +1,1 @@
+"""Files that bring a bundle into other runtimes: DeepStream, trtexec and a program in C++."""
