@@ -8,6 +8,9 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --
 IMAGES := toolkit/pairs/purify_pairs/fashion-mnist/images
 
 GRAPHS := $(VENV)/graphs
+APT := $(abspath $(VENV))/apt
+APT_GET := apt-get -qq -o Dir::Etc::sourcelist=$(APT)/sources.list -o Dir::Etc::sourceparts=- \
+	-o Dir::State::lists=$(APT)/lists -o Dir::Cache=$(APT)/cache -o APT::Sandbox::User=
 
 # What tests of cameras need of the system: a Python that can serve RTSP, and a few of GStreamer's elements.
 GSTREAMER_PACKAGES := gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
@@ -15,7 +18,8 @@ GSTREAMER_PACKAGES := gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-
 GSTREAMER := /usr/bin/python3 -c "import cv2, gi; gi.require_version('GstRtspServer', '1.0')" 2>/dev/null \
 	&& gst-inspect-1.0 --exists x264enc && gst-inspect-1.0 --exists avdec_h264 && gst-inspect-1.0 --exists rtspsrc
 
-.PHONY: demo demo-photos bench test test-all test-cameras test-graphs test-serving test-runtime check size mutants clean
+.PHONY: demo demo-photos bench test test-all test-cameras test-graphs test-integrations test-serving test-runtime check size \
+	mutants clean
 
 # Export the pre-trained pair, check the bundle against PyTorch, purify the sample images.
 demo: $(VENV)/.export
@@ -76,6 +80,10 @@ test-cameras: $(VENV)/.test
 	@if $(GSTREAMER); then PURIFY_TEST_GSTREAMER=/usr/bin/python3 $(PYTEST) tests/cameras; \
 	else echo "skipped: /usr/bin/python3 has no GStreamer here, and apt-get may not install $(GSTREAMER_PACKAGES)"; fi
 
+# The program in C++ of purify-export --integrations, with ONNX Runtime's headers and the library of its wheel.
+test-integrations: $(VENV)/.test $(VENV)/.headers
+	PURIFY_TEST_ONNXRUNTIME=$(APT)/usr/include/onnxruntime $(PYTEST) tests/export/test_integrations_cpp.py
+
 # Lint, format, types, import rules.
 check: $(VENV)/.check
 	$(BIN)/ruff check .
@@ -126,6 +134,17 @@ $(VENV)/.check: $(VENV)/.export
 $(VENV)/.triton: $(VENV)/.pip pyproject.toml
 	$(PYTHON) -m venv $(VENV)-triton
 	$(VENV)-triton/bin/pip install -q nvidia-pytriton==0.7.0 -e '.[cpu]' 'numpy<2'
+	@touch $@
+
+# Headers that no wheel of ONNX Runtime has, unpacked from Debian 13's package beside the environment, on any Debian; and
+# the rest of CUDA's, of which PyPI's torch brings most.
+$(VENV)/.headers: | $(VENV)/.pip
+	$(PIP) 'nvidia-cuda-crt==13.0.*'
+	mkdir -p $(APT)/lists/partial $(APT)/cache/archives/partial
+	echo 'deb http://deb.debian.org/debian trixie main' > $(APT)/sources.list
+	$(APT_GET) update
+	cd $(APT) && $(APT_GET) download libonnxruntime-dev
+	dpkg-deb -x $(APT)/libonnxruntime-dev_*.deb $(APT)
 	@touch $@
 
 # The frameworks are gigabytes, each in an environment that stays only as long as it is needed.

@@ -7,7 +7,8 @@
 // the probability of that, its suspicion, and `suspicious` or `unsuspicious` (`-` where the bundle has no threshold).
 // Exit code 0; 1 where an image got no answer, for the network's numbers are not finite; 2 for bad input; 3 for a device.
 //
-// With ONNX Runtime 1.17 or later, GRAPH is models/served.PRECISION.onnx, which says itself what its classes are:
+// With ONNX Runtime (tested: the headers of 1.21, the library of 1.32) GRAPH is models/served.PRECISION.onnx, which says
+// itself what its classes are:
 //
 //     c++ -std=c++17 -O2 purify.cpp -o purify -I ONNXRUNTIME/include -L ONNXRUNTIME/lib -lonnxruntime
 //
