@@ -2,19 +2,19 @@
 //
 //     purify GRAPH IMAGES
 //
-// IMAGES holds one image after another, each float32 [C, H, W] in [0, 1], RGB, in this machine's byte order and without a
+// IMAGES holds one image after another, each float32 [C, H, W] in [0, 1], RGB, in this machine's byte order, without a
 // header, as numpy's `tofile` writes it. Each gets a line of five fields with tabs between them: its number, its class,
 // the probability of that, its suspicion, and `suspicious` or `unsuspicious` (`-` where the bundle has no threshold).
-// Exit code 0; 1 where an image got no answer, for the network's numbers are not finite; 2 for bad input; 3 for a device.
+// Exit code 0; 1 where an image got no answer, for the numbers are not finite; 2 for bad input; 3 for a device.
 //
-// With ONNX Runtime (tested: the headers of 1.21, the library of 1.32) GRAPH is models/served.PRECISION.onnx, which says
-// itself what its classes are:
+// With ONNX Runtime (tested: headers of 1.21, library of 1.32) GRAPH is models/served.PRECISION.onnx, which says itself
+// what its classes are:
 //
 //     c++ -std=c++17 -O2 purify.cpp -o purify -I ONNXRUNTIME/include -L ONNXRUNTIME/lib -lonnxruntime
 //
-// With TensorRT 10 or 11, GRAPH is an engine that trtexec.sh built on this device. An engine says nothing of itself, so its
-// classes are those of purify_facts.h beside this file. It is executable code: run none that others built. This half
-// was never compiled against TensorRT's own headers nor run, for neither was to be had:
+// With TensorRT 10 or 11, GRAPH is an engine that trtexec.sh built on this device. An engine says nothing of itself, so
+// its classes are those of purify_facts.h beside this file. It is executable code: run none that others built. This
+// half was never compiled against TensorRT's own headers nor run, for neither was to be had:
 //
 //     c++ -std=c++17 -O2 -DPURIFY_TENSORRT purify.cpp -o purify -I /usr/local/cuda/include -L /usr/local/cuda/lib64
 //         -lnvinfer -lcudart
@@ -81,7 +81,7 @@ class Network {
         std::copy(whole.d + 1, whole.d + 4, shape.begin());
         nvinfer1::Dims one = whole;
         one.d[0] = 1;
-        if (!context_->setInputShape("images", one)) refuse("the engine takes no single image; build it with trtexec.sh");
+        if (!context_->setInputShape("images", one)) refuse("the engine takes no single image; trtexec.sh builds it");
         for (int k = 0; k < engine_->getNbIOTensors(); ++k) {
             const char* name = engine_->getIOTensorName(k);
             const nvinfer1::Dims dims = context_->getTensorShape(name);
@@ -122,7 +122,7 @@ class Network {
 #else
 #include <onnxruntime_cxx_api.h>
 
-// Return the strings of a JSON array as the graph's metadata have it: in UTF-8, of which control characters are escaped.
+// Return the strings of a JSON array as the graph's metadata have it: UTF-8, with control characters escaped.
 std::vector<std::string> strings_of(const std::string& json) {
     static const std::string from = "bfnrt", to = "\b\f\n\r\t";
     std::vector<std::string> found;
@@ -184,7 +184,8 @@ class Network {
   private:
     std::string metadata(const char* key) {
         const auto value = session_.GetModelMetadata().LookupCustomMetadataMapAllocated(key, allocator_);
-        if (!value) refuse(std::string("the graph has no metadata ") + key + "; purify-export --served float32 writes one");
+        if (!value)
+            refuse(std::string("the graph has no metadata ") + key + "; purify-export --served float32 writes one");
         return value.get();
     }
 
@@ -201,12 +202,13 @@ std::vector<float> pixels_of(const std::filesystem::path& path, const std::array
     const auto size = static_cast<int64_t>(file.tellg());
     const int64_t one = shape[0] * shape[1] * shape[2] * static_cast<int64_t>(sizeof(float));
     if (size <= 0 || size % one != 0)
-        refuse(path.string() + " has " + std::to_string(size) + " bytes; expected a multiple of " + std::to_string(one) +
-               ", float32 [" + std::to_string(shape[0]) + ", " + std::to_string(shape[1]) + ", " +
+        refuse(path.string() + " has " + std::to_string(size) + " bytes; expected a multiple of " +
+               std::to_string(one) + ", float32 [" + std::to_string(shape[0]) + ", " + std::to_string(shape[1]) + ", " +
                std::to_string(shape[2]) + "] for each image, without a header");
     std::vector<float> pixels(static_cast<size_t>(size) / sizeof(float));
     if (!file.seekg(0).read(reinterpret_cast<char*>(pixels.data()), size)) refuse(path.string() + " cannot be read");
-    const auto bad = std::find_if(pixels.begin(), pixels.end(), [](float pixel) { return !(pixel >= 0 && pixel <= 1); });
+    const auto is_bad = [](float pixel) { return !(pixel >= 0 && pixel <= 1); };
+    const auto bad = std::find_if(pixels.begin(), pixels.end(), is_bad);
     if (bad != pixels.end())
         refuse(path.string() + " has a pixel of " + std::to_string(*bad) + "; expected [0, 1]: divide bytes by 255");
     return pixels;
@@ -224,11 +226,10 @@ int main(int count, char** arguments) try {
         const auto best = std::max_element(found.begin(), found.end());
         const bool finite = std::all_of(found.begin(), found.end(), [](float value) { return std::isfinite(value); });
         if (!finite) code = 1;
-        const char* verdict = !network.threshold                              ? "-"
-                              : answer.suspicion <= network.threshold.value() ? "unsuspicious"
-                                                                              : "suspicious";  // so is one that is not a number
-        std::printf("%zu\t%s\t%.6f\t%.6g\t%s\n", k, finite ? network.classes[best - found.begin()].c_str() : "no answer",
-                    finite ? *best : NAN, answer.suspicion, verdict);
+        const char* verdict = "-";  // a suspicion that is not a number is suspicious
+        if (network.threshold) verdict = answer.suspicion <= *network.threshold ? "unsuspicious" : "suspicious";
+        const char* name = finite ? network.classes[best - found.begin()].c_str() : "no answer";
+        std::printf("%zu\t%s\t%.6f\t%.6g\t%s\n", k, name, finite ? *best : NAN, answer.suspicion, verdict);
     }
     return code;
 } catch (const DeviceError& error) {

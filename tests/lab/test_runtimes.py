@@ -1,0 +1,53 @@
+"""The table of runtimes that are not ours, with the one of them that the tests install."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from helpers.bundles import replace
+from helpers.served_graphs import served_of
+from lab.runtimes.__main__ import asked, main, rows
+from purify_edge.bundle.golden import load_golden
+from purify_edge.bundle.reader import Bundle
+from purify_edge.errors import BundleError
+from purify_edge.images.arrays import as_batch
+
+
+def test_opencv_agrees_with_pytorch(few_images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("cv2")
+    main([str(few_images), "--runtime", "OpenCV"])
+    first = capsys.readouterr().out.splitlines()[2]
+    runtime, graph, *agreement, difference = [cell.strip() for cell in first.strip("|").split("|")]
+    assert re.fullmatch(r"OpenCV \d+\.\d.*", runtime)
+    assert graph == "`defended.fp32`"
+    assert agreement == ["100.0%"] * 3
+    assert 0 < float(difference) < 1e-3
+
+
+def test_opencv_runs_the_served_graph(few_images: Path, tmp_path: Path) -> None:
+    pytest.importorskip("cv2")
+    bundle = Bundle.open(few_images)
+    (tmp_path / "served.onnx").write_bytes(served_of(bundle).SerializeToString())
+    images = as_batch(load_golden(bundle)["clean"].images, bundle.manifest.input)
+    answers = asked("OpenCV", tmp_path / "served.onnx", "probabilities", images)
+    assert not isinstance(answers, str), answers
+    assert answers.shape == (len(images), 10)
+    assert answers.sum(axis=1) == pytest.approx(1, abs=1e-4)
+
+
+def test_what_a_runtime_says_of_a_graph_that_it_refuses_is_told(few_images: Path, tmp_path: Path) -> None:
+    pytest.importorskip("cv2")
+    copy = Path(shutil.copytree(few_images, tmp_path / "bundle"))
+    replace(copy, "models/defended.fp32.onnx", b"no graph")
+    table = list(rows(Bundle.open(copy), ["OpenCV"]))
+    assert "error" in table[2]
+    assert table[2].endswith("|  |  |  |")
+
+
+def test_a_damaged_graph_reaches_no_runtime(few_images: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(few_images, tmp_path / "bundle"))
+    (copy / "models/defended.fp32.onnx").write_bytes(b"no graph")
+    with pytest.raises(BundleError, match="is damaged"):
+        list(rows(Bundle.open(copy), ["OpenCV"]))
