@@ -32,7 +32,7 @@ from purify_export.options import ExportOptions
 
 NAMES = ["north; west", 'north "east"', "süd\nwest", "C:\\south?east"]
 PRECISIONS = ("fp32", "fp16", "int8")
-BATCH = (1, 8, 32)
+BATCH = (2, 8, 32)
 SPLIT = quadrants(channels=3, count=400)
 
 NVINFER = {
@@ -139,7 +139,7 @@ def test_nvinfer_gets_documented_keys_and_files_that_are_there(folder: Path) -> 
     assert (folder / found["labelfile-path"]).is_file()
     assert float(found["net-scale-factor"]) == 1 / 255
     assert (found["network-type"], found["network-mode"], found["model-color-format"]) == ("1", "0", "0")
-    assert found["infer-dims"] == f"3;{SIDE};{SIDE}"
+    assert (found["infer-dims"], found["batch-size"]) == (f"3;{SIDE};{SIDE}", str(BATCH[0]))
     assert "nvinfer does not cut" in text
     assert "no bicubic filter" in text
 
@@ -158,7 +158,7 @@ def test_nvinfer_is_told_how_a_picture_becomes_the_input(
     preprocessing: Preprocessing, keep: str, filter_: str, notes: str
 ) -> None:
     contract = InputContract(channels=1, height=28, width=24, preprocessing=preprocessing)
-    found = configuration(contract, ["fp32"], ["probabilities"])
+    found = configuration(contract, ["fp32"], ["probabilities"], 1)
     assert (found["keep"], found["filter"], found["colour"], found["dims"]) == (keep, filter_, "2", "1;28;24")
     assert notes in found["notes"]
     assert bool(notes) == bool(found["notes"])

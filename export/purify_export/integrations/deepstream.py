@@ -58,9 +58,12 @@ def _verdict() -> Iterator[onnx.NodeProto]:
         yield helper.make_node(kind, inputs, [output], name=f"{OURS}{kind}_{output.rpartition('/')[2]}", **attributes)
 
 
-def configuration(contract: InputContract, precisions: Sequence[Precision], outputs: Sequence[str]) -> dict[str, str]:
+def configuration(
+    contract: InputContract, precisions: Sequence[Precision], outputs: Sequence[str], batch: int
+) -> dict[str, str]:
     """Return what is filled into config_infer_purify.txt."""
     return {
+        "batch": str(batch),
         "way": contract.way,
         "notes": "".join(f"# {note}\n" for note in _notes(contract)),
         "engines": "\n".join(f"# model-engine-file=deepstream.{name}.engine" for name in precisions),

@@ -49,7 +49,7 @@ def integration_files(
         check_graph(model)
         outputs = [output.name for output in model.graph.output]
         yield f"{FOLDER}/deepstream.{precision}.onnx", model.SerializeToString(deterministic=True)
-    filled = Template(_template(CONFIG)).substitute(configuration(contract, list(graphs), outputs))
+    filled = Template(_template(CONFIG)).substitute(configuration(contract, list(graphs), outputs, batch[0]))
     written = {
         CONFIG: filled,
         "labels.txt": labels(class_names, verdict=threshold is not None),

@@ -81,7 +81,7 @@ class Network {
         std::copy(whole.d + 1, whole.d + 4, shape.begin());
         nvinfer1::Dims one = whole;
         one.d[0] = 1;
-        if (!context_->setInputShape("images", one)) refuse("the engine takes no single image; trtexec.sh builds it");
+        if (!context_->setInputShape("images", one)) refuse("the engine takes no single image; export with --batch 1,8,64");
         for (int k = 0; k < engine_->getNbIOTensors(); ++k) {
             const char* name = engine_->getIOTensorName(k);
             const nvinfer1::Dims dims = context_->getTensorShape(name);
