@@ -5,17 +5,20 @@ from dataclasses import replace
 
 import onnx
 
+from purify_edge.bundle.manifest import Pixels
 from purify_edge.bundle.reader import Bundle
 from purify_export.convert.graph_pair import GraphPair
 from purify_export.convert.metadata import About, describe
 from purify_export.convert.served import served
 
 
-def served_of(bundle: Bundle, precision: str = "fp32", *, names: Sequence[str] | None = None) -> onnx.ModelProto:
-    """The graph of float32 images with its metadata; `names` stand for the bundle's classes."""
+def served_of(
+    bundle: Bundle, precision: str = "fp32", *, pixels: Pixels = "float32", names: Sequence[str] | None = None
+) -> onnx.ModelProto:
+    """The graph with its metadata; `names` stand for the bundle's classes."""
     manifest = bundle.manifest
     halves = (bundle.read(bundle.model(role, precision).file) for role in ("purifier", "classifier"))
-    model = served(GraphPair(*map(onnx.load_model_from_string, halves)), manifest.input, manifest.suspicion, "float32")
+    model = served(GraphPair(*map(onnx.load_model_from_string, halves)), manifest.input, manifest.suspicion, pixels)
     entry = manifest.suspicion
     about = About(
         name=manifest.name,

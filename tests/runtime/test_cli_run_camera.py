@@ -1,9 +1,12 @@
 """purify-run on cameras: raw frames on standard input, an end by signals, what is refused."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
 from purify_edge.engines.tensorrt.store import EnginePolicy
 from purify_edge.run.job import Job
+from purify_edge.run.results import ResultsFile
 from purify_edge.run.runner import Run
 
 WAY = ("--engine", "onnxruntime", "--precision", "fp32")
@@ -141,6 +145,47 @@ def test_a_signal_ends_a_camera_in_good_order(
     assert out.read_text() == "".join(lines)
     assert video.exists()
     assert 'purify_images_total{outcome="good"} 5.0' in (tmp_path / "metrics").read_text()
+
+
+def test_a_run_goes_on_with_the_bundle_that_it_opened(
+    start: Start, bundle_copy: Path, tmp_path: Path, frames: tuple[bytes, np.ndarray]
+) -> None:
+    size, out = 28 * 28 * 3, tmp_path / "out.jsonl"
+    process = start(
+        "purify-run", bundle_copy, *WAY, "--raw", "28x28", "-", "--json", "--out", out, stdin=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    labels = []
+    for number in range(COUNT):
+        if number == COUNT // 2:
+            shutil.rmtree(bundle_copy)
+            bundle_copy.mkdir()
+            (bundle_copy / "manifest.json").write_text("another")
+        process.stdin.buffer.write(frames[0][number * size : (number + 1) * size])
+        process.stdin.buffer.flush()
+        labels.append(json.loads(process.stdout.readline())["label"])
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert labels == frames[1].tolist()
+
+
+def test_a_camera_started_again_adds_to_its_results_and_remembers_none(
+    run: Command, bundle_path: Path, tmp_path: Path, frames: tuple[bytes, np.ndarray]
+) -> None:
+    out, command = tmp_path / "out.jsonl", ("purify-run", bundle_path, *WAY, "--raw", "28x28", "-", "--json")
+    for _ in range(2):
+        with saved(tmp_path, frames[0]).open("rb") as stdin:
+            code, _, err = run(*command, "--out", out, stdin=stdin)
+        assert code == 0, err
+    assert [line["label"] for line in json_lines(out.read_text())] == [*frames[1], *frames[1]]
+    model = json_lines(out.read_text())[0]["model"]
+    with closing(ResultsFile(out, model=model, comes_again=False)) as results:
+        assert not results.done
+    with saved(tmp_path, frames[0]).open("rb") as stdin:
+        code, _, err = run(*command, "--out", out, "--annotate", tmp_path / "out.avi", stdin=stdin)
+    assert code == 2
+    assert "a video cannot be gone on with" in err
 
 
 def test_the_newest_frame_is_run_and_none_waits_long(bundle_path: Path, tmp_path: Path) -> None:

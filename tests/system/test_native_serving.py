@@ -5,18 +5,16 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 
+from helpers.served_graphs import served_of
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.manifest import Pixels
 from purify_edge.bundle.reader import Bundle
 from purify_edge.files import file_sha256
 from purify_edge.serve.config import CONFIG, Serving
 from purify_edge.serve.repository import write_model
-from purify_export.convert.graph_pair import GraphPair
-from purify_export.convert.served import served as served_graph
 
 model_config_pb2 = pytest.importorskip("tritonclient.grpc.model_config_pb2")
 text_format = pytest.importorskip("google.protobuf.text_format")
@@ -31,10 +29,7 @@ def served(bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     for pixels in PIXELS:
         path = Path(shutil.copytree(bundle_path, work / pixels))
         bundle = Bundle.open(path)
-        halves = [
-            onnx.load_from_string(bundle.read(bundle.model(role, "fp32").file)) for role in ("purifier", "classifier")
-        ]
-        graph = served_graph(GraphPair(*halves), bundle.manifest.input, bundle.manifest.suspicion, pixels)
+        graph = served_of(bundle, pixels=pixels)
         content, file = graph.SerializeToString(), path / "models" / "served.fp32.onnx"
         file.write_bytes(content)
         entry = {"path": "models/served.fp32.onnx", "size_bytes": len(content), "sha256": file_sha256(file)}

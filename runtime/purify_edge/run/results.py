@@ -142,13 +142,22 @@ class ResultsFile:
     by the same command: a last line that is not whole, and results whose purified image is not, are dropped, and their
     images done again, as are those without an answer. One process at a time writes to the file.
 
+    Args:
+        path: the file.
+        model: what writes it, see `Result.model`.
+        save: the folder of purified images.
+        fresh: begin anew.
+        comes_again: whether an image may be met once more; a camera's frames are not, and nobody need remember them.
+
     Raises:
         InputError: the file is another's: not of this kind, of other models, or in use.
     """
 
-    def __init__(self, path: Path, *, model: str, save: Path | None = None, fresh: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, model: str, save: Path | None = None, fresh: bool = False, comes_again: bool = True
+    ) -> None:
         path = path.resolve()  # a link stays one
-        self.path, self._model, self._save = path, model, save
+        self.path, self._model, self._save, self._comes_again = path, model, save, comes_again
         self._format = format_of(path)
         self.done: set[Key] = set()
         self.saved: list[str] = []  # the files of purified images
@@ -194,7 +203,8 @@ class ResultsFile:
             return False
         if self._save and not (result.saved and _is_whole(Path(result.saved), self._save)):
             return False
-        self.done.add(result.key)
+        if self._comes_again:
+            self.done.add(result.key)
         if result.saved:
             self.saved.append(result.saved)
         return True

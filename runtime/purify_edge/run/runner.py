@@ -144,9 +144,13 @@ class Run:
         engine = f"{' or '.join(dict.fromkeys(way.partition(' ')[0] for way in plan.ways))} on {plan.device}"
         self._metrics: Metrics = stack.enter_context(closing(open_metrics(job.metrics, model=model, engine=engine)))
         self._out = job.out and stack.enter_context(
-            closing(ResultsFile(job.out, model=model, save=job.save, fresh=job.force))
+            closing(
+                ResultsFile(
+                    job.out, model=model, save=job.save, fresh=job.force, comes_again=self._sources != [self.camera]
+                )
+            )
         )
-        if job.annotate and self._out and self._out.done:
+        if job.annotate and self._out and self._out.resumed and next(results_in(self._out.path), None):
             raise InputError(f"--annotate: {job.out} holds results, and a video cannot be gone on with; use --force")
         for path in (job.save_grid, job.annotate):
             if path:
