@@ -118,7 +118,7 @@ $(VENV)/.photos: $(VENV)/.export
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.export
-	$(PIP) ./toolkit/pairs -e '.[export,cpu,heif,metrics,openvino,rtx,serve,sign,video]' --group test
+	$(PIP) ./toolkit/pairs -e '.[export,cpu,heif,metrics,openvino,ray,rtx,serve,sign,video]' --group test
 	$(PIP) --no-deps tensorrt-stubs==10.13.0.35.1  # what it depends on cannot be had from PyPI alone
 	@touch $@
 

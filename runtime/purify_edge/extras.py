@@ -7,7 +7,12 @@ from typing import Any
 
 from purify_edge.errors import MissingError, reason
 
-NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+NO_TELEMETRY = {
+    "ORT_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 """Environment in which libraries tell nobody anything. ONNX Runtime's packages for Linux send the machine's and the
 model's particulars to Microsoft from 1.29 on, unless this is set before the import."""
 OPENVINO_TELEMETRY = "openvino_telemetry"

@@ -33,25 +33,31 @@ _large = threading.Lock()  # readers are several: only one of them has a large i
 _small = nullcontext()
 
 
-def read_image(path: str | Path, contract: InputContract) -> NDArray[np.uint8]:
+def read_image(path: str | Path, contract: InputContract, *, name: str | None = None) -> NDArray[np.uint8]:
     """Read an image file as uint8 `[H, W, C]` of the contract; see `decode` and `fitted`.
+
+    Args:
+        path: the file.
+        contract: what it becomes.
+        name: what errors call it; default its path.
 
     Raises:
         InputError: no such file, or see `decode_image`.
     """
+    source = name or str(path)
     try:
         with open(path, "rb") as file:  # noqa: PTH123  # a Path takes longer than a small image
             size_bytes = os.fstat(file.fileno()).st_size
             if size_bytes > SMALL_BYTES:
-                return decode_image(file, contract, source=str(path), size_bytes=size_bytes)
+                return decode_image(file, contract, source=source, size_bytes=size_bytes)
             content = file.read() if size_bytes else file.read(MAX_FILE_BYTES + 1)  # a pipe's size is 0
-            return decode_image(content, contract, source=str(path))
+            return decode_image(content, contract, source=source)
     except InputError:
         raise
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
+        raise InputError(f"{source}: no such file") from error
     except (OSError, ValueError) as error:  # a path that holds NUL is a ValueError
-        raise InputError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from error
+        raise InputError(f"{source} cannot be read ({getattr(error, 'strerror', None) or error})") from error
 
 
 def decode_image(

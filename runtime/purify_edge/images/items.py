@@ -29,6 +29,7 @@ class Item:
     frame: int | None = None  # its number in a video or stream, from 0
     time_s: float | None = None  # from the start of a video; of a stream, since 1970
     picture: NDArray[np.uint8] | None = None  # if asked for, a video's frame as it came, `[height, width, 3]`, BGR
+    error: InputError | None = None  # why it cannot be read, where that is known before it is tried
 
     @property
     def key(self) -> Key:
@@ -60,7 +61,7 @@ def broken(file: str, error: InputError) -> Item:
     def read(contract: InputContract) -> NDArray[np.uint8]:
         raise error
 
-    return Item(file, "", read)
+    return Item(file, "", read, error=error)
 
 
 class Shard(Source):

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+NO_ANSWER = "the classifier's answer is not finite"
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -28,6 +30,14 @@ class Prediction:
     unpurified: NDArray[np.float32] | None = None
     suspicion: NDArray[np.float32] | None = None
     suspicious: NDArray[np.bool_] | None = None
+
+    @property
+    def answered(self) -> NDArray[np.bool_]:
+        """Return for which images, bool `[N]`, everything that is said is finite."""
+        answered: NDArray[np.bool_] = (self.labels >= 0) & np.isfinite(self.purified).all(axis=(1, 2, 3))
+        if self.unpurified is not None:
+            answered &= np.isfinite(self.unpurified).all(axis=1)
+        return answered if self.suspicion is None else answered & np.isfinite(self.suspicion)
 
 
 def answers_of(logits: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from purify_edge.run.ending import ended_by_signals
 from purify_edge.run.job import Job
 from purify_edge.run.results import FORMATS, Format, Result
 from purify_edge.run.runner import Run
-from purify_edge.shell.progress import Tracker, images, tracker
+from purify_edge.shell.progress import Tracker, images, printable, tracker
 
 TABLE_ROWS = 100
 LINES = {"json": FORMATS[".jsonl"], "csv": FORMATS[".csv"]}
@@ -74,9 +74,9 @@ def _print(results: Sequence[Result], form: Format | None, progress: Tracker, *,
         _print_lines(b"".join(map(form.encode, results)))
     for result in results:
         if result.error is not None and not form:
-            progress.print(f"Error: {_printable(result.error)}")
+            progress.print(f"Error: {printable(result.error)}")
         if alert and result.suspicious:
-            progress.print(f"ALERT: {_printable(result.name)} is suspicious: {result.suspicion:.3g}", style="bold red")
+            progress.print(f"ALERT: {printable(result.name)} is suspicious: {result.suspicion:.3g}", style="bold red")
 
 
 def _print_lines(lines: bytes) -> None:
@@ -90,7 +90,7 @@ def _print_table(tally: Tally) -> None:
     if suspicion:
         table.add_column("suspicion")
     for result in tally.first:
-        cells = [escape(_printable(result.name.rpartition("/")[2])), *_words(result.class_name, result.probability)]
+        cells = [escape(printable(result.name.rpartition("/")[2])), *_words(result.class_name, result.probability)]
         cells += _words(result.unpurified_class, result.unpurified_probability)
         if suspicion and result.suspicion is not None:
             cells.append(f"{result.suspicion:.3g}{' (!)' if result.suspicious else ''}")
@@ -99,11 +99,6 @@ def _print_table(tally: Tally) -> None:
     Console().print(table)
     if tally.good > len(tally.first):
         click.echo(f"and {tally.good - len(tally.first):,} more; --json, --csv or --out tells of all")
-
-
-def _printable(name: str) -> str:
-    """Return a text with what would steer the terminal written out: names of files may hold anything."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name)
 
 
 def _words(name: str | None, probability: float | None) -> tuple[str, str]:

@@ -29,7 +29,7 @@ from purify_edge.images.sources import open_source
 from purify_edge.images.video import DEFAULT_FPS
 from purify_edge.images.walking import PassedOver
 from purify_edge.pipeline.pipeline import Pipeline
-from purify_edge.pipeline.prediction import Prediction
+from purify_edge.pipeline.prediction import NO_ANSWER, Prediction
 from purify_edge.run.budget import load_within
 from purify_edge.run.job import Job
 from purify_edge.run.metrics import Metrics, open_metrics
@@ -43,7 +43,6 @@ PICTURES = 8  # frames a batch, where they are kept as they came
 DIGITS = 6
 OF_ONE_FILE = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP}
 """What cannot be written because of its own name or place; other failures, as a full disk, concern all that follow."""
-NO_ANSWER = "the classifier's answer is not finite"
 
 
 @dataclass(slots=True)
@@ -290,10 +289,7 @@ class Run:
 
     def _answers(self, prediction: Prediction, alone: NDArray[np.float32]) -> Iterator[dict[str, Any] | None]:
         """Yield the fields of a result for each image of a prediction; None where the classifier has no answer."""
-        answered = (prediction.labels >= 0) & np.isfinite(alone).all(axis=1)
-        answered &= np.isfinite(prediction.purified).all(axis=(1, 2, 3))
-        if prediction.suspicion is not None:
-            answered &= np.isfinite(prediction.suspicion)
+        answered = prediction.answered & np.isfinite(alone).all(axis=1)
         names = self._pipeline.class_names
         columns: dict[str, Sequence[Any]] = {
             "label": prediction.labels.tolist(),
