@@ -4,8 +4,9 @@ import logging
 import math
 import os
 import socket
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +16,8 @@ from purify_edge.extras import require_library
 
 CPUS = 0.5  # that a worker asks Ray for: with a whole one each, those of a lost machine may find no place on the others
 MAX_BLOCKS = 10_000  # that are handed out; Ray keeps an eye on each
-MOST_TRIES = 3
-"""How many workers may end while at work on an image; it is an error then."""
+MOST_TRIES = 2
+"""How many workers may end while at work on an image alone; it is an error then."""
 REACH_S = 20.0
 
 
@@ -49,10 +50,11 @@ def connect(address: str | None) -> Iterator["Cluster"]:
         if address:
             raise InputError(f"--address {address}: no Ray cluster can be used there ({reason(error)})") from error
         raise MissingError(f"Ray cannot be started here ({reason(error)})") from error
-    try:
-        yield Cluster(ray)
-    finally:
-        ray.shutdown()
+    with redirect_stdout(sys.stderr):  # Ray tells of processes that died there, up to its own end
+        try:
+            yield Cluster(ray)
+        finally:
+            ray.shutdown()
 
 
 def _reach(address: str) -> None:

@@ -46,8 +46,8 @@ class BulkPurifier:
 
     A batch has a column `path`, the file's name, and may have a column `bytes`, its content, as `read_binary_files`
     with `include_paths=True` gives them; without it the file is read here. The answer is the batch without `bytes`, and
-    with the columns `label`, `class`, `probability`, `suspicion`, `suspicious` and `error`. An image that cannot be read has
-    an `error`, and nothing in the others; none ends the job.
+    with the columns `label`, `class`, `probability`, `suspicion`, `suspicious` and `error`. An image that cannot be
+    read has an `error`, and nothing in the others; none ends the job.
 
     Args:
         bundle: a folder that every worker sees, or the name of a bundle that ships; it is verified when it is loaded.

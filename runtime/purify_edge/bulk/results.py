@@ -19,8 +19,10 @@ from purify_edge.files import atomic, try_lock, write_json
 
 CONTENT_FILE, LOCK_FILE = "_purify-ray.json", "_lock"  # readers of Parquet pass over names like these
 PARTS = "part-*.parquet"
-PART_ROWS, PART_BYTES, PART_S = 200_000, 64 * 2**20, 20.0
-"""A file is written when so many rows, bytes or seconds are there: what a kill costs at most."""
+PART_ROWS, PART_BYTES = 200_000, 64 * 2**20
+PART_SHARE, PART_S = 0.1, (1.0, 60.0)
+"""A file is written when so many rows or bytes are there, or after this share of the time so far, within bounds: what a
+kill costs at most."""
 
 
 class FolderContent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,7 +73,7 @@ class ResultsFolder:
         except BaseException:
             self._lock.close()
             raise
-        self._written_s = time.monotonic()
+        self._begin_s = self._written_s = time.monotonic()
 
     def _take_up(self, *, fresh: bool) -> None:
         for leftover in self.path.glob(".new-*"):  # of a process that was killed
@@ -98,6 +100,8 @@ class ResultsFolder:
         asked = self._asked
         if asked.precision == AUTO:
             asked = msgspec.structs.replace(asked, precision=there.precision)
+        if there.precision == AUTO:  # no image was run
+            there = msgspec.structs.replace(there, precision=asked.precision)
         if there != asked:
             raise InputError(f"{self.path} was written with {there}, this is {asked}; name another, or use --force")
         return there.precision
@@ -130,8 +134,9 @@ class ResultsFolder:
         self.done.update(rows["path"].to_pylist())
         self._tables.append(rows)
         self._rows, self._bytes = self._rows + len(rows), self._bytes + rows.nbytes
-        late = time.monotonic() - self._written_s > PART_S
-        if self._rows >= PART_ROWS or self._bytes >= PART_BYTES or late:
+        now = time.monotonic()
+        pause_s = min(max(PART_S[0], PART_SHARE * (now - self._begin_s)), PART_S[1])
+        if self._rows >= PART_ROWS or self._bytes >= PART_BYTES or now - self._written_s > pause_s:
             self.write()
 
     def write(self) -> None:

@@ -114,6 +114,8 @@ def _go_through(job: BulkJob, bundle: Bundle, inputs: Inputs, folder: ResultsFol
     if todo:
         with connect(job.address) as cluster:
             _purify(job, bundle, todo, folder, cluster, summary, progress)
+    else:
+        folder.begin(folder.precision)
     if inputs.broken:
         rows = _broken_rows(inputs.broken, purified=job.purified)
         folder.append(rows)
