@@ -23,7 +23,7 @@ ray = pytest.importorskip("ray", reason="needs purify-edge[ray]")
 parquet = pytest.importorskip("pyarrow.parquet")
 Cluster = pytest.importorskip("ray.cluster_utils").Cluster
 
-from helpers.deadly import DeadlyWorker  # noqa: E402
+from helpers import deadly  # noqa: E402
 from purify_edge.bulk import BulkPurifier, cluster  # noqa: E402
 
 COMMANDS = {"purify-ray": "bulk", "purify-run": "run"}
@@ -166,14 +166,13 @@ def test_the_class_in_a_dataset_of_ones_own(ray_cluster: Any, bundle_path: Path,
         assert (row["label"] is None) == (row["error"] is not None) == (Path(row["path"]).name in BAD)
 
 
-def test_a_file_that_kills_its_worker_becomes_an_error(
-    ray_cluster: Any, bundle_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cluster, "Worker", DeadlyWorker)
+def test_a_file_that_kills_its_worker_becomes_an_error(ray_cluster: Any, bundle_path: Path, photos: Path) -> None:
+    ray.cloudpickle.register_pickle_by_value(deadly)  # workers cannot import it
     paths = [*map(str, sorted(photos.glob("00*.png"))), str(photos / "deadly.png")]
     with cluster.connect(ray_cluster.address) as connected:
+        connected.worker = deadly.DeadlyWorker
         tables = list(connected.answers(paths, {"bundle": str(bundle_path)}, count=1, gpus=0, batch=16))
-    (rows,) = (table.to_pylist() for table in tables)
+    rows = [row for table in tables for row in table.to_pylist()]
     assert [row["path"] for row in rows] == paths
     assert [row["path"] for row in rows if row["error"]] == [str(photos / "deadly.png")]
     assert "workers ended while they were at work on it" in rows[-1]["error"]

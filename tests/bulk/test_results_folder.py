@@ -64,7 +64,7 @@ def test_precision_auto_stays_what_it_was(folder: Path, bundle_path: Path) -> No
 
 @pytest.mark.parametrize("options", [{"precision": "fp16"}, {"purified": True}])
 def test_results_of_another_kind_are_refused(folder: Path, bundle_path: Path, options: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="was written with fashion-mnist/fp32@.*this is .*--force"):
+    with pytest.raises(InputError, match=r"was written with fashion-mnist/fp32@.*this is .*--force"):
         opened(folder, bundle_path, **options)
     opened(folder, bundle_path, fresh=True, **options).close()
     assert not list(folder.glob("*.parquet"))

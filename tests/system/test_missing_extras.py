@@ -28,6 +28,7 @@ from helpers.project import PROJECT
         ("purify-check --engine openvino", "openvino", "openvino"),
         ("purify-check --engine onnxruntime-cuda", "onnxruntime", "gpu"),
         ("purify-bench --engine onnxruntime", "onnxruntime", "cpu"),
+        ("purify-ray", "ray", "ray"),
         ("purify-run", "onnxruntime openvino", "cpu"),
         ("purify-run 0", "cv2", "video"),
         ("purify-run --metrics 9464", "prometheus_client", "metrics"),
@@ -47,6 +48,7 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(
         "purify-bench": [str(bundle_path), *options],
         "purify-build": [str(bundle_path), *options],
         "purify-check": [str(bundle_path), *options],
+        "purify-ray": [str(bundle_path), str(image), str(tmp_path / "out"), *options],
         "purify-run": [str(bundle_path), str(image), *options],
         "purify-verify": [str(bundle_path), "fashion-mnist"],
     }[command]

@@ -72,10 +72,14 @@ def _reach(address: str) -> None:
 
 
 class Cluster:
-    """A Ray that this process is connected to."""
+    """A Ray that this process is connected to.
+
+    Attributes:
+        worker: the class that runs batches.
+    """
 
     def __init__(self, ray: Any) -> None:
-        self._ray = ray
+        self._ray, self.worker = ray, Worker
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False  # ours tells of images
         for handler in logging.getLogger("ray.data").handlers:
@@ -123,7 +127,7 @@ class Cluster:
         blocks = [pyarrow.table({PATH: paths[start : start + rows]}) for start in range(0, len(paths), rows)]
         attempts = self._ray.remote(num_cpus=0)(Attempts).remote()
         dataset = data.from_arrow(blocks).map_batches(
-            Worker,
+            self.worker,
             fn_constructor_kwargs={"attempts": attempts, **settings},
             batch_size=batch,
             batch_format="pyarrow",
