@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from purify_edge.errors import InputError, MissingError
+from purify_edge.images.cameras.addresses import URL, is_camera
 from purify_edge.images.items import Broken, Item, Source
-from purify_edge.images.sources import CAMERA, STREAM, Folder, ImageFile, open_source
+from purify_edge.images.sources import Folder, ImageFile, open_source
 from purify_edge.images.walking import PassedOver
 
 
@@ -53,12 +54,12 @@ def _add(item: Item, found: Inputs) -> None:
 
 def _sources(argument: str) -> Iterator[Source]:
     there = os.path.lexists(argument)
-    if not there and STREAM.match(argument):
+    if not there and URL.match(argument):
         raise InputError(
             f"{argument} is no file: purify-ray takes what all machines see as files; docs/bulk.md shows how to run a "
             "Ray dataset of your own, as from ray.data.read_binary_files"
         )
-    if argument == "-" or (not there and CAMERA.fullmatch(argument)):
+    if argument == "-" or (not there and is_camera(argument)):
         raise _refused(argument)
     try:
         sources = open_source(argument)
