@@ -18,7 +18,7 @@ GSTREAMER_PACKAGES := gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-
 GSTREAMER := /usr/bin/python3 -c "import cv2, gi; gi.require_version('GstRtspServer', '1.0')" 2>/dev/null \
 	&& gst-inspect-1.0 --exists x264enc && gst-inspect-1.0 --exists avdec_h264 && gst-inspect-1.0 --exists rtspsrc
 
-.PHONY: demo demo-photos bench test test-all test-cameras test-graphs test-integrations test-serving test-runtime check size \
+.PHONY: demo demo-photos dist bench test test-all test-cameras test-graphs test-integrations test-serving test-runtime check size \
 	mutants clean
 
 # Export the pre-trained pair, check the bundle against PyTorch, purify the sample images.
@@ -98,6 +98,14 @@ size: $(VENV)/.check
 # How many of a sample of faults in the code the tests find, room by room; half an hour. It needs a bundle: make demo.
 mutants: $(VENV)/.test
 	PURIFY_TEST_BUNDLE=$(CURDIR)/demo/bundle OMP_NUM_THREADS=1 $(BIN)/python -m lab.mutants
+
+# What a release uploads: sdist and wheel of purify-edge and of the pairs.
+dist: $(VENV)/.pip
+	$(PIP) build twine
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m build --outdir dist toolkit/pairs
+	$(BIN)/twine check --strict dist/*
 
 clean:
 	rm -rf .venv .venv-* demo dist
