@@ -102,7 +102,7 @@ def test_every_option_in_the_documents_exists(document: Path) -> None:
         known = {
             option for parameter in COMMANDS[name].params for option in (*parameter.opts, *parameter.secondary_opts)
         } | {"--help"}
-        unknown = {word.partition("=")[0] for word in arguments if word.startswith("-")} - known
+        unknown = {word.partition("=")[0] for word in arguments if word.startswith("-") and word != "-"} - known
         assert not unknown, line
 
 
