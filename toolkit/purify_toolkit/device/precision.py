@@ -1,14 +1,15 @@
 """The arithmetic of a training: what the recipe asks for, where the device has it."""
 
 import platform
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 Precision = Literal["float32", "bfloat16"]
 
 
-def precision_on(device: torch.device, wanted: Precision) -> Precision:
+def precision_on(device: "torch.device", wanted: Precision) -> Precision:
     """Return the precision of a training's convolutions: the recipe's, or float32 where bfloat16 is emulated.
 
     Emulated bfloat16 is several times slower than float32.
@@ -16,8 +17,10 @@ def precision_on(device: torch.device, wanted: Precision) -> Precision:
     return wanted if wanted == "float32" or has_bfloat16(device) else "float32"
 
 
-def has_bfloat16(device: torch.device) -> bool:
+def has_bfloat16(device: "torch.device") -> bool:
     """Return whether the device has instructions for bfloat16: AVX512-BF16 or AMX on x86, oneDNN's on Arm."""
+    import torch  # here, so that a recipe can be read without it
+
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
