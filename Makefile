@@ -18,7 +18,7 @@ GSTREAMER_PACKAGES := gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-
 GSTREAMER := /usr/bin/python3 -c "import cv2, gi; gi.require_version('GstRtspServer', '1.0')" 2>/dev/null \
 	&& gst-inspect-1.0 --exists x264enc && gst-inspect-1.0 --exists avdec_h264 && gst-inspect-1.0 --exists rtspsrc
 
-.PHONY: demo demo-photos dist bench test test-all test-cameras test-graphs test-integrations test-serving test-runtime check size \
+.PHONY: demo demo-photos dist bench docs test test-all test-cameras test-graphs test-integrations test-serving test-runtime check size \
 	mutants clean
 
 # Export the pre-trained pair, check the bundle against PyTorch, purify the sample images.
@@ -84,6 +84,10 @@ test-cameras: $(VENV)/.test
 test-integrations: $(VENV)/.test $(VENV)/.headers
 	PURIFY_TEST_ONNXRUNTIME=$(APT)/usr/include/onnxruntime $(PYTEST) tests/export/test_integrations_cpp.py
 
+# The documentation as a site, in site/: `python -m http.server --directory site` shows it. Needs npm, for ONNX Runtime Web.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -q
+
 # Lint, format, types, import rules.
 check: $(VENV)/.check
 	$(BIN)/ruff check .
@@ -108,7 +112,7 @@ dist: $(VENV)/.pip
 	$(BIN)/twine check --strict dist/*
 
 clean:
-	rm -rf .venv .venv-* demo dist
+	rm -rf .venv .venv-* build demo dist site
 
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)
@@ -126,8 +130,13 @@ $(VENV)/.photos: $(VENV)/.export
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.export
-	$(PIP) ./toolkit/pairs -e '.[export,cpu,heif,metrics,openvino,ray,rtx,serve,sign,video]' --group test
+	$(PIP) ./toolkit/pairs -e '.[export,cpu,heif,metrics,openvino,ray,rtx,serve,sign,video]' --group test --group docs
 	$(PIP) --no-deps tensorrt-stubs==10.13.0.35.1  # what it depends on cannot be had from PyPI alone
+	@touch $@
+
+# Without PyTorch, which the site does not need.
+$(VENV)/.docs: $(VENV)/.pip pyproject.toml
+	$(PIP) -e . --group docs
 	@touch $@
 
 $(VENV)/.runtime: $(VENV)/.pip pyproject.toml
