@@ -41,7 +41,7 @@ PACKAGES: dict[str, Package] = {
     "libnvinfer_plugin.so.11": Package(TENSORRT, "'tensorrt==11.*'", "libnvinfer-plugin11"),
     "libnvonnxparser.so.10": Package(TENSORRT, "'tensorrt==10.*'", "libnvonnxparsers10"),
     "libnvonnxparser.so.11": Package(TENSORRT, "'tensorrt==11.*'", "libnvonnxparsers11"),
-    "libnvdla_compiler.so": Package("nvidia-l4t-dla-compiler", "", ""),
+    "libnvdla_compiler.so": Package("nvidia-l4t-dla-compiler", "", ""),  # on JetPack 6: see NO_DLA_COMPILER
     "libgomp.so.1": Package("libgomp1", "", "libgomp1"),
     "libstdc++.so.6": Package("libstdc++6", "", "libstdc++6"),
     "libz.so.1": Package("zlib1g", "", "zlib1g"),
@@ -53,6 +53,11 @@ FOR_CUDA_12 = {
     "libcudnn.so.9": Package(CUDNN, "nvidia-cudnn-cu12", "cudnn9-cuda-12"),
 }
 """Those that are called the same in CUDA 12 and in CUDA 13, for which PACKAGES has them."""
+
+DLA_COMPILER = "libnvdla_compiler.so"
+NO_DLA_COMPILER = (38,)
+"""JetPack 7's first release of Jetson Linux. From here on no package has the DLA's compiler, and JetPack's own TensorRT
+does without it: one that asks for it was made for JetPack 6."""
 
 DRIVERS_LIBRARIES = ("libcuda.so.1", "libnvidia-ml.so.1")
 
@@ -127,16 +132,27 @@ def _source(library: str, package: Package | None, host: Host) -> str:
         return " (NVIDIA's driver)"
     if package is None:
         return ""
+    if library == DLA_COMPILER and is_without_dla_compiler(host):
+        return " (no package of JetPack 7 has it: this TensorRT was made for JetPack 6)"
+    if library == DLA_COMPILER and host.l4t == ():
+        return f" (apt: {package.jetson} on JetPack 6; no package of JetPack 7 has it)"
     if host.is_jetson:
         return f" (apt: {package.jetson})"
     sources = [f"{kind}: {name}" for kind, name in (("pip", package.pip), ("apt", package.apt)) if name]
-    return f" ({', '.join(sources)})"
+    return f" ({', '.join(sources)})" if sources else ""
+
+
+def is_without_dla_compiler(host: Host) -> bool:
+    """Return whether this is a Jetson whose JetPack has no compiler of the DLA."""
+    return (host.l4t or ()) >= NO_DLA_COMPILER
 
 
 def install_remedy(libraries: list[str], host: Host) -> str:
     """Return the command that installs missing libraries: apt's on a Jetson, else pip's, which needs no root."""
     if any(library in DRIVERS_LIBRARIES for library in libraries):
         return driver_remedy(host)
+    if DLA_COMPILER in libraries and host.is_jetson and (host.in_container or is_without_dla_compiler(host)):
+        return dla_compiler_remedy(host)
     packages = _packages(libraries, host).values()
     if host.is_jetson:
         return _command("sudo apt install", [package.jetson for package in packages])
@@ -150,6 +166,20 @@ def install_remedy(libraries: list[str], host: Host) -> str:
 def _command(install: str, packages: list[str]) -> str:
     names = list(dict.fromkeys(name for name in packages if name))
     return f"{install} {' '.join(names)}" if names else ""
+
+
+def dla_compiler_remedy(host: Host) -> str:
+    """Return what to do where apt cannot bring the DLA's compiler to where it is missing; empty for an unknown release.
+
+    NVIDIA's runtime takes it from the device into a container.
+    """
+    if not host.l4t:
+        return ""
+    if not is_without_dla_compiler(host):
+        return f"sudo apt install {PACKAGES[DLA_COMPILER].jetson}  # on the device, not in this container"
+    if host.in_container:
+        return "docker run --runtime nvidia IMAGE  # one with the TensorRT of JetPack 7"
+    return "sudo apt install nvidia-jetpack && /usr/bin/python3 -m venv --system-site-packages ~/purify"
 
 
 def driver_remedy(host: Host) -> str:

@@ -91,6 +91,65 @@ def test_on_a_jetson_apt_alone(tmp_path: Path) -> None:
     )
 
 
+NO_COMPILER = "libnvdla_compiler.so: cannot open shared object file: No such file or directory"
+EMPTY_COMPILER = "/usr/lib/aarch64-linux-gnu/nvidia/libnvdla_compiler.so: file too short"
+FROM_APT = "(apt: nvidia-l4t-dla-compiler)"
+OF_JETPACK_6 = "(no package of JetPack 7 has it: this TensorRT was made for JetPack 6)"
+
+
+@pytest.mark.parametrize("message", [NO_COMPILER, EMPTY_COMPILER])
+@pytest.mark.parametrize(
+    ("device", "in_container", "source", "remedy"),
+    [
+        ("JetPack 6.0", False, FROM_APT, "sudo apt install nvidia-l4t-dla-compiler"),
+        ("JetPack 6.2.1", False, FROM_APT, "sudo apt install nvidia-l4t-dla-compiler"),
+        (
+            "JetPack 6.2.1",
+            True,
+            FROM_APT,
+            "sudo apt install nvidia-l4t-dla-compiler  # on the device, not in this container",
+        ),
+        (
+            "JetPack 7.2.1",
+            False,
+            OF_JETPACK_6,
+            "sudo apt install nvidia-jetpack && /usr/bin/python3 -m venv --system-site-packages ~/purify",
+        ),
+        (
+            "JetPack 7.2.1",
+            True,
+            OF_JETPACK_6,
+            "docker run --runtime nvidia IMAGE  # one with the TensorRT of JetPack 7",
+        ),
+    ],
+)
+def test_the_dlas_compiler_is_a_package_on_jetpack_6_alone(
+    tmp_path: Path, message: str, device: str, in_container: bool, source: str, remedy: str
+) -> None:
+    host = jetson_root(tmp_path, JETSONS[device])
+    if in_container:
+        write(tmp_path, "/.dockerenv", "")
+    assert explain(message, host) == (f"missing libnvdla_compiler.so {source}", remedy)
+
+
+def test_a_thor_is_not_told_to_install_the_dlas_compiler(tmp_path: Path) -> None:
+    write(tmp_path, "/etc/nv_tegra_release", "# R38 (release), REVISION: 2.0, BOARD: generic, EABI: aarch64\n")
+    reason, remedy = explain(NO_COMPILER, Host(tmp_path))
+    assert OF_JETPACK_6 in reason
+    assert "dla-compiler" not in remedy
+
+
+def test_without_a_release_both_are_told_of_the_dlas_compiler_and_no_command(tmp_path: Path) -> None:
+    write(tmp_path, "/proc/device-tree/compatible", "nvidia,p3768-0000+p3767-0005-super\0nvidia,tegra234\0")
+    write(tmp_path, "/.dockerenv", "")
+    reason = "(apt: nvidia-l4t-dla-compiler on JetPack 6; no package of JetPack 7 has it)"
+    assert explain(NO_COMPILER, Host(tmp_path)) == (f"missing libnvdla_compiler.so {reason}", "")
+
+
+def test_a_server_has_no_package_of_the_dlas_compiler(tmp_path: Path) -> None:
+    assert explain(NO_COMPILER, Host(tmp_path)) == ("missing libnvdla_compiler.so", "")
+
+
 @pytest.mark.parametrize(
     ("files", "remedy"),
     [
