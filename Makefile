@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 WORKERS ?= 2
+TOOL ?= docker
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 IMAGES := toolkit/pairs/purify_pairs/fashion-mnist/images
 
@@ -18,7 +19,7 @@ GSTREAMER_PACKAGES := gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-
 GSTREAMER := /usr/bin/python3 -c "import cv2, gi; gi.require_version('GstRtspServer', '1.0')" 2>/dev/null \
 	&& gst-inspect-1.0 --exists x264enc && gst-inspect-1.0 --exists avdec_h264 && gst-inspect-1.0 --exists rtspsrc
 
-.PHONY: demo demo-photos dist bench docs test test-all test-cameras test-graphs test-integrations test-serving test-runtime check size \
+.PHONY: containers demo demo-photos dist bench docs test test-all test-cameras test-graphs test-integrations test-serving test-runtime check size \
 	mutants clean
 
 # Export the pre-trained pair, check the bundle against PyTorch, purify the sample images.
@@ -87,6 +88,10 @@ test-integrations: $(VENV)/.test $(VENV)/.headers
 # The documentation as a site, in site/: `python -m http.server --directory site` shows it. Needs npm, for ONNX Runtime Web.
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -q
+
+# The image for CPUs, built and run by Docker or Podman: make containers TOOL=podman. Some minutes, so not in .ci/run.
+containers: $(VENV)/.test
+	PURIFY_TEST_CONTAINERS=$(TOOL) $(PYTEST) -s --numprocesses 0 tests/containers
 
 # Lint, format, types, import rules.
 check: $(VENV)/.check
