@@ -19,8 +19,12 @@ GSTREAMER_PACKAGES := gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-
 GSTREAMER := /usr/bin/python3 -c "import cv2, gi; gi.require_version('GstRtspServer', '1.0')" 2>/dev/null \
 	&& gst-inspect-1.0 --exists x264enc && gst-inspect-1.0 --exists avdec_h264 && gst-inspect-1.0 --exists rtspsrc
 
-.PHONY: containers demo demo-photos dist bench docs test test-all test-cameras test-graphs test-integrations test-serving test-runtime check size \
-	mutants clean
+EMULATOR_PACKAGES := proot qemu-user-static
+EMULATOR := command -v proot >/dev/null && command -v qemu-aarch64-static >/dev/null && command -v apt-get >/dev/null
+
+
+.PHONY: bench check clean containers demo demo-photos dist docs mutants size test \
+	test-aarch64 test-all test-cameras test-graphs test-integrations test-runtime test-serving
 
 # Export the pre-trained pair, check the bundle against PyTorch, purify the sample images.
 demo: $(VENV)/.export
@@ -92,6 +96,13 @@ docs: $(VENV)/.docs
 # The image for CPUs, built and run by Docker or Podman: make containers TOOL=podman. Some minutes, so not in .ci/run.
 containers: $(VENV)/.test
 	PURIFY_TEST_CONTAINERS=$(TOOL) $(PYTEST) -s --numprocesses 0 tests/containers
+
+# The wheel on an emulated Arm processor, on 32 images; all of it: python -m lab.aarch64. Minutes, so not in .ci/run.
+test-aarch64: $(VENV)/.test
+	@$(EMULATOR) || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y -qq --no-install-recommends $(EMULATOR_PACKAGES) >/dev/null; } || true
+	@if $(EMULATOR); then PURIFY_TEST_AARCH64=1 $(PYTEST) -s --numprocesses 0 tests/lab/test_aarch64.py; \
+	else echo "skipped: no emulator of an Arm processor here, and apt-get may not install $(EMULATOR_PACKAGES)"; fi
 
 # Lint, format, types, import rules.
 check: $(VENV)/.check
