@@ -22,7 +22,6 @@ GSTREAMER := /usr/bin/python3 -c "import cv2, gi; gi.require_version('GstRtspSer
 EMULATOR_PACKAGES := proot qemu-user-static
 EMULATOR := command -v proot >/dev/null && command -v qemu-aarch64-static >/dev/null && command -v apt-get >/dev/null
 
-
 .PHONY: bench check clean containers demo demo-photos dist docs mutants size test \
 	test-aarch64 test-all test-cameras test-graphs test-integrations test-runtime test-serving
 
