@@ -12,6 +12,7 @@ NO_TELEMETRY = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "GRADIO_ANALYTICS_ENABLED": "False",
 }
 """Environment in which libraries tell nobody anything. ONNX Runtime's packages for Linux send the machine's and the
 model's particulars to Microsoft from 1.29 on, unless this is set before the import."""

@@ -58,7 +58,7 @@ CONTRASTS = """() => {
 
 
 @contextmanager
-def open_browser() -> Iterator[Any]:
+def open_browser(*options: str) -> Iterator[Any]:
     """Chromium, started; the test is skipped where there is none, unless `$PURIFY_TEST_BROWSER` names one.
 
     `PURIFY_TEST_BROWSER` is the path of a Chromium, and set where the test must not be skipped.
@@ -72,6 +72,8 @@ def open_browser() -> Iterator[Any]:
     if found is None:
         pytest.skip("no Chromium on PATH (Debian: apt-get install chromium); PURIFY_TEST_BROWSER=FILE names another")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])  # root, in containers
+        browser = playwright.chromium.launch(
+            executable_path=found, args=["--no-sandbox", *options]
+        )  # root, in containers
         yield browser
         browser.close()

@@ -54,6 +54,11 @@ def draw_grid(tiles: list[Tile]) -> Image.Image:
     return canvas
 
 
+def difference(original: NDArray[np.floating[Any]], purified: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Return what the purifier changed, times DIFFERENCE_GAIN, about a middle grey; all three in [0, 1]."""
+    return np.clip(0.5 + DIFFERENCE_GAIN * (purified - original), 0, 1)
+
+
 def save_grid(tiles: list[Tile], path: Path) -> None:
     """Draw the tiles into a PNG."""
     mark = PngInfo()
@@ -80,12 +85,11 @@ def _draw_tile(canvas: Image.Image, tile: Tile, left: int, top: int, size: tuple
     font = ImageFont.load_default(12)
     draw = ImageDraw.Draw(canvas)
     original = tile.image.astype(np.float32).transpose(2, 0, 1) / 255
-    difference = np.clip(0.5 + DIFFERENCE_GAIN * (tile.purified - original), 0, 1)
     colour = "black" if tile.word == tile.purified_word else CHANGED_INK
     pictures: list[tuple[NDArray[np.floating[Any]], str, str]] = [
         (original, tile.word, colour),
         (tile.purified, tile.purified_word, "black"),
-        (difference, "", "black"),
+        (difference(original, tile.purified), "", "black"),
     ]
     draw.text((left, top), _fitted(tile.title, 3 * size[0], font), "black", font)
     for index, (pixels, caption, ink) in enumerate(pictures):

@@ -1,0 +1,1 @@
+"""purify-demo: a page to try a bundle on, with attacks to choose from."""

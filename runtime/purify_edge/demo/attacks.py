@@ -1,0 +1,102 @@
+"""What can be done to a picture before the pipeline sees it: noise, blur, stored attacks, and one by queries."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from purify_edge.demo.square import Logits, square_attack
+from purify_edge.errors import InputError
+from purify_edge.images.arrays import as_batch, to_8bit
+from purify_edge.pipeline.pipeline import Pipeline
+
+Pixels = NDArray[np.uint8]
+QUERIES, SECONDS = 1000, 20.0
+SEED = 0
+PIXELS = "pixels go from 0 to 1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Victim:
+    """A picture, uint8 `[H, W, C]`, the pipeline it is for and, of an example, its attacked form that is stored."""
+
+    image: Pixels
+    pipeline: Pipeline
+    stored: Pixels | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disturbance:
+    """A disturbed picture, uint8 `[H, W, C]`, and in words what came of it where there is something to say."""
+
+    image: Pixels
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Trick:
+    """A way to disturb a picture: what its size means, nothing where it has none, and the function."""
+
+    size: str
+    apply: Callable[[Victim, float], Disturbance]
+
+
+def _nothing(victim: Victim, size: float) -> Disturbance:
+    return Disturbance(image=victim.image)
+
+
+def _stored(victim: Victim, size: float) -> Disturbance:
+    if victim.stored is None:
+        raise InputError("only the examples have a stored attack: choose an example, or another attack")
+    return Disturbance(image=victim.stored)
+
+
+def _noise(victim: Victim, size: float) -> Disturbance:
+    noise = np.random.default_rng(SEED).normal(0, 255 * size, victim.image.shape)
+    return Disturbance(image=(victim.image + noise).round().clip(0, 255).astype(np.uint8))
+
+
+def _salt_and_pepper(victim: Victim, size: float) -> Disturbance:
+    draw = np.random.default_rng(SEED).random(victim.image.shape[:2])[:, :, None]
+    lost = np.where(draw < size / 2, 0, np.where(draw < size, 255, victim.image))
+    return Disturbance(image=lost.astype(np.uint8))
+
+
+def _blur(victim: Victim, size: float) -> Disturbance:
+    height, width, channels = victim.image.shape
+    picture = Image.fromarray(victim.image[:, :, 0] if channels == 1 else victim.image)
+    blurred = picture.filter(ImageFilter.GaussianBlur(size * min(height, width)))
+    return Disturbance(image=np.asarray(blurred).reshape(victim.image.shape))
+
+
+def _square(target: Callable[[Victim], Logits], victim: Victim, size: float) -> Disturbance:
+    x_CHW = as_batch(victim.image[None], victim.pipeline.input)[0]
+    found = square_attack(target(victim), x_CHW, epsilon=size, queries=QUERIES, seconds=SECONDS, seed=SEED)
+    if not found.succeeded:
+        return Disturbance(image=victim.image, note=f"The attack gave up after {found.queries:,} queries.")
+    pixels = np.asarray(to_8bit(found.image)).reshape(victim.image.shape)
+    return Disturbance(image=pixels, note=f"The attack took {found.queries:,} queries.")
+
+
+def _square_on_classifier(victim: Victim, size: float) -> Disturbance:
+    return _square(lambda asked: asked.pipeline.planned.classify, victim, size)
+
+
+def _square_on_both(victim: Victim, size: float) -> Disturbance:
+    return _square(lambda asked: asked.pipeline.planned.logits, victim, size)
+
+
+NONE, STORED = "None", "Stored attack of the example"
+LARGEST = f"largest change of a pixel; {PIXELS}"
+TRICKS = {
+    NONE: Trick("", _nothing),
+    STORED: Trick("", _stored),
+    "Square attack on the classifier": Trick(LARGEST, _square_on_classifier),
+    "Square attack on purifier and classifier": Trick(LARGEST, _square_on_both),
+    "Noise": Trick(f"standard deviation; {PIXELS}", _noise),
+    "Salt and pepper": Trick("share of the pixels that are lost", _salt_and_pepper),
+    "Blur": Trick("standard deviation, as a share of the shorter side", _blur),
+}
+"""Name on the page -> the trick."""
