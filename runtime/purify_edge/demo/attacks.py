@@ -20,11 +20,12 @@ PIXELS = "pixels go from 0 to 1"
 
 @dataclass(frozen=True, kw_only=True)
 class Victim:
-    """A picture, uint8 `[H, W, C]`, the pipeline it is for and, of an example, its attacked form that is stored."""
+    """A picture, uint8 `[H, W, C]`, the pipeline it is for and, of an example, its stored attack and its class."""
 
     image: Pixels
     pipeline: Pipeline
     stored: Pixels | None = None
+    label: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,11 @@ def _blur(victim: Victim, size: float) -> Disturbance:
 
 def _square(target: Callable[[Victim], Logits], victim: Victim, size: float) -> Disturbance:
     x_CHW = as_batch(victim.image[None], victim.pipeline.input)[0]
-    found = square_attack(target(victim), x_CHW, epsilon=size, queries=QUERIES, seconds=SECONDS, seed=SEED)
+    found = square_attack(
+        target(victim), x_CHW, label=victim.label, epsilon=size, queries=QUERIES, seconds=SECONDS, seed=SEED
+    )
+    if found.queries == 1:
+        return Disturbance(image=victim.image, note="Nothing to attack: the answer is wrong as it is.")
     if not found.succeeded:
         return Disturbance(image=victim.image, note=f"The attack gave up after {found.queries:,} queries.")
     pixels = np.asarray(to_8bit(found.image)).reshape(victim.image.shape)

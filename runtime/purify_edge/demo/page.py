@@ -44,9 +44,11 @@ def build_page(playground: Playground, folder: Path) -> Any:
         example.input(lambda: None, None, picture, api_visibility="private", queue=False)
         attack.change(_slider, attack, size, api_visibility="private", queue=False)
         asked = [example, picture, attack, size]
-        page.load(_answer(playground), asked, result, api_visibility="private")
-        button.click(_answer(playground), asked, result, api_name="purify", scroll_to_output=True)
-    return page.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE)
+        answer = _answer(playground)
+        together: dict[str, Any] = {"concurrency_id": "pipeline", "concurrency_limit": AT_ONCE}
+        page.load(answer, asked, result, api_visibility="private", **together)
+        button.click(answer, asked, result, api_name="purify", scroll_to_output=True, **together)
+    return page.queue(max_size=WAITING)
 
 
 def theme() -> Any:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from purify_edge.pipeline.prediction import NO_ANSWER
 
 EACH, EXAMPLES = 2, 20
 """Examples of a class, and of all classes together, at most."""
-MAX_UPLOAD_BYTES = 20_000_000
+MAX_UPLOAD_BYTES = 20 * 1024**2
 YOURS = "Your picture"
 
 
@@ -115,14 +115,16 @@ class Playground:
         if not upload:
             raise InputError("there is no picture: choose an example, upload a picture or take one with the camera")
         if Path(upload).stat().st_size > MAX_UPLOAD_BYTES:
-            raise InputError(f"{YOURS} is larger than {MAX_UPLOAD_BYTES // 1_000_000} MB; scale it down")
+            raise InputError(f"{YOURS} is larger than {MAX_UPLOAD_BYTES // 1024**2} MB; scale it down")
         return read_image(upload, self._pipeline.input, name=YOURS)
 
     def _disturbed(self, clean: Pixels, sample: Sample | None, attack: str, size: float) -> Disturbance:
         if attack not in TRICKS:
             raise InputError(f"no attack {attack!r}; the attacks are {', '.join(TRICKS)}")
-        stored = sample.attacked if sample else None
-        return TRICKS[attack].apply(Victim(image=clean, pipeline=self._pipeline, stored=stored), size)
+        victim = Victim(image=clean, pipeline=self._pipeline)
+        if sample:
+            victim = replace(victim, stored=sample.attacked, label=sample.label)
+        return TRICKS[attack].apply(victim, size)
 
 
 def _samples(bundle: Bundle) -> dict[str, Sample]:

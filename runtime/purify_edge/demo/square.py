@@ -31,13 +31,14 @@ class Search:
 
 
 def square_attack(
-    logits: Logits, image_CHW: Array, *, epsilon: float, queries: int, seconds: float, seed: int
+    logits: Logits, image_CHW: Array, *, label: int | None, epsilon: float, queries: int, seconds: float, seed: int
 ) -> Search:
     """Look for an image within epsilon that is called otherwise, one query a step.
 
     Args:
         logits: what is attacked.
         image_CHW: in [0, 1]; steps are whole 255ths, so that an image of 8 bits stays one.
+        label: the class to get away from; None for the one that the image has. An image of another one stays.
         epsilon: the largest change of a pixel.
         queries: how many answers the search may ask for.
         seconds: how long it may take; the step under way is done.
@@ -45,7 +46,10 @@ def square_attack(
     """
     generator, until_s = np.random.default_rng(seed), time.monotonic() + seconds
     step = np.float32(round(255 * epsilon) / 255)
-    label = int(logits(image_CHW[None])[0].argmax())
+    answer = int(logits(image_CHW[None])[0].argmax())
+    label = answer if label is None else label
+    if answer != label:
+        return Search(image_CHW, 1, True)
     shape = (image_CHW.shape[0], 1, image_CHW.shape[2])
     best = _moved(image_CHW, np.broadcast_to(_signs(generator, shape) * step, image_CHW.shape))
     lowest, asked = _margin(logits(best[None])[0], label), 2

@@ -61,7 +61,8 @@ def outcome_html(outcome: Outcome, class_names: Sequence[str]) -> str:
 def error_html(message: str) -> str:
     """Return what to show in place of a result; the text is escaped."""
     words = f" {message[:1].upper()}{message[1:]}."
-    return _text(e("p", e("strong", "That did not work."), words, class_="verdict bad", role="alert"))
+    said = e("p", e("strong", "That did not work."), words, class_="verdict bad", role="alert")
+    return _text(e("section", said, class_="outcome", aria_label="Result"))
 
 
 def _text(element: Element) -> str:

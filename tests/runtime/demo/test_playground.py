@@ -80,7 +80,7 @@ def test_square_stays_within_its_size_and_its_queries(
     for image in adversarial.images[:6]:
         start = asked
         x = as_batch(image[None], pipeline.input)[0]
-        found = square_attack(logits, x, epsilon=size, queries=60, seconds=60, seed=1)
+        found = square_attack(logits, x, label=None, epsilon=size, queries=60, seconds=60, seed=1)
         assert found.queries == asked - start <= 60
         assert np.abs(found.image - x).max() <= size + 0.002
         assert 0 <= found.image.min() <= found.image.max() <= 1
@@ -89,9 +89,17 @@ def test_square_stays_within_its_size_and_its_queries(
         assert found.succeeded != same
 
 
+def test_square_leaves_alone_what_is_wrong_already(playground: Playground) -> None:
+    clean, attacked = outcomes(playground, NONE), outcomes(playground, ON_BOTH)
+    wrong = [one.after.argmax() != one.truth for one in clean]
+    assert any(wrong)
+    assert [one.note.startswith("Nothing to attack") for one in attacked] == wrong
+    assert not any(two.after.argmax() == two.truth for one, two in zip(wrong, attacked, strict=True) if one)
+
+
 def test_square_ends_when_its_time_is_up(pipeline: Pipeline, adversarial: GoldenSplit) -> None:
     x = as_batch(adversarial.images[:1], pipeline.input)[0]
-    found = square_attack(pipeline.planned.logits, x, epsilon=0.0, queries=QUERIES, seconds=0.0, seed=1)
+    found = square_attack(pipeline.planned.logits, x, label=None, epsilon=0.0, queries=QUERIES, seconds=0.0, seed=1)
     assert (found.queries, found.succeeded) == (2, False)
     np.testing.assert_array_equal(found.image, x)
 
