@@ -23,7 +23,7 @@ EMULATOR_PACKAGES := proot qemu-user-static
 EMULATOR := command -v proot >/dev/null && command -v qemu-aarch64-static >/dev/null && command -v apt-get >/dev/null
 
 .PHONY: bench check clean containers demo demo-photos dist docs mutants size test \
-	test-aarch64 test-all test-cameras test-graphs test-integrations test-runtime test-serving
+	test-aarch64 test-all test-cameras test-demo test-graphs test-integrations test-runtime test-serving
 
 # Export the pre-trained pair, check the bundle against PyTorch, purify the sample images.
 demo: $(VENV)/.export
@@ -76,6 +76,10 @@ test-graphs: $(VENV)/.test $(GRAPHS)/tf2onnx.onnx $(GRAPHS)/paddle2onnx.onnx
 test-serving: $(VENV)/.test $(VENV)/.triton
 	PURIFY_TEST_TRITON=$(abspath $(VENV)-triton) $(PYTEST) tests/serving
 	rm -rf $(VENV)-triton $(VENV)/.triton
+
+# The page of purify-demo in a real Chromium, in an environment of its own, for Gradio brings much with it.
+test-demo: $(VENV)/.demo
+	OMP_NUM_THREADS=1 $(VENV)-demo/bin/python -m pytest tests/demo
 
 # Cameras by a real GStreamer, with an RTSP server on this machine; Debian's packages are installed where they may be.
 test-cameras: $(VENV)/.test
@@ -166,6 +170,11 @@ $(VENV)/.check: $(VENV)/.export
 $(VENV)/.triton: $(VENV)/.pip pyproject.toml
 	$(PYTHON) -m venv $(VENV)-triton
 	$(VENV)-triton/bin/pip install -q nvidia-pytriton==0.7.0 -e '.[cpu]' 'numpy<2'
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.pip pyproject.toml
+	$(PYTHON) -m venv $(VENV)-demo
+	$(VENV)-demo/bin/pip install -q --disable-pip-version-check -e '.[cpu,demo]' 'pytest>=8' 'playwright>=1.45'
 	@touch $@
 
 # Headers that no wheel of ONNX Runtime has, unpacked from Debian 13's package beside the environment, on any Debian; and
