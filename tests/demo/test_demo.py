@@ -183,6 +183,9 @@ def test_a_picture_of_the_camera(visitor: Visitor) -> None:
     box.get_by_label("Capture from camera").click()
     box.get_by_text("Click to Access Webcam").click()
     box.locator("video").wait_for()
+    visitor.page.wait_for_function(
+        "(video => video.readyState === 4 && video.currentTime > 0)(document.querySelector('video'))"
+    )
     with visitor.page.expect_response(re.compile("/upload")):
         box.get_by_label("capture photo").click()
     assert "Before the attack it said" in visitor.purify("Noise", "Before the attack it said")
