@@ -75,15 +75,15 @@ function suspicionOf(alone, behind, score) {
 
 /** Decode a picture and fit it to the bundle's input, bytes `[H, W, C]`, as `purify-run` does. */
 export async function fitted(file, { channels, height, width }) {
+  const name = file.name ?? "the picture";
   let bitmap;
   try {
     bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" });
   } catch {
-    const name = file.name ?? "this";
     throw new Error(`${name} cannot be read as a picture; expected a PNG, JPEG, WebP, GIF or BMP that is not damaged`);
   }
   if (bitmap.width * bitmap.height > MAX_PIXELS) {
-    throw new Error(`${file.name} has ${bitmap.width} x ${bitmap.height} pixels, more than 16 million; scale it down`);
+    throw new Error(`${name} has ${bitmap.width} x ${bitmap.height} pixels, more than 16 million; scale it down`);
   }
   const pen = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
   pen.fillRect(0, 0, bitmap.width, bitmap.height); // black below what is transparent

@@ -29,7 +29,12 @@ function figure(is, caption) {
   return made("figure", {}, part("canvas", is, { role: "img" }), made("figcaption", { textContent: caption }));
 }
 
-function page({ class_names: names }, examples) {
+function counted({ attacked: { images, alone, purified } }) {
+  return `Of the ${images} attacked images of the golden set the classifier alone has ${alone} right, ` +
+    `behind the purifier ${purified}.`;
+}
+
+function page({ class_names: names }, { examples, right }) {
   const thumbs = examples.map(({ place, label }) => [
     place,
     made("img", { src: new URL(`examples/${place}-clean.png`, import.meta.url).href, alt: "", width: 28, height: 28 }),
@@ -51,6 +56,7 @@ function page({ class_names: names }, examples) {
       made("table", {}, made("caption", { textContent: "What it is taken for" }),
         made("thead", {}, made("tr", {}, ...head)), part("tbody", "classes")),
       part("p", "time")),
+    part("p", "golden", { textContent: counted(right) }),
   ];
 }
 
@@ -98,9 +104,11 @@ function show({ manifest }, found, label) {
 }
 
 async function start() {
+  top.textContent = "Loading 16 MB: ONNX Runtime Web and the models.";
   const pipeline = await open();
-  const { examples } = await read("examples/examples.json");
-  top.replaceChildren(...page(pipeline.manifest, examples));
+  const golden = await read("examples/examples.json");
+  const { examples } = golden;
+  top.replaceChildren(...page(pipeline.manifest, golden));
   let turn = 0;
   const answer = async (picture, label) => {
     const mine = ++turn;

@@ -35,6 +35,7 @@ def assets(cache: Path) -> dict[str, bytes]:
     entries = [bundle.model(role, "fp32").file for role in ROLES]
     return {
         **{f"try/{name}": content for name, content in runtime(cache).items()},
+        "try/NOTICE": (bundle.path.parent / "NOTICE").read_bytes(),
         f"try/bundle/{MANIFEST}": (bundle.path / MANIFEST).read_bytes(),
         **{f"try/bundle/{entry.path}": bundle.read(entry) for entry in entries},
         **{f"try/examples/{name}": content for name, content in examples(bundle).items()},

@@ -114,15 +114,13 @@ def nothing_wrong(wrong: list[str]) -> Iterator[None]:
 def open_page(browser: Any, address: str, wrong: list[str]) -> Any:
     """A function that opens a page of the site."""
 
-    def opened(path: str = "/try/", *, width: int = 1280, scheme: str = "light") -> Any:
-        page = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme).new_page()
+    def opened(path: str) -> Any:
+        page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
         page.on("request", lambda asked: None if own(asked.url) else wrong.append(asked.url))
         page.on("response", lambda answer: wrong.append(answer.url) if answer.status >= 400 else None)
         page.goto(address + path)
-        if path == "/try/":
-            page.wait_for_selector(READY, timeout=60_000)
         return page
 
     def own(url: str) -> bool:
@@ -134,7 +132,9 @@ def open_page(browser: Any, address: str, wrong: list[str]) -> Any:
 @pytest.fixture(scope="module")
 def page(open_page: Any) -> Any:
     """The page `Try it`, as tests leave it: it takes seconds to load."""
-    return open_page()
+    opened = open_page("/try/")
+    opened.wait_for_selector(READY, timeout=60_000)
+    return opened
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +223,9 @@ def test_all_golden_images_get_the_answers_of_pytorch(
     given = {"bytes": encoded(images.tobytes()), "size": images[0].size}
     found = page.evaluate(ALL, given)
     assert len(found) == 512
+    right = [int(np.sum(logits[256:].argmax(axis=1) == splits[1].labels)) for logits in (alone, behind)]
+    shown = page.inner_text('[data-is="golden"]')
+    assert [int(number) for number in re.findall(r"\d+", shown)] == [256, *right]
     assert [np.argmax(one["before"]) for one in found] == alone.argmax(axis=1).tolist()
     assert [np.argmax(one["after"]) for one in found] == behind.argmax(axis=1).tolist()
     scores = np.array([one["suspicion"] for one in found])
@@ -276,9 +279,30 @@ def test_what_is_no_picture_is_refused_in_words(page: Any, tmp_path: Path) -> No
     page.wait_for_selector(READY, timeout=20_000)
 
 
+def test_a_picture_that_is_too_large_is_refused_in_words(page: Any, tmp_path: Path) -> None:
+    Image.new("1", (4097, 4096)).save(tmp_path / "large.png")
+    page.set_input_files('[data-is="file"]', tmp_path / "large.png")
+    page.wait_for_function(
+        "document.querySelector('[data-is=said]').textContent.includes('more than 16 million')", timeout=60_000
+    )
+
+
+def test_a_site_that_is_not_whole_says_what_to_do(open_page: Any, wrong: list[str]) -> None:
+    page = open_page("/method/")
+    page.route("**/manifest.json", lambda route: route.fulfill(status=404))
+    page.goto(page.url.replace("/method/", "/try/"))
+    page.wait_for_function("document.getElementById('try').textContent.includes('make docs')", timeout=20_000)
+    assert page.inner_text("#try").startswith("This page cannot run here: bundle/manifest.json is not there (404)")
+    assert len([place for place in wrong if place.endswith("manifest.json")]) == 1
+    wrong.clear()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_a_phone_and_can_be_read(open_page: Any, scheme: str) -> None:
-    page = open_page(width=360, scheme=scheme)
+def test_it_fits_a_phone_and_can_be_read(page: Any, scheme: str) -> None:
+    page.set_viewport_size({"width": 360, "height": 800})
+    page.emulate_media(color_scheme=scheme)
+    page.check('[name="example"]', force=True)
+    page.wait_for_selector(READY, timeout=20_000)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
     assert (sum(ground[:3]) < 200) == (scheme == "dark")
@@ -288,8 +312,8 @@ def test_it_fits_a_phone_and_can_be_read(open_page: Any, scheme: str) -> None:
 
 
 def test_it_can_be_used_by_keyboard_and_heard(page: Any) -> None:
-    page.reload()
-    page.wait_for_selector(READY, timeout=60_000)
+    page.check('[name="example"]', force=True)
+    page.wait_for_function("document.querySelector('[data-is=said]').textContent.includes('(right)')", timeout=20_000)
     before = said(page)
     page.focus('[name="example"]:checked')
     page.keyboard.press("ArrowRight")
