@@ -16,7 +16,7 @@ import pytest
 
 from helpers.processes import wait_for
 from helpers.project import REPOSITORY
-from helpers.triton import REASON, TRITON, client, environment, infer
+from helpers.triton_server import REASON, TRITON, client, environment, infer
 
 pytestmark = [
     pytest.mark.skipif(not TRITON, reason=REASON),

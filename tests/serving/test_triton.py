@@ -25,7 +25,7 @@ from click.testing import CliRunner, Result
 
 from helpers.bundles import replace as replace_file
 from helpers.processes import wait_for
-from helpers.triton import KEY, REASON, TRITON, WAY, Server, free_ports, infer, servers, stubs
+from helpers.triton_server import KEY, REASON, TRITON, WAY, Server, free_ports, infer, servers, stubs
 from lab.serving import CLIENTS
 from lab.serving import main as study
 from purify_edge import Pipeline

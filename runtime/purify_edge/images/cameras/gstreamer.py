@@ -5,7 +5,9 @@ tells what OpenCV does not: why a pipeline fails, whether it has ended or failed
 """
 
 import ctypes
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint, c_uint8, c_uint32, c_uint64, c_void_p
 from functools import cache
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purify_edge.errors import InputError, MissingError
+from purify_edge.machine import user_folder
 
 INSTALL = "sudo apt install gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad"
 LIBRARIES = {
@@ -97,6 +100,9 @@ class GStreamer:
                     self.call[name] = function
         except (OSError, AttributeError) as error:
             raise MissingError(f"GStreamer is not installed ({error}): {INSTALL}") from error
+        with suppress(FileNotFoundError):  # no home
+            registry = user_folder("XDG_CACHE_HOME", ".cache") / "gstreamer-registry"
+            os.environ.setdefault("GST_REGISTRY", str(registry))  # its list of plugins, elsewhere in the home else
         failure = _ERROR()
         if not self.call["gst_init_check"](None, None, byref(failure)):
             raise MissingError(f"GStreamer cannot be started ({self._taken(failure)})")
