@@ -96,7 +96,7 @@ def plot(rows: dict[str, list[ClientsRow]], path: Path) -> None:
     for panel, key, label in zip(panels, ("images_per_s", "p99_ms"), ("images a second", "p99, ms"), strict=True):
         for name, of in rows.items():
             panel.plot([row.clients for row in of], [getattr(row, key) for row in of], marker="o", label=name)
-        panel.set(xscale="log", yscale="log", xlabel="clients at once", ylabel=label)
+        panel.set(xscale="log", xlabel="clients at once", ylabel=label, ylim=(0, None))
         panel.set_xticks(CLIENTS, [str(count) for count in CLIENTS])
         panel.minorticks_off()
         panel.grid(alpha=0.3)
