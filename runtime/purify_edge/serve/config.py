@@ -10,7 +10,8 @@ CONFIG = "config.pbtxt"
 END_OF_CONTRACT = "# The rest may change from version to version.\n"
 BACKENDS = {"onnxruntime": "onnxruntime", "tensorrt": "onnxruntime", "openvino": "openvino"}
 """Triton's backend of each choice of `--native`; TensorRT builds its engine inside ONNX Runtime, on the device."""
-ENGINE_CACHE = "/tmp/purify-engines"
+ENGINE_CACHE = "engine-cache"
+"""Where engines, which are code, are kept: in the repository, from which serve.sh starts the server."""
 ASK = "ask"
 """The input of a health model."""
 
