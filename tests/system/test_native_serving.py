@@ -54,9 +54,7 @@ def test_a_native_model_is_the_served_graph(
     version, config = write_model(bundle, tmp_path, asked), read_config(tmp_path / "pair" / CONFIG)
     graph = version / "model.onnx"
     assert graph.read_bytes() == bundle.read(bundle.model("served", "fp32").file)
-    assert [path.name for path in version.iterdir()] == [
-        "model.onnx"
-    ]  # OpenVINO Model Server takes the folder as it is
+    assert list(version.iterdir()) == [graph]  # OpenVINO Model Server takes the folder as it is
     session = onnxruntime.InferenceSession(graph)
     for node, tensor in zip(session.get_inputs() + session.get_outputs(), [*config.input, *config.output], strict=True):
         assert (node.name, DTYPES[node.type]) == (tensor.name, model_config_pb2.DataType.Name(tensor.data_type))
@@ -66,6 +64,10 @@ def test_a_native_model_is_the_served_graph(
     assert config.instance_group[0].count == 2
     accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
     assert [of.name for of in accelerators] == (["tensorrt"] if native == "tensorrt" else [])
+    kept = [of.parameters["trt_engine_cache_path"] for of in accelerators]
+    assert not any(Path(folder).is_absolute() for folder in kept)  # in the repository: engines are code
+    kind = model_config_pb2.ModelInstanceGroup.Kind.Name(config.instance_group[0].kind)
+    assert kind == ("KIND_GPU" if native == "tensorrt" else "KIND_AUTO")
     parameters = {key: value.string_value for key, value in config.parameters.items()}
     assert bundle.manifest.suspicion is not None
     assert parameters == {

@@ -114,6 +114,13 @@ def test_a_corruption_grows_with_its_size(playground: Playground, pipeline: Pipe
     assert changed[0] == 0 < changed[1] < changed[2]
 
 
+def test_salt_and_pepper_are_white_and_black_in_equal_parts(pipeline: Pipeline) -> None:
+    grey = np.full((28, 28, 1), 77, np.uint8)
+    found = TRICKS["Salt and pepper"].apply(Victim(image=grey, pipeline=pipeline), 0.5).image
+    shares = [float((found == level).mean()) for level in (0, 77, 255)]
+    assert shares == pytest.approx([0.25, 0.5, 0.25], abs=0.06)
+
+
 def test_an_upload_is_read_as_purify_run_reads_it(playground: Playground, pipeline: Pipeline, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "noise.png")
