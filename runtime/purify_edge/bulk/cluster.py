@@ -10,12 +10,13 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
-from purify_edge.bulk.purifier import PATH, Answer, BulkPurifier
+from purify_edge.bulk.purifier import PATH, Answer, BulkPurifier, Files
 from purify_edge.errors import InputError, MissingError, PurifyError, reason
 from purify_edge.extras import require_library
 
 CPUS = 0.5  # that a worker asks Ray for: with a whole one each, those of a lost machine may find no place on the others
 MAX_BLOCKS = 10_000  # that are handed out; Ray keeps an eye on each
+BLOCKS, MOST_BATCHES = 8, 16  # for each worker at least, and in each at most: Ray takes a while for a block
 MOST_TRIES = 2
 """How many workers may end while at work on an image alone; it is an error then."""
 REACH_S = 20.0
@@ -52,7 +53,7 @@ def connect(address: str | None) -> Iterator["Cluster"]:
         raise MissingError(f"Ray cannot be started here ({reason(error)})") from error
     with redirect_stdout(sys.stderr):  # Ray tells of processes that died there, up to its own end
         try:
-            yield Cluster(ray)
+            yield Cluster(ray, local=not address)
         finally:
             ray.shutdown()
 
@@ -78,8 +79,8 @@ class Cluster:
         worker: the class that runs batches.
     """
 
-    def __init__(self, ray: Any) -> None:
-        self._ray, self.worker = ray, Worker
+    def __init__(self, ray: Any, *, local: bool) -> None:
+        self._ray, self._local, self.worker = ray, local, Worker
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False  # ours tells of images
         for handler in logging.getLogger("ray.data").handlers:
@@ -102,11 +103,13 @@ class Cluster:
         return workers.count or max(1, sum(fits)), gpus
 
     def inspect(self, settings: dict[str, Any], *, gpus: float) -> tuple[str, str]:
-        """Load the bundle in a worker and return the precision that is taken there, and what runs, in words.
+        """Load the bundle where a worker would, and return the precision that is taken there, and what runs, in words.
 
         Raises:
             PurifyError: as `BulkPurifier` does; or purify-edge is not installed there.
         """
+        if self._local:
+            return _plan(settings)
         task = self._ray.remote(num_cpus=CPUS, num_gpus=gpus)(_plan)
         try:
             found: tuple[str, str] = self._ray.get(task.remote(settings))
@@ -123,13 +126,13 @@ class Cluster:
             PurifyError: a worker cannot load the bundle, or the cluster has failed.
         """
         data, pyarrow = self._ray.data, require_library("pyarrow", "ray")
-        rows = batch * max(1, math.ceil(len(paths) / MAX_BLOCKS / batch))
+        rows = batch * _batches_a_block(len(paths) / batch, count)
         blocks = [pyarrow.table({PATH: paths[start : start + rows]}) for start in range(0, len(paths), rows)]
         attempts = self._ray.remote(num_cpus=0)(Attempts).remote()
         dataset = data.from_arrow(blocks).map_batches(
             self.worker,
-            fn_constructor_kwargs={"attempts": attempts, **settings},
-            batch_size=batch,
+            fn_constructor_kwargs={"attempts": attempts, "batch": batch, **settings},
+            batch_size=None,
             batch_format="pyarrow",
             compute=data.ActorPoolStrategy(size=min(count, len(blocks))),
             num_cpus=CPUS,
@@ -141,9 +144,14 @@ class Cluster:
             raise _told(error) from error
 
 
+def _batches_a_block(batches: float, workers: int) -> int:
+    """Return how many batches are handed out together: few enough that all workers have work to the end."""
+    return max(1, math.ceil(batches / MAX_BLOCKS), min(MOST_BATCHES, int(batches / workers / BLOCKS)))
+
+
 def _plan(settings: dict[str, Any]) -> tuple[str, str]:
-    plan = BulkPurifier(**settings).pipeline.plan
-    return plan.precision, str(plan)
+    with BulkPurifier(**settings).pipeline as pipeline:
+        return pipeline.plan.precision, str(pipeline.plan)
 
 
 def _told(error: Any) -> PurifyError:
@@ -164,6 +172,10 @@ class Attempts:
 
     def __init__(self) -> None:
         self._begun: dict[str, int] = {}
+
+    def any_begun(self, names: Sequence[str]) -> bool:
+        """Return whether somebody began with one of them before and did not end."""
+        return not self._begun.keys().isdisjoint(names)
 
     def begin(self, name: str) -> int:
         """Return how many workers began with this file before and did not end."""
@@ -187,20 +199,30 @@ class Worker(BulkPurifier):
         super().__init__(bundle, **settings)
         self._ray, self._attempts = require_library("ray", "ray"), attempts
 
-    def answers(self, names: Sequence[str], contents: Sequence[bytes | None]) -> list[Answer]:
-        """Return an answer a file; see `BulkPurifier.answers`."""
-        key = f"batch of {names[0]}"
-        if self._ray.get(self._attempts.begin.remote(key)):
-            found = [self._alone(name, content) for name, content in zip(names, contents, strict=True)]
+    def answers(self, batches: Sequence[Files]) -> list[Answer]:
+        """Return an answer a file; one batch after the other where one of them was begun before and not ended."""
+        if self._ray.get(self._attempts.any_begun.remote([_key(files) for files in batches])):
+            return [answer for files in batches for answer in self.answers_of(files)]
+        return super().answers(batches)
+
+    def answers_of(self, files: Files) -> list[Answer]:
+        """Return an answer for each file of one batch."""
+        if self._ray.get(self._attempts.begin.remote(_key(files))):
+            found = [self._alone(file) for file in files]
         else:
-            found = super().answers(names, contents)
-        self._attempts.end.remote(key)
+            found = super().answers_of(files)
+        self._attempts.end.remote(_key(files))
         return found
 
-    def _alone(self, name: str, content: bytes | None) -> Answer:
+    def _alone(self, file: tuple[str, bytes | None]) -> Answer:
+        name, _ = file
         if self._ray.get(self._attempts.begin.remote(name)) >= MOST_TRIES:
             self._attempts.end.remote(name)
             return {"error": f"{name}: {MOST_TRIES} workers ended while they were at work on it"}
-        (found,) = super().answers([name], [content])
+        (found,) = super().answers_of([file])
         self._attempts.end.remote(name)
         return found
+
+
+def _key(files: Files) -> str:
+    return f"batch of {files[0][0]}"

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purify_edge.bundle.reader import Bundle
+from purify_edge.engines.base import BATCH
 from purify_edge.engines.plan import AUTO
 from purify_edge.engines.tensorrt.store import EnginePolicy
 from purify_edge.errors import BundleError, InputError, reason
@@ -34,9 +35,12 @@ ANSWER = {
 }
 """Columns that every answer has, and their types; those of the results of `purify-run`, by the same names."""
 READERS = max(1, min(4, cores() // 2))  # beside the engine's own threads
+BATCHES = 3  # under way at once: one is read while another runs
 COMPRESSION = 3  # of PNG, as in purify-run
 
 Answer = dict[str, Any]
+Files = Sequence[tuple[str, bytes | None]]
+"""Names of files, each with its content where that was read already."""
 Read = NDArray[np.uint8] | str
 """An image, uint8 `[H, W, C]`, or why it cannot be read."""
 
@@ -52,6 +56,7 @@ class BulkPurifier:
     Args:
         bundle: a folder that every worker sees, or the name of a bundle that ships; it is verified when it is loaded.
         engine, precision, verify, policy, allow_failed: see `Pipeline.load`.
+        batch: images that run together; a larger batch of Ray's is divided, and one part is read while another runs.
         purified: add a column `purified`, the purified image as PNG.
         folder: where relative paths begin; default the worker's current folder.
         sha256: of the bundle's manifest; another one is refused.
@@ -70,6 +75,7 @@ class BulkPurifier:
         verify: Path | None = None,
         policy: EnginePolicy | None = None,
         allow_failed: bool = False,
+        batch: int = BATCH,
         purified: bool = False,
         folder: str = "",
         sha256: str | None = None,
@@ -84,8 +90,9 @@ class BulkPurifier:
             )
         opened.verify()
         self.pipeline = Pipeline.load(opened, engine=engine, precision=precision, policy=policy)
-        self._purified, self._folder = purified, folder
+        self._purified, self._folder, self._batch_images = purified, folder, batch
         self._readers = ThreadPoolExecutor(READERS, "read")
+        self._batches = ThreadPoolExecutor(BATCHES, "batch")
 
     def __call__(self, batch: Any) -> Any:
         """Return the batch, a pyarrow.Table, with the answers.
@@ -96,7 +103,8 @@ class BulkPurifier:
         added = ANSWER | ({PURIFIED: "binary"} if self._purified else {})
         self._check(batch, added)
         contents = batch[CONTENT].to_pylist() if CONTENT in batch.column_names else [None] * len(batch)
-        answers = self.answers(batch[PATH].to_pylist(), contents)
+        files, size = list(zip(batch[PATH].to_pylist(), contents, strict=True)), self._batch_images
+        answers = self.answers([files[start : start + size] for start in range(0, len(files), size)])
         table = self._pyarrow.Table.from_pylist(answers, schema=self._pyarrow.schema(list(added.items())))
         kept = [name for name in batch.column_names if name != CONTENT]
         columns = [batch[name] for name in kept] + table.columns
@@ -111,16 +119,20 @@ class BulkPurifier:
         if taken := sorted(set(columns) & added.keys()):
             raise InputError(f"the dataset has columns that answers have: {', '.join(taken)}; rename them")
 
-    def answers(self, names: Sequence[str], contents: Sequence[bytes | None]) -> list[Answer]:
+    def answers(self, batches: Sequence[Files]) -> list[Answer]:
         """Return an answer a file, its fields by the names of the columns."""
-        read = list(self._readers.map(self._read, names, contents))
+        return [answer for answers in self._batches.map(self.answers_of, batches) for answer in answers]
+
+    def answers_of(self, files: Files) -> list[Answer]:
+        """Return an answer for each file of one batch; called in several threads at once."""
+        read = list(self._readers.map(self._read, *zip(*files, strict=True)))
         pixels = [image for image in read if not isinstance(image, str)]
         try:
             found = self._found(self.pipeline.predict(np.stack(pixels))) if pixels else iter(())
         except Exception as error:  # of an engine, say; the other batches are none the worse for it
             found = iter([{"error": f"cannot be purified ({reason(error)})"}] * len(pixels))
         answers = [{"error": image} if isinstance(image, str) else next(found) for image in read]
-        for name, answer in zip(names, answers, strict=True):
+        for (name, _), answer in zip(files, answers, strict=True):
             if answer.get("error") and name not in answer["error"]:
                 answer["error"] = f"{name}: {answer['error']}"
         return answers
