@@ -13,5 +13,8 @@ class Clock:
     def monotonic(self) -> float:
         return self.now_s
 
+    def perf_counter(self) -> float:
+        return self.now_s
+
     def perf_counter_ns(self) -> int:
         return round(self.now_s * 1e9)

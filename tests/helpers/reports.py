@@ -14,6 +14,7 @@ from purify_edge.bundle.report import (
     Check,
     CurvePoint,
     Divergence,
+    EnergyRow,
     KeptLayer,
     LatencyRow,
     NotChecked,
@@ -64,6 +65,22 @@ def timed(engine: str, precision: str, stage: str, batch: int, p50_ms: float, **
     )
 
 
+def energy(stage: str, batch: int, meter: str, above: float) -> EnergyRow:
+    return EnergyRow(
+        engine="onnxruntime",
+        precision="fp32",
+        stage=stage,
+        batch=batch,
+        meter=meter,
+        n=100,
+        seconds=2.0,
+        mj_per_image=above + 10,
+        mj_per_image_above_idle=above,
+        power_w=6.5,
+        idle_w=4.57,
+    )
+
+
 def accuracy(threat: str, right: int, *, defended: bool, attack: str = "PGD-20, Linf 0.1") -> AccuracyRow:
     share = right / 1000
     return AccuracyRow(
@@ -88,6 +105,13 @@ def full_report(name: str = "conv1", **changes: Any) -> Report:
             "cores": 2,
             "versions": {"numpy": "2.4", "onnxruntime": name},
             "devices": {"onnxruntime": name},
+            "power": {
+                "mode": f"25W {name}",
+                "temperatures_c": {name: 47.5},
+                "gpu_limit_w": 300.0,
+                "meters": [f"VDD_IN of {name}"],
+                "not_readable": [f"RAPL: not readable: needs root, {name}"],
+            },
         },
         parity=(
             *(parity("onnxruntime", "fp32", role, "clean") for role in roles),
@@ -99,6 +123,10 @@ def full_report(name: str = "conv1", **changes: Any) -> Report:
             timed("onnxruntime", "fp32", "defended", 1, 0.4, p99_ms=40.0),
             timed("pytorch", "fp32", "pipeline", 1, 4.0),
             timed("onnxruntime", "fp32", "pipeline", 32, 50.0),
+        ),
+        energy=(
+            energy("pipeline", 1, f"VDD_IN of {name}", 2.5),
+            energy("pipeline", 32, f"VDD_IN of {name}", -0.25),
         ),
         checks=(
             Check(name="agreement, onnxruntime fp32 defended clean", value=0.99, limit=0.995, passed=False),

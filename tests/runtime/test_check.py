@@ -1,5 +1,7 @@
+import shutil
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from helpers.meters import ORIN_NANO, TWO_PACKAGES, counting, plant
 from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import Check, ParityRow, Report
@@ -15,9 +18,12 @@ from purify_edge.check import check
 from purify_edge.check.check import check_bundle
 from purify_edge.check.cli import main as check_command
 from purify_edge.check.limits import Limits, checks_of
+from purify_edge.engines import energy
 from purify_edge.engines.onnxruntime import OnnxRuntimeEngine
 from purify_edge.engines.registry import ENGINES
 from purify_edge.errors import BundleError
+from purify_edge.power.condition import condition
+from purify_edge.power.meters import find_meters
 from purify_edge.stats import relative_error
 
 Spoil = Callable[[str, np.ndarray, np.ndarray], np.ndarray]
@@ -72,6 +78,45 @@ def test_every_stage_is_timed_at_every_batch(report: Report) -> None:
 def test_the_environment_names_machine_and_versions(report: Report) -> None:
     assert {"numpy", "onnxruntime", "purify-edge"} <= report.environment["versions"].keys()
     assert report.environment["processor"]
+
+
+def test_energy_is_measured_where_a_meter_can_be_read(
+    few_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = plant(tmp_path, ORIN_NANO | TWO_PACKAGES)
+    shutil.rmtree(root / "sys/class/hwmon")
+    monkeypatch.setattr(check, "find_meters", partial(find_meters, root=root))
+    monkeypatch.setattr(check, "condition", partial(condition, root=root))
+    for name in ("SETTLE_S", "IDLE_S", "ROW_S"):
+        monkeypatch.setattr(energy, name, 0.2)
+    with counting(root, watts=20):
+        found = check_bundle(Bundle.open(few_images), **PINNED, rounds=1)
+    assert found.passed
+    timed = {(row.engine, row.precision, row.stage, row.batch) for row in found.latency}
+    assert {(row.engine, row.precision, row.stage, row.batch) for row in found.energy} == timed
+    for row in found.energy:
+        assert row.mj_per_image == pytest.approx(1000 * row.power_w * row.seconds / (row.n * row.batch))
+    seconds = sum(row.seconds for row in found.energy)
+    assert sum(row.power_w * row.seconds for row in found.energy) == pytest.approx(20 * seconds, rel=0.5)
+    power = found.environment["power"]
+    assert power["mode"] == "25W"
+    assert power["temperatures_c"]["tj-thermal"] == 49.312
+    assert power["meters"] == [found.energy[0].meter]
+
+
+def test_a_counter_that_stands_still_is_told_in_the_report(
+    few_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "find_meters", partial(find_meters, root=plant(tmp_path, TWO_PACKAGES)))
+    for name in ("SETTLE_S", "IDLE_S", "ROW_S"):
+        monkeypatch.setattr(energy, name, 0.01)
+    found = check_bundle(Bundle.open(few_images), **PINNED, rounds=1)
+    assert found.energy == ()
+    assert "stands still" in found.environment["power"]["not_readable"][0]
+
+
+def test_without_a_timing_nothing_is_said_of_power(few_images: Path) -> None:
+    assert "power" not in check_bundle(Bundle.open(few_images), **PINNED, rounds=0).environment
 
 
 def replace_engine(monkeypatch: pytest.MonkeyPatch, spoil: Spoil) -> None:

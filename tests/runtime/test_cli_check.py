@@ -30,7 +30,7 @@ def test_json_goes_to_standard_output_alone(run: Run, few_images: Path) -> None:
     report = json.loads(out)
     assert report["passed"] is True
     assert {row["precision"] for row in report["parity"]} == {"fp16"}
-    of_exports = {"kept", "attempts", "diverging", "accuracy", "curve", "suspicion", "plan"}
+    of_exports = {"kept", "attempts", "diverging", "accuracy", "curve", "suspicion", "plan", "energy"}
     assert set(report) == {"environment", "parity", "latency", "checks", "passed", "not_checked"} | of_exports
     assert "parity: onnxruntime, fp16" in err
 

@@ -58,6 +58,26 @@ class LatencyRow(msgspec.Struct, frozen=True, kw_only=True):
     images_per_s: float
 
 
+class EnergyRow(msgspec.Struct, frozen=True, kw_only=True):
+    """The energy that one stage took for an image, in mJ: one meter's, over n calls in a row, for so many seconds.
+
+    `mj_per_image` is all that the meter counted meanwhile, `mj_per_image_above_idle` what is left of it without
+    `idle_w`, which it counted a little before, with the same models open and nothing running.
+    """
+
+    engine: str
+    precision: str
+    stage: str
+    batch: int
+    meter: str
+    n: int
+    seconds: float
+    mj_per_image: float
+    mj_per_image_above_idle: float
+    power_w: float
+    idle_w: float
+
+
 class Check(msgspec.Struct, frozen=True, kw_only=True):
     """One limit and whether it holds."""
 
@@ -209,7 +229,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     `kept`, `attempts` and `diverging` tell of the conversions, `accuracy` and `curve` of the run's evaluation; all of
     them are the exporter's. What is `not_checked` has no part in `passed`. `plan` is what `purify-run` runs here, where
-    the check was of that.
+    the check was of that. `energy` is there where the machine has a meter that can be read; the environment's `power`
+    tells of meters, power mode and temperatures.
     """
 
     environment: dict[str, Any]
@@ -225,6 +246,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     curve: tuple[CurvePoint, ...] = ()
     suspicion: SuspicionReport | None = None
     plan: Plan | None = None
+    energy: tuple[EnergyRow, ...] = ()
 
     def with_checks(self, *more: Check) -> "Report":
         """Return the report with further limits, which must hold too."""

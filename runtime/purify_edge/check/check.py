@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from purify_edge.bundle.golden import GoldenSplit, load_golden
 from purify_edge.bundle.reader import Bundle
-from purify_edge.bundle.report import LatencyRow, NotChecked, Plan, Report
+from purify_edge.bundle.report import EnergyRow, NotChecked, Plan, Report
 from purify_edge.check.comparison import Comparison, EngineSet, Run, compare
 from purify_edge.check.decoder import decoder_checks
 from purify_edge.check.limits import Limits, checks_of, suspicion_checks
 from purify_edge.check.page.checked_bundle import CheckedBundle
 from purify_edge.check.page.examples import subject_of
 from purify_edge.check.served import served_checks
+from purify_edge.engines.energy import measure_energy
 from purify_edge.engines.latency import ROUNDS, Contestant, measure
 from purify_edge.engines.models import Models, Setup
 from purify_edge.engines.plan import AUTO, open_plan
@@ -26,9 +27,13 @@ from purify_edge.errors import BuildError, InputError, MissingError
 from purify_edge.images.arrays import as_batch
 from purify_edge.machine import environment
 from purify_edge.pipeline.suspicion import report_of
+from purify_edge.power.condition import condition
+from purify_edge.power.meters import find_meters
+from purify_edge.power.nvml import NvmlGpu
 
 BATCHES = (1, 32)
 ALL = "all"
+Contestants = Mapping[Contestant, Callable[[], object]]
 
 
 def check_bundle(bundle: Bundle, **options: Any) -> Report:
@@ -44,10 +49,10 @@ def check_with_examples(
     limits: Limits | None = None,
     rounds: int = ROUNDS,
     policy: EnginePolicy | None = None,
-    also_timed: Mapping[Contestant, Callable[[], object]] | None = None,
+    also_timed: Contestants | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> tuple[Report, CheckedBundle]:
-    """Compare the models that run here with the golden set, and time them.
+    """Compare the models that run here with the golden set, and time them; measure energy where there is a meter.
 
     Of `auto` or of one engine each file is read once and each model opened once.
 
@@ -81,7 +86,10 @@ def check_with_examples(
             tell(f"parity: {engines.engine}, {engines.precision}")
             compared.append(compare(engines, golden, bundle))
         tell("latency" if rounds else "no latency: no rounds asked for")
-        latency = _latency(opened.sets, golden, bundle, rounds, also_timed or {})
+        contestants = _contestants(opened.sets, golden, bundle, also_timed or {}) if rounds else {}
+        latency = measure(contestants, rounds=rounds) if rounds else []
+        devices = {engines.engine: engines.device for engines in opened.sets}
+        energy, power = _energy(contestants, devices, tell)
     parity = [row for found in compared for row in found.rows]
     checks = [*checks_of(parity, latency, limits), *decoder_checks(bundle)]
     served, left = served_checks(bundle, golden, [engines.precision for engines in opened.sets], limits)
@@ -95,8 +103,7 @@ def check_with_examples(
             checks += suspicion_checks(suspicion, golden, found.scores, limits, where=where)
     used = {engines.engine: engines.version for engines in opened.sets}
     report = Report(
-        environment=environment({"purify-edge": version("purify-edge")} | used)
-        | {"devices": {engines.engine: engines.device for engines in opened.sets}},
+        environment=environment({"purify-edge": version("purify-edge")} | used) | {"devices": devices} | power,
         parity=tuple(parity),
         latency=tuple(latency),
         checks=tuple(checks),
@@ -104,6 +111,7 @@ def check_with_examples(
         not_checked=tuple(opened.not_checked),
         suspicion=report_of(suspicion, compared[0].scores) if suspicion else None,
         plan=opened.plan,
+        energy=tuple(energy),
     )
     return report, subject_of(bundle, golden, compared[0])
 
@@ -188,15 +196,10 @@ def _other_setups(known: Sequence[str], precisions: Sequence[str]) -> Iterator[S
                 yield Setup(name, precision, precision)
 
 
-def _latency(
-    sets: Sequence[EngineSet],
-    golden: Mapping[str, GoldenSplit],
-    bundle: Bundle,
-    rounds: int,
-    also_timed: Mapping[Contestant, Callable[[], object]],
-) -> list[LatencyRow]:
-    if not rounds:
-        return []
+def _contestants(
+    sets: Sequence[EngineSet], golden: Mapping[str, GoldenSplit], bundle: Bundle, also_timed: Contestants
+) -> Contestants:
+    """Return each stage of each engine for each size of batch, and what else is to be timed."""
     images = as_batch(some_images(next(iter(golden.values())), max(BATCHES)), bundle.manifest.input)
     contestants = {
         Contestant(engines.engine, engines.precision, stage, batch): _call(run, images[:batch])
@@ -204,7 +207,32 @@ def _latency(
         for engines in sets
         for stage, run in engines.stages.items()
     }
-    return measure(contestants | dict(also_timed), rounds=rounds)
+    return contestants | dict(also_timed)
+
+
+def _energy(
+    contestants: Contestants, devices: Mapping[str, str], tell: Callable[[str], None]
+) -> tuple[list[EnergyRow], dict[str, Any]]:
+    """Measure what was timed by the meters that there are; also return what the report says of them, if anything."""
+    if not contestants:
+        return [], {}
+    gpu = _gpu() if any(device.startswith("cuda") for device in devices.values()) else None
+    meters, not_readable = find_meters(gpu)
+    rows: list[EnergyRow] = []
+    failed: list[str] = []
+    if meters:
+        tell(f"energy: {', '.join(meter.name for meter in meters)}")
+        rows, failed = measure_energy(contestants, meters, devices)
+    about = {"meters": [meter.name for meter in meters], "not_readable": [*not_readable, *failed]}
+    power = {name: value for name, value in (about | condition(gpu)).items() if value}
+    return rows, {"power": power} if power else {}
+
+
+def _gpu() -> NvmlGpu | None:
+    try:
+        return NvmlGpu()
+    except OSError:  # no NVML: the engines have said already whether there is a GPU
+        return None
 
 
 def some_images(split: GoldenSplit, count: int) -> NDArray[np.uint8]:

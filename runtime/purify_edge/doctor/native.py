@@ -13,6 +13,7 @@ from typing import Any
 
 from purify_edge.doctor.child import MARK
 from purify_edge.extras import silence
+from purify_edge.power.nvml import NvmlGpu, gpu_meter
 
 CUDA_SUCCESS = 0
 COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR, INTEGRATED = 75, 76, 18  # CUdevice_attribute, cuda.h
@@ -102,6 +103,16 @@ def library(name: str) -> dict[str, Any]:
     return {"found": found, "errors": errors}
 
 
+def energy() -> dict[str, Any]:
+    """Return the `meter` of the GPU that CUDA calls 0, or the `reason` why there is none; without GPU nothing."""
+    try:
+        gpu = NvmlGpu()
+    except OSError:
+        return {}
+    meter, reason = gpu_meter(gpu)
+    return {"meter": meter.name if meter else "", "reason": reason}
+
+
 def _from_pip(soname: str) -> list[str]:
     folders = [Path(folder) / "nvidia" for folder in sys.path if folder]
     return [str(file) for folder in folders for file in sorted(folder.glob(f"*/lib/{soname}"))]
@@ -169,7 +180,7 @@ def engine(name: str) -> dict[str, Any]:
 
 NATIVE: dict[str, Callable[..., dict[str, Any]]] = {
     function.__name__: function
-    for function in (driver, library, module, opencv, gstreamer, rtx_capabilities, engines, engine)
+    for function in (driver, library, energy, module, opencv, gstreamer, rtx_capabilities, engines, engine)
 }
 
 

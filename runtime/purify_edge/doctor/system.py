@@ -1,4 +1,4 @@
-"""The probe of the system: its name, Python, the environment, and the packages that every command needs."""
+"""The probe of the system: its name, Python, the environment, what every command needs, and meters of energy."""
 
 import platform
 import re
@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from purify_edge.doctor.child import first_line
+from purify_edge.doctor.child import first_line, printable
 from purify_edge.doctor.findings import Finding, Status
 from purify_edge.doctor.host import Host
 from purify_edge.doctor.libraries import explain
+from purify_edge.power.meters import kernel_meters
 
 _system = partial(Finding, "system")
 
@@ -21,7 +22,7 @@ SYSTEM_TENSORRT = "/usr/lib/python3*/dist-packages/tensorrt"
 
 
 def probe_system(host: Host) -> Iterator[Finding]:
-    """Look at the operating system, the interpreter, its environment, and the packages that every command needs."""
+    """Look at system, interpreter, environment, the packages that every command needs, and meters of energy."""
     release = re.search(r'^PRETTY_NAME="?([^"\n]*)', host.read("/etc/os-release") or "", re.MULTILINE)
     name = first_line(release.group(1)) if release else platform.system()
     parts = (name, platform.release(), " ".join(platform.libc_ver()), "in a container" if host.in_container else "")
@@ -36,6 +37,7 @@ def probe_system(host: Host) -> Iterator[Finding]:
         reason, remedy = explain(answer.text, host)
         remedy = remedy or f"pip install --force-reinstall {package}"
         yield _system(package, "cannot be imported", Status.PROBLEM, reason, remedy)
+    yield from _meters(host)
 
 
 def _interpreter() -> Finding:
@@ -83,3 +85,18 @@ def _kind_of_environment() -> tuple[str, bool]:
     shows = re.search(r"^include-system-site-packages\s*=\s*true", config, re.MULTILINE) is not None
     from_system = Path(sys.base_prefix) == Path("/usr")
     return f"virtual, {prefix}{', with system site-packages' if shows else ''}", shows and from_system
+
+
+def _meters(host: Host) -> Iterator[Finding]:
+    """Yield the meters by which purify-check measures energy, and those that it cannot read."""
+    found = kernel_meters(host.root)
+    gpu = {} if any(meter.part == "board" for meter in found.meters) else host.native("energy").result
+    names = [*(meter.name for meter in found.meters), *filter(None, [gpu.get("meter")])]
+    reasons = [*found.not_readable, *filter(None, [gpu.get("reason")])]
+    if names:
+        yield _system("meter of energy", printable("; ".join(names)))
+    for reason in reasons:
+        yield _system("meter of energy", "not readable", Status.ABSENT, printable(reason))
+    if not names and not reasons:
+        reason = "neither a Jetson's INA3221, nor RAPL, nor NVML; purify-check measures no energy"
+        yield _system("meter of energy", "none", Status.ABSENT, reason)

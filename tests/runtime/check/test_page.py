@@ -96,11 +96,26 @@ def test_every_part_of_the_report_is_there() -> None:
         "Accuracy under attack",
         "Examples",
         "Latency",
+        "Energy",
         "Suspicion score",
         "Layers left in float32",
         "Limits",
         "Environment",
     ]
+
+
+@pytest.mark.parametrize("render", [render_html, render_markdown])
+def test_energy_stands_by_meter_with_what_it_depends_on(render: Callable[..., str]) -> None:
+    text = render(full_report(), subject()).replace("\\", "")
+    for part in (
+        "Energy for an image, in mJ, by VDD_IN of conv1; idle 4.57 W",
+        "\N{MINUS SIGN}0.250",
+        "48 \N{DEGREE SIGN}C",
+        "RAPL: not readable: needs root, conv1",
+        "300 W",
+    ):
+        assert part in text
+    assert "Energy for an image" not in render(full_report(energy=()), subject())
 
 
 def test_false_alarms_stand_by_change_and_the_score_is_named() -> None:

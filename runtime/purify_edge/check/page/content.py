@@ -8,7 +8,7 @@ from purify_edge.check.page.accuracy import accuracy_section
 from purify_edge.check.page.checked_bundle import CheckedBundle
 from purify_edge.check.page.conversions import conversions_section, divergences
 from purify_edge.check.page.examples import examples_section
-from purify_edge.check.page.latency import latency_section
+from purify_edge.check.page.latency import energy_section, latency_section
 from purify_edge.check.page.not_checked import not_checked_section
 from purify_edge.check.page.parity import key_of, parity_section
 from purify_edge.check.page.plan import plan_section
@@ -35,6 +35,7 @@ def document_of(report: Report, about: CheckedBundle) -> Document:
         accuracy_section(report, about),
         examples_section(report, about),
         latency_section(report),
+        energy_section(report),
         suspicion_section(report),
         conversions_section(report),
         _limits(report),
@@ -143,6 +144,7 @@ def _environment(report: Report, about: CheckedBundle) -> Section:
         "Python": here.get("python", "unknown"),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "devices": ", ".join(f"{engine} on {device}" for engine, device in devices.items()),
+        **_power(here.get("power", {})),
         "bundle made by": ", ".join(f"{name} {version}" for name, version in manifest.producer.items()),
         "pictures": manifest.input.way,
         "classifier": _own_classifier(manifest.provenance),
@@ -152,6 +154,19 @@ def _environment(report: Report, about: CheckedBundle) -> Section:
     }
     rows = [(name, str(value)) for name, value in facts.items() if value]
     return Section("Environment", (table("Where this was measured, and of what", ("", ""), rows, text_columns=2),))
+
+
+def _power(power: Mapping[str, Any]) -> dict[str, str]:
+    """Return the facts that energy and speed depend on; empty ones where they are not known."""
+    limit = power.get("gpu_limit_w")
+    return {
+        "power mode": power.get("mode", ""),
+        "limit of the GPU's power": f"{limit:g} W" if limit else "",
+        "temperatures": ", ".join(
+            f"{zone} {value:.0f} \N{DEGREE SIGN}C" for zone, value in power.get("temperatures_c", {}).items()
+        ),
+        "meters of energy": "; ".join((*power.get("meters", ()), *power.get("not_readable", ()))),
+    }
 
 
 def _own_classifier(provenance: Mapping[str, Any]) -> str:

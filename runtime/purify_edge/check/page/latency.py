@@ -1,10 +1,10 @@
-"""The section on latency: percentiles by engine, stage and size of batch."""
+"""The sections on latency and energy: percentiles and millijoules by engine, stage and size of batch."""
 
 import math
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from purify_edge.bundle.report import LatencyRow, Report
+from purify_edge.bundle.report import EnergyRow, LatencyRow, Report
 from purify_edge.check.page.plots import CUT, latency_plot
 from purify_edge.document.model import Block, Bullets, Plot, Plots, RowGroup, Section, Table, TableRow
 from purify_edge.document.wording import milliseconds, plural
@@ -63,3 +63,37 @@ def _plot(rows: Sequence[LatencyRow], batch: int) -> Plot:
 def _row(row: LatencyRow) -> TableRow:
     times = (milliseconds(value) for value in (row.p50_ms, row.p90_ms, row.p99_ms))
     return TableRow((row.stage, *times, f"{row.images_per_s:,.0f}"))
+
+
+def energy_section(report: Report) -> Section | None:
+    """Return the energy for an image, as each meter counted it."""
+    rows = report.energy
+    if not rows:
+        return None
+    how = (
+        "Each stage ran in a row for about two seconds. Above idle: without what the meter counted a little before, "
+        "with the same models open and nothing running. Other programs are in both; compare within the table."
+    )
+    tables = tuple(
+        _millijoules(meter, [row for row in rows if row.meter == meter])
+        for meter in dict.fromkeys(row.meter for row in rows)
+    )
+    return Section("Energy", tables, intro=how)
+
+
+def _millijoules(meter: str, rows: Sequence[EnergyRow]) -> Table:
+    groups = tuple(
+        RowGroup(f"{engine} {precision}, batch {batch}", tuple(map(_energy_row, of_batch)))
+        for (engine, precision, batch), of_batch in groupby(
+            rows, key=lambda row: (row.engine, row.precision, row.batch)
+        )
+    )
+    caption = f"Energy for an image, in mJ, by {meter}; idle {rows[0].idle_w:.2f} W"
+    return Table(caption, ("stage", "above idle", "in all", "power in W"), groups)
+
+
+def _energy_row(row: EnergyRow) -> TableRow:
+    above = row.mj_per_image_above_idle
+    sign = "\N{MINUS SIGN}" if above < 0 else ""
+    shown = (f"{sign}{milliseconds(abs(above))}", milliseconds(row.mj_per_image), f"{row.power_w:.2f}")
+    return TableRow((row.stage, *shown))
