@@ -5,6 +5,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -223,18 +224,35 @@ class ResultsFile:
         self._file, self._replaced = replacement, self._file
 
     def append(self, results: Sequence[Result]) -> None:
-        """Add results, whose purified images are on their way to the disk."""
-        self._file.write(b"".join(map(self._format.encode, results)))
-        self._file.flush()
+        """Add results, whose purified images are on their way to the disk.
+
+        Raises:
+            OSError: they cannot be written, for the disk is full, say; it names the file.
+        """
+        self._write(b"".join(map(self._format.encode, results)))
+
+    def _write(self, content: bytes) -> None:
+        try:
+            self._file.write(content)
+            self._file.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def close(self) -> None:
-        """Close, with everything on the disk."""
-        if not self._file.closed:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        for file in (self._file, self._replaced):
-            if file is not None:
-                file.close()
+        """Close, with everything on the disk.
+
+        Raises:
+            OSError: see `append`.
+        """
+        try:
+            if not self._file.closed:
+                self._write(b"")
+                os.fsync(self._file.fileno())
+        finally:
+            for file in (self._file, self._replaced):
+                if file is not None:
+                    with suppress(OSError):  # told above
+                        file.close()
 
 
 def _is_whole(png: Path, folder: Path) -> bool:
