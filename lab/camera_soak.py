@@ -172,7 +172,7 @@ def growth(samples: Sequence[Sample]) -> dict[str, float]:
 
 
 def _median(samples: Sequence[Sample], name: str) -> float:
-    return statistics.median(getattr(sample, name) for sample in samples)
+    return float(statistics.median(getattr(sample, name) for sample in samples))
 
 
 def wrong_in(results: Iterator[Result], clip: int) -> Iterator[str]:
@@ -247,7 +247,7 @@ def main(bundle: Path, frames: int, seconds: float, every_s: float, engine: str,
 
 
 def _few(samples: Sequence[Sample], most: int = 25) -> list[Sample]:
-    step = max(1, len(samples) // most)
+    step = -(-len(samples) // most)
     return [*samples[:-1][::step], samples[-1]]
 
 

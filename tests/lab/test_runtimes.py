@@ -9,6 +9,7 @@ import pytest
 from helpers.bundles import replace
 from helpers.served_graphs import served_of
 from lab.runtimes.__main__ import asked, main, rows
+from lab.runtimes.speed import main as time_both
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
 from purify_edge.errors import BundleError
@@ -35,6 +36,20 @@ def test_opencv_runs_the_served_graph(few_images: Path, tmp_path: Path) -> None:
     assert not isinstance(answers, str), answers
     assert answers.shape == (len(images), 10)
     assert answers.sum(axis=1) == pytest.approx(1, abs=1e-4)
+
+
+def test_opencv_is_timed_beside_onnxruntime(few_images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("cv2")
+    time_both([str(few_images), "--batch", "2", "--rounds", "3"])
+    header, _, *table = capsys.readouterr().out.splitlines()
+    assert "ONNX Runtime" in header
+    assert [row.split("|")[1].strip() for row in table] == ["`defended.fp32`", "`defended.fp16`"]
+    for row in table:
+        batch, rounds, ours_ms, theirs_ms = (float(cell) for cell in row.split("|")[2:6])
+        assert (batch, rounds) == (2, 3)
+        assert ours_ms > 0
+        assert theirs_ms > 0
+    assert float(table[0].rpartition("within ")[2].strip(" |")) < 1e-3
 
 
 def test_what_a_runtime_says_of_a_graph_that_it_refuses_is_told(few_images: Path, tmp_path: Path) -> None:

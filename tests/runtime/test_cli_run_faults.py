@@ -1,4 +1,4 @@
-"""What happens to a camera's run in months: a full disk, a clock that is set back or forth."""
+"""What happens to a camera's run in months: it is unplugged, the disk is full, the clock is set back or forth."""
 
 import json
 import os
@@ -12,9 +12,11 @@ import pytest
 
 from helpers.fixtures import Run, Start
 from helpers.processes import fill_the_disk, json_lines
+from helpers.streams import serving
 from helpers.stub_libraries import Compile, needs_a_compiler
 
-COMMAND = ("--engine", "onnxruntime", "--precision", "fp32", "--raw", "28x28", "-")
+ENGINE = ("--engine", "onnxruntime", "--precision", "fp32")
+COMMAND = (*ENGINE, "--raw", "28x28", "-")
 FRAME = np.full((28, 28, 3), 90, np.uint8).tobytes()
 HOUR_S = 3600
 
@@ -46,6 +48,23 @@ def frames(tmp_path: Path) -> Callable[[int], Path]:
         return path
 
     return write
+
+
+def test_a_camera_that_is_unplugged_for_good_ends_the_run_with_all_lines_written(
+    run: Run, bundle_path: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("cv2")
+    out = tmp_path / "out.jsonl"
+    with serving(refused=(1, 2, 3, 4, 5, 6)) as url:
+        code, printed, err = run("purify-run", bundle_path, *ENGINE, url, "--reconnect", "1.5", "--json", "--out", out)
+    assert code == 1, err
+    assert f"{url} was lost, and not back within 1.5 s (" in printed
+    assert "Traceback" not in err
+    assert out.read_text() == printed
+    *good, last = json_lines(printed)
+    assert good
+    assert all("error" not in line for line in good)
+    assert "was lost" in last["error"]
 
 
 def test_a_full_disk_ends_the_run_names_the_file_and_costs_one_line(

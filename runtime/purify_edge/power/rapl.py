@@ -18,7 +18,7 @@ def rapl_meter(root: Path) -> tuple[CountedMeter | None, str]:
     }
     if not packages:
         return None, ""
-    name = f"{' + '.join(packages.values())} (RAPL: processor packages, without memory, disks and supply)"
+    name = f"{' + '.join(packages.values())} (RAPL, processor packages alone)"
     try:
         return CountedMeter(name, "cpu", [_counter(folder) for folder in packages]), ""
     except PermissionError as error:

@@ -87,7 +87,7 @@ def test_power_is_read_meanwhile(tmp_path: Path) -> None:
 def test_packages_are_summed_and_nothing_else(tmp_path: Path) -> None:
     meter, reason = rapl_meter(plant(tmp_path, TWO_PACKAGES))
     assert meter is not None
-    assert meter.name.startswith("package-0 + package-1 (RAPL: processor packages")
+    assert meter.name == "package-0 + package-1 (RAPL, processor packages alone)"
     assert (meter.part, reason, meter.joules()) == ("cpu", "", 0)
     write(tmp_path, f"{POWERCAP}/intel-rapl:1/energy_uj", "3500000\n")
     write(tmp_path, f"{POWERCAP}/intel-rapl:2/energy_uj", "900000000\n")  # the whole system, which has both in it
