@@ -34,7 +34,7 @@ TENTHS = 10
 
 
 @dataclass(frozen=True)
-class Sample:
+class ProcessSample:
     """What a process held at a moment: memory, open files, threads; `lines` is the number of results so far."""
 
     seconds: float
@@ -62,11 +62,11 @@ def clip_of(bundle: Bundle) -> NDArray[np.uint8]:
     return frames if frames.shape[3] == 3 else frames.repeat(3, axis=3)
 
 
-def sample_of(process: int, seconds: float, lines: int) -> Sample:
+def sample_of(process: int, seconds: float, lines: int) -> ProcessSample:
     """Look at a process, as Linux tells it."""
     folder = Path(f"/proc/{process}")
     pages = int((folder / "statm").read_text().split()[1])
-    return Sample(
+    return ProcessSample(
         seconds=round(seconds, 1),
         lines=lines,
         resident_mib=round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1),
@@ -94,7 +94,7 @@ class CameraSoak:
             [sys.executable, "-c", RUN, *inputs], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._log
         )
         self._sender = threading.Thread(target=self._send, daemon=True)
-        self.samples: list[Sample] = []
+        self.samples: list[ProcessSample] = []
 
     def _send(self) -> None:
         """Send frames until the process takes none any more."""
@@ -162,7 +162,7 @@ class _Lines:
         return self._lines
 
 
-def growth(samples: Sequence[Sample]) -> dict[str, float]:
+def growth(samples: Sequence[ProcessSample]) -> dict[str, float]:
     """Return how much each figure grew from the second tenth of the lines to the last, medians of samples."""
     last = samples[-1].lines
     early = [found for found in samples if last / TENTHS <= found.lines <= 2 * last / TENTHS] or samples[:1]
@@ -171,7 +171,7 @@ def growth(samples: Sequence[Sample]) -> dict[str, float]:
     return {name: round(_median(late, name) - _median(early, name), 1) for name in names}
 
 
-def _median(samples: Sequence[Sample], name: str) -> float:
+def _median(samples: Sequence[ProcessSample], name: str) -> float:
     return float(statistics.median(getattr(sample, name) for sample in samples))
 
 
@@ -193,7 +193,7 @@ def wrong_in(results: Iterator[Result], clip: int) -> Iterator[str]:
         yield "no results"
 
 
-def problems(samples: Sequence[Sample], ended: Ended, out: Path, clip: int) -> list[str]:
+def problems(samples: Sequence[ProcessSample], ended: Ended, out: Path, clip: int) -> list[str]:
     """Return what went wrong; nothing if all is well."""
     grew, found = growth(samples), []
     for name, limit in (("resident_mib", MAX_GROWTH_MIB), ("handles", 0), ("threads", 0)):
@@ -246,7 +246,7 @@ def main(bundle: Path, frames: int, seconds: float, every_s: float, engine: str,
     sys.exit(1 if wrong else 0)
 
 
-def _few(samples: Sequence[Sample], most: int = 25) -> list[Sample]:
+def _few(samples: Sequence[ProcessSample], most: int = 25) -> list[ProcessSample]:
     step = -(-len(samples) // most)
     return [*samples[:-1][::step], samples[-1]]
 

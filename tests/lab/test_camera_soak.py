@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from lab import camera_soak
-from lab.camera_soak import CameraSoak, Ended, Sample, clip_of, growth, problems
+from lab.camera_soak import CameraSoak, Ended, ProcessSample, clip_of, growth, problems
 from purify_edge.bundle.reader import Bundle
 from purify_edge.errors import MissingError
 
 WAY = ("--engine", "onnxruntime", "--precision", "fp32")
 CLIP = 8
-SAMPLES = [Sample(seconds=n, lines=100 * n, resident_mib=150.0, handles=4, threads=9) for n in range(1, 11)]
+SAMPLES = [ProcessSample(seconds=n, lines=100 * n, resident_mib=150.0, handles=4, threads=9) for n in range(1, 11)]
 ENDED = Ended(
     seconds=0.3, last_line_s=0.0, code=128 + signal.SIGTERM, said="  ended by SIGTERM\n  16 images in 1.0 s; ..."
 )
