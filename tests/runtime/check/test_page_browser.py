@@ -126,7 +126,7 @@ def test_plots_and_tables_are_there_for_who_does_not_see_them(browser: Any, page
     assert page.get_by_role("columnheader", name="same class").count() == 2
     assert page.get_by_role("rowheader", name="purifier", exact=True).count() == 2
     headings = page.evaluate("[...document.querySelectorAll('h1, h2, h3')].map(part => part.tagName)")
-    assert headings == ["H1", *["H2"] * 11]
+    assert headings == ["H1", *["H2"] * 12]
 
 
 def test_dark_is_dark_and_light_is_light(browser: Any, pages: Any) -> None:
