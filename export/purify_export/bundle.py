@@ -16,6 +16,7 @@ import torch
 from purify_edge.bundle.golden import GoldenSplit, encode_golden
 from purify_edge.bundle.golden_files import encode_files
 from purify_edge.bundle.manifest import (
+    MANIFEST,
     ROLES,
     SCHEMA_VERSION,
     EngineEntry,
@@ -27,7 +28,7 @@ from purify_edge.bundle.manifest import (
     SuspicionEntry,
     encode_manifest,
 )
-from purify_edge.bundle.reader import MANIFEST, Bundle
+from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import Check, Report
 from purify_edge.bundle.writer import BundleWriter
 from purify_edge.check.check import ALL, BATCHES, check_with_examples, some_images
@@ -51,6 +52,7 @@ from purify_export.integrations.files import check_channels, integration_files
 from purify_export.networks import Networks
 from purify_export.options import ExportOptions
 from purify_export.progress import Tell, stage
+from purify_export.publish.sbom import FILE, sbom_of
 
 Graphs = dict[tuple[Role, Precision], bytes]
 
@@ -77,6 +79,7 @@ def write_bundle(given: ExportInput, out: Path, options: ExportOptions, tell: Te
             writer, to_build, graphs, targets, options.build, named=options.targets is not None, tell=tell
         )
         manifest = _manifest(given, golden, suspicion, models, engines)
+        manifest = _with_sbom(writer, manifest, given)
         if options.integrations:
             manifest = _with_integrations(writer, manifest, graphs, options, tell)
         report, checked = _checked(writer, manifest, given.networks, source.golden, options, tell)
@@ -178,6 +181,12 @@ def _manifest(
         provenance=dict(given.origin.provenance),
         suspicion=suspicion,
     )
+
+
+def _with_sbom(writer: BundleWriter, manifest: Manifest, given: ExportInput) -> Manifest:
+    """Write what the bundle is made of; return the manifest with it."""
+    content = sbom_of(manifest, licence=given.origin.licence, accuracy=given.origin.accuracy)
+    return msgspec.structs.replace(manifest, sbom=writer.add(FILE, content))
 
 
 def _with_integrations(

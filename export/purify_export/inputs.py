@@ -38,6 +38,7 @@ class Origin:
     accuracy: tuple[AccuracyRow, ...] = ()  # accuracy and curve: what an evaluation in PyTorch found
     curve: tuple[CurvePoint, ...] = ()
     harm: tuple[str, ...] = ()  # in what the training found the purifier worse than none
+    licence: str = ""  # of the networks, by SPDX's name; empty where it is not known
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from purify_export.options import ExportOptions
 from purify_export.progress import Tell, silent, stage
 from purify_toolkit.data.splits import Split
 from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.runs.pretrained import licence_of
 
 
 def export_run(
@@ -54,6 +55,7 @@ def export_run(
         accuracy=accuracy,
         curve=curve,
         harm=tuple(run.harm),
+        licence=licence_of(run),
     )
     attack = run.recipe.evaluation
     return export(

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from purify_edge.bundle.golden import GoldenSplit, load_golden
-from purify_edge.bundle.reader import MANIFEST, Bundle
+from purify_edge.bundle.manifest import MANIFEST
+from purify_edge.bundle.reader import Bundle
 from purify_edge.errors import InputError, MissingError
 from purify_edge.images.pictures import png_of
 

@@ -53,7 +53,8 @@ def test_a_bundle_has_every_part_and_every_part_verifies(exported: ExportResult,
     assert manifest.report is not None
     assert [page.path for page in manifest.pages] == ["report.html", "report.md"]
     assert manifest.golden.files is not None
-    entries += [manifest.golden.file, manifest.golden.files, manifest.report, *manifest.pages]
+    assert manifest.sbom is not None
+    entries += [manifest.golden.file, manifest.golden.files, manifest.report, manifest.sbom, *manifest.pages]
     for entry in entries:
         assert len(exported.bundle.read(entry)) == entry.size_bytes
     found = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}

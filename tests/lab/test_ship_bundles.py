@@ -21,6 +21,12 @@ def test_a_pair_gives_the_same_bundle_again(tmp_path: Path, monkeypatch: pytest.
     assert manifest.created == "2026-11-24T12:13:13+00:00"
     assert manifest.engines == ()
     files = {path.relative_to(tmp_path / "first") for path in (tmp_path / "first").rglob("*") if path.is_file()}
-    assert {path.name for path in files} >= {"manifest.json", "golden.npz", "report.html", "defended.fp16.onnx"}
+    assert {path.name for path in files} >= {
+        "manifest.json",
+        "golden.npz",
+        "report.html",
+        "sbom.cdx.json",
+        "defended.fp16.onnx",
+    }
     for file in files:
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()

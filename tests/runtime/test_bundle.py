@@ -6,8 +6,8 @@ import pytest
 
 from helpers.bundles import cached
 from purify_edge.bundle.golden import load_golden
-from purify_edge.bundle.manifest import encode_manifest
-from purify_edge.bundle.reader import MAX_MANIFEST_BYTES, Bundle
+from purify_edge.bundle.manifest import MAX_MANIFEST_BYTES, encode_manifest
+from purify_edge.bundle.reader import Bundle
 from purify_edge.errors import BundleError
 from purify_edge.pipeline.pipeline import Pipeline
 
@@ -120,11 +120,12 @@ def test_verify_reads_every_file_but_engines(bundle_path: Path, bundle_copy: Pat
     bundle = Bundle.open(bundle_copy)
     manifest = bundle.manifest
     assert manifest.report is not None
+    assert manifest.sbom is not None
     for engine in manifest.engines:  # they are verified when they are loaded, and built again if damaged
         flip(bundle_copy / engine.file.path)
     bundle.verify()
     parts = [part.file for part in manifest.models]
-    for entry in (*parts, manifest.golden.file, manifest.report):
+    for entry in (*parts, manifest.golden.file, manifest.report, manifest.sbom):
         flip(bundle_copy / entry.path)
         with pytest.raises(BundleError, match=f"{entry.path} is damaged"):
             Bundle.open(bundle_copy).verify()

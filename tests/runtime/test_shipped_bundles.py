@@ -64,6 +64,7 @@ def test_engines_are_never_built_into_it(own_folders: Path) -> None:
 def test_a_bundle_of_the_first_schema_is_read_checked_and_run() -> None:
     bundle = Bundle.open(SCHEMA_1)
     assert bundle.manifest.schema_version == 1
+    assert bundle.manifest.sbom is None  # there was none yet
     bundle.verify()
     golden = load_golden(bundle)
     assert {name: len(split) for name, split in golden.items()} == {"clean": 8, "adversarial": 8, "noise": 8}

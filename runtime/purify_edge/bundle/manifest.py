@@ -1,6 +1,6 @@
 """The manifest: what a bundle holds, with the size and SHA-256 of every file."""
 
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, get_args
 
 import msgspec
@@ -9,6 +9,8 @@ from msgspec import Meta
 from purify_edge.errors import BundleError
 
 SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 
 Role = Literal["purifier", "classifier", "defended", "served"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -181,8 +183,9 @@ class SuspicionEntry(msgspec.Struct, frozen=True, kw_only=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The content of manifest.json.
 
-    `report` is the report as JSON, `pages` the same for people; `integrations` are files for other runtimes. `failed`
-    names the limits that the bundle broke when it was exported; `suspicion` is None where there were too few images to
+    `report` is the report as JSON, `pages` the same for people; `integrations` are files for other runtimes. `sbom`
+    tells in CycloneDX what the bundle is made of; None in bundles from before there was one. `failed` names
+    the limits that the bundle broke when it was exported; `suspicion` is None where there were too few images to
     calibrate it, and in bundles from before it was.
     """
 
@@ -199,6 +202,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     report: FileEntry | None = None
     pages: tuple[FileEntry, ...] = ()
     integrations: tuple[FileEntry, ...] = ()
+    sbom: FileEntry | None = None
     failed: tuple[str, ...] = ()
     suspicion: SuspicionEntry | None = None
 
@@ -211,9 +215,40 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             if missing:
                 raise ValueError(f"no {precision} model for {', '.join(sorted(missing))}")
 
+    @property
+    def kept(self) -> tuple[FileEntry, ...]:
+        """Return every file but the engines, which are built again where one is damaged."""
+        others = (self.golden.file, self.golden.files, self.report, self.sbom)
+        models = (model.file for model in self.models)
+        return (*models, *filter(None, others), *self.pages, *self.integrations)
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        """Return every file."""
+        return (*self.kept, *(engine.file for engine in self.engines))
+
 
 class _Version(msgspec.Struct):
     schema_version: int
+
+
+def read_manifest(path: Path) -> tuple[Manifest, bytes]:
+    """Return the manifest in a file, and the bytes that it was read from.
+
+    Raises:
+        BundleError: the file cannot be read or is too large; see `parse_manifest`.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_MANIFEST_BYTES + 1)
+    except OSError as error:
+        raise BundleError(
+            f"{path.parent} is not a bundle: {MANIFEST} cannot be read ({error.strerror}); "
+            "expected a folder that purify-export wrote"
+        ) from error
+    if len(content) > MAX_MANIFEST_BYTES:
+        raise BundleError(f"{path} is larger than {MAX_MANIFEST_BYTES} bytes; export the bundle again")
+    return parse_manifest(content, source=str(path)), content
 
 
 def parse_manifest(content: bytes, *, source: str) -> Manifest:

@@ -6,12 +6,9 @@ from pathlib import Path
 
 from purify_edge.bundle import signing
 from purify_edge.bundle.hub import blobs_beside
-from purify_edge.bundle.manifest import FileEntry, Manifest, ModelEntry, parse_manifest
+from purify_edge.bundle.manifest import MANIFEST, FileEntry, Manifest, ModelEntry, read_manifest
 from purify_edge.bundle.shipped import shipped_bundle
 from purify_edge.errors import BundleError
-
-MANIFEST = "manifest.json"
-MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -41,18 +38,7 @@ class Bundle:
         path = shipped_bundle(Path(path))
         if verify is not None:
             signing.verify(path, verify)
-        manifest = path / MANIFEST
-        try:
-            with manifest.open("rb") as file:
-                content = file.read(MAX_MANIFEST_BYTES + 1)
-        except OSError as error:
-            raise BundleError(
-                f"{path} is not a bundle: {MANIFEST} cannot be read ({error.strerror}); "
-                "expected a folder that purify-export wrote"
-            ) from error
-        if len(content) > MAX_MANIFEST_BYTES:
-            raise BundleError(f"{manifest} is larger than {MAX_MANIFEST_BYTES} bytes; export the bundle again")
-        parsed = parse_manifest(content, source=str(manifest))
+        parsed, content = read_manifest(path / MANIFEST)
         if parsed.failed and not allow_failed:
             more = f" and {len(parsed.failed) - 1} more" if len(parsed.failed) > 1 else ""
             raise BundleError(
@@ -95,10 +81,7 @@ class Bundle:
         Raises:
             BundleError: see `read`.
         """
-        manifest = self.manifest
-        entries = [model.file for model in manifest.models]
-        others = (manifest.golden.file, manifest.golden.files, manifest.report)
-        for entry in (*entries, *filter(None, others), *manifest.pages, *manifest.integrations):
+        for entry in self.manifest.kept:
             if entry.path not in self._read:
                 self.read(entry)
 

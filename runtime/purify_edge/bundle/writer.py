@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 
 from purify_edge.bundle import signing
-from purify_edge.bundle.manifest import FileEntry, Manifest, encode_manifest
-from purify_edge.bundle.reader import MANIFEST, Bundle
+from purify_edge.bundle.manifest import MANIFEST, FileEntry, Manifest, encode_manifest
+from purify_edge.bundle.reader import Bundle
 from purify_edge.errors import BundleError, InputError
 
 

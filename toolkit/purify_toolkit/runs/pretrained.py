@@ -19,6 +19,8 @@ def pairs_folder() -> Path:
 
 FOLDER = pairs_folder()
 DEFAULT = "fashion-mnist"
+LICENCE = "Apache-2.0"
+"""Of the weights that are trained already, by SPDX's name."""
 
 
 def pretrained_names() -> list[str]:
@@ -53,6 +55,11 @@ def open_purifier(path_or_name: str) -> RunFolder:
         f"no run {path_or_name!r}: expected a folder that purify-train wrote, or one of those that ship: "
         f"{', '.join(pretrained_names())}"
     )
+
+
+def licence_of(run: RunFolder) -> str:
+    """Return the licence of a run's weights where it is one of those here; else nothing, for only its owner knows."""
+    return LICENCE if run.path.resolve().parent == FOLDER.resolve() else ""
 
 
 def _names() -> list[str]:

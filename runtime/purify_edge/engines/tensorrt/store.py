@@ -18,8 +18,8 @@ from pathlib import Path
 
 import msgspec
 
-from purify_edge.bundle.manifest import EngineEntry, FileEntry, ModelEntry, encode_manifest
-from purify_edge.bundle.reader import MANIFEST, Bundle
+from purify_edge.bundle.manifest import MANIFEST, EngineEntry, FileEntry, ModelEntry, encode_manifest
+from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.shipped import is_shipped
 from purify_edge.bundle.signing import SIGNATURE
 from purify_edge.engines.tensorrt.build import BuiltEngine, build_engine, resolve
