@@ -16,6 +16,7 @@ from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.shipped import FOLDER
 
 if TYPE_CHECKING:
+    from helpers.hub_server import Hub
     from purify_export.networks import Networks
     from purify_toolkit.runs.folder import RunFolder
 
@@ -115,6 +116,17 @@ def adversarial(bundle_path: Path) -> GoldenSplit:
 def bundle_copy(bundle_path: Path, tmp_path: Path) -> Path:
     """A bundle that the test may damage."""
     return Path(shutil.copytree(bundle_path, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[Hub]":
+    """A Hugging Face hub on this machine, the only one that there is meanwhile, and an empty cache."""
+    pytest.importorskip("huggingface_hub")
+    from helpers.hub_server import serving, use
+
+    with serving() as server:
+        use(server, tmp_path / "hugging-face", monkeypatch)
+        yield server
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from helpers.project import PROJECT
         ("purify-eval", "scipy", "train"),
         ("purify-export", "torch", "train"),
         ("purify-export", "onnx", "export"),
+        ("purify-export --push acme/pair", "huggingface_hub", "hub"),
         pytest.param("purify-export", "onnxscript", "export", marks=pytest.mark.slow),
         ("purify-build --engine rtx", "tensorrt_rtx", "rtx"),
         ("purify-build --engine tensorrt", "tensorrt", "tensorrt"),
@@ -46,7 +47,7 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(
     arguments = {
         "purify-train": ["fashion-mnist", "--out", str(tmp_path / "out")],
         "purify-eval": [],
-        "purify-export": ["--out", str(tmp_path / "out")],
+        "purify-export": ["--out", str(tmp_path / "out"), *options],
         "purify-bench": [str(bundle_path), *options],
         "purify-build": [str(bundle_path), *options],
         "purify-check": [str(bundle_path), *options],

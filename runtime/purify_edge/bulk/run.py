@@ -42,7 +42,7 @@ class BulkJob:
     def settings(self, bundle: Bundle, precision: str) -> dict[str, Any]:
         """Return what each worker is given; paths are such that they mean the same in other folders."""
         return {
-            "bundle": str(self.bundle.absolute() if self.bundle.exists() else self.bundle),
+            "bundle": bundle.source or str(self.bundle.absolute() if self.bundle.exists() else self.bundle),
             "engine": self.engine,
             "precision": precision,
             "verify": self.verify and self.verify.absolute(),

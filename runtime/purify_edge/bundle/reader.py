@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from purify_edge.bundle import signing
+from purify_edge.bundle.download import Downloaded, download, hub_name
 from purify_edge.bundle.hub import blobs_beside
 from purify_edge.bundle.manifest import MANIFEST, FileEntry, Manifest, ModelEntry, read_manifest
 from purify_edge.bundle.shipped import shipped_bundle
@@ -19,6 +20,7 @@ class Bundle:
     manifest: Manifest  # what it holds
     verified: bool = False  # whether its signature was found to be that of a key which the user trusts
     sha256: str = ""  # the SHA-256 of the manifest's file
+    source: str = ""  # hf://ORG/NAME@COMMIT, where it was downloaded from the Hugging Face hub
     _read: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @classmethod
@@ -26,16 +28,16 @@ class Bundle:
         """Read the manifest; files are verified when they are read.
 
         Args:
-            path: the bundle's folder, or the name of one that ships.
+            path: the bundle's folder, the name of one that ships, or hf://ORG/NAME[@REVISION] on the Hugging Face hub.
             verify: a public key, whose owner must have signed the bundle.
             allow_failed: open even a bundle that broke a limit when it was exported.
 
         Raises:
             BundleError: no bundle there, a manifest that cannot be used, a bundle that is marked as failed, or not what
                 the key's owner signed.
-            InputError, MissingError: see `purify_edge.bundle.signing.verify`.
+            InputError, MissingError: see `purify_edge.bundle.signing.verify` and `purify_edge.bundle.download`.
         """
-        path = shipped_bundle(Path(path))
+        path, source = _found(path)
         if verify is not None:
             signing.verify(path, verify)
         parsed, content = read_manifest(path / MANIFEST)
@@ -46,7 +48,7 @@ class Bundle:
                 "export it again, or use it all the same with --allow-failed (in Python, allow_failed=True)"
             )
         digest = hashlib.sha256(content).hexdigest()
-        return cls(path, parsed, verified=verify is not None, sha256=digest)
+        return cls(path, parsed, verified=verify is not None, sha256=digest, source=source)
 
     def read(self, entry: FileEntry) -> bytes:
         """Return the content of a file, verified. What is returned is what was hashed: the file is read once.
@@ -101,3 +103,9 @@ class Bundle:
     def precisions(self, role: str) -> list[str]:
         """Return the precisions in which the bundle has a model."""
         return [model.precision for model in self.manifest.models if model.role == role]
+
+
+def _found(path: str | Path) -> Downloaded:
+    """Return where a bundle lies, after its download where it is named on the hub; else its source is empty."""
+    name = hub_name(path)
+    return download(name) if name else Downloaded(shipped_bundle(Path(path)), "")

@@ -8,6 +8,8 @@ from purify_edge.errors import BundleError, InputError
 from purify_edge.extras import require_library
 
 SIGNATURE = "model.sig"
+OF_THE_HUB = ("README.md", ".gitattributes")
+"""What a repository on the Hugging Face hub has beside a bundle's files, and nothing of ours reads."""
 
 
 def _library() -> Any:
@@ -16,8 +18,10 @@ def _library() -> Any:
 
 def _hashing(library: Any, folder: Path) -> Any:
     """Return how a folder's files are hashed: by their content, where they may be links."""
-    config = library.hashing.Config().set_ignored_paths(paths=[SIGNATURE], ignore_git_paths=False)
-    return config.set_allow_symlinks(blobs_beside(folder) is not None)
+    is_cached = blobs_beside(folder) is not None
+    ignored = [SIGNATURE, *(OF_THE_HUB if is_cached else ())]
+    config = library.hashing.Config().set_ignored_paths(paths=ignored, ignore_git_paths=False)
+    return config.set_allow_symlinks(is_cached)
 
 
 def require_key(key: Path) -> None:

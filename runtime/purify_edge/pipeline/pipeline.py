@@ -38,6 +38,7 @@ class Pipeline(Closing):
         input: the bundle's input contract.
         class_names: the names of the K classes.
         suspicion: the bundle's threshold; None where images are not scored.
+        source: the bundle's folder, or hf://ORG/NAME@COMMIT where it was downloaded.
         planned: the models as they are run, for code that has images as `as_batch` makes them.
     """
 
@@ -47,6 +48,7 @@ class Pipeline(Closing):
         manifest = bundle.manifest
         self.input, self.class_names = manifest.input, manifest.class_names
         self.suspicion = manifest.suspicion if suspicion else None
+        self.source = bundle.source or str(bundle.path)
         self.planned = planned
         self._on_alert = on_alert
 
@@ -66,7 +68,8 @@ class Pipeline(Closing):
         """Open a bundle; every file is verified against its manifest before it is used.
 
         Args:
-            bundle: a folder that `purify-export` wrote, or a bundle that is open already.
+            bundle: a folder that `purify-export` wrote, the name of one that ships, hf://ORG/NAME[@REVISION] on the
+                Hugging Face hub, or a bundle that is open already.
             engine: `auto`, the fastest that works here, or a key of `purify_edge.engines.registry.ENGINES`.
             precision: `auto`, the fastest that answers the golden set as PyTorch does on this device; or `fp32`,
                 `fp16`, `bf16` or `int8`. It stays for the pipeline's life.

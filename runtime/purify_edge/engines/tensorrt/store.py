@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from purify_edge.bundle.hub import blobs_beside
 from purify_edge.bundle.manifest import MANIFEST, EngineEntry, FileEntry, ModelEntry, encode_manifest
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.shipped import is_shipped
@@ -235,7 +236,8 @@ class Place:
     @classmethod
     def of(cls, bundle: Bundle) -> "Place":
         """Return where new engines of a bundle go."""
-        if os.access(bundle.path, os.W_OK) and not (bundle.path / SIGNATURE).exists() and not is_shipped(bundle.path):
+        is_fixed = (bundle.path / SIGNATURE).exists() or is_shipped(bundle.path) or blobs_beside(bundle.path)
+        if os.access(bundle.path, os.W_OK) and not is_fixed:
             return cls(bundle.path)
         name = hashlib.sha256(encode_manifest(bundle.manifest)).hexdigest()[:16]
         return cls(user_folder("XDG_CACHE_HOME", ".cache") / "engines" / name)
