@@ -11,7 +11,6 @@ from purify_export.options import ExportOptions, export_options
 
 if TYPE_CHECKING:
     from purify_edge.bundle.reader import Bundle
-    from purify_edge.bundle.report import Report
 
 
 @click.command(cls=Command)
@@ -84,7 +83,7 @@ def main(
             click.echo(f"not pushed to {push}: a limit is broken", err=True)
         raise click.exceptions.Exit(1)
     if push:
-        _push(bundle, report, push, private=private, licence=licence_of(folder))
+        _push(bundle, push, private=private, licence=licence_of(folder))
 
 
 def _check_push(name: str) -> None:
@@ -93,8 +92,8 @@ def _check_push(name: str) -> None:
     check_push(name)
 
 
-def _push(bundle: "Bundle", report: "Report", name: str, *, private: bool, licence: str) -> None:
+def _push(bundle: "Bundle", name: str, *, private: bool, licence: str) -> None:
     from purify_export.publish.push import push
 
     click.echo(f"pushing to {name}", err=True)
-    click.echo(f"pushed: {push(bundle, report, name, private=private, licence=licence)}", err=True)
+    click.echo(f"pushed: {push(bundle, name, private=private, licence=licence)}", err=True)

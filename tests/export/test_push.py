@@ -1,5 +1,6 @@
 """purify-export --push: one commit with the bundle and its card, on a hub on this machine."""
 
+import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from helpers.hub_server import READER, WRITER, Hub, files_of
 from helpers.refusals import refused
 from purify_edge import Pipeline
 from purify_edge.bundle.golden import load_golden
-from purify_edge.bundle.manifest import encode_manifest
+from purify_edge.bundle.manifest import FileEntry, encode_manifest
 from purify_edge.bundle.reader import Bundle
-from purify_edge.bundle.report import AccuracyRow, Report
+from purify_edge.bundle.report import AccuracyRow, Report, encode_report
 from purify_edge.errors import BundleError, InputError, MissingError
 from purify_edge.files import write_json
 from purify_export.cli import main
@@ -126,35 +127,42 @@ def test_agreement_is_not_called_accuracy(ours: tuple[Bundle, Report]) -> None:
 def test_another_push_is_one_commit_more_and_leaves_nothing_of_the_old_bundle(
     hub: Hub, ours: tuple[Bundle, Report], tmp_path: Path
 ) -> None:
-    bundle, report = ours
-    first = push(bundle, report, NAME)
+    bundle, _ = ours
+    first = push(bundle, NAME)
     copy = Path(shutil.copytree(bundle.path, tmp_path / "smaller"))
     models = tuple(model for model in bundle.manifest.models if model.precision == "fp32")
     (copy / "manifest.json").write_bytes(encode_manifest(msgspec.structs.replace(bundle.manifest, models=models)))
-    second = push(Bundle.open(copy), report, NAME)
+    second = push(Bundle.open(copy), NAME)
     assert len(hub.repositories[NAME].commits) == 3
     assert Bundle.open(second).precisions("defended") == ["fp32"]
     assert not [path for path in hub.repositories[NAME].commits[second.partition("@")[2]] if "fp16" in path]
     assert Bundle.open(first).precisions("defended") == ["fp32", "fp16"]  # the pinned one stays
-    assert push(Bundle.open(copy), report, NAME) == second  # nothing has changed: no commit
+    assert push(Bundle.open(copy), NAME) == second  # nothing has changed: no commit
 
 
 def test_a_bundle_that_failed_or_is_damaged_is_not_pushed(
     hub: Hub, ours: tuple[Bundle, Report], bundle_copy: Path
 ) -> None:
     bundle, report = ours
+    failed = msgspec.structs.replace(bundle.manifest, failed=("a limit",))
     with pytest.raises(InputError, match="broke a limit and is not pushed"):
-        push(bundle, msgspec.structs.replace(report, passed=False), NAME)
-    (bundle_copy / "golden.npz").write_bytes(b"x")
-    with pytest.raises(BundleError, match="is damaged"):
-        push(Bundle.open(bundle_copy), report, NAME)
+        push(Bundle(bundle.path, failed), NAME)
+    content = encode_report(msgspec.structs.replace(report, passed=False))
+    (bundle_copy / "report.json").write_bytes(content)
+    entry = FileEntry(path="report.json", size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+    with pytest.raises(InputError, match="broke a limit and is not pushed"):
+        push(Bundle(bundle_copy, msgspec.structs.replace(bundle.manifest, report=entry)), NAME)
+    with pytest.raises(BundleError, match=r"report\.json is damaged"):
+        push(Bundle.open(bundle_copy), NAME)
+    with pytest.raises(BundleError, match="has no report that could be read"):
+        push(Bundle(bundle.path, msgspec.structs.replace(bundle.manifest, report=None)), NAME)
     assert hub.repositories == {}
 
 
 def test_a_repository_of_something_else_is_left_alone(hub: Hub, ours: tuple[Bundle, Report]) -> None:
     hub.add(NAME, {"pytorch_model.bin": b"weights", "README.md": b"mine"})
     with pytest.raises(InputError, match=r"holds something else than a bundle \(pytorch_model\.bin\)"):
-        push(*ours, NAME)
+        push(ours[0], NAME)
     assert len(hub.repositories[NAME].commits) == 1
 
 
@@ -172,7 +180,7 @@ def test_who_may_not_write_is_told_so_and_not_by_their_token(
     monkeypatch.setenv("HF_TOKEN", token)
     with pytest.raises(InputError, match=words) as caught:
         check_push(NAME)
-        push(*ours, NAME)
+        push(ours[0], NAME)
     assert not token or token not in str(caught.value)
     assert hub.repositories == {}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from helpers.bundles import cached
 from helpers.fixtures import Imitate, Run
@@ -16,6 +17,8 @@ from helpers.hub_server import READER, WRITER, Hub, files_of
 from helpers.keys import make_keys
 from helpers.refusals import refusal
 from purify_edge import Pipeline
+from purify_edge.bulk.cluster import Workers
+from purify_edge.bulk.run import BulkJob
 from purify_edge.bundle.download import HubName, hub_name
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
@@ -23,6 +26,7 @@ from purify_edge.bundle.signing import SIGNATURE, sign
 from purify_edge.engines.models import Setup, open_model
 from purify_edge.engines.tensorrt.store import EnginePolicy, Place
 from purify_edge.errors import BundleError, InputError, MissingError
+from purify_edge.serve.cli import main as purify_serve
 
 NAME = "hf://acme/pair"
 RTX = Setup("rtx", "fp32", "fp32")
@@ -178,6 +182,22 @@ def test_the_commands_take_it_and_end_as_ever(run: Run, hub: Hub, commit: str, t
     code, out, err = run("purify-check", "hf://acme/other", *options)
     assert (code, out) == (3, ""), err
     assert "is not in Hugging Face's cache" in err
+
+
+def test_what_purify_serve_writes_of_it_has_no_links(commit: str, files: dict[str, bytes], tmp_path: Path) -> None:
+    done = CliRunner().invoke(purify_serve, [NAME, str(tmp_path / "models")])
+    assert done.exit_code == 0, done.output
+    (copy,) = (path.parent for path in (tmp_path / "models").rglob("manifest.json"))
+    assert not [path for path in copy.rglob("*") if path.is_symlink()]
+    Bundle.open(copy).verify()
+
+
+def test_workers_on_other_machines_are_given_the_commit(commit: str, tmp_path: Path) -> None:
+    job = BulkJob(
+        bundle=Path(NAME), inputs=(), out=tmp_path, engine="auto", precision="fp32", verify=None,
+        policy=EnginePolicy(), workers=Workers(count=None, gpus=None, batch=1),
+    )  # fmt: skip
+    assert job.settings(Bundle.open(job.bundle), "fp32")["bundle"] == f"{NAME}@{commit}"
 
 
 def test_a_missing_library_is_named_with_its_extra() -> None:

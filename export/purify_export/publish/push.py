@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from purify_edge.bundle.download import LOG_IN, NO_ACCESS, HubName, hub_name, status_of
 from purify_edge.bundle.manifest import MANIFEST, read_manifest
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import Report
 from purify_edge.bundle.signing import OF_THE_HUB, SIGNATURE
-from purify_edge.errors import InputError, MissingError, PurifyError, reason
+from purify_edge.errors import BundleError, InputError, MissingError, PurifyError, reason
 from purify_edge.extras import require_library
 from purify_export.publish.card import model_card
 
@@ -34,26 +36,26 @@ def check_push(name: str) -> None:
         raise _explained(library, name, error) from error
 
 
-def push(bundle: Bundle, report: Report, name: str, *, private: bool = False, licence: str = "") -> str:
+def push(bundle: Bundle, name: str, *, private: bool = False, licence: str = "") -> str:
     """Upload a bundle in one commit, and return its name with that commit.
 
     Files are read as they are when used, verified. Those of the bundle that was there before are removed.
 
     Args:
-        bundle: one that passed; what failed must not be given to others.
-        report: of its export.
+        bundle: one that passed its export; what failed must not be given to others.
         name: ORG/NAME of the repository; it is made where it is not there.
         private: make it one that only its owners see; of no effect where it is there.
         licence: of the networks, by SPDX's name; empty where it is not known.
 
     Raises:
-        BundleError: a file is damaged.
-        InputError: the repository holds something else, or the token may not write to it.
+        BundleError: a file is damaged, or there is no report.
+        InputError: the bundle broke a limit, the repository holds something else, or the token may not write to it.
         MissingError: the hub cannot be reached.
     """
-    if not report.passed:
-        raise InputError(f"{bundle.path} broke a limit and is not pushed; see its report.md")
     library = require_library("huggingface_hub", "hub")
+    report = _report(bundle)
+    if bundle.manifest.failed or not report.passed:
+        raise InputError(f"{bundle.path} broke a limit and is not pushed; see its report.md")
     contents = dict(_contents(bundle))
     contents[CARD] = model_card(bundle.manifest, report, name, licence=licence).encode()
     api = library.HfApi(library_name=LIBRARY)
@@ -71,6 +73,19 @@ def push(bundle: Bundle, report: Report, name: str, *, private: bool = False, li
     except Exception as error:
         raise _explained(library, name, error) from error
     return str(HubName(name, commit.oid))
+
+
+def _report(bundle: Bundle) -> Report:
+    """Return the report of the export.
+
+    Raises:
+        BundleError: there is none, it is damaged, or it is none of ours.
+    """
+    entry = bundle.manifest.report
+    try:
+        return msgspec.json.decode(bundle.read(entry) if entry else b"", type=Report)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BundleError(f"{bundle.path} has no report that could be read: {error}; export it again") from error
 
 
 def _contents(bundle: Bundle) -> Iterator[tuple[str, bytes]]:
