@@ -150,7 +150,7 @@ $(VENV)/.photos: $(VENV)/.export
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.export
-	$(PIP) ./toolkit/pairs -e '.[export,cpu,heif,metrics,openvino,ray,rtx,serve,sign,video]' --group test --group docs
+	$(PIP) ./toolkit/pairs -e '.[export,cpu,heif,hub,metrics,openvino,ray,rtx,serve,sign,video]' --group test --group docs
 	$(PIP) --no-deps tensorrt-stubs==10.13.0.35.1  # what it depends on cannot be had from PyPI alone
 	@touch $@
 

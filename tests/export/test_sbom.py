@@ -100,6 +100,14 @@ def test_every_reference_is_to_something_that_is_there(exported: ExportResult) -
         assert {row["ref"], *row["dependsOn"]} <= there
 
 
+def test_a_served_graph_is_made_of_purifier_and_classifier(manifest: Manifest) -> None:
+    served = msgspec.structs.replace(manifest.models[0], role="served")
+    text = sbom_of(msgspec.structs.replace(manifest, models=(*manifest.models, served))).decode()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    parts = {row["ref"]: row["dependsOn"] for row in json.loads(text)["dependencies"]}
+    assert parts["served.fp32"] == parts["defended.fp32"] == ["purifier.fp32", "classifier.fp32"]
+
+
 def test_a_classifier_of_the_users_is_not_told(manifest: Manifest) -> None:
     run = manifest.provenance["run"] | {"classifier": {"factory": "/home/somebody/secret.onnx"}, "base": None}
     text = sbom_of(msgspec.structs.replace(manifest, provenance={"run": run})).decode()

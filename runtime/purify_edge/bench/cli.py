@@ -71,8 +71,9 @@ def main(
     from purify_edge.bundle.reader import Bundle
     from purify_edge.document.terminal import print_document
 
+    opened = Bundle.open(bundle, verify=verify, allow_failed=allow_failed)
     found = benchmark(
-        Bundle.open(bundle, verify=verify, allow_failed=allow_failed),
+        opened,
         engine=engine,
         precisions=precisions,
         batches=sorted(set(batches)) or BATCHES,
@@ -84,7 +85,7 @@ def main(
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
     else:
-        print_document(document_of(found, str(bundle)))
+        print_document(document_of(found, opened.source or str(bundle)))
     if found.soak and found.soak.wrong:
         raise click.exceptions.Exit(1)
 

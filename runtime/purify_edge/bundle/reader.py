@@ -61,6 +61,7 @@ class Bundle:
         advice = "copy the bundle again, or export it again"
         try:
             homes = self.path.resolve(), blobs_beside(self.path)
+            advice = "remove it from Hugging Face's cache (hf cache rm), and load it again" if homes[1] else advice
             if not any(home and path.resolve().is_relative_to(home) for home in homes):
                 raise BundleError(f"{path} leads outside the bundle; {advice}")
             size = path.stat().st_size
