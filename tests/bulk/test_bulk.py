@@ -35,7 +35,14 @@ LARGE, SIDE = 120, 1000
 @pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[Any]:
     """Two nodes on this machine, the second of which may be lost."""
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    made = Cluster()
+    for tries_left in reversed(range(cluster.TRIES)):
+        try:
+            made.add_node(num_cpus=2, include_dashboard=False)
+            break
+        except Exception:  # Ray gives itself half a minute, and knows no other name for that
+            if not tries_left:
+                raise
     yield made
     made.shutdown()
 

@@ -20,6 +20,8 @@ BLOCKS, MOST_BATCHES = 8, 16  # for each worker at least, and in each at most: R
 MOST_TRIES = 2
 """How many workers may end while at work on an image alone; it is an error then."""
 REACH_S = 20.0
+TRIES = 3
+"""To start Ray here: it gives itself half a minute, which is not enough where others keep the cores busy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,18 +46,29 @@ def connect(address: str | None) -> Iterator["Cluster"]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # the rest is for whoever looks into Ray itself
     if address:
         _reach(address)
-    local = {} if address else {"include_dashboard": False}
-    try:
-        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
-    except Exception as error:  # of many kinds
-        if address:
-            raise InputError(f"--address {address}: no Ray cluster can be used there ({reason(error)})") from error
-        raise MissingError(f"Ray cannot be started here ({reason(error)})") from error
+    _start(ray, address)
     with redirect_stdout(sys.stderr):  # Ray tells of processes that died there, up to its own end
         try:
             yield Cluster(ray, local=not address)
         finally:
             ray.shutdown()
+
+
+def _start(ray: Any, address: str | None) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address:
+        try:
+            ray.init(address, **quiet)
+        except Exception as error:  # of many kinds
+            raise InputError(f"--address {address}: no Ray cluster can be used there ({reason(error)})") from error
+        return
+    for tries_left in reversed(range(TRIES)):
+        try:
+            ray.init("local", include_dashboard=False, **quiet)
+            return
+        except Exception as error:
+            if not tries_left:
+                raise MissingError(f"Ray cannot be started here ({reason(error)})") from error
 
 
 def _reach(address: str) -> None:
