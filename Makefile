@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(abspath $(BIN))/uv pip install -q --python
-PIP := $(INSTALL) $(VENV)
+PIP := $(INSTALL) $(VENV) -c constraints/desk.txt
 WORKERS ?= 2
 TOOL ?= docker
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
@@ -23,7 +23,7 @@ GSTREAMER := /usr/bin/python3 -c "import cv2, gi; gi.require_version('GstRtspSer
 EMULATOR_PACKAGES := proot qemu-user-static
 EMULATOR := command -v proot >/dev/null && command -v qemu-aarch64-static >/dev/null && command -v apt-get >/dev/null
 
-.PHONY: bench check clean containers demo demo-photos dist docs mutants size test \
+.PHONY: bench check clean constraints containers demo demo-photos dist docs mutants size test \
 	test-aarch64 test-all test-cameras test-demo test-graphs test-integrations test-runtime test-serving
 
 # Export the pre-trained pair, check the bundle against PyTorch, purify the sample images.
@@ -131,6 +131,16 @@ dist: $(VENV)/.pip
 	$(BIN)/python -m build --outdir dist toolkit/pairs
 	$(BIN)/twine check --strict dist/*
 
+# The versions that the targets above install, for Python 3.10 to 3.13: those of before, where they still fit. All of them
+# anew: make constraints UPGRADE=--upgrade. Gradio wants an older Pillow, so the demo has a file of its own.
+LOCK := $(BIN)/uv pip compile pyproject.toml - -q $(UPGRADE) --universal --python-version 3.10 --no-annotate \
+	--custom-compile-command 'make constraints' --no-emit-package purify-edge-pairs
+DESK := export cpu heif metrics openvino ray rtx serve sign video
+constraints: $(VENV)/.pip
+	echo ./toolkit/pairs | $(LOCK) $(addprefix --extra ,$(DESK)) --group test --group docs --group check \
+		-o constraints/desk.txt >/dev/null
+	printf '%s\n' 'pytest>=8' 'playwright>=1.45' | $(LOCK) --extra cpu --extra demo -o constraints/demo.txt >/dev/null
+
 clean:
 	rm -rf .venv .venv-* build demo dist site
 
@@ -139,7 +149,7 @@ $(VENV)/.pip:
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv  # installs in a sixth of pip's time
 	@touch $@
 
-$(VENV)/.export: $(VENV)/.pip pyproject.toml
+$(VENV)/.export: $(VENV)/.pip pyproject.toml constraints/desk.txt
 	$(PIP) ./toolkit/pairs -e '.[export,cpu]'
 	@touch $@
 
@@ -155,11 +165,11 @@ $(VENV)/.test: $(VENV)/.export
 	@touch $@
 
 # Without PyTorch, which the site does not need.
-$(VENV)/.docs: $(VENV)/.pip pyproject.toml
+$(VENV)/.docs: $(VENV)/.pip pyproject.toml constraints/desk.txt
 	$(PIP) -e . --group docs
 	@touch $@
 
-$(VENV)/.runtime: $(VENV)/.pip pyproject.toml
+$(VENV)/.runtime: $(VENV)/.pip pyproject.toml constraints/desk.txt
 	$(PIP) -e '.[cpu,heif,metrics,video]' --group test
 	@touch $@
 
@@ -173,9 +183,9 @@ $(VENV)/.triton: $(VENV)/.pip pyproject.toml
 	$(INSTALL) $(VENV)-triton nvidia-pytriton==0.7.0 -e '.[cpu]' 'numpy<2'
 	@touch $@
 
-$(VENV)/.demo: $(VENV)/.pip pyproject.toml
+$(VENV)/.demo: $(VENV)/.pip pyproject.toml constraints/demo.txt
 	$(PYTHON) -m venv $(VENV)-demo
-	$(INSTALL) $(VENV)-demo -e '.[cpu,demo]' 'pytest>=8' 'playwright>=1.45'
+	$(INSTALL) $(VENV)-demo -c constraints/demo.txt -e '.[cpu,demo]' 'pytest>=8' 'playwright>=1.45'
 	@touch $@
 
 # Headers that no wheel of ONNX Runtime has, unpacked from Debian 13's package beside the environment, on any Debian; and

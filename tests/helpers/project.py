@@ -10,4 +10,6 @@ else:
     import tomli as tomllib
 
 REPOSITORY = Path(__file__).parent.parent.parent
-PROJECT: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+_CONFIGURATION: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+PROJECT: dict[str, Any] = _CONFIGURATION["project"]
+GROUPS: dict[str, list[str]] = _CONFIGURATION["dependency-groups"]
