@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.site import reference, try_it
+from lab.site import notebooks, reference, try_it
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -18,17 +18,18 @@ LINKED = "toolkit/pairs/purify_pairs/*/evaluation/evaluation.json"
 
 
 def on_files(files: "Files", *, config: "MkDocsConfig") -> "Files":
-    """Add what is made now: reference, schemas, what `Try it` loads, and files outside of docs/."""
+    """Add what is made now: reference, schemas, notebooks, what `Try it` loads, and files outside of docs/."""
     from mkdocs.structure.files import File
 
     linked = {f"files/{path.relative_to(REPOSITORY)}": path.read_bytes() for path in REPOSITORY.glob(LINKED)}
-    for uri, content in (reference.pages() | try_it.assets(REPOSITORY / "build") | linked).items():
+    made = reference.pages() | notebooks.pages(REPOSITORY / "docs") | try_it.assets(REPOSITORY / "build") | linked
+    for uri, content in made.items():
         files.append(File.generated(config, uri, content=content))
     return files
 
 
 def on_page_markdown(markdown: str, *, page: "Page", **_: Any) -> str:
-    """Let links to files outside of docs/, which lead there on GitHub, lead to their copies."""
+    """Point links to files outside of docs/ at their copies in the site, and links to notebooks at their pages."""
     folder = posixpath.dirname(page.file.src_uri)
 
     def inside(link: re.Match[str]) -> str:
@@ -37,4 +38,6 @@ def on_page_markdown(markdown: str, *, page: "Page", **_: Any) -> str:
             return link[0]
         return f"]({posixpath.relpath(f'files/{path}', folder or '.')})"
 
+    own = posixpath.basename(page.file.src_uri).removesuffix(".md")
+    markdown = re.sub(rf"\]\((?!{re.escape(own)}\.)([^)#:]+)\.ipynb\)", r"](\1.md)", markdown)
     return re.sub(r"\]\((\.\./[^)#:]+)\)", inside, markdown)

@@ -174,6 +174,14 @@ def test_links_to_files_outside_the_documents_lead_to_copies(site: Path) -> None
     assert copied.is_relative_to(site.resolve()) and copied.read_bytes() == original.read_bytes()
 
 
+def test_a_notebook_is_a_page_and_can_be_downloaded(site: Path) -> None:
+    page = (site / "own-classifier/index.html").read_text()
+    assert "Three lines of Python" in page and "%%sh" not in page
+    assert (site / "own-classifier.ipynb").read_bytes() == (REPOSITORY / "docs/own-classifier.ipynb").read_bytes()
+    assert 'href="../own-classifier.ipynb"' in page
+    assert 'href="own-classifier/"' in (site / "index.html").read_text()
+
+
 def test_the_reference_names_every_option_key_and_name(site: Path) -> None:
     text = {page: (site / f"reference/{page}/index.html").read_text() for page in ("commands", "recipes", "python")}
     for command in map(resolve_name, PROJECT["scripts"].values()):
