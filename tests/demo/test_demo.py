@@ -20,7 +20,7 @@ import pytest
 from helpers.browser import CONTRASTS, open_browser
 from helpers.images import png
 from purify_edge.bundle.reader import Bundle
-from purify_edge.demo.attacks import NONE, STORED
+from purify_edge.demo.attacks import NONE, PGD, STORED
 from purify_edge.demo.playground import Playground
 from purify_edge.images.pictures import png_of
 from purify_edge.pipeline.pipeline import Pipeline
@@ -243,6 +243,7 @@ def test_all_can_be_found_without_seeing_it(visitor: Visitor) -> None:
     assert page.get_by_role("heading", name="Try the purifier").count() == 1
     assert page.get_by_role("region", name="Result").count() == 1
     assert visitor.result.get_by_alt_text("the picture after the purifier").count() == 1
+    assert page.get_by_label(PGD, exact=True).count() == (1 if find_spec("onnx2pytorch") else 0)
     page.get_by_label("Noise", exact=True).check()
     page.get_by_role("slider", name=re.compile("Size of the attack")).wait_for()
     assert page.get_by_text("standard deviation; pixels go from 0 to 1").count() == 1

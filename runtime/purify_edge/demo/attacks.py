@@ -1,12 +1,14 @@
-"""What can be done to a picture before the pipeline sees it: noise, blur, stored attacks, and one by queries."""
+"""What can be done to a picture before the pipeline sees it: noise, blur, stored attacks, Square and PGD."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from purify_edge.demo.gradient import GradientAttack
 from purify_edge.demo.square import Logits, square_attack
 from purify_edge.errors import InputError
 from purify_edge.images.arrays import as_batch, to_8bit
@@ -16,16 +18,31 @@ Pixels = NDArray[np.uint8]
 QUERIES, SECONDS = 1000, 20.0
 SEED = 0
 PIXELS = "pixels go from 0 to 1"
+WRONG_ALREADY = "Nothing to attack: the answer is wrong without an attack."
+
+Tell = Callable[[int, int], None]
+"""What an attack calls before each of its steps, with the step's number and the number of all."""
+
+
+def quiet(step: int, steps: int) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Victim:
-    """A picture, uint8 `[H, W, C]`, the pipeline it is for and, of an example, its stored attack and its class."""
+    """A picture, uint8 `[H, W, C]`, and what attacks need besides.
+
+    Attributes:
+        pipeline: that the picture is for.
+        stored, label: of an example, its stored attack and its class.
+        tell: called before each step of an attack by the gradient.
+    """
 
     image: Pixels
     pipeline: Pipeline
     stored: Pixels | None = None
     label: int | None = None
+    tell: Tell = quiet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +95,7 @@ def _square(target: Callable[[Victim], Logits], victim: Victim, size: float) -> 
         target(victim), x_CHW, label=victim.label, epsilon=size, queries=QUERIES, seconds=SECONDS, seed=SEED
     )
     if found.queries == 1:
-        return Disturbance(image=victim.image, note="Nothing to attack: the answer is wrong as it is.")
+        return Disturbance(image=victim.image, note=WRONG_ALREADY)
     if not found.succeeded:
         return Disturbance(image=victim.image, note=f"The attack gave up after {found.queries:,} queries.")
     pixels = np.asarray(to_8bit(found.image)).reshape(victim.image.shape)
@@ -93,6 +110,17 @@ def _square_on_both(victim: Victim, size: float) -> Disturbance:
     return _square(lambda asked: asked.pipeline.planned.logits, victim, size)
 
 
+def _pgd(attack: GradientAttack, victim: Victim, size: float) -> Disturbance:
+    answer = int(victim.pipeline.classify(victim.image[None])[0].argmax())
+    label = answer if victim.label is None else victim.label
+    if answer != label:
+        return Disturbance(image=victim.image, note=WRONG_ALREADY)
+    x_CHW = as_batch(victim.image[None], victim.pipeline.input)[0]
+    found = attack(x_CHW, label, epsilon=size, seed=SEED, tell=victim.tell)
+    return Disturbance(image=np.asarray(to_8bit(found)).reshape(victim.image.shape))
+
+
+PGD = "PGD on the classifier"
 NONE, STORED = "None", "Stored attack of the example"
 LARGEST = f"largest change of a pixel; {PIXELS}"
 TRICKS = {
@@ -105,3 +133,11 @@ TRICKS = {
     "Blur": Trick("standard deviation, as a share of the shorter side", _blur),
 }
 """Name on the page -> the trick."""
+
+
+def tricks_with(attack: GradientAttack | None) -> dict[str, Trick]:
+    """Return the tricks, with PGD behind the stored attack where there is an attack by the gradient."""
+    if attack is None:
+        return TRICKS
+    first = {name: TRICKS[name] for name in (NONE, STORED)}
+    return first | {PGD: Trick(LARGEST, partial(_pgd, attack))} | TRICKS

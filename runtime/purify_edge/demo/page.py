@@ -4,7 +4,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from purify_edge.demo.attacks import NONE, STORED, TRICKS
+from purify_edge.demo.attacks import NONE, STORED
 from purify_edge.demo.playground import Playground
 from purify_edge.demo.view import error_html, head_html, outcome_html
 from purify_edge.errors import PurifyError
@@ -35,14 +35,14 @@ def build_page(playground: Playground, folder: Path) -> Any:
                 example = gr.Dropdown(titles, value=titles[0], label="Example")
                 gallery = _gallery(playground, folder)
                 picture = _picture_box()
-                attack = gr.Radio([*TRICKS], value=_first(playground), label="Attack", elem_id="attack")
+                attack = gr.Radio([*playground.tricks], value=_first(playground), label="Attack", elem_id="attack")
                 size = gr.Slider(0, LARGEST, SIZE, step=0.01, label="Size of the attack", visible=False)
                 button = gr.Button("Purify", variant="primary")
             with gr.Column():
                 result = gr.HTML(label="Result", elem_id="result")
         gallery.select(_chosen(titles), None, [example, picture], api_visibility="private", queue=False)
         example.input(lambda: None, None, picture, api_visibility="private", queue=False)
-        attack.change(_slider, attack, size, api_visibility="private", queue=False)
+        attack.change(_slider(playground), attack, size, api_visibility="private", queue=False)
         asked = [example, picture, attack, size]
         answer = _answer(playground)
         together: dict[str, Any] = {"concurrency_id": "pipeline", "concurrency_limit": AT_ONCE}
@@ -122,19 +122,29 @@ def _chosen(titles: list[str]) -> Any:
     return choose
 
 
-def _slider(attack: str) -> Any:
+def _slider(playground: Playground) -> Any:
+    """Return what shows the slider, and what it means, for an attack that has a size."""
     import gradio as gr
 
-    means = TRICKS[attack].size
-    return gr.Slider(visible=bool(means), info=means)
+    def shown(attack: str) -> Any:
+        means = playground.tricks[attack].size
+        return gr.Slider(visible=bool(means), info=means)
+
+    return shown
 
 
 def _answer(playground: Playground) -> Any:
     """Return what answers the button: never an exception that a visitor can cause."""
+    import gradio as gr
 
-    def answer(example: str | None, picture: str | None, attack: str, size: float) -> str:
+    waiting = gr.Progress()  # Gradio shows it where it is the default of a parameter
+
+    def answer(example: str | None, picture: str | None, attack: str, size: float, progress: Any = waiting) -> str:
+        def tell(step: int, steps: int) -> None:
+            progress((step, steps), desc=attack, unit="steps")
+
         try:
-            return outcome_html(playground.play(example, picture, attack, size), playground.class_names)
+            return outcome_html(playground.play(example, picture, attack, size, tell), playground.class_names)
         except PurifyError as error:
             return error_html(str(error))
 

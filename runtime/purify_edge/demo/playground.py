@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
-from purify_edge.demo.attacks import TRICKS, Disturbance, Pixels, Victim
+from purify_edge.demo.attacks import Disturbance, Pixels, Tell, Victim, quiet, tricks_with
+from purify_edge.demo.gradient import gradient_attack
 from purify_edge.errors import InputError
+from purify_edge.images.arrays import as_batch
 from purify_edge.images.decoding import read_image, require_channels
 from purify_edge.pipeline.pipeline import Pipeline
 from purify_edge.pipeline.prediction import NO_ANSWER
@@ -66,6 +68,7 @@ class Playground:
         class_names: the names of the K classes.
         samples: title -> golden example.
         attack: what made the stored attacks, in words.
+        tricks: name on the page -> what can be done to a picture here.
     """
 
     def __init__(self, bundle: Bundle, pipeline: Pipeline) -> None:
@@ -74,23 +77,26 @@ class Playground:
         self.name, self.class_names = bundle.manifest.name, bundle.manifest.class_names
         self.attack = bundle.manifest.golden.attack
         self.samples = _samples(bundle)
+        examples = np.stack([sample.clean for sample in self.samples.values()])
+        self.tricks = tricks_with(gradient_attack(bundle, as_batch(examples, pipeline.input)))
         pipeline.predict(next(iter(self.samples.values())).clean[None])  # the first one takes longer
 
-    def play(self, example: str | None, upload: str | None, attack: str, size: float) -> Outcome:
+    def play(self, example: str | None, upload: str | None, attack: str, size: float, tell: Tell = quiet) -> Outcome:
         """Disturb a picture and run it.
 
         Args:
             example: title of a golden example; not looked at where there is an upload.
             upload: path of an image file.
-            attack: a key of `TRICKS`.
+            attack: a key of `tricks`.
             size: of the attack.
+            tell: called before each step of an attack by the gradient.
 
         Raises:
             InputError: neither a picture nor an example, a file that is no image or too large, or no such attack.
         """
         sample = None if upload else self.samples.get(example or "")
         clean = sample.clean if sample else self._uploaded(upload)
-        disturbed = self._disturbed(clean, sample, attack, size)
+        disturbed = self._disturbed(clean, sample, attack, size, tell)
         begin = time.perf_counter()
         prediction = self._pipeline.predict(disturbed.image[None])
         took_ms = 1000 * (time.perf_counter() - begin)
@@ -118,13 +124,13 @@ class Playground:
             raise InputError(f"{YOURS} is larger than {MAX_UPLOAD_BYTES // 1024**2} MB; scale it down")
         return read_image(upload, self._pipeline.input, name=YOURS)
 
-    def _disturbed(self, clean: Pixels, sample: Sample | None, attack: str, size: float) -> Disturbance:
-        if attack not in TRICKS:
-            raise InputError(f"no attack {attack!r}; the attacks are {', '.join(TRICKS)}")
-        victim = Victim(image=clean, pipeline=self._pipeline)
+    def _disturbed(self, clean: Pixels, sample: Sample | None, attack: str, size: float, tell: Tell) -> Disturbance:
+        if attack not in self.tricks:
+            raise InputError(f"no attack {attack!r}; the attacks are {', '.join(self.tricks)}")
+        victim = Victim(image=clean, pipeline=self._pipeline, tell=tell)
         if sample:
             victim = replace(victim, stored=sample.attacked, label=sample.label)
-        return TRICKS[attack].apply(victim, size)
+        return self.tricks[attack].apply(victim, size)
 
 
 def _samples(bundle: Bundle) -> dict[str, Sample]:
