@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     "--size",
     callback=image_size,
     metavar="HxW",
-    help="Images of another size than the run's, where the classifier takes them; default the run's.",
+    help="Size of the images, if the classifier takes others than the run's; default the run's.",
 )
 @click.option(
     "--data",

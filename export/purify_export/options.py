@@ -71,7 +71,7 @@ export_options = option_object(
     click.option(
         "--served",
         type=click.Choice(get_args(Pixels)),
-        help="For other programs and servers, a graph of everything too; it takes float32 NCHW, or bytes NHWC.",
+        help="Also write one graph of the whole pipeline, for other programs; it takes float32 NCHW, or bytes NHWC.",
     ),
     click.option(
         "--integrations",
@@ -82,6 +82,6 @@ export_options = option_object(
     click.option(
         "--sign", type=click.Path(path_type=Path), metavar="KEY", help="Private key (PEM) to sign the bundle with."
     ),
-    click.option("--force", is_flag=True, help="Replace a bundle that is there."),
+    click.option("--force", is_flag=True, help="Replace an existing bundle."),
 )
 """Options that give the command an `ExportOptions`, as `options`."""

@@ -194,7 +194,7 @@ def test_exit_codes_and_errors(bundle_path: Path, photos: Path, tmp_path: Path) 
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     for message, *options in (
-        ("nobody answers there", bundle_path, photos, out, "--address", f"127.0.0.1:{port}"),
+        ("no answer", bundle_path, photos, out, "--address", f"127.0.0.1:{port}"),
         ("holds no results of purify-ray", bundle_path, photos, photos),
         ("is not a bundle", photos, photos, out),
         ("engine", bundle_path, photos, out, "--engine", "none"),

@@ -202,7 +202,7 @@ def test_of_many_images_the_table_shows_the_first(run: Run, bundle_path: Path, i
     code, out, err = run("purify-run", bundle_path, images[0].parent)
     assert code == 0
     assert out.count("more0") == 95
-    assert "and 50 more; --json, --csv or --out tells of all" in out
+    assert "and 50 more; --json, --csv or --out lists all" in out
     assert "150 images in" in err
 
 

@@ -185,7 +185,7 @@ def test_a_camera_started_again_adds_to_its_results_and_remembers_none(
     with saved(tmp_path, frames[0]).open("rb") as stdin:
         code, _, err = run(*command, "--out", out, "--annotate", tmp_path / "out.avi", stdin=stdin)
     assert code == 2
-    assert "a video cannot be gone on with" in err
+    assert "a video cannot be continued" in err
 
 
 def test_the_newest_frame_is_run_and_none_waits_long(bundle_path: Path, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_the_manifests_are_valid_in_kubernetes(bundle_path: Path, tmp_path: Path
 
 def test_all_models_of_a_repository_are_watched(bundle_path: Path, tmp_path: Path) -> None:
     serve(bundle_path, tmp_path, "--name", "one")
-    assert "stays as it is" not in serve(bundle_path, tmp_path, "--name", "two", "--files")
+    assert "is not replaced" not in serve(bundle_path, tmp_path, "--name", "two", "--files")
     serve(bundle_path, tmp_path, "--name", "one")  # a new version
     balancer = (tmp_path / "deploy" / "haproxy.cfg").read_text()
     (container,) = kubernetes(tmp_path)[0]["spec"]["template"]["spec"]["containers"]
@@ -65,7 +65,7 @@ def test_what_somebody_changed_stays(bundle_path: Path, tmp_path: Path) -> None:
     changed = (deploy / "haproxy.cfg").read_text() + "# mine\n"
     (deploy / "haproxy.cfg").write_text(changed)
     told = serve(bundle_path, tmp_path)
-    assert f"{deploy / 'haproxy.cfg'} stays as it is" in told
+    assert f"{deploy / 'haproxy.cfg'} was changed and is not replaced" in told
     assert "kubernetes.yaml" not in told
     assert (deploy / "haproxy.cfg").read_text() == changed
 

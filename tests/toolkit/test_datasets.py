@@ -261,7 +261,7 @@ def test_where_nothing_can_be_had_the_ways_out_are_told(name: str, offline: Path
     with pytest.raises(MissingError) as caught:
         load_data(name, None, validation_size=1)
     message = str(caught.value)
-    assert message.startswith(f"{DATASETS[name].title} cannot be had: the download failed (")
+    assert message.startswith(f"{DATASETS[name].title} could not be downloaded (")
     assert f"--data DIR with {DATASETS[name].files}" in message
     assert "SPLIT/CLASS/FILE" in message
     assert f"download into {offline}" in message

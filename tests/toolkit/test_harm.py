@@ -98,7 +98,7 @@ def test_a_training_that_ends_in_harm_ends_with_1_and_says_what_to_change(
     done = CliRunner().invoke(train, [*command, "--resume", "--max-clean-drop", "0.07"])
     assert done.exit_code == 1
     assert "Error: too bad: {'max_clean_drop': 0.07}" in done.stderr
-    assert "Do not use it as it is. Look at" in done.stderr
+    assert "Do not use this purifier. Look at" in done.stderr
     assert json.loads((out / "metrics.json").read_text())["harm"] == RunFolder(out).harm
     assert len(done.stdout.splitlines()) > 3  # the evaluation is told all the same
 

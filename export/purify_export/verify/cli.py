@@ -24,7 +24,7 @@ from purify_export.verify.options import Amounts, amount_options
 @engine_options
 @click.option("--precision", "precisions", multiple=True, help="Verify only this precision; may be repeated.")
 @limit_options
-@click.option("--allow-failed", is_flag=True, help="Take even a bundle that is marked as failed at its export.")
+@click.option("--allow-failed", is_flag=True, help="Accept a bundle that failed at its export.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.version_option(package_name="purify-edge")
 def main(
@@ -43,8 +43,9 @@ def main(
 ) -> None:
     """Compare BUNDLE's engines with the PyTorch networks of RUN, a run's folder or the name of a pair that ships.
 
-    On test images, clean, noisy and attacked on PyTorch (grey-box: the classifier alone; white-box: the purifier
-    too), and by the Square attack on the engine itself. Then layer by layer. Exit code 1 when a limit is broken.
+    The images are clean, noisy and attacked with PyTorch's gradients (grey-box: of the classifier alone; white-box: of
+    the purifier too), and attacked by Square on the engine itself. Then layers are compared. The exit code is 1 if a
+    limit is broken.
     """
     click.echo("importing PyTorch and ONNX", err=True)
     from purify_edge.bundle.reader import Bundle

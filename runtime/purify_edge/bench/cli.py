@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     "--batch", "batches", multiple=True, type=click.IntRange(min=1), help="May be repeated; default 1, 8 and 64."
 )
 @click.option("--rounds", default=100, show_default=True, type=click.IntRange(min=1), help="Timed calls, at most.")
-@click.option("--soak", default=0, metavar="CALLS", type=click.IntRange(min=0), help="Look for growth over so many.")
+@click.option(
+    "--soak",
+    default=0,
+    metavar="CALLS",
+    type=click.IntRange(min=0),
+    help="Calls over which memory may not grow.",
+)
 @click.option("--server", metavar="URL", help="Time a server instead: grpc://HOST:PORT/MODEL, or http://.")
 @click.option(
     "--clients",
@@ -33,7 +39,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help="With --server, how many ask at once; may be repeated; default 1, 2, 4 ... 64.",
 )
-@click.option("--allow-failed", is_flag=True, help="Take even a bundle that is marked as failed at its export.")
+@click.option("--allow-failed", is_flag=True, help="Accept a bundle that failed at its export.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.version_option(package_name="purify-edge")
 def main(
@@ -53,10 +59,10 @@ def main(
 ) -> None:
     """Time BUNDLE's purifier and classifier, chained and as one graph, in every engine and precision that works here.
 
-    All take turns, round by round. With --soak, exit code 1 when an answer changes.
+    They take turns, round by round. With --soak, the exit code is 1 if an answer changes.
 
-    With --server, golden images are sent to a server that runs BUNDLE, one at a time by each client; exit code 1 when a
-    request fails, or more get another class than bfloat16 explains.
+    With --server, each client sends golden images one at a time to a server that runs BUNDLE. The exit code is 1 if a
+    request fails, or if more answers differ than bfloat16 explains.
     """
     if server:
         if engine != "all" or precisions or batches or soak:

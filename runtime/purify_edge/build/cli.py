@@ -16,8 +16,8 @@ from purify_edge.shell.options import verify_option
 @click.option("--precision", "precisions", multiple=True, help="Build only this precision; may be repeated.")
 @build_options
 @verify_option
-@click.option("--force", is_flag=True, help="Build engines anew that fit as they are.")
-@click.option("--allow-failed", is_flag=True, help="Take even a bundle that is marked as failed at its export.")
+@click.option("--force", is_flag=True, help="Build all engines again, also those that fit.")
+@click.option("--allow-failed", is_flag=True, help="Accept a bundle that failed at its export.")
 @click.option("--json", "as_json", is_flag=True, help="Print the engines as JSON.")
 @click.version_option(package_name="purify-edge")
 def main(
@@ -32,8 +32,8 @@ def main(
 ) -> None:
     """Build the engines of BUNDLE for this device, so that no command needs to wait for them. Needs no torch.
 
-    An engine that fits and was built here, or is of a bundle that --verify accepts, is kept. TensorRT for RTX also
-    builds where there is no GPU, for the compute capabilities asked for.
+    An engine is kept if it fits, and was built here or is in a bundle that --verify accepts. TensorRT for RTX also
+    builds without a GPU, for the compute capabilities that you name.
     """
     from purify_edge.build.build import build_bundle, print_engines, tell_plan
     from purify_edge.bundle.reader import Bundle

@@ -20,16 +20,16 @@ COUNT = click.IntRange(min=1)
 @click.argument("bundle", type=FOLDER)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.argument("out", type=FOLDER)
-@click.option("--engine", default="auto", show_default=True, help="As of purify-run.")
+@click.option("--engine", default="auto", show_default=True, help="As in purify-run.")
 @engine_options
-@click.option("--precision", default="auto", show_default=True, help="As of purify-run; the same for all workers.")
+@click.option("--precision", default="auto", show_default=True, help="As in purify-run; the same for all workers.")
 @click.option("--purified", is_flag=True, help="Add a column with the purified images, as PNG.")
-@click.option("--address", help="Of a Ray cluster, HOST:6379 or auto; default: Ray is started on this machine.")
-@click.option("--workers", type=COUNT, help="Processes with a pipeline each; default one a machine, or a GPU.")
-@click.option("--gpus", type=Number(min=0), help="GPUs a worker, 0.25 say; default 1 where there are any.")
+@click.option("--address", help="Address of a Ray cluster, HOST:6379 or auto; default: start Ray on this machine.")
+@click.option("--workers", type=COUNT, help="Processes with a pipeline each; default one for each machine or GPU.")
+@click.option("--gpus", type=Number(min=0), help="GPUs of each worker, for example 0.25; default 1 if there are any.")
 @click.option("--batch", default=64, show_default=True, type=COUNT, help="Images that run together.")
 @click.option("--force", is_flag=True, help="Drop the results in OUT, and begin anew.")
-@click.option("--allow-failed", is_flag=True, help="Take even a bundle that is marked as failed at its export.")
+@click.option("--allow-failed", is_flag=True, help="Accept a bundle that failed at its export.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.version_option(package_name="purify-edge")
 def main(
@@ -49,8 +49,8 @@ def main(
     An INPUT is an image, a folder (with all below it) or a quoted glob. Every machine of a cluster has to see BUNDLE
     and the images by the same paths; OUT is written by this process alone.
 
-    Killed, the same command goes on with what is not in OUT. An image that cannot be read is a row with an error; the
-    exit code is then 1, or 2 where none could be read.
+    After a kill the same command continues with the images that are not in OUT. An image that cannot be read gets a row
+    with an error; the exit code is then 1, or 2 if none could be read.
     """
     import msgspec
 

@@ -80,7 +80,7 @@ def _reach(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=REACH_S).close()
     except (OSError, OverflowError) as error:
         raise InputError(
-            f"--address {address}: nobody answers there ({getattr(error, 'strerror', None) or error}); "
+            f"--address {address}: no answer ({getattr(error, 'strerror', None) or error}); "
             "ray start --head prints the address of a cluster"
         ) from error
 

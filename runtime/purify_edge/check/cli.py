@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 @click.option(
     "--rounds", default=100, show_default=True, type=click.IntRange(min=0), help="Timed calls; 0 for no timing."
 )
-@click.option("--allow-failed", is_flag=True, help="Take even a bundle that is marked as failed at its export.")
+@click.option("--allow-failed", is_flag=True, help="Accept a bundle that failed at its export.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option(
     "--report",

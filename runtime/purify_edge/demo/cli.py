@@ -15,10 +15,10 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 @click.argument("bundle", type=click.Path(path_type=Path), default="fashion-mnist")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 lets others in.")
 @click.option("--port", default=7860, show_default=True, type=click.IntRange(1, 65535), help="Port to listen at.")
-@click.option("--engine", default="auto", show_default=True, help="As of purify-run.")
+@click.option("--engine", default="auto", show_default=True, help="As in purify-run.")
 @engine_options
-@click.option("--precision", default="auto", show_default=True, help="As of purify-run.")
-@click.option("--allow-failed", is_flag=True, help="Take even a bundle that is marked as failed at its export.")
+@click.option("--precision", default="auto", show_default=True, help="As in purify-run.")
+@click.option("--allow-failed", is_flag=True, help="Accept a bundle that failed at its export.")
 @click.version_option(package_name="purify-edge")
 def main(
     bundle: Path,

@@ -41,7 +41,7 @@ def _raw_frames(size: str, inputs: tuple[str, ...]) -> tuple[int, int]:
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="File of results, .jsonl or .csv. The same command goes on with what is not in it.",
+    help="File of results, .jsonl or .csv. The same command continues with the images that are not in it.",
 )
 @click.option("--save", type=click.Path(path_type=Path), help="Folder for the purified images, as PNG.")
 @click.option(
@@ -49,11 +49,11 @@ def _raw_frames(size: str, inputs: tuple[str, ...]) -> tuple[int, int]:
 )
 @click.option("--annotate", type=click.Path(path_type=Path), help="Video with the class of each frame written on it.")
 @click.option("--force", is_flag=True, help="Overwrite outputs that exist, and begin anew.")
-@click.option("--alert", is_flag=True, help="Tell of each suspicious image; the exit code is then 1.")
+@click.option("--alert", is_flag=True, help="Report each suspicious image on standard error; the exit code is then 1.")
 @click.option(
     "--raw",
     metavar="WIDTHxHEIGHT",
-    help="The input - is raw frames of this size, RGB of 8 bits, rather than names.",
+    help="Read raw RGB frames of this size, 8 bits a colour, from the input - instead of names.",
 )
 @click.option(
     "--reconnect",
@@ -68,17 +68,17 @@ def _raw_frames(size: str, inputs: tuple[str, ...]) -> tuple[int, int]:
     "--max-latency-ms",
     type=Number(min=0, min_open=True),
     metavar="MS",
-    help="Of a camera: run what stays within this, or end with 1; frames that are later are counted.",
+    help="For a camera: choose a precision that stays within this, or exit with 1; later frames are counted.",
 )
 @click.option(
     "--shard",
     callback=_shard,
     metavar="I/N",
-    help="Only the Ith of N parts of the images, the same each time, for jobs of several machines.",
+    help="Run only part I of N of the images, always the same part: for jobs on several machines.",
 )
 @click.option("--metrics", metavar="PORT|FILE", help="Prometheus metrics, at [HOST:]PORT, or in a file.")
-@click.option("--allow-failed", is_flag=True, help="Take even a bundle that is marked as failed at its export.")
-@click.option("--json", "lines", flag_value="json", help="Print a JSON object an image instead of the table.")
+@click.option("--allow-failed", is_flag=True, help="Accept a bundle that failed at its export.")
+@click.option("--json", "lines", flag_value="json", help="Print a JSON object for each image instead of the table.")
 @click.option("--csv", "lines", flag_value="csv", help="Print comma-separated values instead of the table.")
 @click.version_option(package_name="purify-edge")
 def main(
@@ -94,7 +94,7 @@ def main(
     An INPUT is an image, a folder (with all below it), a zip, a video, a quoted glob, or - for such names on standard
     input, one a line; or a camera: its number, /dev/video0, csi://0, the URL of a stream, a quoted GStreamer pipeline.
 
-    An image that cannot be read is reported and left out; the exit code is then 1, or 2 where none could be read.
+    An image that cannot be read is reported and left out; the exit code is then 1, or 2 if none could be read.
     """
     from purify_edge.run.job import Job
     from purify_edge.run.output import run

@@ -98,7 +98,7 @@ def _print_table(tally: Tally) -> None:
         table.add_row(*cells, style="red" if result.suspicious else "yellow" if changed else "")
     Console().print(table)
     if tally.good > len(tally.first):
-        click.echo(f"and {tally.good - len(tally.first):,} more; --json, --csv or --out tells of all")
+        click.echo(f"and {tally.good - len(tally.first):,} more; --json, --csv or --out lists all")
 
 
 def _words(name: str | None, probability: float | None) -> tuple[str, str]:

@@ -150,7 +150,7 @@ class Run:
             )
         )
         if job.annotate and self._out and self._out.resumed and next(results_in(self._out.path), None):
-            raise InputError(f"--annotate: {job.out} holds results, and a video cannot be gone on with; use --force")
+            raise InputError(f"--annotate: {job.out} holds results, and a video cannot be continued; use --force")
         for path in (job.save_grid, job.annotate):
             if path:
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,14 +16,14 @@ NATIVE = click.Choice(["onnxruntime", "tensorrt", "openvino"])
 @click.command(cls=Command)
 @click.argument("bundle", type=FOLDER)
 @click.argument("repository", type=FOLDER)
-@click.option("--name", help="Of the model; default the bundle's name.")
-@click.option("--model-version", "version", type=COUNT, help="Its number in the repository; default the next one.")
+@click.option("--name", help="Name of the model; default the bundle's name.")
+@click.option("--model-version", "version", type=COUNT, help="Version in the repository; default the next number.")
 @click.option("--files", is_flag=True, help="Take image files of any size, in place of pixels of the bundle's size.")
 @click.option("--native", type=NATIVE, help="Let this backend of the server run the bundle's served graph.")
 @click.option("--instances", default=1, show_default=True, type=COUNT, help="Processes, each with its own pipeline.")
 @click.option("--max-batch", default=64, show_default=True, type=COUNT, help="Images that run together at most.")
-@click.option("--engine", default="auto", show_default=True, help="As of purify-run.")
-@click.option("--precision", default="auto", show_default=True, help="As of purify-run; with --native, auto is fp32.")
+@click.option("--engine", default="auto", show_default=True, help="As in purify-run.")
+@click.option("--precision", default="auto", show_default=True, help="As in purify-run; with --native, auto is fp32.")
 @click.option(
     "--replica",
     "replicas",
@@ -33,7 +33,7 @@ NATIVE = click.Choice(["onnxruntime", "tensorrt", "openvino"])
 )
 @click.option("--image", help="Name of the container's image in deploy/kubernetes.yaml.")
 @verify_option
-@click.option("--allow-failed", is_flag=True, help="Take even a bundle that is marked as failed at its export.")
+@click.option("--allow-failed", is_flag=True, help="Accept a bundle that failed at its export.")
 @click.version_option(package_name="purify-edge")
 def main(
     bundle: Path,
@@ -46,9 +46,9 @@ def main(
 ) -> None:
     """Write BUNDLE into REPOSITORY as a version of a model that Triton's Python backend runs.
 
-    REPOSITORY/serve.sh starts the server; REPOSITORY/deploy has what stands around it: HAProxy, a container,
-    Kubernetes, a dashboard. The bundle is verified now, and again when the server loads it. The Python that the server
-    runs models with needs `purify-edge[cpu]`, or another extra with an engine; docs/serving.md tells which numpy.
+    REPOSITORY/serve.sh starts the server; REPOSITORY/deploy has files for HAProxy, a container, Kubernetes and a
+    dashboard. The bundle is verified now, and again when the server loads it. The Python that the server runs models
+    with needs `purify-edge[cpu]`, or another extra with an engine; docs/serving.md says which numpy.
     """
     from purify_edge.bundle.reader import Bundle
     from purify_edge.engines.registry import engine_row
@@ -63,5 +63,5 @@ def main(
     written = write_model(opened, repository, Serving(**serving))
     click.echo(f"{written}: {opened.manifest.name}, manifest SHA-256 {opened.sha256}")
     for path in write_deployment(repository, written.parent.name, deployment, contract=opened.manifest.input):
-        click.echo(f"{path} stays as it is, for it was changed; remove it and run this again for a new one", err=True)
+        click.echo(f"{path} was changed and is not replaced; remove it and run this again for a new one", err=True)
     click.echo(f"start: PURIFY_ADMIN_KEY=... {repository / 'serve.sh'}", err=True)

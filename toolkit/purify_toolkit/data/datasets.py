@@ -125,7 +125,7 @@ def _anywhere(name: str, source: KnownDataset) -> Path:
         *([f"on Debian or Ubuntu: {command};"] if command else []),
     ]
     lines = "".join(f"\n  {number}. {way}" for number, way in enumerate(ways, 1))
-    raise MissingError(f"{source.title} cannot be had: the download failed ({problem}). Do one of these:{lines}")
+    raise MissingError(f"{source.title} could not be downloaded ({problem}). Do one of these:{lines}")
 
 
 def _as_images(source: KnownDataset, folder: Path, validation_size: int) -> ImageData:

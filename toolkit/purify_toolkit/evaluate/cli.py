@@ -35,14 +35,14 @@ def _question(transfer_from: str | None, resume: bool, force: bool, **others: An
     "question",
     _question,
     click.option("--attacks", default="default", show_default=True, help="Names with commas between; see above."),
-    click.option("--limit", type=Count, help="Use only the first so many test images."),
+    click.option("--limit", type=Count, help="Use only this many test images, from the first on."),
     click.option("--costly-limit", default=1000, show_default=True, type=Count, help="Likewise, for costly attacks."),
     click.option(
         "--curve-limit",
         default=500,
         show_default=True,
         type=click.IntRange(min=0),
-        help="Likewise, for the attack at other sizes and with twice the steps; 0 leaves these out.",
+        help="The same limit for the attack at other sizes and with twice the steps; 0 leaves these out.",
     ),
     click.option(
         "--l2-epsilon",
@@ -54,11 +54,11 @@ def _question(transfer_from: str | None, resume: bool, force: bool, **others: An
         type=click.FloatRange(min=0, min_open=True),
         help="Radius for L1 attacks; default 10 for grey images of 28 x 28, else 12, usual for CIFAR-10.",
     ),
-    click.option("--transfer-from", metavar="RUN", help="Another run, on which transfer attacks are made."),
+    click.option("--transfer-from", metavar="RUN", help="Another run, whose networks transfer attacks are made on."),
     click.option("--seed", type=click.IntRange(0, MAX_SEED), help="Of the attacks' random choices; default the run's."),
     existing_options(
-        resume="Go on with an evaluation that is there, interrupted or of other attacks.",
-        force="Replace an evaluation that is there: measure all again.",
+        resume="Continue an existing evaluation, interrupted or of other attacks.",
+        force="Replace an existing evaluation: measure all again.",
     ),
 )
 @data_option
@@ -83,16 +83,16 @@ def main(
     """Evaluate RUN: a folder that purify-train wrote, or the name of a pair that ships; default fashion-mnist.
 
     Rows, each with n and a 95% interval, by threat: clean, noise, corruptions, spatial, colour; grey-box, the attacker
-    knows the classifier only; printed, likewise, and the images come through a print and a camera; transfer, he has
-    another purifier and classifier; query, he sees answers only; white-box, he differentiates through purifier and
-    classifier; bpda, with the identity for the purifier's gradient.
+    knows the classifier only; printed, grey-box with images that are printed and photographed; transfer, the attacker
+    has another purifier and classifier; query, sees answers only; white-box, differentiates through purifier and
+    classifier; bpda, white-box with the identity in place of the purifier's gradient.
 
     --attacks takes threats (white-box), attacks (pgd, under every threat that has it), single rows
     (white-box:autoattack), `default` and `all`. The default is clean, noise, FGSM and PGD grey-box and white-box,
     and BPDA; all others run when named. A wrong name lists all.
 
-    Each attack is kept when it is done, and the same command with --resume goes on after an interruption, or with
-    other attacks. Sanity gates doubt the figures: where one fails, the exit code is 1.
+    Each finished attack is kept. The same command with --resume continues after an interruption, or with other
+    attacks. Sanity gates check the figures: if one fails, the exit code is 1.
     """
     from purify_edge.shell.stages import RichProgress
     from purify_toolkit.device.choice import choose_device

@@ -16,7 +16,7 @@ LONGEST = 200
 REMEDIES = {
     r"No ONNX function found": "ONNX has no such operator; put a layer of others in its place",
     r"data-dependent|item\(\)": "what is computed may not depend on the pixels' values; use torch.where, say",
-    r"Constraints violated": "its code fixes the batch; use x.shape[0] as it is, without len(), int() or a loop",
+    r"Constraints violated": "its code fixes the batch; use x.shape[0] itself, without len(), int() or a loop",
 }
 OTHERWISE = "torch.export must be able to trace it, with any batch size"
 

@@ -36,7 +36,7 @@ picture_options = option_group(
     click.option(
         "--resize",
         type=click.Choice(get_args(Resizing)),
-        help="Bring pictures to the size by stretching (default), by the shorter side and a cut, or by filling up.",
+        help="How pictures get the size: stretched (default), scaled and cropped, or scaled and padded.",
     ),
     click.option(
         "--crop",
@@ -51,7 +51,7 @@ picture_options = option_group(
         "--fill",
         callback=_levels,
         metavar="LEVEL",
-        help="What fills a letterbox up: 0 to 255, or R,G,B; default 0.",
+        help="Padding of a letterbox: 0 to 255, or R,G,B; default 0.",
     ),
 )
 """How pictures become the networks' input; `purify_toolkit.runs.pictures.PictureFlags` has the names."""

@@ -131,14 +131,17 @@ def _request(
     data_option,
     labels_option,
     click.option(
-        "--unlabelled", is_flag=True, help="Images have no labels: your classifier's own answers are taken for them."
+        "--unlabelled", is_flag=True, help="Images have no labels: use your classifier's own answers as labels."
     ),
     click.option(
-        "--size", callback=image_size, metavar="HxW", help="Bring images of a folder to it; else all have one size."
+        "--size",
+        callback=image_size,
+        metavar="HxW",
+        help="Resize the images of a folder; without it all need one size.",
     ),
     picture_options,
     click.option(
-        "--seed", default=0, show_default=True, type=click.IntRange(0, MAX_SEED), help="Of every random choice."
+        "--seed", default=0, show_default=True, type=click.IntRange(0, MAX_SEED), help="Seed of every random choice."
     ),
     device_option,
     click.option("--classifier", metavar="SOURCE", help="Your own classifier; see below."),
@@ -147,12 +150,20 @@ def _request(
     ),
     click.option("--class-map", type=FOLDER, help="Which of its outputs each folder is: FOLDER,INDEX or FOLDER,NAME."),
     click.option("--class-names", type=FOLDER, help="The names of its outputs in their order, one a line, or as JSON."),
-    click.option("--mean", callback=_numbers, help="Of the normalisation it was trained with: 0.49,0.48,0.45, say."),
-    click.option("--std", callback=_numbers, help="Likewise; without --mean and --std it takes pixels in [0, 1]."),
+    click.option(
+        "--mean",
+        callback=_numbers,
+        help="Mean that the classifier's images are normalised by: 0.49,0.48,0.45.",
+    ),
+    click.option(
+        "--std",
+        callback=_numbers,
+        help="Standard deviation; without both it takes pixels in [0, 1].",
+    ),
     click.option(
         "--colour",
         type=click.Choice(["rgb", "bgr"]),
-        help="The order of the channels that it takes; images and purifier stay RGB. Default rgb.",
+        help="Order of the classifier's channels; images and purifier stay RGB. Default rgb.",
     ),
     click.option(
         "--base", metavar="RUN", help="Take classifier and teachers from a finished run; or the name of a pair."
@@ -163,37 +174,35 @@ def _request(
         help="How much clean accuracy the purifier may take, a fraction; default 0.03, of an adaptive recipe 0.2.",
     ),
     click.option("--from-scratch", is_flag=True, help="Begin from random weights where the recipe begins from a pair."),
+    click.option("--as-is", is_flag=True, help="Train no purifier: evaluate the one that the recipe begins from."),
     click.option(
-        "--as-is", is_flag=True, help="Train no purifier: take the one that the recipe begins from, and evaluate it."
-    ),
-    click.option(
-        "--teachers-only", is_flag=True, help="Stop before the student; the same command with --resume goes on."
+        "--teachers-only", is_flag=True, help="Stop before the student; the same command with --resume continues."
     ),
     click.option(
         "--no-classifier",
         is_flag=True,
-        help="With --resume: train the student by the folder's teachers and examples; the classifier may be elsewhere.",
+        help="With --resume: train the student with the folder's teachers and examples, without the classifier.",
     ),
     click.option("--limit", type=click.IntRange(min=1), help="Use only so many images of each part: a quick trial."),
-    existing_options(resume="Go on with an interrupted run.", force="Replace a run that is there."),
+    existing_options(resume="Continue an interrupted run.", force="Replace an existing run."),
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the evaluation as JSON.")
 @click.version_option(package_name="purify-edge")
 def main(request: "Request", as_json: bool) -> None:
     """Train the purifier of RECIPE: a shipped recipe's name, or the path of a .toml file.
 
-    With --classifier, your own classifier is taken as it is and the purifier is trained for it:
+    With --classifier, the purifier is trained for your own classifier, which may be:
     PACKAGE.MODULE:CALLABLE or FILE.py:CALLABLE, called without arguments; torchvision:NAME[:WEIGHTS], timm:NAME or
-    hf:FOLDER_OR_NAME; or a file: .onnx, .pt2 (torch.export) or .pt (TorchScript). It is never changed.
+    hf:FOLDER_OR_NAME; or a file: .onnx, .pt2 (torch.export) or .pt (TorchScript). The classifier is never changed.
 
-    A purifier that takes too much clean accuracy, or gives attacked images nothing, is told of, and the exit code is
-    then 1: more steps or epochs, or more images are what helps.
+    The exit code is 1 if the purifier costs too much clean accuracy or does not help attacked images. More steps,
+    epochs or images can help then.
 
     Progress goes to standard error, the final evaluation to standard output. After an interruption the
-    same command with --resume goes on from the last full epoch.
+    same command with --resume continues from the last full epoch.
 
     `torchrun --nproc-per-node 2 -m purify_toolkit.train.cli RECIPE ...` trains on two GPUs, or with --device cpu by two
-    processes. A batch stays the recipe's. Several machines need a run folder that all of them see.
+    processes. The recipe's batch is divided among them. Several machines need a run folder that all of them see.
     """
     from purify_edge.shell.stages import QuietProgress, RichProgress
     from purify_toolkit.evaluate.tables import print_rows
@@ -231,8 +240,8 @@ def _tell_harm(run: "RunFolder") -> None:
         click.echo(f"Error: {sentence}", err=True)
     if run.harm:
         click.echo(
-            f"Do not use it as it is. Look at {run.path / 'grid.png'}. {what_helps(run)} If it may cost so much, the "
-            "same command with --resume and a higher --max-clean-drop judges it again.",
+            f"Do not use this purifier. Look at {run.path / 'grid.png'}. {what_helps(run)} If that cost is acceptable, "
+            "the same command with --resume and a higher --max-clean-drop judges it again.",
             err=True,
         )
         raise click.exceptions.Exit(1)

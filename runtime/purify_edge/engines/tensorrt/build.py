@@ -201,7 +201,7 @@ class _Build:
             yield
             return
         if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-            raise InputError(f"the timing cache {path} cannot be written to; expected a file in a folder of yours")
+            raise InputError(f"the timing cache {path} cannot be written to; expected a file in a writable folder")
         cache = config.create_timing_cache(_read(path))
         if cache is None or not config.set_timing_cache(cache, False):
             raise BuildError(

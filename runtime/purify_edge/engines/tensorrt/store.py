@@ -109,7 +109,7 @@ class EngineFiles:
             return Found(
                 entry=entry,
                 reason="the engine came from elsewhere, and an engine is executable code: "
-                "--verify KEY or --trust-engines takes it as it is",
+                "--verify KEY or --trust-engines loads it",
             )
         try:
             content = Bundle(place.path, self.bundle.manifest).read(entry.file)
