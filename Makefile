@@ -135,7 +135,7 @@ dist: $(VENV)/.pip
 # anew: make constraints UPGRADE=--upgrade. Gradio wants an older Pillow, so the demo has a file of its own.
 LOCK := $(BIN)/uv pip compile pyproject.toml - -q $(UPGRADE) --universal --python-version 3.10 --no-annotate \
 	--custom-compile-command 'make constraints' --no-emit-package purify-edge-pairs
-DESK := export cpu heif metrics openvino ray rtx serve sign video
+DESK := export cpu heif hub metrics openvino ray rtx serve sign video
 constraints: $(VENV)/.pip
 	echo ./toolkit/pairs | $(LOCK) $(addprefix --extra ,$(DESK)) --group test --group docs --group check \
 		-o constraints/desk.txt >/dev/null
@@ -161,7 +161,7 @@ $(VENV)/.photos: $(VENV)/.export
 
 $(VENV)/.test: $(VENV)/.export
 	$(PIP) ./toolkit/pairs -e '.[export,cpu,heif,hub,metrics,openvino,ray,rtx,serve,sign,video]' --group test --group docs
-	$(PIP) --no-deps tensorrt-stubs==10.13.0.35.1  # what it depends on cannot be had from PyPI alone
+	$(PIP) --no-deps tensorrt-stubs==10.13.0.35.1  # its dependencies are not all on PyPI
 	@touch $@
 
 # Without PyTorch, which the site does not need.

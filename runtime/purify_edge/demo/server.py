@@ -45,7 +45,7 @@ def serve(playground: Playground, *, host: str, port: int, ready: Callable[[str]
 
     Raises:
         MissingError: Gradio is not installed.
-        InputError: the address cannot be had.
+        InputError: the address is taken or not of this machine.
     """
     _check_free(host, port)
     with _private_folder() as folder:

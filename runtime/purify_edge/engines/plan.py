@@ -160,7 +160,7 @@ def open_plan(
     Raises:
         BundleError: a file is damaged, or there is no such precision.
         InputError: there is no such engine.
-        MissingError: the engine cannot be had here, or none can.
+        MissingError: the engine does not work here, or none does.
         BuildError: the engine cannot be built of the bundle's graphs.
     """
     chooser = _Chooser(bundle, policy, golden or partial(load_golden, bundle), pinned=engine != AUTO)

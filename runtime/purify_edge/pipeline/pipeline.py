@@ -83,7 +83,7 @@ class Pipeline(Closing):
             BundleError: the bundle is incomplete, damaged, marked as failed or not what was signed, or has no such
                 precision.
             InputError: no engine of this name; `on_alert` without a suspicion score.
-            MissingError: the engine cannot be had here.
+            MissingError: the engine does not work here.
             BuildError: the engine cannot be built of the bundle's graphs.
         """
         opened = bundle

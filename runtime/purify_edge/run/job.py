@@ -40,7 +40,7 @@ class Job:
 
         Raises:
             InputError: `out` has a name that is no results file's; or an output exists, `force` is off, and it is not
-                that of a run which can be gone on with.
+                that of a run which can be continued.
         """
         if self.out:
             format_of(self.out)

@@ -46,7 +46,7 @@ class PrometheusMetrics(Metrics):
 
     Raises:
         MissingError: prometheus_client is not installed.
-        InputError: the port cannot be had.
+        InputError: the port is taken or not allowed.
     """
 
     def __init__(self, where: str, *, model: str, engine: str) -> None:

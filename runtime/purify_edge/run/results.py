@@ -1,4 +1,4 @@
-"""Results of single images, and the file that holds them: what is in it is done, so that a run can be gone on with."""
+"""Results of single images, and the file that holds them: what is in it is done, so that a run can be continued."""
 
 import csv
 import io
@@ -139,7 +139,7 @@ def results_in(path: Path) -> Iterator[Result]:
 class ResultsFile:
     """A file of results that only grows; an image is done when its result is in it, and its purified image is whole.
 
-    A line is written after the image that it tells of. So a run that was killed, even by a power cut, is gone on with
+    A line is written after the image that it tells of. So a run that was killed, even by a power cut, is continued
     by the same command: a last line that is not whole, and results whose purified image is not, are dropped, and their
     images done again, as are those without an answer. One process at a time writes to the file.
 

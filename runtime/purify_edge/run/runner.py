@@ -128,7 +128,7 @@ class Run:
         return source.live and hasattr(source, "fps")
 
     def _precision(self) -> str:
-        """Return the precision to open the bundle in: results that are gone on with have one already."""
+        """Return the precision to open the bundle in: results that are continued have one already."""
         job = self.job
         if job.out and not job.force and job.precision == AUTO and (first := next(results_in(job.out), None)):
             return first.model.rpartition("@")[0].rpartition("/")[2] or AUTO

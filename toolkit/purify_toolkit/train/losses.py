@@ -20,7 +20,7 @@ The abstract does not fix the choices below. They are our interpretation, and re
   logits guidance of Liao et al. 2018 (HGD, arXiv 1712.02976), with a Kullback-Leibler divergence:
   what is left of an attack after a denoiser that minimises pixel error alone is amplified by the classifier.
 - the adversarial teacher is given the same guidance, the normal teacher none;
-- two further terms can be had: HGD's guidance by the classifier's features (`feature_guidance`), and the structural
+- two further terms are optional: HGD's guidance by the classifier's features (`feature_guidance`), and the structural
   similarity to the clean image (`structure`).
 
 The student's loss is the sum of the terms below, each under a weight of the recipe's table `[distillation]`. A recipe
