@@ -6,7 +6,7 @@ INSTALL := $(abspath $(BIN))/uv pip install -q --python
 PIP := $(INSTALL) $(VENV) -c constraints/desk.txt
 WORKERS ?= 2
 TOOL ?= docker
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --durations 25
 IMAGES := toolkit/pairs/purify_pairs/fashion-mnist/images
 
 GRAPHS := $(VENV)/graphs
@@ -170,7 +170,7 @@ $(VENV)/.docs: $(VENV)/.pip pyproject.toml constraints/desk.txt
 	@touch $@
 
 $(VENV)/.runtime: $(VENV)/.pip pyproject.toml constraints/desk.txt
-	$(PIP) -e '.[cpu,heif,metrics,video]' --group test
+	$(PIP) -e '.[cpu,heif,hub,metrics,video]' --group test-device
 	@touch $@
 
 $(VENV)/.check: $(VENV)/.export

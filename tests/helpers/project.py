@@ -12,4 +12,7 @@ else:
 REPOSITORY = Path(__file__).parent.parent.parent
 _CONFIGURATION: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 PROJECT: dict[str, Any] = _CONFIGURATION["project"]
-GROUPS: dict[str, list[str]] = _CONFIGURATION["dependency-groups"]
+GROUPS = {
+    name: [entry for entry in entries if isinstance(entry, str)]  # without the groups that it includes
+    for name, entries in _CONFIGURATION["dependency-groups"].items()
+}

@@ -33,7 +33,7 @@ def test_the_makefile_installs_what_it_is_asked_for() -> None:
 @pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize(
     ("file", "requirements"),
-    [("desk.txt", [*wanted(DESK, ("test", "docs", "check"))]), ("demo.txt", [*wanted(DEMO)])],
+    [("desk.txt", [*wanted(DESK, ("test-device", "test", "docs", "check"))]), ("demo.txt", [*wanted(DEMO)])],
     ids=["desk", "demo"],
 )
 def test_every_requirement_has_a_pin_that_fits(file: str, requirements: list[Requirement], python: str) -> None:
