@@ -73,9 +73,9 @@ def test_the_golden_set_is_answered_as_pytorch_does(
                 found, expected = infer(client, protocol, BUNDLE, "images", images), pipeline.predict(images)
                 same += int((found.as_numpy("label")[:, 0] == split.defended[start : start + 64].argmax(axis=1)).sum())
                 assert expected.suspicion is not None
-                np.testing.assert_allclose(found.as_numpy("suspicion")[:, 0], expected.suspicion, rtol=1e-4, atol=1e-4)
+                np.testing.assert_allclose(found.as_numpy("suspicion")[:, 0], expected.suspicion, rtol=1e-6, atol=1e-6)
                 np.testing.assert_array_equal(found.as_numpy("suspicious")[:, 0], expected.suspicious)
-                np.testing.assert_allclose(found.as_numpy("probabilities"), expected.probabilities, atol=1e-5)
+                np.testing.assert_allclose(found.as_numpy("probabilities"), expected.probabilities, rtol=0, atol=1e-6)
                 purified = expected.purified.transpose(0, 2, 3, 1) * 255
                 assert np.abs(found.as_numpy("purified") - purified).max() <= 0.51
     assert same == sum(map(len, golden.values()))
