@@ -79,6 +79,8 @@ def test_in_python_it_is_a_label_of_minus_one(bundle: tuple[Path, list[str]]) ->
     with Pipeline.load(bundle[0]) as pipeline:
         prediction, labels = pipeline.predict(images), pipeline.labels(images)
         expected = pipeline.predict(images[[0, 2]])
+        first, last = (pipeline.class_names[label] for label in expected.labels)
+        assert pipeline.names_of(labels) == [first, None, last]
     assert prediction.labels.tolist() == labels.tolist() == [expected.labels[0], -1, expected.labels[1]]
     assert np.isnan(prediction.probabilities[1]).all()
     assert prediction.suspicious is not None

@@ -151,7 +151,7 @@ class BulkPurifier:
         """Yield the answer of each image of a prediction."""
         columns: dict[str, Sequence[Any]] = {
             "label": prediction.labels.tolist(),
-            "class": [self.pipeline.class_names[label] for label in prediction.labels],
+            "class": self.pipeline.names_of(prediction.labels),
             "probability": prediction.probabilities.max(axis=1).tolist(),
         }
         if prediction.suspicion is not None and prediction.suspicious is not None:

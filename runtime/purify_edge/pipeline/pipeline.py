@@ -122,6 +122,10 @@ class Pipeline(Closing):
         """
         return prepared(pictures, self.input, bgr=bgr)
 
+    def names_of(self, labels: Iterable[int]) -> list[str | None]:
+        """Return the names of the classes that labels mean; None for -1, which is no answer."""
+        return [self.class_names[label] if label >= 0 else None for label in labels]
+
     def purify(self, images: Pictures) -> NDArray[np.float32]:
         """Return the purified images, float32 `[N, C, H, W]` in [0, 1].
 

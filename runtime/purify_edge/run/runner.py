@@ -290,12 +290,12 @@ class Run:
     def _answers(self, prediction: Prediction, alone: NDArray[np.float32]) -> Iterator[dict[str, Any] | None]:
         """Yield the fields of a result for each image of a prediction; None where the classifier has no answer."""
         answered = prediction.answered & np.isfinite(alone).all(axis=1)
-        names = self._pipeline.class_names
+        names_of = self._pipeline.names_of
         columns: dict[str, Sequence[Any]] = {
             "label": prediction.labels.tolist(),
-            "class_name": [names[label] for label in prediction.labels],
+            "class_name": names_of(prediction.labels),
             "probability": _rounded(prediction.probabilities.max(axis=1)),
-            "unpurified_class": [names[label] for label in alone.argmax(axis=1)],
+            "unpurified_class": names_of(alone.argmax(axis=1)),
             "unpurified_probability": _rounded(alone.max(axis=1)),
         }
         if prediction.suspicion is not None and prediction.suspicious is not None:

@@ -144,7 +144,7 @@ def _request(
         "--seed", default=0, show_default=True, type=click.IntRange(0, MAX_SEED), help="Seed of every random choice."
     ),
     device_option,
-    click.option("--classifier", metavar="SOURCE", help="Your own classifier; see below."),
+    click.option("--classifier", metavar="SOURCE", help="Your own classifier; the text above names the kinds."),
     click.option(
         "--weights", type=FOLDER, help="Its weights: safetensors, or any checkpoint of torch that holds them."
     ),
