@@ -50,7 +50,7 @@ def test_a_signed_bundle_with_the_engines_that_were_asked_for(
     assert Bundle.open(out, verify=public).verified
     assert {path.name for path in out.iterdir()} == {
         "engines", "models", "golden.npz", "golden-files.zip", "manifest.json",
-        "report.json", "report.html", "report.md", "model.sig"
+        "report.json", "report.html", "report.md", "model.sig", "sbom.cdx.json"
     }  # fmt: skip
 
 

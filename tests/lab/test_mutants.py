@@ -39,6 +39,7 @@ def mutants(root: Path, test: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_good_test_kills_every_mutant_and_one_that_loops_for_ever_too(tmp_path: Path) -> None:
     done = mutants(tmp_path, "assert (count(), count(5), count(0)) == (3, 5, 0)")
     assert "| room | 6 | 6 | 100% |" in done.stdout, done.stderr

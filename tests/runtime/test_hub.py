@@ -228,7 +228,7 @@ def test_an_engine_from_the_hub_is_not_trusted_and_built_here(
     ours = Bundle.open(NAME)
     assert (ours.path / entry.file.path).is_file()
     builds = len(world.builds)
-    with pytest.raises(MissingError, match="--trust-engines takes it as it is"):
+    with pytest.raises(MissingError, match="--trust-engines loads it"):
         open_model(ours, "purifier", RTX, EnginePolicy(build=False))
     open_model(ours, "purifier", RTX, EnginePolicy()).close()
     assert len(world.builds) == builds + 1

@@ -1,8 +1,10 @@
 """The Ray that does the work, one of this machine's own or a cluster that is there, and what it is asked to do."""
 
+import importlib
 import logging
 import math
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,6 +21,8 @@ MAX_BLOCKS = 10_000  # that are handed out; Ray keeps an eye on each
 BLOCKS, MOST_BATCHES = 8, 16  # for each worker at least, and in each at most: Ray takes a while for a block
 MOST_TRIES = 2
 """How many workers may end while at work on an image alone; it is an error then."""
+NAMED = re.compile(r"[\w.]+(Error|Exception)\b")
+"""How the line of Ray's text begins that says what failed; advice follows it."""
 REACH_S = 20.0
 TRIES = 3
 """To start Ray here: it gives itself half a minute, which is not enough where others keep the cores busy."""
@@ -141,7 +145,7 @@ class Cluster:
         data, pyarrow = self._ray.data, require_library("pyarrow", "ray")
         rows = batch * _batches_a_block(len(paths) / batch, count)
         blocks = [pyarrow.table({PATH: paths[start : start + rows]}) for start in range(0, len(paths), rows)]
-        attempts = self._ray.remote(num_cpus=0)(Attempts).remote()
+        attempts = self._ray.remote(**self._beside_the_command())(Attempts).remote()
         dataset = data.from_arrow(blocks).map_batches(
             self.worker,
             fn_constructor_kwargs={"attempts": attempts, "batch": batch, **settings},
@@ -155,6 +159,12 @@ class Cluster:
             yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
         except self._ray.exceptions.RayError as error:
             raise _told(error) from error
+
+    def _beside_the_command(self) -> dict[str, Any]:
+        """Return the options of an actor that is lost with the command's machine alone."""
+        strategies = importlib.import_module("ray.util.scheduling_strategies")
+        here = self._ray.get_runtime_context().get_node_id()
+        return {"num_cpus": 0, "scheduling_strategy": strategies.NodeAffinitySchedulingStrategy(here, soft=False)}
 
 
 def _batches_a_block(batches: float, workers: int) -> int:
@@ -174,7 +184,8 @@ def _told(error: Any) -> PurifyError:
         cause = getattr(cause, "cause", None) or cause.__cause__
     if cause is not None:
         return cause
-    last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+    lines = str(error).strip().splitlines()
+    last = [line for line in lines if NAMED.match(line.strip())][-1:] or lines[-1:] or [type(error).__name__]
     if "No module named 'purify_edge" in str(error):
         return MissingError("a machine of the Ray cluster lacks purify-edge: install the same version on all of them")
     return MissingError(f"the Ray cluster failed: {last[0].strip()}; the same command goes on with what is not done")
