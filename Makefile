@@ -6,7 +6,7 @@ INSTALL := $(abspath $(BIN))/uv pip install -q --python
 PIP := $(INSTALL) $(VENV) -c constraints/desk.txt
 WORKERS ?= 2
 TOOL ?= docker
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --durations 25
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 25
 IMAGES := toolkit/pairs/purify_pairs/fashion-mnist/images
 
 GRAPHS := $(VENV)/graphs
@@ -56,7 +56,7 @@ bench: $(VENV)/.export
 	test -z "$$failed"
 
 # The tests but for those marked slow, by two processes of one thread each; with more cores: make test WORKERS=8. The tests of
-# a file stay with one process, which makes what they share once.
+# a file stay with one process, which makes what they share once; files go in their order, for tests/bulk takes longest.
 test: $(VENV)/.test
 	$(PYTEST) -m 'not slow'
 
