@@ -233,6 +233,8 @@ def main(bundle: Path, frames: int, seconds: float, every_s: float, engine: str,
             soak.close()
         wrong = problems(soak.samples, ended, file, len(clip))
         lines = _Lines(file).count()
+    if lines < frames:
+        wrong.append(f"only {lines:,} of {frames:,} frames in {seconds:g} s; give it longer by --seconds")
     last = soak.samples[-1]
     result = {
         "lines": lines,

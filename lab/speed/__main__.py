@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from purify_edge.bench.cli import soak_option
 from purify_edge.shell.command import Command
 from purify_edge.shell.options import Decorator, Number, option_group
 
@@ -41,13 +42,7 @@ def timing_options(batches: str, budget_s: float) -> Decorator:
 @timing_options("1, 8, 64, 256", budget_s=20.0)
 @click.option("--run", metavar="RUN", help="Time PyTorch too, on this run or pair that ships: fashion-mnist, say.")
 @click.option("--process/--no-process", default=True, help="Measure cold start and memory, in processes of their own.")
-@click.option(
-    "--soak",
-    default=0,
-    metavar="CALLS",
-    type=click.IntRange(min=0),
-    help="Calls over which memory may not grow.",
-)
+@soak_option
 @click.option("--busy", is_flag=True, help="Keep one core busy meanwhile, by another process.")
 @click.version_option(package_name="purify-edge")
 def main(bundle: Path, batches: tuple[int, ...], as_json: bool, **options: Any) -> None:

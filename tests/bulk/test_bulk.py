@@ -20,6 +20,7 @@ from purify_edge.extras import silence
 
 silence()
 ray = pytest.importorskip("ray", reason="needs purify-edge[ray]")
+pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
 Cluster = pytest.importorskip("ray.cluster_utils").Cluster
 
@@ -174,12 +175,30 @@ def test_the_class_in_a_dataset_of_ones_own(ray_cluster: Any, bundle_path: Path,
         assert (row["label"] is None) == (row["error"] is not None) == (Path(row["path"]).name in BAD)
 
 
-def test_a_file_that_kills_its_worker_becomes_an_error(ray_cluster: Any, bundle_path: Path, photos: Path) -> None:
+def test_a_batch_of_rays_is_divided_and_stays_in_order(bundle_path: Path, photos: Path) -> None:
+    files = pyarrow.table({"path": [str(path) for path in sorted(photos.iterdir())]})
+    sizes: list[int] = []
+    answers = []
+    for batch in (16, len(files)):
+        purifier = BulkPurifier(bundle_path, engine="onnxruntime", precision="fp32", batch=batch)
+        predict = purifier.pipeline.predict
+        purifier.pipeline.predict = lambda images, predict=predict: (sizes.append(len(images)), predict(images))[1]
+        answers.append(purifier(files))
+    assert max(sizes[:-1]) == 16
+    assert answers[0]["path"].to_pylist() == files["path"].to_pylist()
+    for column in ("path", "label", "error"):
+        assert answers[0][column] == answers[1][column]
+
+
+def test_a_file_that_kills_its_worker_becomes_an_error(
+    ray_cluster: Any, bundle_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "BLOCKS", 1)  # all batches are handed out together, and run beside each other
     ray.cloudpickle.register_pickle_by_value(deadly)  # workers cannot import it
     paths = [*map(str, sorted(photos.glob("00*.png"))), str(photos / "deadly.png")]
     with cluster.connect(ray_cluster.address) as connected:
         connected.worker = deadly.DeadlyWorker
-        tables = list(connected.answers(paths, {"bundle": str(bundle_path)}, count=1, gpus=0, batch=16))
+        tables = list(connected.answers(paths, {"bundle": str(bundle_path)}, count=1, gpus=0, batch=4))
     rows = [row for table in tables for row in table.to_pylist()]
     assert [row["path"] for row in rows] == paths
     assert [row["path"] for row in rows if row["error"]] == [str(photos / "deadly.png")]

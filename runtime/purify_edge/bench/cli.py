@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from purify_edge.bench.bench import Benchmark
     from purify_edge.document.model import Document
 
+soak_option = click.option(
+    "--soak",
+    default=0,
+    metavar="CALLS",
+    type=click.IntRange(min=0),
+    help="Calls over which memory may not grow.",
+)
+
 
 @click.command(cls=Command)
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -25,13 +33,7 @@ if TYPE_CHECKING:
     "--batch", "batches", multiple=True, type=click.IntRange(min=1), help="May be repeated; default 1, 8 and 64."
 )
 @click.option("--rounds", default=100, show_default=True, type=click.IntRange(min=1), help="Timed calls, at most.")
-@click.option(
-    "--soak",
-    default=0,
-    metavar="CALLS",
-    type=click.IntRange(min=0),
-    help="Calls over which memory may not grow.",
-)
+@soak_option
 @click.option("--server", metavar="URL", help="Time a server instead: grpc://HOST:PORT/MODEL, or http://.")
 @click.option(
     "--clients",
