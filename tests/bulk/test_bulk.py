@@ -195,14 +195,15 @@ def test_a_file_that_kills_its_worker_becomes_an_error(
 ) -> None:
     monkeypatch.setattr(cluster, "BLOCKS", 1)  # all batches are handed out together, and run beside each other
     ray.cloudpickle.register_pickle_by_value(deadly)  # workers cannot import it
-    paths = [*map(str, sorted(photos.glob("00*.png"))), str(photos / "deadly.png")]
+    paths = [*map(str, sorted(photos.glob("00*.png")))]
+    paths.insert(3, str(photos / "deadly.png"))
     with cluster.connect(ray_cluster.address) as connected:
         connected.worker = deadly.DeadlyWorker
         tables = list(connected.answers(paths, {"bundle": str(bundle_path)}, count=1, gpus=0, batch=4))
     rows = [row for table in tables for row in table.to_pylist()]
     assert [row["path"] for row in rows] == paths
     assert [row["path"] for row in rows if row["error"]] == [str(photos / "deadly.png")]
-    assert "workers ended while they were at work on it" in rows[-1]["error"]
+    assert "workers ended while they were at work on it" in rows[3]["error"]
 
 
 def test_exit_codes_and_errors(bundle_path: Path, photos: Path, tmp_path: Path) -> None:
