@@ -1,5 +1,6 @@
 """Fixtures of all rooms; nothing here imports torch unless a test that needs it asks."""
 
+import logging
 import os
 import shutil
 import subprocess
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
     from purify_toolkit.runs.folder import RunFolder
 
 REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _logged_for_caplog() -> Iterator[None]:
+    """Let each test find the logger as it is before any command: a command takes its lines to standard error."""
+    yield
+    logger = logging.getLogger("purify_edge")
+    logger.handlers, logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

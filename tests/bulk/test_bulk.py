@@ -131,6 +131,7 @@ def test_answers_are_those_of_purify_run(ray_cluster: Any, bundle_path: Path, ph
     assert sorted(Path(path).name for path, row in found.items() if row["error"]) == sorted(BAD)
 
 
+@pytest.mark.slow
 def test_every_image_is_there_once_whatever_is_killed(
     ray_cluster: Any, bundle_path: Path, large_photos: Path, tmp_path: Path
 ) -> None:

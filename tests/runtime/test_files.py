@@ -1,7 +1,6 @@
 """Files are whole or not there, links stay links, and a file system without locks is no obstacle."""
 
 import errno
-import logging
 import os
 from pathlib import Path
 
@@ -43,7 +42,6 @@ def test_where_there_are_no_locks_the_work_goes_on_and_says_so(
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr("fcntl.flock", without)
-    monkeypatch.setattr(logging.getLogger("purify_edge"), "propagate", True)
     with (tmp_path / "results").open("a") as file:
         assert try_lock(file)
     with locked(tmp_path / "lock", waiting=pytest.fail):
