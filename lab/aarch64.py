@@ -169,12 +169,13 @@ def compare_there(arm: EmulatedArm, *, short: bool) -> tuple[int, int]:
     tell(f"purify-doctor: Python {python}; {', '.join(engines)} works")
     pictures = arm.work / "pictures"
     write_pictures(pictures, SHORT if short else None)
-    asked = (NAME, str(pictures), "--engine", "onnxruntime", "--precision", "fp32", "--json")
+    engine = ("--engine", "onnxruntime", "--precision", "fp32", "--json")
+    asked = (NAME, str(pictures), *engine)
     there = arm.command("run", *asked)
     n, same, difference = compare(_run(sys.executable, *_code("run"), *asked), there)
     tell(f"purify-run: {same} of {n} labels as here, probabilities within {difference:.1g}")
     if not short:
-        report = json.loads(arm.command("check", NAME, "--precision", "fp32", "--rounds", "0", "--json"))
+        report = json.loads(arm.command("check", NAME, *engine, "--rounds", "0"))
         tell(f"purify-check {NAME}: passed, {len(report['checks'])} limits hold")
     return n, same
 
