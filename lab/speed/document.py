@@ -1,4 +1,4 @@
-"""A benchmark as a document, on a terminal and in docs/results/runtime.md.
+"""A benchmark as a document, on a terminal and in docs/results/runtime-tables.md.
 
 For the latter: python -m lab.speed.document docs/results/studies/runtime-NAME.json
 """

@@ -156,7 +156,7 @@ def test_the_table_across_classifiers_is_that_of_the_report() -> None:
 )
 def test_the_tables_of_speed_are_those_of_the_report(report: Path) -> None:
     bench = read_bench(report)
-    text = (REPOSITORY / "docs/results/runtime.md").read_text()
+    text = (REPOSITORY / "docs/results/runtime-tables.md").read_text()
     assert f"(studies/{report.name})" in text
     assert str(bench.settings) in text
     assert markdown_table(contestants_table(bench)) in text
