@@ -40,7 +40,7 @@ def main() -> None:
     target.mkdir(parents=True, exist_ok=True)
     for file in (*FILES, *WEIGHTS):
         shutil.copyfile(arguments.run / file, target / file)
-    if arguments.half:  # its own metrics.json tells of other weights and is not needed
+    if arguments.half:  # its own metrics.json is about other weights and is not needed
         for file in WEIGHTS[1:] if arguments.without_classifier else WEIGHTS:
             halve(target / file)
         share_classifier(RunFolder(target))

@@ -28,8 +28,8 @@ def targets_from(
     """Return the builders that the names of targets mean; None means those that are installed and work here.
 
     Raises:
-        InputError: no such target, or a builder has not what is asked for.
-        MissingError: a builder that was asked for is not installed, or needs a GPU.
+        InputError: no such target, or a builder lacks a requested feature.
+        MissingError: a requested builder is not installed, or needs a GPU.
     """
     check_targets(names)
     builders = installed_builders() if names is None else [BUILDERS[name] for name in names if name in BUILDERS]
@@ -51,7 +51,7 @@ def write_engines(
     """Build an engine of each model by each builder, and write it.
 
     Raises:
-        BuildError: a builder that was asked for by its name refuses a model; others are then left out, which is told.
+        BuildError: a builder requested by name refuses a model; another that refuses is left out and reported.
         InputError, MissingError: see `build_engine`.
     """
     entries = []

@@ -16,7 +16,7 @@ from purify_toolkit.runs.folder import RunFolder
 def evaluated(run: RunFolder, tell: Tell) -> tuple[tuple[AccuracyRow, ...], tuple[CurvePoint, ...]]:
     """Return accuracy by attack, and the curve: of `purify-eval` where it has been run, else of the training's end.
 
-    An evaluation is left out, and `tell` is told why, if it is of other weights than the run has now, if its own gates
+    An evaluation is left out, and `tell` gets why, if it is of other weights than the run has now, if its own gates
     doubt it, or if it cannot be read.
     """
     folders = dict.fromkeys((default_out(run), run.path / "evaluation"))  # the user's, and what came with a pair

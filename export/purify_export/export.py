@@ -90,11 +90,11 @@ def export(
         force: replace a bundle that is there.
         rounds: timed calls for the report's latencies; 0 leaves them out.
         origin: where all this came from, for manifest and report.
-        tell: told each stage and how long it took.
+        tell: gets each stage and how long it took.
 
     Raises:
         InputError: a network, an image or a label is not as described, `out` cannot be written, too few images are
-            left to calibrate INT8 on, or integrations cannot be had for such images or served graphs.
+            left to calibrate INT8 on, or there are no integrations for such images or served graphs.
         BuildError: a network cannot be exported or converted, or a builder that `targets` names refuses a model.
         MissingError: no engine is installed to check the models with; a target or the library to sign with is missing.
     """

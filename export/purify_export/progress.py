@@ -1,4 +1,4 @@
-"""What an export tells of itself while it works."""
+"""The progress that an export reports while it works."""
 
 import threading
 import time

@@ -33,7 +33,7 @@ def export_run(
         options: what to write; None for the defaults.
         data: the run's dataset, for golden set and calibration; without it the test images that travel with the run.
         size: height and width of the images; None for those that the run was trained on.
-        tell: told each stage and how long it took.
+        tell: gets each stage and how long it took.
 
     Raises:
         BuildError, InputError, MissingError: see `export`; the run is not finished, or `data` does not fit it.

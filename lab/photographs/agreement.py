@@ -57,7 +57,7 @@ class Photographs:
     folder: Path
 
     def attacked(self, attack: PGD, model: nn.Module, name: str) -> Split:
-        """Return the examples as 8 bits, made now or before; told chunk by chunk."""
+        """Return the examples as 8 bits, made now or before; report progress after each chunk."""
         parts = []
         for first in range(0, len(self.test), CHUNK):
             some, path = self.test[first : first + CHUNK], self.folder / f"{self._digest(attack, name, first)}.npy"

@@ -75,7 +75,7 @@ def by_ncnn(graph: Path, output: str, images: Array) -> Array:
 
 def _by_extractor(extractor: Any, image: Any) -> Array:
     extractor.input("in0", image)
-    code, answer = extractor.extract("out0")  # pnnx numbers the outputs; the one that is asked for is the first
+    code, answer = extractor.extract("out0")  # pnnx numbers the outputs; the requested one is the first
     if code:
         raise ValueError(f"no answer, but code {code}")
     return np.array(answer)

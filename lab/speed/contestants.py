@@ -1,4 +1,4 @@
-"""Who is timed: our pipeline, its engines alone, the same by hand, and whatever an installed package adds."""
+"""The contestants: our pipeline, its engines alone, the same by hand, and those that an installed package adds."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -30,7 +30,7 @@ class Contestants:
 
     calls: dict[str, Call] = field(default_factory=dict)  # what is timed
     not_run: dict[str, str] = field(default_factory=dict)  # who is left out, and why
-    settings: str = ""  # what the pipeline runs, in words
+    settings: str = ""  # what the pipeline runs, as text
 
 
 def gather(

@@ -39,7 +39,7 @@ def bench(
         path: the bundle.
         added: further contestants in the place of a run's.
         engine, precision, batches, rounds, budget_s, run, process, soak, busy: see the command's options.
-        tell: told what is being done.
+        tell: gets a line for each step.
 
     Raises:
         BundleError, InputError, MissingError, BuildError: see `Pipeline.load`.

@@ -130,7 +130,7 @@ def positive(text: str) -> int:
 
 
 def guarded(main: Callable[[], None], *, when_interrupted: str = "") -> None:
-    """Run a script as the commands are run: what a user can cause or mend ends it with one line and an exit code."""
+    """Run a script as the commands are run: what a user can cause or fix ends it with one line and an exit code."""
     try:
         Command(name=None, callback=main).main([])  # the script reads its own arguments
     except SystemExit as end:

@@ -128,7 +128,7 @@ def open_engines(bundle: Bundle, stack: ExitStack) -> tuple[list[EngineSet], lis
 
 
 def torch_calls(defended: nn.Module, device: torch.device, *, compiled: bool) -> dict[tuple[str, str, str], Call]:
-    """Return PyTorch's contestants: eager, and compiled where asked for, each in float32 and float16."""
+    """Return PyTorch's contestants: eager, and compiled if requested, each in float32 and float16."""
     calls: dict[tuple[str, str, str], Call] = {}
     for precision, kind in (("fp32", torch.float32), ("fp16", torch.float16)):
         module = copy.deepcopy(defended).to(device, kind)

@@ -3,9 +3,9 @@
 python -m lab.studies.int8_calibration [RUN] [--calibrate 256] [--judge 488]
 
 RUN is a run folder with its sample images, or the name of a pair that ships. All layers but the first and the last of
-each network are in INT8, without the search for sensitive ones, which would mend what is to be seen. The images that
-judge are neither of those that calibrate nor of the golden set. Prints a Markdown table; the p value is McNemar's,
-against half attacked.
+each network are in INT8, without the search for sensitive ones, which would hide the effect. The images that judge are
+neither of those that calibrate nor of the golden set. Prints a Markdown table; the p value is McNemar's, against half
+attacked.
 """
 
 from collections.abc import Sequence

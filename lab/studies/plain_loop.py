@@ -23,7 +23,7 @@ def table_of(recipe: Recipe, stage: str) -> PurifierTable:
 
 
 class EightBit(Dataset[tuple[Tensor, int]]):
-    """8-bit images, each made a float tensor `[C, H, W]` when it is asked for."""
+    """8-bit images, each made a float tensor `[C, H, W]` when it is accessed."""
 
     def __init__(self, split: Split) -> None:
         self._images = split.images.permute(0, 2, 3, 1).contiguous().numpy()  # as an image file is decoded
@@ -59,7 +59,7 @@ class PlainLoop:
         return DataLoader(EightBit(split), batch_size=self._table.batch_size, shuffle=True, drop_last=True)
 
     def epoch(self, loader: DataLoader[tuple[Tensor, int]], advance: Callable[[int], None]) -> None:
-        """Train an epoch from first weights; `advance` is told the number of images of each step."""
+        """Train an epoch from first weights; `advance` gets the number of images of each step."""
         table = self._table
         optimizer = OPTIMIZERS[table.optimizer](
             self._network.parameters(), lr=table.learning_rate, weight_decay=table.weight_decay

@@ -7,7 +7,7 @@ def reason(error: BaseException) -> str:
 
 
 class PurifyError(Exception):
-    """Base of all errors a user can cause or mend; its command ends with `exit_code`."""
+    """Base of all errors that a user can cause or fix; its command ends with `exit_code`."""
 
     exit_code = 2
 

@@ -1,4 +1,4 @@
-"""Libraries that an extra brings: imported when they are asked for, whatever goes wrong is told by one error."""
+"""Libraries that an extra brings: imported when they are needed; any failure gives one kind of error."""
 
 import importlib
 import os

@@ -66,7 +66,7 @@ def return_memory() -> None:
     """Return freed memory to the system; after a model was opened, for what it was read into is garbage by then.
 
     glibc keeps it otherwise: 20 to 30 MiB after two models of 9 MB together. Other C libraries return it themselves, or
-    cannot be told.
+    cannot be made to.
     """
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -38,7 +38,7 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class OptimizerTable(_Table, frozen=True, kw_only=True):
     """What every training stage needs: its length, the optimizer, its highest learning rate in one cycle, its decay.
 
-    The length is in `epochs`, or in `steps` of the optimizer, whatever the number of images.
+    The length is in `epochs`, or in `steps` of the optimizer, which do not depend on the number of images.
     """
 
     epochs: Annotated[int, Meta(ge=0)] = 0

@@ -35,7 +35,7 @@ class ConversionInput:
 
     pair: GraphPair  # in float32
     golden: Mapping[str, GoldenSplit]  # the golden set; the ranges of 16 bits are scanned on its images
-    # the images for INT8; None where that is not asked for
+    # the images for INT8; None where INT8 is not requested
     calibration: Calibration | None = field(default=None, repr=False)
     max_drop: float = 0.01  # the accuracy that INT8 may lose, a fraction
 

@@ -23,7 +23,7 @@ STEPS = 5  # of the attack, at most: it goes as far in longer ones
 
 
 def check_calibration(others: Split, tell: Tell = silent) -> None:
-    """Raise InputError where there are too few images to calibrate INT8 on; `tell` is told where they are few."""
+    """Raise InputError where there are too few images to calibrate INT8 on; warn by `tell` where they are few."""
     if len(others) < MIN_CALIBRATION:
         raise InputError(
             f"INT8 is calibrated on {MIN_CALIBRATION} images or more that are not in the golden set, the golden set "
@@ -57,7 +57,7 @@ def threshold_of(
 ) -> SuspicionEntry | None:
     """Return the threshold that 1% of clean images exceed, and 5% of benignly changed ones; tried on `judging`.
 
-    None, and `tell` is told so, where there are too few images.
+    None, with a message to `tell`, where there are too few images.
     """
     scores = _scores(networks, others, note)
     good = int(np.isfinite(scores).sum())

@@ -52,7 +52,7 @@ def resized(images: Split, size: tuple[int, int], how: Preprocessing) -> Split:
 
 
 def filter_of(how: Preprocessing) -> str:
-    """Return what `resized` scales by, in words."""
+    """Return what `resized` scales by, as text."""
     averages = how.antialias and how.interpolation != "nearest"
     return (
         f"Pillow's {how.interpolation} filter, which averages when it shrinks"

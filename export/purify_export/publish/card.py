@@ -88,7 +88,7 @@ def _results(library: Any, manifest: Manifest, report: Report) -> Iterator[Any]:
 
 
 def _text(manifest: Manifest, report: Report, name: str) -> str:
-    """Return the card's body; whatever words come from others go through the document, which escapes them."""
+    """Return the card's body; all text that comes from others goes through the document, which escapes it."""
     figures = accuracy_section(msgspec.structs.replace(report, curve=()), CheckedBundle(manifest))
     sections = filter(None, (figures, _limits(report.accuracy)))
     rendered = render_markdown(Document(title=manifest.name, sections=tuple(sections), subtitle=_what_it_is(manifest)))

@@ -19,7 +19,7 @@ SOFTWARE = (
 DATA_LICENCES = {"fashion-mnist": "MIT"}
 """The licences of datasets, where their makers tell one; by SPDX's names."""
 FACTS = ("recipe", "recipe_sha256", "seed", "dataset", "data_sha256", "commit")
-"""What is told of a run. A user's classifier is not: it may be the path of a file."""
+"""What is published about a run. A user's classifier is not: it may be the path of a file."""
 LONGEST_LICENCE = 60  # characters; longer ones are texts, not names
 
 Part = dict[str, Any]

@@ -71,7 +71,7 @@ def benchmark(
         rounds: timed calls of each contestant, at most.
         policy: what may be done about engine files.
         soak: predictions of the soak, 0 for none.
-        tell: told what is being done.
+        tell: gets a line for each step.
 
     Raises:
         BundleError, InputError, MissingError: see `open_plan` and `load_golden`.
@@ -115,7 +115,7 @@ def soak_of(
 ) -> SoakResult:
     """Make so many predictions, and look at their answers and at the memory.
 
-    They are made in the precision that was asked for, where it is one, else in the one that `purify-run` takes.
+    They are made in the requested precision, if it is one precision, else in the one that `purify-run` takes.
     """
     images, random, wrong = golden["clean"].images, np.random.default_rng(0), 0
     early: float | None = None

@@ -1,4 +1,4 @@
-"""purify-ray: bulk runs on Ray Data; `BulkPurifier` for Ray datasets of one's own.
+"""purify-ray: bulk runs on Ray Data; `BulkPurifier` for your own Ray datasets.
 
 The class is imported when it is first used, so that the command starts fast.
 """

@@ -47,11 +47,11 @@ def connect(address: str | None) -> Iterator["Cluster"]:
     """
     ray = require_library("ray", "ray")
     require_library("ray.data", "ray")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # the rest is for whoever looks into Ray itself
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # the rest is for debugging Ray itself
     if address:
         _reach(address)
     _start(ray, address)
-    with redirect_stdout(sys.stderr):  # Ray tells of processes that died there, up to its own end
+    with redirect_stdout(sys.stderr):  # Ray reports processes that died there, until it ends itself
         try:
             yield Cluster(ray, local=not address)
         finally:
@@ -99,7 +99,7 @@ class Cluster:
     def __init__(self, ray: Any, *, local: bool) -> None:
         self._ray, self._local, self.worker = ray, local, Worker
         context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False  # ours tells of images
+        context.enable_progress_bars = False  # ours counts images
         for handler in logging.getLogger("ray.data").handlers:
             if not isinstance(handler, logging.FileHandler):
                 handler.setLevel(logging.ERROR)
@@ -120,7 +120,7 @@ class Cluster:
         return workers.count or max(1, sum(fits)), gpus
 
     def inspect(self, settings: dict[str, Any], *, gpus: float) -> tuple[str, str]:
-        """Load the bundle where a worker would, and return the precision that is taken there, and what runs, in words.
+        """Load the bundle where a worker would, and return the precision that is taken there, and what runs, as text.
 
         Raises:
             PurifyError: as `BulkPurifier` does; or purify-edge is not installed there.
@@ -178,7 +178,7 @@ def _plan(settings: dict[str, Any]) -> tuple[str, str]:
 
 
 def _told(error: Any) -> PurifyError:
-    """Return what is to be told of an error of Ray's: the one of ours behind it, or the last line of its text."""
+    """Return the error to report for one of Ray's: the one of ours behind it, or the last line of its text."""
     cause = error
     while cause is not None and not isinstance(cause, PurifyError):
         cause = getattr(cause, "cause", None) or cause.__cause__
@@ -208,7 +208,7 @@ class Attempts:
         return before
 
     def end(self, name: str) -> None:
-        """Forget the file: whoever was at work on it has ended with it."""
+        """Forget the file: the worker on it has finished it."""
         self._begun.pop(name, None)
 
 

@@ -1,7 +1,7 @@
 """The folder that a bulk run writes: Parquet files, of which each is there whole or not at all.
 
-One process writes, that of the command, whatever becomes of the workers. So an image is done when its row is in a file,
-and has one row, though a worker that died may have been at work on it before.
+Only the command's process writes, even if workers die. So an image is done when its row is in a file, and has one row,
+though a worker that died may have been at work on it before.
 """
 
 import json
@@ -44,7 +44,7 @@ class ResultsFolder:
 
     Attributes:
         done: the paths that have a row.
-        precision: that of the rows which are there, else as it was asked for, which may be `auto`.
+        precision: that of the rows which are there, else the requested one, which may be `auto`.
 
     Raises:
         InputError: the folder is another's: it holds other things, results of other kinds, or is in use.
@@ -89,7 +89,7 @@ class ResultsFolder:
         self._number = max((int(part.stem.rpartition("-")[2]) for part in parts), default=0)
 
     def _precision(self) -> str:
-        """Return the precision that rows are to have, where the folder's are of the kind that is asked for."""
+        """Return the precision that rows are to have, where the folder's are of the requested kind."""
         path = self.path / CONTENT_FILE
         if not path.is_file():
             return self._asked.precision

@@ -69,7 +69,7 @@ class BulkSummary:
     passed: str = ""  # what was passed over in folders
 
     def add(self, rows: Any, progress: Tracker) -> None:
-        """Count a table of answers, and tell of the first errors."""
+        """Count a table of answers, and report the first errors."""
         errors = [error for error in rows["error"].to_pylist() if error is not None]
         for error in errors[: max(0, ERRORS_TOLD - self.errors)]:
             progress.print(f"Error: {printable(error)}")

@@ -59,7 +59,7 @@ def hub_name(path: str | Path) -> HubName | None:
 def download(name: HubName) -> Downloaded:
     """Bring a bundle into the cache, its files and no others; they are not verified yet.
 
-    A whole commit that is there is not asked for again. Where the hub cannot be reached, the cache serves.
+    A commit that is there completely is not requested again. Where the hub cannot be reached, the cache serves.
 
     Raises:
         MissingError: huggingface_hub is not installed, or the hub cannot be reached and the cache does not have it.

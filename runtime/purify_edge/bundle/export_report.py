@@ -1,4 +1,4 @@
-"""What only the exporter can tell of a bundle, as its report.json says it."""
+"""The part of a bundle's report.json that only the exporter can write."""
 
 import msgspec
 

@@ -90,7 +90,7 @@ class InputContract(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def way(self) -> str:
-        """Return in words how a picture becomes the input.
+        """Return a description of how a picture becomes the input.
 
         >>> InputContract(channels=3, height=224, width=224).way
         'stretched to 224 x 224, bilinear'

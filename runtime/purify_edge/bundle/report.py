@@ -196,7 +196,7 @@ class Agreement(msgspec.Struct, frozen=True):
     error: float  # the relative error of the logits
 
     def admits(self, precision: str) -> bool:
-        """Return whether a pipeline may run in this precision by itself, without being told to."""
+        """Return whether a pipeline may choose this precision by itself."""
         if precision == LOSSLESS:
             return self.error <= MAX_ERROR
         return self.n >= LEAST_ANSWERS and (self.n - self.same) * ONE_IN <= self.n
@@ -211,8 +211,8 @@ class Plan(msgspec.Struct, frozen=True):
     engine: str  # that runs a single image now
     device: str
     precision: str  # in which everything is computed, for the pipeline's life
-    ways: tuple[str, ...]  # what may take turns, in words; the first is what a pipeline begins with
-    running: dict[str, str] = {}  # what runs each kind of call now, by kind and size of batch, in words
+    ways: tuple[str, ...]  # what may take turns, as text; the first is what a pipeline begins with
+    running: dict[str, str] = {}  # what runs each kind of call now, by kind and size of batch, as text
     gain: float | None = None  # times as fast as in float32, where a lossy precision was chosen by itself
     agreement: Agreement | None = None  # of the golden answers with PyTorch's, where that was looked at
     left_out: dict[str, str] = {}  # other engines and precisions -> why they do not run
@@ -227,10 +227,10 @@ class Plan(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What `purify-check --json` prints and report.json holds.
 
-    `kept`, `attempts` and `diverging` tell of the conversions, `accuracy` and `curve` of the run's evaluation; all of
+    `kept`, `attempts` and `diverging` describe the conversions, `accuracy` and `curve` the run's evaluation; all of
     them are the exporter's. What is `not_checked` has no part in `passed`. `plan` is what `purify-run` runs here, where
     the check was of that. `energy` is there where the machine has a meter that can be read; the environment's `power`
-    tells of meters, power mode and temperatures.
+    has meters, power mode and temperatures.
     """
 
     environment: dict[str, Any]

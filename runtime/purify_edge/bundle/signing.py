@@ -1,4 +1,4 @@
-"""Signatures of bundles: OpenSSF's model signing with a key of one's own, offline, in its standard `model.sig`."""
+"""Signatures of bundles: OpenSSF's model signing with the user's own key, offline, in its standard `model.sig`."""
 
 from pathlib import Path
 from typing import Any

@@ -188,7 +188,7 @@ def open_sets(
 
 
 def _other_setups(known: Sequence[str], precisions: Sequence[str]) -> Iterator[Setup]:
-    """Yield every engine in every precision that was asked for, or that the bundle has."""
+    """Yield every engine in every requested precision, or in every one that the bundle has."""
     wanted = [name for name in precisions if name not in (ALL, AUTO)] or known
     for name in ENGINES:
         for precision in wanted:

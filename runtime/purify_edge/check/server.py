@@ -110,7 +110,7 @@ class Model:
 
     @property
     def _each(self) -> dict[str, float]:
-        """What each call over gRPC is told of how long to wait; over HTTP the client is, once."""
+        """The timeout that each call over gRPC gets; over HTTP the client gets it once."""
         return {"client_timeout": TIMEOUT_S} if self.library.__name__.endswith("grpc") else {}
 
     def told(self, error: Exception) -> InputError:
@@ -279,7 +279,7 @@ def time_server(
 
 
 def clients_row(ask: Callable[[int], Answers], clients: int) -> ClientsRow:
-    """Let several clients ask at once, each in a thread of its own; `ask` is told which of them it is."""
+    """Let several clients ask at once, each in its own thread; `ask` gets the client's number."""
     with ThreadPoolExecutor(clients) as threads:
         start = time.perf_counter()
         asking = [threads.submit(lambda first: list(ask(first)), first) for first in range(clients)]

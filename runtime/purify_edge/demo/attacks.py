@@ -47,7 +47,7 @@ class Victim:
 
 @dataclass(frozen=True, kw_only=True)
 class Disturbance:
-    """A disturbed picture, uint8 `[H, W, C]`, and in words what came of it where there is something to say."""
+    """A disturbed picture, uint8 `[H, W, C]`, and a remark on the result where there is one."""
 
     image: Pixels
     note: str = ""

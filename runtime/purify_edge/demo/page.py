@@ -88,7 +88,7 @@ def _gallery(playground: Playground, folder: Path) -> Any:
 def _picture_box() -> Any:
     """Return an input for pictures that hands on the file itself: it is decoded here, with our errors.
 
-    It is changed, not derived from: Gradio writes a file beside the source of whatever class is derived from its own.
+    It is changed, not derived from: Gradio writes a file beside the source of each class that is derived from its own.
     """
     import gradio as gr
 

@@ -67,7 +67,7 @@ class Playground:
     Attributes:
         class_names: the names of the K classes.
         samples: title -> golden example.
-        attack: what made the stored attacks, in words.
+        attack: a description of what made the stored attacks.
         tricks: name on the page -> what can be done to a picture here.
     """
 

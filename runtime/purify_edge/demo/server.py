@@ -35,7 +35,7 @@ Receive = Callable[[], Awaitable[Message]]
 
 
 def serve(playground: Playground, *, host: str, port: int, ready: Callable[[str], object]) -> None:
-    """Serve the page until the process is told to end, by SIGTERM or Ctrl-C.
+    """Serve the page until SIGTERM or Ctrl-C ends the process.
 
     Args:
         playground: what it shows.

@@ -53,7 +53,7 @@ def l4t_from_release(text: str) -> tuple[int, ...]:
 
 
 class Host:
-    """The machine, with its files below `root`; a read or a command that fails gives None, whatever the failure."""
+    """The machine, with its files below `root`; a read or a command that fails in any way gives None."""
 
     def __init__(self, root: Path = Path("/"), *, native_s: float = NATIVE_S) -> None:
         self.root = root
@@ -65,7 +65,7 @@ class Host:
         return self.root / name.lstrip("/")
 
     def read(self, name: str) -> str | None:
-        """Return a file's text, whatever bytes it holds, without NULs (the device tree's strings end with one)."""
+        """Return a file's text, even from invalid bytes, without NULs (the device tree's strings end with one)."""
         try:
             with self.path(name).open("rb") as file:
                 return file.read(FILE_BYTES).decode(errors="replace").replace("\0", "")

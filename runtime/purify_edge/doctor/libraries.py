@@ -112,7 +112,7 @@ def explain(message: str, host: Host) -> tuple[str, str]:
 
 
 def missing_reason(libraries: list[str], host: Host) -> str:
-    """Return in words which libraries are missing, with the package of each."""
+    """Return a text that names the missing libraries, with the package of each."""
     packages = _packages(libraries, host)
     return "missing " + ", ".join(f"{library}{_source(library, packages.get(library), host)}" for library in libraries)
 

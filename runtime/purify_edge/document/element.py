@@ -1,4 +1,4 @@
-"""HTML and SVG elements as trees, not as text: whatever is put into them is escaped when they are written."""
+"""HTML and SVG elements as trees, not as text: all that is put into them is escaped when they are written."""
 
 import re
 from xml.etree.ElementTree import Element

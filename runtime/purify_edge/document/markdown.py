@@ -29,7 +29,7 @@ def _parts(document: Document) -> Iterator[str]:
 
 
 def _text(content: str) -> str:
-    """Return the content on one line, with whatever Markdown or HTML would take for its own escaped."""
+    """Return the content on one line, with all characters escaped that mean something in Markdown or HTML."""
     return MARKS.sub(r"\\\1", " ".join(clean(content).split()))
 
 

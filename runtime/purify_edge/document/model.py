@@ -76,7 +76,7 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot as SVG; `summary` says the same in words."""
+    """A plot as SVG; `summary` says the same as text."""
 
     title: str
     svg: Element

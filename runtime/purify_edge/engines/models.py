@@ -32,7 +32,7 @@ class Setup:
 
     @property
     def settings(self) -> CpuSettings:
-        """Return what the engine is told."""
+        """Return the settings that the engine gets."""
         return CpuSettings(self.cores, "bf16" if self.precision == "bf16" and self.graphs == "fp32" else "fp32")
 
     @property

@@ -33,7 +33,7 @@ def require() -> Any:
     Raises:
         MissingError: it is not installed, or is the build without CUDA.
     """
-    if _has_no_provider():  # told without the import, which takes time and memory
+    if _has_no_provider():  # found without the import, which takes time and memory
         raise MissingError(WITHOUT_CUDA)
     onnxruntime = require_library("onnxruntime", "gpu")
     if PROVIDER not in onnxruntime.get_available_providers():
@@ -83,7 +83,7 @@ class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
             options.add_session_config_entry(key, value)
         try:
             session = open_session(onnxruntime, graph, options, [self.provider], source)
-        except BundleError as error:  # `auto` goes on to the CPU, which tells whether it is the graph's fault
+        except BundleError as error:  # `auto` goes on to the CPU, which shows whether the graph is the cause
             raise BuildError(f"{self.provider[0]} cannot run {source}: {error.__cause__ or error}") from error
         if session.get_providers()[:1] != [self.provider[0]]:
             raise MissingError(

@@ -12,8 +12,8 @@ from purify_edge.extras import require_library
 
 DEVICE = "CPU"
 HINTS = {"fp32": "f32", "bf16": "bf16"}
-"""How OpenVINO is told to compute what the graph holds in float32: without a hint it takes bfloat16 where the CPU has
-it, unasked. What the graph holds in bfloat16 is computed in it all the same."""
+"""OpenVINO's hint for what the graph holds in float32: without one it takes bfloat16 where the CPU has it. What the
+graph holds in bfloat16 is computed in bfloat16 with either hint."""
 LOSSY = {"BF16": "bf16", "INT8": "int8"}
 """OpenVINO's capability -> the precision that it makes faster; graphs in float16 are computed in float32 here."""
 _making = threading.Lock()
@@ -155,7 +155,7 @@ def lossy_precisions() -> frozenset[str]:
 
 
 def _refuse_bfloat16(model: Any, source: str, settings: CpuSettings) -> None:
-    """Refuse bfloat16, in the graph or asked for, where the CPU has none: OpenVINO would compute in float32."""
+    """Refuse bfloat16, in the graph or requested, where the CPU has none: OpenVINO would compute in float32."""
     if "bf16" in lossy_precisions():
         return
     types = {output.get_element_type().get_type_name() for op in model.get_ops() for output in op.outputs()}

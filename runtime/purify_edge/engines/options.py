@@ -72,7 +72,7 @@ def build_options_from(
 
 
 def _in_order(capability: str) -> tuple[int, str]:
-    """For sorting: 8.9 comes before 12.0. The same GPUs are the same engine, in whatever order they were asked for."""
+    """For sorting: 8.9 comes before 12.0. The same GPUs are the same engine, in any order of the request."""
     return len(capability), capability
 
 

@@ -44,7 +44,7 @@ class PlannedPair(Closing):
 
     Attributes:
         ways: the models, opened one way each; they take turns where there are several.
-        others: what another opening on this device might choose, where that was asked for.
+        others: what another opening on this device might choose, if requested.
     """
 
     def __init__(

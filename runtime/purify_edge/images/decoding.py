@@ -106,7 +106,7 @@ def decode(
 
     In this order: the first frame of an animation or page of a document is taken; EXIF orientation is applied; 16 bits
     become 8 by keeping the upper ones; transparency is laid over black; palettes, CMYK and the like become RGB without
-    colour management. A palette counts as colour, whatever is in it.
+    colour management. A palette counts as colour, even one of greys.
 
     Args:
         content: the bytes of the file, or the file itself, open.

@@ -65,9 +65,9 @@ def broken(file: str, error: InputError) -> Item:
 
 
 class Shard(Source):
-    """One of `count` parts of another source; a file is always in the same part, whatever else there is.
+    """One of `count` parts of another source; a file is always in the same part, regardless of other files.
 
-    Which part is told by the file's name as users call it; the frames of a video stay together.
+    The file's name, as users call it, decides which part; the frames of a video stay together.
     """
 
     def __init__(self, source: Source, index: int, count: int) -> None:
@@ -84,7 +84,7 @@ class Shard(Source):
         self.passed = self._source.passed
 
     def count(self) -> int | None:
-        """Return how many images there are in this part; None where that is not told by going through their names."""
+        """Return how many images there are in this part; None where going through their names does not show it."""
         by_names = type(self._source).count is Source.count
         return super().count() if by_names else None
 

@@ -75,7 +75,7 @@ def _is_pipe(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class ImageFile(Source):
-    """A file that was named, whatever its suffix."""
+    """A file that was named, with any suffix."""
 
     path: Path
 

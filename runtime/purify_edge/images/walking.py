@@ -57,7 +57,7 @@ class PassedOver:
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a file or folder of this name is passed over, whatever it holds."""
+    """Return whether a file or folder of this name is passed over, regardless of its content."""
     return name.startswith(".") or name == "__MACOSX"
 
 
@@ -66,7 +66,7 @@ def images_below(folder: str, passed: PassedOver) -> Iterator[str | InputError]:
 
     Args:
         folder: where to begin; `.` and hidden names are fine here.
-        passed: is told what is left out.
+        passed: gets what is left out.
     """
     entered: set[tuple[int, int]] = set()
     levels = [_entries(folder, entered)]  # not by recursion: folders may be nested more deeply than functions
@@ -123,7 +123,7 @@ def place_in_zip(member: zipfile.ZipInfo) -> PurePosixPath:
 
 
 def takes_from_zip(place: PurePosixPath, member: zipfile.ZipInfo, passed: PassedOver) -> bool:
-    """Return whether a member of a zip, at its place, is an image; `passed` is told of what is left out."""
+    """Return whether a member of a zip, at its place, is an image; `passed` gets what is left out."""
     if not place.parts or member.is_dir():  # in this order: `is_dir` fails on an empty name
         return False
     if any(map(is_hidden, place.parts[:-1])):

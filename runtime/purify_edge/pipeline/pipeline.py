@@ -200,7 +200,7 @@ class Pipeline(Closing):
         return as_batch(prepared(images, self.input), self.input)
 
     def close(self) -> None:
-        """Free the engines; whatever is asked of the pipeline after that is an InputError."""
+        """Free the engines; any later call of the pipeline is an InputError."""
         self.planned.close()
         closed: Any = _Closed()
         self.planned = closed

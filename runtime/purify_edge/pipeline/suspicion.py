@@ -59,7 +59,7 @@ def calibrate(
     """Return the threshold that a new clean image exceeds with a chance of `rate` at most; None for too few images.
 
     After each of the benign changes it is exceeded with a chance of `BENIGN_RATE` at most. Images without a score, NaN,
-    are left out: they have no answer, and so count as suspicious whatever the threshold is.
+    are left out: they have no answer, and so count as suspicious at any threshold.
 
     Args:
         scores: `[N]`, of clean images that nothing else was fitted to; it takes 99 for a rate of 1%.

@@ -16,7 +16,7 @@ class Meter(Protocol):
     """What tells how much energy was taken. A context manager: it is asked while it is open.
 
     Attributes:
-        name: what is measured and by what, in words.
+        name: what is measured and by what, as text.
         part: what of the machine that is.
     """
 
@@ -80,7 +80,7 @@ class SampledMeter:
         while not self._closed.wait(SAMPLE_S):
             try:
                 self.joules()
-            except (OSError, ValueError):  # whoever asks for joules next will meet it too
+            except (OSError, ValueError):  # the next reading of joules will raise it too
                 continue
 
     def joules(self) -> float:

@@ -31,7 +31,7 @@ def kernel_meters(root: Path = ROOT) -> FoundMeters:
 def find_meters(gpu: NvmlGpu | None, root: Path = ROOT) -> FoundMeters:
     """Return the meters for what runs here, some of it on a GPU where one is given.
 
-    A board's own meter has the GPU in it, so that the GPU is asked for itself only where there is none.
+    A board's own meter has the GPU in it, so the GPU is read separately only where there is none.
     """
     found = kernel_meters(root)
     if gpu is None or any(meter.part == "board" for meter in found.meters):

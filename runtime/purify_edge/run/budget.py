@@ -33,12 +33,12 @@ def load_within(
     """Open a bundle so that 99 of 100 single images take no longer than a limit, each from pixels to answer.
 
     What would run without a limit is taken where it keeps it. Otherwise a lossy precision that answers the golden set
-    as PyTorch does is, even one that is hardly faster, and it is told what was given up.
+    as PyTorch does is, even one that is hardly faster, and the log says what was given up.
 
     Args:
         bundle: the bundle.
         limit_ms: the limit.
-        engine, precision, policy: as of `Pipeline.load`; a precision that was asked for is not given up.
+        engine, precision, policy: as of `Pipeline.load`; a requested precision is not given up.
 
     Raises:
         OverBudgetError: nothing keeps the limit.

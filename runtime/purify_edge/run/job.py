@@ -36,7 +36,7 @@ class Job:
     shard: tuple[int, int] | None = None  # which part of the images, from 0, and of how many
 
     def check_outputs(self) -> None:
-        """See that nothing is overwritten which was not asked for.
+        """Check that nothing is overwritten unless requested.
 
         Raises:
             InputError: `out` has a name that is no results file's; or an output exists, `force` is off, and it is not
@@ -55,7 +55,7 @@ class Job:
     def _can_go_on(self, path: Path) -> bool:
         """Return whether an earlier run of this job left the output.
 
-        A folder is one that a killed run was writing into, or that the file of results tells of; a picture is a grid,
+        A folder is one that a killed run was writing into, or that the file of results names; a picture is a grid,
         which is drawn again, beside results to go on with.
         """
         if not (self.out and self.out.exists()):

@@ -115,7 +115,7 @@ class PrometheusMetrics(Metrics):
             thread.join()
             write()
 
-        write()  # a file that cannot be written is told before the work
+        write()  # a file that cannot be written is reported before the work
         thread = threading.Thread(target=work, name="metrics", daemon=True)
         thread.start()
         return close

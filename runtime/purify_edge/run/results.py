@@ -139,9 +139,9 @@ def results_in(path: Path) -> Iterator[Result]:
 class ResultsFile:
     """A file of results that only grows; an image is done when its result is in it, and its purified image is whole.
 
-    A line is written after the image that it tells of. So a run that was killed, even by a power cut, is continued
-    by the same command: a last line that is not whole, and results whose purified image is not, are dropped, and their
-    images done again, as are those without an answer. One process at a time writes to the file.
+    A line is written after its image. So a run that was killed, even by a power cut, is continued by the same command:
+    a last line that is not whole, and results whose purified image is not, are dropped, and their images done again, as
+    are those without an answer. One process at a time writes to the file.
 
     Args:
         path: the file.
@@ -211,7 +211,7 @@ class ResultsFile:
         return True
 
     def _replace(self, results: Iterable[Result | None]) -> None:
-        """Put other content in the file's place; the old one stays locked, for whoever has it open already."""
+        """Put other content in the file's place; the old one stays locked, for processes that have it open already."""
         temporary = self.path.with_name(f".{self.path.name}.part")
         with temporary.open("wb") as file:
             file.write(self._format.header)
@@ -251,7 +251,7 @@ class ResultsFile:
         finally:
             for file in (self._file, self._replaced):
                 if file is not None:
-                    with suppress(OSError):  # told above
+                    with suppress(OSError):  # reported above
                         file.close()
 
 

@@ -266,7 +266,7 @@ class Run:
         return batch
 
     def _write(self, batch: Sequence[_Image], prediction: Prediction, alone: NDArray[np.float32]) -> None:
-        """Save the purified images, and put the answers in words."""
+        """Save the purified images, and describe the answers."""
         begin = time.perf_counter()
         good = [image for image in batch if image.pixels is not None]
         for image, purified, answer in zip(good, prediction.purified, self._answers(prediction, alone), strict=True):

@@ -39,7 +39,7 @@ def write_model(bundle: Bundle, repository: Path, serving: Serving) -> Path:
 
     Raises:
         BundleError: a file of the bundle is damaged, or it has no served graph for a native model.
-        InputError: the name, the version or the precision cannot be had, the model there takes or gives something
+        InputError: the name, the version or the precision is not available, the model there takes or gives something
             else, or the repository cannot be written.
     """
     name = serving.name or bundle.manifest.name
@@ -91,7 +91,7 @@ def _native(bundle: Bundle, name: str, serving: Serving) -> str:
 
 
 def precision_of(bundle: Bundle, serving: Serving) -> str:
-    """Return the precision of the served graph that a native model runs: the one asked for, float32 without a wish.
+    """Return the precision of the served graph that a native model runs: the requested one, else float32.
 
     Raises:
         InputError: the bundle has no served graph, or none in that precision; or the choice does not go with another.

@@ -34,7 +34,7 @@ class _Rate(ProgressColumn):
 
 
 class Tracker:
-    """Counts images, and tells of it."""
+    """Counts images, and reports it."""
 
     def __init__(self, bar: Progress) -> None:
         self._bar = bar

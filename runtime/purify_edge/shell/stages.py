@@ -12,7 +12,7 @@ from rich.table import Column
 
 
 class StageProgress(Protocol):
-    """What the loop tells of itself."""
+    """The progress that the loop reports."""
 
     def expect(self, seconds: Mapping[str, float]) -> None:
         """Tell which stages are to come, in order, and about how long each takes."""
@@ -25,7 +25,7 @@ class StageProgress(Protocol):
 
 
 class QuietProgress:
-    """Says nothing: the main process speaks for the others."""
+    """Says nothing: the main process reports for the others."""
 
     def __enter__(self) -> "QuietProgress":
         return self

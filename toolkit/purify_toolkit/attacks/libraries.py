@@ -1,7 +1,7 @@
 """Attacks by other hands: AutoAttack and Square by pyautoattack, HopSkipJump by foolbox.
 
-The libraries take images outside [0, 1] without a word, draw from torch's global generator, write to the
-parameters' gradients, tell of suspicious models in a log, and fail where images or gradients are channels_last.
+The libraries take images outside [0, 1] silently, draw from torch's global generator, write to the
+parameters' gradients, report suspicious models in a log, and fail where images or gradients are channels_last.
 Here images and results are checked, the global generator is put back, only pixels get a gradient, a contiguous one,
 and the log's warnings become `AttackWarning`s.
 """
@@ -33,7 +33,7 @@ NAMES = (*STANDARD, "apgd-dlr", "fab")
 SUBSTITUTES = {2: {"apgd-t": "apgd-ce", "apgd-dlr": "apgd-ce"}, 3: {"apgd-t": "apgd-dlr"}}
 
 FALSE_ALARM = "with only 3 classes it is not possible to use the targeted DLR loss!"
-"""Said of the untargeted one as well; the targeted one is never asked for there."""
+"""Printed for the untargeted loss as well; the targeted one is never used there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +220,7 @@ class _PixelGradient(torch.autograd.Function):
 
 
 def _pixel_gradient(model: Model) -> Model:
-    """Return the model as `_PixelGradient`; it is plainly evaluated where no gradient is asked for."""
+    """Return the model as `_PixelGradient`; it is plainly evaluated where no gradient is needed."""
 
     def call(images: Tensor) -> Tensor:
         if torch.is_grad_enabled() and images.requires_grad:
@@ -263,7 +263,7 @@ def _library(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def _in_ball(found: Tensor, images: Tensor, epsilon: float, norm: Norm) -> Tensor:
-    """Return the library's images, after a look at whether they are what was asked for."""
+    """Return the library's images, after a check that they are as requested."""
     check_images(found)
     size = norm.size(found - images)
     if len(size) and float(size.max()) > epsilon * (1 + 1e-4) + 1e-6:

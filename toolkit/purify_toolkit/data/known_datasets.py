@@ -21,12 +21,12 @@ SPLITS = ({"split": "train"}, {"split": "test"})
 class KnownDataset(ABC):
     """One dataset in the format in which its makers publish it, read by a class of torchvision."""
 
-    title: str  # its name among people
+    title: str  # the usual name
     kind: str  # the name of torchvision's class
     shape: tuple[int, int, int]  # channels, height and width of its images as tensors
     classes: tuple[str, ...]  # the names of its classes, in the order of the labels
-    folder: str  # where torchvision keeps the files, below the folder that it is told of
-    # what torchvision's class is told to give the training part and the test part
+    folder: str  # where torchvision keeps the files, below the folder that it gets
+    # the arguments of torchvision's class for the training part and the test part
     parts: tuple[Mapping[str, object], Mapping[str, object]] = ({"train": True}, {"train": False})
 
     @property
@@ -85,7 +85,7 @@ class ChecksummedDataset(KnownDataset):
 
     @property
     def _names_its_folder(self) -> bool:
-        """Whether torchvision is told of the folder above the files."""
+        """Return whether torchvision takes the folder above the files."""
         return hasattr(self.torchvision, "base_folder")
 
     def _md5(self) -> dict[str, str]:

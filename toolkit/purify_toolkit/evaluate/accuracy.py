@@ -39,7 +39,7 @@ def evaluate(
 
     Both networks are in evaluation mode, on `device`; both threats use the same attack, against different models. In
     the white box it leaves an image alone once the pipeline is wrong on it, for where all fall soon it costs most.
-    `advance` is told the number of images done, after each batch.
+    `advance` gets the number of images done, after each batch.
     """
     defended, generator = nn.Sequential(purifier, classifier), torch.Generator(device).manual_seed(seed)
     attacks = {"grey-box": (attack, classifier)}

@@ -25,7 +25,7 @@ def _question(transfer_from: str | None, resume: bool, force: bool, **others: An
 
     other = None if transfer_from is None else open_run(transfer_from)
     question = EvaluationRequest(transfer_from=other, resume=resume, force=force, **others)
-    select(question.attacks, transfer=other is not None)  # a wrong name is told before the data are read
+    select(question.attacks, transfer=other is not None)  # a wrong name is reported before the data are read
     return question
 
 

@@ -102,7 +102,7 @@ def single_step(results: Results, store: Store) -> Gate:
 
 
 def white_box_strongest(results: Results, store: Store) -> Gate:
-    """Check that whoever knows more breaks no less: noise, grey-box, transfer, queries, a guessed gradient.
+    """Check that an attacker who knows more breaks no less: noise, grey-box, transfer, queries, a guessed gradient.
 
     Against each stands the worst case over the white-box attacks of more than one step and of the same size, on
     the images that all of them saw.

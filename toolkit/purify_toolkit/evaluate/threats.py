@@ -123,7 +123,7 @@ class Strength:
 class AttackEntry:
     """An attack that an evaluation can run."""
 
-    make: Callable[[Strength], Attack]  # builds the attack, as strong as asked for
+    make: Callable[[Strength], Attack]  # builds the attack, as strong as requested
     threats: tuple[str, ...]  # under which it runs
     costly: bool = False  # whether it is run on the first images of the test part only, by default
 

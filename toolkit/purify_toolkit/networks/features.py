@@ -1,4 +1,4 @@
-"""The features of a classifier, of whatever architecture: what its last layer is given."""
+"""The features of a classifier of any architecture: the input of its last layer."""
 
 from typing import Any
 

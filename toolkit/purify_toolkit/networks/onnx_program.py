@@ -108,7 +108,7 @@ def _example(image_shape: tuple[int, int, int]) -> dict[str, Any]:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Keep back what the exporter prints, logs and warns of; its errors are told in our words."""
+    """Keep back what the exporter prints, logs and warns of; its errors are raised as ours."""
     disabled = logging.root.manager.disable
     with warnings.catch_warnings(), torch.no_grad(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         warnings.simplefilter("ignore")

@@ -54,7 +54,7 @@ def check_float32(role: str, network: nn.Module) -> None:
 
 
 def answer_of(role: str, network: nn.Module, images: Tensor) -> Tensor:
-    """Return what a network gives for images `[N, C, H, W]`: one tensor of finite floats, whatever its shape.
+    """Return what a network gives for images `[N, C, H, W]`: one tensor of finite floats, of any shape.
 
     Raises:
         InputError: it fails, or gives anything else.

@@ -141,7 +141,7 @@ def check_classifier(
     if not by_name:
         check_order(answers, labels, class_names)
     right, chance = int((answers == labels).sum()), by_chance(answers, labels)
-    all_right = right == len(validation)  # as of one class only, of which nothing can be told
+    all_right = right == len(validation)  # as with one class only, which shows nothing
     if not all_right and binomtest(right, len(validation), chance, alternative="greater").pvalue > 0.05:
         most = int(validation.labels.mode().values)
         raise InputError(

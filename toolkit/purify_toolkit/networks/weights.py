@@ -1,4 +1,4 @@
-"""Weights as people keep them: the one state dict in a file that fits a network, whatever lies around it.
+"""Weights as people keep them: the one state dict in a file that fits a network, with anything around it.
 
 Training scripts keep the weights in a checkpoint beside other things, and wrappers (DataParallel, torch.compile,
 Lightning, averaged models) put names before or between those of the layers. Here no key and no wrapper is known by its

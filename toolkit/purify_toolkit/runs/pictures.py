@@ -32,7 +32,7 @@ class PictureFlags:
         return ", ".join(f"--{field.name}" for field in fields(self) if getattr(self, field.name) is not None)
 
     def over(self, published: Preprocessing, size: Size | None) -> Preprocessing:
-        """Return what is asked for: a flag counts more than what is published, for an input of a height and width.
+        """Return what applies: a flag counts more than what is published, for an input of a height and width.
 
         Raises:
             InputError: a crop of a size that is not known, or bicubic and others without antialiasing.

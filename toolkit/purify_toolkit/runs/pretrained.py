@@ -42,7 +42,7 @@ def open_run(path_or_name: str | None) -> RunFolder:
 
 
 def open_purifier(path_or_name: str) -> RunFolder:
-    """Return a pre-trained purifier or pair by its name, whatever lies in the working folder, or a run by its path."""
+    """Return a pre-trained purifier or pair by its name, before files in the working folder, or a run by its path."""
     if path_or_name in _names():
         return RunFolder(FOLDER / path_or_name)
     if Path(path_or_name).is_dir():

@@ -49,7 +49,7 @@ def _check_labels(
 
 
 def _is_main() -> bool:
-    """Return whether this process speaks for all that a launcher started."""
+    """Return whether this process reports for all that a launcher started."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -71,7 +71,7 @@ def guidance_loss(purified: Tensor, clean: Tensor) -> Tensor:
 
 
 def feature_loss(purified: Tensor, clean: Tensor) -> Tensor:
-    """Return `|g(output) - g(x)| / |g(x)|`, `g` the classifier's features `[N, D]`: HGD's, whatever their scale."""
+    """Return `|g(output) - g(x)| / |g(x)|`, `g` the classifier's features `[N, D]`: HGD's, at any scale."""
     return F.l1_loss(purified, clean) / clean.abs().mean().clamp_min(torch.finfo(clean.dtype).tiny)
 
 

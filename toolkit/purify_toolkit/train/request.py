@@ -1,4 +1,4 @@
-"""What a training is asked for, and the run folder that it begins or goes on with."""
+"""The request for a training, and the run folder that it begins or continues."""
 
 import hashlib
 import shutil

@@ -8,7 +8,7 @@ NEVER = -1
 
 
 class Remembered:
-    """A frozen network's outputs for the training images, each computed when it is first asked for.
+    """A frozen network's outputs for the training images, each computed when it is first needed.
 
     Outputs that would take more than `MOST_BYTES` together, for all `count` images, are computed each time.
     """

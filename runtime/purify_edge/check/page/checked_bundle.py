@@ -1,4 +1,4 @@
-"""What a report's page tells of the bundle, beside the report itself."""
+"""What a report's page says about the bundle, beside the report itself."""
 
 from dataclasses import dataclass
 

@@ -103,7 +103,7 @@ def _figures(report: Report) -> Iterator[KeyFigure]:
 
 
 def _price(alone: ParityRow, purified: ParityRow) -> str:
-    """Return what the purifier costs on clean images, in words."""
+    """Return a sentence on what the purifier costs on clean images."""
     points = 100 * ((alone.accuracy_engine or 0.0) - (purified.accuracy_engine or 0.0))
     verb = "costs" if points >= 0 else "gains"
     return f"; {verb} {abs(points):.1f} points"

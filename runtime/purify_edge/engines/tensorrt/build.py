@@ -54,10 +54,10 @@ def build_engine(
         precision: of the graph.
         source: what errors call the model.
         device: the GPU at hand, for the fingerprint.
-        progress: told how far the build is.
+        progress: gets how far the build is.
 
     Raises:
-        InputError: this version of the builder has not what is asked for; says what works.
+        InputError: this version of the builder lacks a requested feature; says what works.
         MissingError: the builder finds no GPU that it needs.
         BuildError: the parser or the builder refuses the model; its own words are in the message.
     """
@@ -82,7 +82,7 @@ def build_engine(
 
 
 def resolve(options: BuildOptions, library: Library, device: Device | None) -> BuildOptions:
-    """Return the options with the compute capabilities that a builder is given where none are asked for."""
+    """Return the options with the compute capabilities that a builder gets where none are requested."""
     if options.compute_capabilities or not library.features.compute_capabilities:
         return options
     capabilities = (device.compute_capability,) if device else RTX_COMPUTE_CAPABILITIES

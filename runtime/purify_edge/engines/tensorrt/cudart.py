@@ -94,7 +94,7 @@ class Cuda:
         """
         code = getattr(self._library, name)(*arguments)
         if code:
-            self._library.cudaGetLastError()  # an error that is not taken back is told again by the next call
+            self._library.cudaGetLastError()  # else the next call reports the same error again
             words = self._library.cudaGetErrorString(code).decode()
             raise DeviceError(f"{name} failed: {words} ({code})", code=code)
 

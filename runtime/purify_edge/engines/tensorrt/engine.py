@@ -141,7 +141,7 @@ class TrtEngine(Engine):
 
 
 class DevicePair(Pair):
-    """Run two engines in a row on the GPU: one upload, and a download for each output that is asked for."""
+    """Run two engines in a row on the GPU: one upload, and a download for each requested output."""
 
     def __init__(self, purifier: TrtEngine, classifier: TrtEngine, executor: Executor) -> None:
         super().__init__(purifier, classifier)

@@ -141,7 +141,7 @@ class Executor:
             lane = lane or _Lane(self._cuda, self._stages, self._batch)
             try:
                 yield lane
-            except BaseException:  # whatever state it is in, it is not used again
+            except BaseException:  # its state is unknown: it is not used again
                 lane.close()
                 raise
             with self._changed:

@@ -40,7 +40,7 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
         device: Device | None,
         options: BuildOptions | None = None,
     ) -> list[str]:
-        """Return what keeps the engine from being used here, in words; see `EngineFiles.find` for the arguments."""
+        """Return why the engine cannot be used here, as text; see `EngineFiles.find` for the arguments."""
         pairs = [
             ("ONNX graph", self.onnx_sha256[:12], onnx_sha256[:12]),
             ("precision", self.precision, precision),

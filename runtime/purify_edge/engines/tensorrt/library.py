@@ -115,7 +115,7 @@ class Library:
         return f"{TITLES[self.builder]} {self.version}"
 
     def refuse(self, options: BuildOptions, precision: str) -> None:
-        """See that this version has all that is asked for.
+        """Check that this version has all that is requested.
 
         Raises:
             InputError: it has not; says what does work.

@@ -20,7 +20,7 @@ FLAGS = ("workspace_mib", "optimization_level", "dla_core", "version_compatible"
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """What a builder is asked for; None and False leave it to the builder.
+    """The options of a build; None and False leave it to the builder.
 
     Raises:
         InputError: a value that no builder takes.

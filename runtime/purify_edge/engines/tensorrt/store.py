@@ -5,7 +5,7 @@ the package, or is signed (a change would break the signature), they go into thi
 the same form.
 
 A TensorRT engine is executable code: one that came from elsewhere is not deserialised. The hash in a manifest proves
-nothing, for whoever made the engine wrote the manifest too; so the engines that this user built are remembered.
+nothing, because the maker of the engine wrote the manifest too; so the engines that this user built are remembered.
 """
 
 import hashlib
@@ -163,7 +163,7 @@ class EngineFiles:
             graph, library, device: see `find`.
             unfit: why there must be another one; its entry is not taken again.
             options: for the builder; None for those of the unfit entry, else the defaults.
-            progress: told how far the build is.
+            progress: gets how far the build is.
             must_keep: an engine that cannot be kept is an error.
 
         Raises:

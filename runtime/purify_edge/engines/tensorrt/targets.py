@@ -1,4 +1,4 @@
-"""The builders to use: those that were asked for, or those that are installed and can do what is asked of them."""
+"""The builders to use: the requested ones, or those that are installed and can do what the options say."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -33,12 +33,12 @@ def open_targets(
     """Open builders that can do what the options ask for graphs of these precisions, before long work with them.
 
     Args:
-        named: they were asked for by name: one that cannot do it is an error. Else it is left out.
+        named: they were requested by name: one that cannot do it is an error. Else it is left out.
         here: engines are for this machine: for its GPU, where it has one. Else for any that the options say.
-        tell: told why a builder is left out.
+        tell: gets the reason why a builder is left out.
 
     Raises:
-        InputError: a builder has not what is asked for, and none is left.
+        InputError: no builder is left, because each lacks a requested feature.
         MissingError: one that was named is not installed, or needs a GPU.
     """
     targets: list[Target] = []

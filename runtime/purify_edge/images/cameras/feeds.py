@@ -42,7 +42,7 @@ OpenFeed = Callable[[threading.Event], Feed]
 """Opens a feed, which gives up waiting once the event is set.
 
 Raises:
-    InputError: what is asked for cannot be.
+    InputError: the request is impossible.
     LostError: it is not there.
     MissingError: what reads it is not installed.
 """

@@ -27,7 +27,7 @@ class PartFiles:
     """What is to be read of a folder or zip, and how it was found out."""
 
     parts: dict[str, Files]  # train, test and perhaps validation
-    layout: str  # in words
+    layout: str  # as text
     own_validation: bool = False  # whether the validation part is one of the user's
     passed: PassedOver = field(default_factory=PassedOver)
 

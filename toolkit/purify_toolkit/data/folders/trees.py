@@ -42,7 +42,7 @@ class FolderTree:
         return [entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name)]
 
     def images(self, place: str, passed: PassedOver) -> list[str]:
-        """Return the paths of all images below a folder; `passed` is told what else is there."""
+        """Return the paths of all images below a folder; `passed` gets what else is there."""
         found = []
         for path in images_below(str(self._folder / place), passed):
             if isinstance(path, InputError):
@@ -98,7 +98,7 @@ class ZipTree:
         return sorted(folder.name for folder in self._folders if str(folder.parent) == (place or "."))
 
     def images(self, place: str, passed: PassedOver) -> list[str]:
-        """Return the paths of all images below a folder; `passed` is told what else is there."""
+        """Return the paths of all images below a folder; `passed` gets what else is there."""
         for top, others in self._passed.items():
             if place in ("", top):
                 passed.add(others)

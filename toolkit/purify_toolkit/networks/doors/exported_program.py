@@ -34,7 +34,7 @@ class ProgramNetwork(nn.Module):
 
 @contextlib.contextmanager
 def no_code() -> Iterator[None]:
-    """Have torch.load unpickle tensors alone, whatever torch.export asks it for."""
+    """Have torch.load unpickle tensors only, even if torch.export asks for more."""
     names = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": None}
     before = {name: os.environ.get(name) for name in names}
     try:

@@ -37,7 +37,7 @@ def published(name: str) -> PublishedInput | None:
 
 
 def _weights(name: str) -> tuple[str, Any]:
-    """Return a model's name and the member of its enum of weights that is asked for."""
+    """Return a model's name and the requested member of its enum of weights."""
     from torchvision.models import get_model_weights
 
     name, _, key = name.partition(":")
