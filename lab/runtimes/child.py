@@ -1,6 +1,6 @@
 """Run one graph in one runtime: `python -m lab.runtimes.child RUNTIME GRAPH OUTPUT IMAGES ANSWERS`.
 
-In a process of its own, for a runtime that refuses a graph may well take its process with it.
+It has its own process, because a runtime that refuses a graph may crash it.
 """
 
 import json

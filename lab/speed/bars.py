@@ -45,7 +45,7 @@ class Bar(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Process(msgspec.Struct, frozen=True, kw_only=True):
-    """What processes of their own took."""
+    """What separate processes took."""
 
     cold_start_s: tuple[float, ...]  # seconds from the start of `purify-run` on one image to its end, a value each time
     resident_mib: float  # resident memory of a process with the pipeline, after batches of 1 and 64

@@ -1,4 +1,4 @@
-"""Speed under load: how the pipeline fares beside the libraries by hand while other processes keep the cores busy.
+"""Speed under load: how fast the pipeline is beside the libraries by hand while other processes keep the cores busy.
 
 It is opened under one load and used under another, for 0, 1 and 2 busy processes each: what is chosen at a calm moment
 must not be slow at a busy one, and the other way round. The libraries take part twice, as two contestants each: the

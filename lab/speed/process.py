@@ -1,4 +1,4 @@
-"""What a process of its own takes: the time of a cold start, resident memory, and its growth over many calls."""
+"""What a separate process takes: the time of a cold start, resident memory, and its growth over many calls."""
 
 import json
 import os

@@ -84,7 +84,7 @@ def _engine(pipeline: Pipeline, pixels: NDArray[np.uint8]) -> float:
 
 
 def _run(bundle: Path, source: Path, outputs: Path, images: int, *, save: bool) -> float:
-    """Seconds from the first image asked for to the last result, without loading the models."""
+    """Seconds from the first image requested to the last result, without loading the models."""
     job = Job(
         bundle=bundle,
         inputs=(str(source),),

@@ -41,7 +41,7 @@ def require_library(name: str, extra: str) -> Any:
 
 
 def silence() -> None:
-    """See that no library that is imported from now on tells anyone anything."""
+    """Turn off the telemetry of all libraries that are imported from now on."""
     for name, value in NO_TELEMETRY.items():
         os.environ.setdefault(name, value)
     sys.modules.setdefault(OPENVINO_TELEMETRY, None)  # type: ignore[arg-type]  # None: as if it were not installed

@@ -63,7 +63,7 @@ def user_folder(variable: str, default: str) -> Path:
 
 
 def return_memory() -> None:
-    """Return freed memory to the system; after a model was opened, for what it was read into is garbage by then.
+    """Return freed memory to the system; after a model was opened, because what it was read into is garbage by then.
 
     glibc keeps it otherwise: 20 to 30 MiB after two models of 9 MB together. Other C libraries return it themselves, or
     cannot be made to.

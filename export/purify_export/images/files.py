@@ -15,7 +15,7 @@ FILES = 16
 SIZES = ((1.2, 1.6), (1.6, 1.2), (1.4, 1.4), (1.9, 1.1))
 """Height and width of the pictures, as multiples of the input's."""
 ORIENTATION, TURNED = 0x0112, 6
-PNG = (".png", {"format": "PNG"}, (1.1, 1.1))  # smaller, for it hardly compresses
+PNG = (".png", {"format": "PNG"}, (1.1, 1.1))  # smaller, because it hardly compresses
 JPEG: dict[str, Any] = {"format": "JPEG", "quality": 85, "subsampling": "4:2:0"}
 
 

@@ -37,8 +37,8 @@ def integration_files(
 
     Args:
         contract: the bundle's.
-        class_names: likewise.
-        suspicion: likewise; None where it has none.
+        class_names: the bundle's.
+        suspicion: the bundle's; None where it has none.
         graphs: precision -> served graph, which takes float32.
         batch: the smallest, usual and largest batch of engines.
     """

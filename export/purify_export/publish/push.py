@@ -20,7 +20,7 @@ LIBRARY = "purify-edge"
 
 
 def check_push(name: str) -> None:
-    """See that a bundle could be pushed, before the long work that ends with it.
+    """Check that a bundle could be pushed, before the long work that ends with it.
 
     Raises:
         InputError: no name of a repository, nobody is logged in, or the token is refused.

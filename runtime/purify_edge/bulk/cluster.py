@@ -20,7 +20,7 @@ CPUS = 0.5  # that a worker asks Ray for: with a whole one each, those of a lost
 MAX_BLOCKS = 10_000  # that are handed out; Ray keeps an eye on each
 BLOCKS, MOST_BATCHES = 8, 16  # for each worker at least, and in each at most: Ray takes a while for a block
 MOST_TRIES = 2
-"""How many workers may end while at work on an image alone; it is an error then."""
+"""How many workers may die while they process one image alone; it is an error then."""
 NAMED = re.compile(r"[\w.]+(Error|Exception)\b")
 """How the line of Ray's text begins that says what failed; advice follows it."""
 REACH_S = 20.0

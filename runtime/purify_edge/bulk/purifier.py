@@ -129,7 +129,7 @@ class BulkPurifier:
         pixels = [image for image in read if not isinstance(image, str)]
         try:
             found = self._found(self.pipeline.predict(np.stack(pixels))) if pixels else iter(())
-        except Exception as error:  # of an engine, say; the other batches are none the worse for it
+        except Exception as error:  # of an engine, say; the other batches are not affected
             found = iter([{"error": f"cannot be purified ({reason(error)})"}] * len(pixels))
         answers = [{"error": image} if isinstance(image, str) else next(found) for image in read]
         for (name, _), answer in zip(files, answers, strict=True):

@@ -1,7 +1,7 @@
 """The folder that a bulk run writes: Parquet files, of which each is there whole or not at all.
 
 Only the command's process writes, even if workers die. So an image is done when its row is in a file, and has one row,
-though a worker that died may have been at work on it before.
+though a worker that died may have processed it before.
 """
 
 import json

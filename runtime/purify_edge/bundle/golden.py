@@ -1,7 +1,7 @@
 """The golden set: 8-bit images with labels and what the PyTorch reference made of them.
 
-The file holds the purified images of a split's first images alone, so many as take PURIFIED_BYTES, for they are float32
-and hardly compress; and of attacked and noisy images what was added to the clean ones, which does.
+The file holds the purified images of a split's first images only, as many as take PURIFIED_BYTES, because they are
+float32 and hardly compress; and of attacked and noisy images what was added to the clean ones, which compresses.
 """
 
 import io

@@ -25,7 +25,7 @@ def _hashing(library: Any, folder: Path) -> Any:
 
 
 def require_key(key: Path) -> None:
-    """See that a private key can sign, before long work that ends with it.
+    """Check that a private key can sign, before long work that ends with it.
 
     Raises:
         MissingError: the library is not installed.
@@ -54,7 +54,7 @@ def sign(folder: Path, key: Path) -> None:
 
 
 def verify(folder: Path, key: Path) -> None:
-    """See that a folder is what the owner of a public key's private key signed: these files and no others.
+    """Check that a folder is what the owner of a public key's private key signed: these files and no others.
 
     Raises:
         MissingError: the library is not installed.

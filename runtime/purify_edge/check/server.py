@@ -39,7 +39,7 @@ Outputs = Mapping[str, NDArray[Any]]
 
 
 class ClientsRow(msgspec.Struct, frozen=True, kw_only=True):
-    """How long single images took, asked for by so many clients at once, `n` times in all.
+    """How long single images took, requested by so many clients at once, `n` times in all.
 
     Some of these may have failed, or got another class than PyTorch's.
     """
@@ -242,7 +242,7 @@ Answers = Iterator[tuple[float, bool | None]]
 def time_server(
     bundle: Bundle, url: str, *, clients: Sequence[int], rounds: int, tell: Callable[[str], None]
 ) -> list[ClientsRow]:
-    """Time single golden images, asked for by several clients at once.
+    """Time single golden images, requested by several clients at once.
 
     Args:
         bundle, url, tell: as of `check_server`.

@@ -12,7 +12,7 @@ from purify_edge.images.pictures import png_of
 
 SIZE, LARGEST = 0.1, 0.3
 AT_ONCE, WAITING = 2, 60
-"""Pictures that are worked on at once, and visitors that may wait for it."""
+"""Pictures that are processed at once, and visitors that may wait for this."""
 SWEEP_S, KEPT_S = 60, 600
 """How often files are looked at, and how old an upload becomes."""
 STYLE = (files("purify_edge.demo") / "page.css").read_text("utf-8")

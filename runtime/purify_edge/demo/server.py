@@ -40,7 +40,7 @@ def serve(playground: Playground, *, host: str, port: int, ready: Callable[[str]
     Args:
         playground: what it shows.
         host: the address to listen at.
-        port: likewise.
+        port: its port.
         ready: called with the page's address when it answers.
 
     Raises:

@@ -100,7 +100,7 @@ def missing_libraries(message: str, host: Host) -> list[str]:
 
 
 def explain(message: str, host: Host) -> tuple[str, str]:
-    """Return reason and remedy for a failed import or load, by its own words; the remedy is empty if none is known."""
+    """Return reason and remedy for a failed import or load, by its message; the remedy is empty if none is known."""
     missing = missing_libraries(message, host)
     if missing:
         return missing_reason(missing, host), install_remedy(missing, host)

@@ -122,7 +122,7 @@ class Pair(Closing):
 
 
 def in_batches(run: Callable[[Array], Array], x: Array, *, batch: int = BATCH) -> Array:
-    """Run any number of images with at most so many of them at work at once."""
+    """Run any number of images, at most so many of them at once."""
     if len(x) <= batch:
         return run(x)
     return np.concatenate([run(x[start : start + batch]) for start in range(0, len(x), batch)])

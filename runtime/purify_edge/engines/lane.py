@@ -13,7 +13,7 @@ from threading import Lock
 from typing import NamedTuple
 
 RACE_CALLS = 4
-"""Calls that each way takes in a race; the first is not counted, for it may open engines."""
+"""Calls that each way takes in a race; the first is not counted, because it may open engines."""
 RACE_S = 1.0
 """Seconds after which a race ends."""
 HOPELESS = 3.0

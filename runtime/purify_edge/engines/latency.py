@@ -26,7 +26,7 @@ def measure(contestants: Mapping[Contestant, Callable[[], object]], *, rounds: i
     """Time each contestant's call once a round, A B C A B C ...; a row each, in their order.
 
     The percentiles are those of the timed calls (p50 is the median), in milliseconds. On a slow or busy machine
-    there are fewer rounds than asked for, and to warm up: after BUDGET_S seconds of either no other begins. Each row
+    there are fewer rounds than requested, and to warm up: after BUDGET_S seconds of either no other begins. Each row
     says how many there were.
     """
     warmup, deadline = 0, time.monotonic() + BUDGET_S

@@ -98,7 +98,7 @@ def open_engine(
 
 
 def require_engine() -> None:
-    """See that at least one engine's library is here, before long work that ends with opening an engine.
+    """Check that at least one engine's library is here, before long work that ends with opening an engine.
 
     Raises:
         MissingError: there is none; the message says why, engine by engine.

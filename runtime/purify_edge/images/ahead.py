@@ -23,7 +23,7 @@ def ahead(
     """Yield the function's results for the items, in order, as lists of `batch` of them; the last may be shorter.
 
     Threads of their own ask for items, one at a time, and call the function, until `most` results are ready. They start
-    with the first list that is asked for, and end with the generator.
+    with the first list that is requested, and end with the generator.
 
     Args:
         function: called in several threads at once.

@@ -28,7 +28,7 @@ class Item:
     read: Callable[[InputContract], NDArray[np.uint8]]
     frame: int | None = None  # its number in a video or stream, from 0
     time_s: float | None = None  # from the start of a video; of a stream, since 1970
-    picture: NDArray[np.uint8] | None = None  # if asked for, a video's frame as it came, `[height, width, 3]`, BGR
+    picture: NDArray[np.uint8] | None = None  # if requested, a video's frame as it came, `[height, width, 3]`, BGR
     error: InputError | None = None  # why it cannot be read, where that is known before it is tried
 
     @property
@@ -45,7 +45,7 @@ class Source(ABC):
 
     @abstractmethod
     def items(self) -> Iterator[Item]:
-        """Yield its images in an order that is the same each time, read when asked for; broken ones are items too."""
+        """Yield its images in an order that is the same each time, read when requested; broken ones are items too."""
 
     def count(self) -> int | None:
         """Return how many images there are, roughly for a video; None where that cannot be known."""

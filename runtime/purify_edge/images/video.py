@@ -111,7 +111,7 @@ def _unreadable(path: Path) -> InputError:
 
 
 def _check_end(path: Path, capture: Any, number: int, shown_s: float) -> None:
-    """See that a video did not end before its time.
+    """Check that a video did not end too early.
 
     The number of frames is an estimate: an edit list plays a part of them, and where the rate varies it is far off. So
     what counts is the time; frames that are missing in between are logged, for a pause looks no different.

@@ -182,7 +182,7 @@ class Pipeline(Closing):
         """Return an iterator over the predictions of single images, in order; they run in batches under the hood.
 
         A thread asks the iterable for images while the engine runs, never for more than two batches ahead, and for none
-        before the first prediction is asked for. An image is copied before the next one is asked for, so that all may
+        before the first prediction is requested. An image is copied before the next one is requested, so that all may
         come in one array that is filled anew. Several streams may share a pipeline. Close the iterator, or use it
         up, before the pipeline is closed.
 
@@ -220,7 +220,7 @@ def _prediction(purified: NDArray[np.float32], logits: NDArray[np.float32]) -> P
 def _in_parts(
     run: Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], ...]], x: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], ...]:
-    """Run any number of images with at most BATCH of them at work at once; see `in_batches`."""
+    """Run any number of images, at most BATCH of them at once; see `in_batches`."""
     if len(x) <= BATCH:
         return run(x)
     parts = [run(x[start : start + BATCH]) for start in range(0, len(x), BATCH)]

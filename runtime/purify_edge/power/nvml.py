@@ -38,7 +38,7 @@ class NvmlGpu:
         """Return the energy since the driver was loaded, in joules.
 
         Raises:
-            OSError: this GPU does not tell; likewise the other methods.
+            OSError: this GPU does not report it; the other methods raise the same.
         """
         value = c_ulonglong()
         self._call("nvmlDeviceGetTotalEnergyConsumption", self._gpu, byref(value))

@@ -26,7 +26,7 @@ class Result(
     forbid_unknown_fields=True,
     rename={"class_name": "class"},
 ):
-    """One image: the pipeline's word for it, and the classifier's for it as it came; or why there is none."""
+    """One image: the pipeline's answer, and the classifier's for the image as it came; or why there is none."""
 
     file: str  # see `purify_edge.images.items.Item`
     frame: int | None = None
@@ -227,7 +227,7 @@ class ResultsFile:
         """Add results, whose purified images are on their way to the disk.
 
         Raises:
-            OSError: they cannot be written, for the disk is full, say; it names the file.
+            OSError: they cannot be written, for example because the disk is full; it names the file.
         """
         self._write(b"".join(map(self._format.encode, results)))
 

@@ -60,7 +60,7 @@ class _Image:
 
 
 class Run:
-    """A job at work. A context manager.
+    """A job that runs. A context manager.
 
     Attributes:
         skipped: images that were done before.
@@ -241,7 +241,7 @@ class Run:
             self._metrics.time("read", time.perf_counter() - begin)
         except InputError as error:
             image.result = self._result(image, error=str(error))
-        except Exception as error:  # of a decoder, say; the other images are none the worse for it
+        except Exception as error:  # of a decoder, say; the other images are not affected
             image.result = self._failed(image, f"cannot be read ({reason(error)})")
         return image
 

@@ -25,8 +25,7 @@ class Serving:
         version: its number; None for the next one.
         instances: processes, each with a pipeline of its own.
         max_batch: images that run together at most.
-        engine: see `Pipeline.load`.
-        precision: likewise.
+        engine, precision: see `Pipeline.load`.
         files: take image files in place of pixels.
         native: a key of BACKENDS, which runs the bundle's served graph in place of the pipeline; None for the pipeline.
     """

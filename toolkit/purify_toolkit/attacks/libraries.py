@@ -220,7 +220,7 @@ class _PixelGradient(torch.autograd.Function):
 
 
 def _pixel_gradient(model: Model) -> Model:
-    """Return the model as `_PixelGradient`; it is plainly evaluated where no gradient is needed."""
+    """Return the model as `_PixelGradient`; it is evaluated without one where no gradient is needed."""
 
     def call(images: Tensor) -> Tensor:
         if torch.is_grad_enabled() and images.requires_grad:

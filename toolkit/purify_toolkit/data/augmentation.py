@@ -9,7 +9,7 @@ from purify_toolkit.data.batch import Batch
 
 
 def augment(images_u8: Tensor, batch: Batch, *, shift: int = 2, cutout: int = 0) -> Tensor:
-    """Mirror each image by chance, shift it and make a square of it black; uint8 as they came, on their device.
+    """Mirror each image at random, shift it and make a square of it black; uint8 as they came, on their device.
 
     Args:
         images_u8: `[N, C, H, W]`.

@@ -13,7 +13,7 @@ class Batch:
 
     indices: Tensor  # `[B]`, into the training images; of the whole batch, however many processes share it
     generator: torch.Generator  # of the epoch, on the CPU
-    attack_generator: torch.Generator  # likewise, on the device. Both are drawn from for the whole batch
+    attack_generator: torch.Generator  # of the epoch, on the device. Both are drawn from for the whole batch
     # of the batch, what falls to this process; a loss is the mean over it
     share: slice = field(default_factory=lambda: slice(0, None, 1))
 

@@ -38,7 +38,7 @@ def evaluate(
     """Measure classifier and pipeline: clean, grey-box (the attacker knows the classifier only), white-box if asked.
 
     Both networks are in evaluation mode, on `device`; both threats use the same attack, against different models. In
-    the white box it leaves an image alone once the pipeline is wrong on it, for where all fall soon it costs most.
+    the white box it leaves an image alone once the pipeline is wrong on it, because it costs most where all fall soon.
     `advance` gets the number of images done, after each batch.
     """
     defended, generator = nn.Sequential(purifier, classifier), torch.Generator(device).manual_seed(seed)

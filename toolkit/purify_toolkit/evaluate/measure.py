@@ -44,7 +44,7 @@ class Measurement:
 
     plan: MeasurementPlan  # what was to be measured
     defended: Correct  # which images the pipeline classifies right, `[N]`
-    undefended: Correct | None  # likewise the classifier alone; None where the threat has no such row
+    undefended: Correct | None  # the same for the classifier alone; None where the threat has no such row
     # the largest of the attacked images' distances from the clean ones, in the attack's norm; None without
     distance: float | None
     pixels: tuple[float, float]  # the attacked images' smallest and largest value

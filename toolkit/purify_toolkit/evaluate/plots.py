@@ -52,7 +52,7 @@ def save_grid(
 ) -> None:
     """Draw a row for each image: clean, adversarial (grey-box), purified, and what the purifier took away.
 
-    Under each image stands the classifier's word for it, red where it is wrong. Networks on the CPU.
+    Under each image stands the classifier's answer, red where it is wrong. Networks on the CPU.
     """
     clean = to_float(examples.images)
     adversarial = attack(classifier, clean, examples.labels, generator=torch.Generator(clean.device).manual_seed(0))
@@ -98,7 +98,7 @@ def save_threat_grid(
 ) -> None:
     """Draw a row for each image: clean, then for each threat the attacked image and what becomes of it.
 
-    Under each image stands the classifier's word for it, red where it is wrong. `examples` has for each threat the same
+    Under each image stands the classifier's answer, red where it is wrong. `examples` has for each threat the same
     clean images, uint8, attacked ones, float32, and labels; the first `rows` are shown.
     """
     clean, _, labels = (part[:rows] for part in next(iter(examples.values())))
@@ -125,7 +125,7 @@ def _draw_grid(
     heading: str,
     path: Path,
 ) -> None:
-    """Draw a row for each image, and under each the word for it, where there is one."""
+    """Draw a row for each image, and under each the class named for it, where there is one."""
     height = 1.55 * len(labels) + 0.5 + 0.2 * heading.count("\n")
     figure = Figure(figsize=(1.6 * len(columns), height), layout="constrained")
     figure.suptitle(heading, fontsize=8)

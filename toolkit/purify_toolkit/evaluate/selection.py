@@ -25,7 +25,7 @@ class EvaluationRequest:
     costly_limit: int = 1000  # how many the rows take that cost most
     curve_limit: int = 500  # how many the curves and the doubled steps take; 0 leaves them out
     l2_epsilon: float | None = None  # the L2 radius; None for the usual one
-    l1_epsilon: float | None = None  # the L1 radius; likewise
+    l1_epsilon: float | None = None  # the L1 radius; as `l2_epsilon`
     transfer_from: RunFolder | None = None  # another run
     seed: int | None = None  # of all random choices; None for the run's
     resume: bool = False  # go on with what has been measured

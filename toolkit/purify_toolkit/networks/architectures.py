@@ -176,7 +176,7 @@ class Classifier(nn.Module):
         channels: of the image.
         classes: K.
         mean: of the training pixels, a value a channel, in [0, 1].
-        std: likewise.
+        std: the same for the standard deviation.
         width: channels of the first stage.
         blocks: residual blocks, or further convolutions, a stage.
         architecture: one of `CLASSIFIERS`.

@@ -54,7 +54,7 @@ def _of_node(name: str, program: torch.export.ExportedProgram) -> str:
 
 
 def _of_code(causes: list[BaseException], module: nn.Module) -> str:
-    """Name the innermost layer that was at work, and the last line of code that is not torch's."""
+    """Name the innermost layer that was running, and the last line of code that is not torch's."""
     names = {id(part): name for name, part in module.named_modules()}
     layer, kind, own = "", "", list[str]()
     for frame, line in (step for cause in causes for step in traceback.walk_tb(cause.__traceback__)):

@@ -12,7 +12,7 @@ from purify_toolkit.networks.weights import listed
 
 NOISE = 0.01
 """How far answers may lie apart, in relation to the largest: for another batch kernels add in another order, on a GPU
-in TF32. What computes with the batch's statistics, or draws by chance, lies further apart."""
+in TF32. What computes with the batch's statistics, or draws at random, lies further apart."""
 
 
 def plain_logits(answer: Any) -> Any:

@@ -31,7 +31,7 @@ class ClassifierSource:
     # of the normalisation it was trained with, a value a channel; empty for what its library says, else for pixels in
     # [0, 1]
     mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()  # likewise
+    std: tuple[float, ...] = ()  # the same for the standard deviation
     own_weights: bool = True  # whether a file of weights is given, or they come with the network
     # "rgb" or "bgr", the order of the channels that it takes, in which mean and std are too; empty as for mean
     colour: str = ""
@@ -107,7 +107,7 @@ def build_classifier(
 def check_classifier(
     network: nn.Module, validation: Split, class_names: tuple[str, ...], device: torch.device, *, by_name: bool = False
 ) -> float:
-    """See that a network classifies the data; return its accuracy on the validation images, a fraction.
+    """Check that a network classifies the data; return its accuracy on the validation images, a fraction.
 
     With `by_name` labels are the network's outputs by their names, and no other order is looked for.
 

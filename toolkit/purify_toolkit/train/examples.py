@@ -32,7 +32,7 @@ class AdversarialPool:
 
     Attributes:
         images: the clean images as they are shown, uint8 `[N, C, H, W]`: each cropped as its example is.
-        examples: likewise, attacked; without those of an earlier stage the clean images until the first refresh.
+        examples: the same, attacked; without those of an earlier stage the clean images until the first refresh.
         versions: int64 `[N]`, how often each has been made anew; 0 where it is the clean image still.
         crops: whether images are cropped.
 

@@ -37,7 +37,7 @@ class StudentLosses:
 
     By default its adversarial examples are those of the pool, made against the classifier alone. An adaptive recipe
     makes them anew at each step through student and classifier, as AdvAE does (Li et al. 2019, arXiv 1905.10729), from
-    images that are mirrored and shifted by chance, and adds the cross-entropy of the labels.
+    images that are mirrored and shifted at random, and adds the cross-entropy of the labels.
     """
 
     student: nn.Module

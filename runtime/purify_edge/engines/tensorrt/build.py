@@ -45,7 +45,7 @@ def build_engine(
 ) -> BuiltEngine:
     """Build an engine. Precision is a property of the ONNX graph: networks are strongly typed where that exists.
 
-    TensorRT for RTX builds on any machine: for the compute capabilities asked for, else for that of `device`, else
+    TensorRT for RTX builds on any machine: for the requested compute capabilities, else for that of `device`, else
     for RTX_COMPUTE_CAPABILITIES. TensorRT builds for the GPU at hand and needs one. Ctrl-C ends a build.
 
     Args:
@@ -59,7 +59,7 @@ def build_engine(
     Raises:
         InputError: this version of the builder lacks a requested feature; says what works.
         MissingError: the builder finds no GPU that it needs.
-        BuildError: the parser or the builder refuses the model; its own words are in the message.
+        BuildError: the parser or the builder refuses the model; the message quotes it.
     """
     options = resolve(options, library, device)
     library.refuse(options, precision)

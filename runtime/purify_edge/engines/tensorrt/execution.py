@@ -2,7 +2,7 @@
 
 A *lane* is what one thread needs at a time: a stream, buffers, and a *plan* for each batch size. A plan is an
 execution context an engine, with shapes and addresses set once, and what they do as a CUDA graph. TensorRT wants a
-context of its own for each captured graph; all contexts of a lane share one scratch memory, for they run in turn.
+context of its own for each captured graph; all contexts of a lane share one scratch memory, because they run in turn.
 """
 
 import threading

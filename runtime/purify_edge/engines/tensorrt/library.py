@@ -37,7 +37,7 @@ class Features:
     """
 
     since: tuple[int, ...]
-    supported: bool = True  # no JetPack has the others, and they are not worth a path of their own
+    supported: bool = True  # no JetPack has the others, and they are not worth separate code
     network_flags: tuple[str, ...] = ()  # of NetworkDefinitionCreationFlag
     precision_flags: Mapping[str, str] | None = None  # precision -> BuilderFlag, where the builder types the network
     precisions: tuple[str, ...] = TYPED  # of the graphs that can be built

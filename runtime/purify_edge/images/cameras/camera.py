@@ -56,7 +56,7 @@ class Camera(Source):
         self._lost: InputError | None = None  # why there is no more
 
     def items(self) -> Iterator[Item]:
-        """Yield the newest frame, each time one is asked for; a last, broken item where it is lost for good.
+        """Yield the newest frame, each time one is requested; a last, broken item where it is lost for good.
 
         Raises:
             InputError: GStreamer refuses the pipeline.

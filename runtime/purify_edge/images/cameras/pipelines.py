@@ -49,7 +49,7 @@ def with_sink(text: str) -> tuple[str, str]:
 
 
 class PipelineFeed:
-    """A pipeline at work; see `Feed`. One that is live has no end of its own, unless it names a number of buffers."""
+    """A pipeline that runs; see `Feed`. A live one does not end by itself, unless it names a number of buffers."""
 
     def __init__(self, text: str, stopped: threading.Event) -> None:
         self._stopped, self._gst = stopped, gstreamer()

@@ -16,7 +16,7 @@ from purify_toolkit.networks.doors.opened import Opened, Wanted
 def opened(name: str, wanted: Wanted) -> Opened:
     """Call `package.module:callable` or `path/to/file.py:callable`, which builds the network and may fill it.
 
-    Without a file of weights it is called twice: weights that differ were drawn by chance.
+    Without a file of weights it is called twice: weights that differ were drawn at random.
     """
     module, _, attribute = name.rpartition(":")
     found = _file(Path(module)) if module.endswith(".py") else _module(module, name)
