@@ -44,7 +44,7 @@ from purify_export.convert.onnx_from_torch import check_graph
 from purify_export.convert.served import served
 from purify_export.engines import targets_from, write_engines
 from purify_export.gate import gate
-from purify_export.images.calibration import calibration_of, check_calibration, threshold_of
+from purify_export.images.calibration import Thresholds, calibration_of, check_calibration, thresholds_of
 from purify_export.images.files import golden_files
 from purify_export.images.golden import golden_set
 from purify_export.inputs import ExportInput
@@ -71,14 +71,14 @@ def write_bundle(given: ExportInput, out: Path, options: ExportOptions, tell: Te
     if options.int8:
         check_calibration(given.others, tell)
     with BundleWriter(out, force=options.force) as writer:
-        golden, suspicion, source = _material(given, writer, options, tell)
-        about = _about(given, golden, suspicion)
-        converted, models, graphs = _write_models(writer, given, source, about, suspicion, options, tell)
+        golden, thresholds, source = _material(given, writer, options, tell)
+        about = _about(given, golden, thresholds.suspicion)
+        converted, models, graphs = _write_models(writer, given, source, about, thresholds.suspicion, options, tell)
         to_build = [model for model in models if model.precision in options.built and model.role in ROLES]
         engines = write_engines(
             writer, to_build, graphs, targets, options.build, named=options.targets is not None, tell=tell
         )
-        manifest = _manifest(given, golden, suspicion, models, engines)
+        manifest = _manifest(given, golden, thresholds, models, engines)
         manifest = _with_sbom(writer, manifest, given)
         if options.integrations:
             manifest = _with_integrations(writer, manifest, graphs, options, tell)
@@ -96,16 +96,16 @@ def write_bundle(given: ExportInput, out: Path, options: ExportOptions, tell: Te
 
 def _material(
     given: ExportInput, writer: BundleWriter, options: ExportOptions, tell: Tell
-) -> tuple[GoldenEntry, SuspicionEntry | None, ConversionInput]:
-    """Return what is made of the images: the golden set, the threshold, and what is converted."""
+) -> tuple[GoldenEntry, Thresholds, ConversionInput]:
+    """Return what is made of the images: the golden set, the thresholds, and what is converted."""
     networks, others = given.networks, given.others
     with stage(tell, "golden set") as note:
         splits, attack = golden_set(networks, given.judging, given.attack, seed=given.seed, note=note)
         file = writer.add("golden.npz", encode_golden(splits))
         pictures = golden_files(given.judging.images, given.contract)
         files = writer.add("golden-files.zip", encode_files(pictures)) if pictures else None
-    with stage(tell, f"suspicion threshold: {len(others)} clean images") as note:
-        suspicion = threshold_of(
+    with stage(tell, f"thresholds: {len(others)} clean images") as note:
+        thresholds = thresholds_of(
             networks, others, given.judging, source=given.origin.others, seed=given.seed, tell=tell, note=note
         )
     with stage(tell, "purifier and classifier to ONNX"):
@@ -117,7 +117,7 @@ def _material(
             source = replace(source, calibration=images)
     counts = {name: len(split) for name, split in splits.items()}
     entry = GoldenEntry(file=file, splits=counts, attack=attack, resized=given.origin.resized, files=files)
-    return entry, suspicion, source
+    return entry, thresholds, source
 
 
 def _about(given: ExportInput, golden: GoldenEntry, suspicion: SuspicionEntry | None) -> About:
@@ -164,7 +164,7 @@ def _write_models(
 def _manifest(
     given: ExportInput,
     golden: GoldenEntry,
-    suspicion: SuspicionEntry | None,
+    thresholds: Thresholds,
     models: list[ModelEntry],
     engines: list[EngineEntry],
 ) -> Manifest:
@@ -179,7 +179,8 @@ def _manifest(
         engines=tuple(engines),
         golden=golden,
         provenance=dict(given.origin.provenance),
-        suspicion=suspicion,
+        suspicion=thresholds.suspicion,
+        spare=thresholds.spare,
     )
 
 

@@ -7,8 +7,17 @@ from torch import nn
 
 from helpers.tiny import random_images
 from purify_edge.errors import InputError
+from purify_edge.pipeline.sparing import is_spared
 from purify_export.convert.amounts import CALIBRATION
-from purify_export.images.calibration import calibration_of, changed, check_calibration, threshold_of
+from purify_export.images.calibration import (
+    calibration_of,
+    changed,
+    check_calibration,
+    spare_of,
+    threshold_of,
+    thresholds_of,
+)
+from purify_export.images.golden import reference
 from purify_export.images.samples import images_of
 from purify_export.networks import Networks
 from purify_toolkit.data.splits import Split
@@ -72,6 +81,16 @@ def test_of_too_few_images_there_is_none_and_it_is_told(networks: Networks, othe
         f"no suspicion score: {count} clean images do not set a threshold for 1% false positives, 99 or more do; "
         "give more images (purify-export: --data names a folder with more)"
     ]
+
+
+def test_most_clean_images_stay_below_the_threshold_to_spare_them_by(networks: Networks, others: Split) -> None:
+    found = thresholds_of(networks, others[:120], others[120:240], source="somewhere", seed=0, tell=print).spare
+    assert found is not None
+    assert (found.n, found.rate, found.images) == (120, 0.05, "somewhere")
+    seen = reference(networks, others[120:].images, others[120:].labels)
+    assert 0.85 < is_spared(seen.classifier, seen.defended, found).mean() < 1
+    assert spare_of(networks, others[:18], source="") is None
+    assert spare_of(networks, others[:0], source="") is None
 
 
 def test_benign_changes_are_of_severities_1_to_3_in_turn(others: Split) -> None:

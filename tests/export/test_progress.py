@@ -66,7 +66,7 @@ def test_every_long_step_of_an_export_notes_where_it_is(
     assert set(noted) >= {
         ("golden set", "attack"),
         ("golden set", "PyTorch's answers"),
-        ("suspicion threshold: 144 clean images", "PyTorch's answers"),
+        ("thresholds: 144 clean images", "PyTorch's answers"),
         ("calibration of INT8", "attack"),
         ("models/*.fp16.onnx", "ranges of purified"),
         ("models/*.fp16.onnx", "ranges of logits"),

@@ -1,12 +1,15 @@
-"""What is set on images that the golden set does not have: INT8's ranges and the suspicion score's threshold."""
+"""What is set on images that the golden set does not have: INT8's ranges, and thresholds for suspicion and sparing."""
+
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from purify_edge.bundle.manifest import BenignChange, SuspicionEntry
+from purify_edge.bundle.manifest import BenignChange, SpareEntry, SuspicionEntry
 from purify_edge.errors import InputError
+from purify_edge.pipeline.sparing import calibrate_spare
 from purify_edge.pipeline.suspicion import FALSE_POSITIVE_RATE, calibrate, is_suspicious, suspicion_of
 from purify_export.convert.amounts import BENIGN, CALIBRATION
 from purify_export.convert.image_set import Calibration, ImageSet
@@ -20,6 +23,14 @@ from purify_toolkit.recipe import EvaluationTable
 
 MIN_CALIBRATION = 32
 STEPS = 5  # of the attack, at most: it goes as far in longer ones
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What clean images set; None where there are too few of them."""
+
+    suspicion: SuspicionEntry | None
+    spare: SpareEntry | None
 
 
 def check_calibration(others: Split, tell: Tell = silent) -> None:
@@ -52,6 +63,16 @@ def calibration_of(
     return {"clean": ImageSet.of(clean.images, clean.labels), "adversarial": ImageSet.of(adversarial, other.labels)}
 
 
+def thresholds_of(
+    networks: Networks, others: Split, judging: Split, *, source: str, seed: int, tell: Tell, note: Tell = silent
+) -> Thresholds:
+    """Return the thresholds that clean images set; see `threshold_of` for `judging` and `tell`."""
+    return Thresholds(
+        threshold_of(networks, others, judging, source=source, seed=seed, tell=tell, note=note),
+        spare_of(networks, others, source=source, note=note),
+    )
+
+
 def threshold_of(
     networks: Networks, others: Split, judging: Split, *, source: str, seed: int, tell: Tell, note: Tell = silent
 ) -> SuspicionEntry | None:
@@ -80,6 +101,14 @@ def threshold_of(
         flagged = is_suspicious(_scores(networks, changed(seen, name, seed=seed + 1), note), entry.threshold)
         found.append(BenignChange(change=name.replace("_", " "), n=len(seen), flagged=float(flagged.mean())))
     return msgspec.structs.replace(entry, benign=tuple(found))
+
+
+def spare_of(networks: Networks, others: Split, *, source: str, note: Tell = silent) -> SpareEntry | None:
+    """Return the threshold that 5% of clean images exceed, to spare the others by; None where there are too few."""
+    if not len(others):
+        return None
+    made = reference(networks, others.images, others.labels, note=note)
+    return calibrate_spare(made.classifier, made.defended, source=source)
 
 
 def _scores(networks: Networks, split: Split, note: Tell) -> NDArray[np.float32]:

@@ -180,13 +180,25 @@ class SuspicionEntry(msgspec.Struct, frozen=True, kw_only=True):
     benign: tuple[BenignChange, ...] = ()
 
 
+class SpareEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """The change of the logits up to which an image may keep its own answer; see `purify_edge.pipeline.sparing`.
+
+    `n` clean images, from `images`, set it so that a new one of their kind exceeds it with a chance of `rate` at most.
+    """
+
+    threshold: Annotated[float, Meta(ge=0)]
+    rate: Annotated[float, Meta(gt=0, lt=1)]
+    n: Size
+    images: str
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The content of manifest.json.
 
     `report` is the report as JSON, `pages` the same for people; `integrations` are files for other runtimes. `sbom`
     tells in CycloneDX what the bundle is made of; None in bundles from before there was one. `failed` names
-    the limits that the bundle broke when it was exported; `suspicion` is None where there were too few images to
-    calibrate it, and in bundles from before it was.
+    the limits that the bundle broke when it was exported; `suspicion` and `spare` are None where there were too few
+    images to calibrate them, and in bundles from before they were.
     """
 
     schema_version: int
@@ -205,6 +217,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     sbom: FileEntry | None = None
     failed: tuple[str, ...] = ()
     suspicion: SuspicionEntry | None = None
+    spare: SpareEntry | None = None
 
     def __post_init__(self) -> None:
         keys = [(model.role, model.precision) for model in self.models]

@@ -8,6 +8,8 @@ from purify_edge.bundle.manifest import BenignChange, Score
 
 SIMULATION = "simulation"
 """The engine of rows that tell what 16 bits do by float32, each weight and each tensor rounded; the exporter's."""
+SPARED = "spared"
+"""The role of answers with `spare_clean`: at the threshold the logits may be either network's, so the class decides."""
 
 
 LOSSLESS = "fp32"
@@ -20,10 +22,11 @@ LEAST_ANSWERS, ONE_IN = 200, 200
 class ParityRow(msgspec.Struct, frozen=True, kw_only=True):
     """One engine file against the PyTorch reference, on one split of the golden set.
 
-    `role` `pipeline` is the purifier's engine chained to the classifier's. Accuracies and agreement are fractions
-    of n images; they are None for the purifier alone. Differences are of logits, for the purifier of pixels;
-    `relative_error` is their root mean square as a fraction of that of what differs between images; `alone_error` is
-    that of a few images, each run alone, to the same in their batch.
+    `role` `pipeline` is the purifier's engine chained to the classifier's, `spared` the same with clean images spared,
+    without a relative error. Accuracies and agreement are fractions of n images; they are None for the purifier alone.
+    Differences are of logits, for the purifier of pixels; `relative_error` is their root mean square as a fraction of
+    that of what differs between images; `alone_error` is that of a few images, each run alone, to the same in their
+    batch.
     """
 
     engine: str

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.reader import Bundle
-from purify_edge.bundle.report import ParityRow
+from purify_edge.bundle.report import SPARED, ParityRow
 from purify_edge.engines.base import BATCH, Array, in_batches
 from purify_edge.engines.models import Models
 from purify_edge.errors import BundleError, PurifyError
 from purify_edge.images.arrays import as_batch
 from purify_edge.pipeline.prediction import answers_of
+from purify_edge.pipeline.sparing import spare
 from purify_edge.pipeline.suspicion import suspicion_of
 from purify_edge.stats import relative_error, wilson
 
@@ -64,7 +65,7 @@ class Comparison:
 
 def compare(engines: EngineSet, golden: Mapping[str, GoldenSplit], bundle: Bundle) -> Comparison:
     """Run the golden set, split by split, and compare it with the reference."""
-    found, entry = Comparison(), bundle.manifest.suspicion
+    found, entry, sparing = Comparison(), bundle.manifest.suspicion, bundle.manifest.spare
     for name, split in golden.items():
         images = as_batch(split.images, bundle.manifest.input)
         outputs = {role: _output(run, images, f"{engines.precision} {role}") for role, run in engines.stages.items()}
@@ -77,6 +78,13 @@ def compare(engines: EngineSet, golden: Mapping[str, GoldenSplit], bundle: Bundl
             found.rows.append(msgspec.structs.replace(row, alone_error=error))
             if role != "purifier":
                 found.answers[role, name] = answers_of(output)
+        if sparing:
+            output, expected = (
+                spare(*pair, sparing)
+                for pair in ((outputs["classifier"], outputs["pipeline"]), (split.classifier, split.defended))
+            )
+            row = parity_row(engines, SPARED, name, output, expected, split.labels)
+            found.rows.append(msgspec.structs.replace(row, relative_error=None))  # see SPARED
         if entry:
             found.scores[name] = suspicion_of(outputs["classifier"], outputs["pipeline"], entry.score)
     return found

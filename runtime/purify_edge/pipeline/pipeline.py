@@ -20,6 +20,7 @@ from purify_edge.errors import InputError
 from purify_edge.images.arrays import as_batch
 from purify_edge.images.pictures import Pictures, prepared
 from purify_edge.pipeline.prediction import Prediction, answers_of, softmax
+from purify_edge.pipeline.sparing import is_spared, spare
 from purify_edge.pipeline.stream import stream
 from purify_edge.pipeline.suspicion import is_suspicious, suspicion_of
 
@@ -38,16 +39,24 @@ class Pipeline(Closing):
         input: the bundle's input contract.
         class_names: the names of the K classes.
         suspicion: the bundle's threshold; None where images are not scored.
+        spare: the bundle's threshold for sparing clean images; None where none is spared.
         source: the bundle's folder, or hf://ORG/NAME@COMMIT where it was downloaded.
         planned: the models as they are run, for code that has images as `as_batch` makes them.
     """
 
     def __init__(
-        self, bundle: Bundle, planned: PlannedPair, *, suspicion: bool = True, on_alert: OnAlert | None = None
+        self,
+        bundle: Bundle,
+        planned: PlannedPair,
+        *,
+        suspicion: bool = True,
+        spare_clean: bool = False,
+        on_alert: OnAlert | None = None,
     ) -> None:
         manifest = bundle.manifest
         self.input, self.class_names = manifest.input, manifest.class_names
         self.suspicion = manifest.suspicion if suspicion else None
+        self.spare = manifest.spare if spare_clean else None
         self.source = bundle.source or str(bundle.path)
         self.planned = planned
         self._on_alert = on_alert
@@ -63,6 +72,7 @@ class Pipeline(Closing):
         policy: EnginePolicy | None = None,
         allow_failed: bool = False,
         suspicion: bool = True,
+        spare_clean: bool = False,
         on_alert: OnAlert | None = None,
     ) -> "Pipeline":
         """Open a bundle; every file is verified against its manifest before it is used.
@@ -77,12 +87,14 @@ class Pipeline(Closing):
             policy: what may be done about engine files; None for the defaults.
             allow_failed: take even a bundle that broke a limit when it was exported.
             suspicion: score every image; it costs a run of the classifier on the unpurified image.
+            spare_clean: let an image keep the classifier's own answer where purification hardly changes it; see
+                `purify_edge.pipeline.sparing`. It costs what the score costs.
             on_alert: called with a prediction that holds a suspicious image, once a call of `predict`, in its thread.
 
         Raises:
             BundleError: the bundle is incomplete, damaged, marked as failed or not what was signed, or has no such
                 precision.
-            InputError: no engine of this name; `on_alert` without a suspicion score.
+            InputError: no engine of this name; `on_alert` or `spare_clean` where the bundle has no threshold for it.
             MissingError: the engine does not work here.
             BuildError: the engine cannot be built of the bundle's graphs.
         """
@@ -96,9 +108,14 @@ class Pipeline(Closing):
                 f"{opened.path} has no threshold for it: export it again" if suspicion else "leave suspicion=False out"
             )
             raise InputError(f"alerts need the suspicion score; {why}")
+        if spare_clean and not opened.manifest.spare:
+            raise InputError(
+                f"{opened.path} has no threshold to spare clean images by: export it again, with 19 clean images or "
+                "more beside the golden set (purify-export: --data names a folder with more)"
+            )
         planned = open_plan(opened, engine=engine, precision=precision, policy=policy)
         logger.info("%s: %s%s", opened.manifest.name, planned.plan, _left_out(planned.plan))
-        return cls(opened, planned, suspicion=suspicion, on_alert=on_alert)
+        return cls(opened, planned, suspicion=suspicion, spare_clean=spare_clean, on_alert=on_alert)
 
     @property
     def plan(self) -> Plan:
@@ -141,26 +158,31 @@ class Pipeline(Closing):
             InputError: the images are not as the class says.
         """
         x = self._batch(images)
-        if self.suspicion is None:
+        if self.suspicion is None and self.spare is None:
             purified, logits = _in_parts(self.planned.both, x)
             return _prediction(purified, logits)
         purified, logits, unpurified = _in_parts(self.planned.scored, x)
-        scores = suspicion_of(unpurified, logits, self.suspicion.score)
-        suspicious = is_suspicious(scores, self.suspicion.threshold)
-        prediction = replace(
-            _prediction(purified, logits), unpurified=softmax(unpurified), suspicion=scores, suspicious=suspicious
-        )
-        if self._on_alert and suspicious.any():
+        prediction = _prediction(purified, self._spare(unpurified, logits))
+        found: dict[str, Any] = {"unpurified": softmax(unpurified)}
+        if self.spare:
+            found["spared"] = is_spared(unpurified, logits, self.spare)
+        if self.suspicion:
+            found["suspicion"] = suspicion_of(unpurified, logits, self.suspicion.score)
+            found["suspicious"] = is_suspicious(found["suspicion"], self.suspicion.threshold)
+        prediction = replace(prediction, **found)
+        if self._on_alert and prediction.suspicious is not None and prediction.suspicious.any():
             self._on_alert(prediction)
         return prediction
 
     def labels(self, images: Pictures) -> NDArray[np.int64]:
         """Return the labels `[N]` of `predict` alone: on a CPU by one graph of both networks, and with no score.
 
+        With `spare_clean` it takes as long as `predict`.
+
         Raises:
             InputError: the images are not as the class says.
         """
-        return answers_of(in_batches(self.planned.logits, self._batch(images)))
+        return answers_of(self._logits(images))
 
     def probabilities(self, images: Pictures) -> NDArray[np.float32]:
         """Return the probabilities `[N, K]` of `predict` alone; see `labels`.
@@ -168,7 +190,7 @@ class Pipeline(Closing):
         Raises:
             InputError: the images are not as the class says.
         """
-        return softmax(in_batches(self.planned.logits, self._batch(images)))
+        return softmax(self._logits(images))
 
     def classify(self, images: Pictures) -> NDArray[np.float32]:
         """Return the classifier's probabilities `[N, K]` for the images as they are, *not* purified; for comparison.
@@ -195,6 +217,17 @@ class Pipeline(Closing):
             InputError: an image is not as the class says, after the predictions of those before it.
         """
         return stream(self.predict, images, self.input, batch=batch, live=live)
+
+    def _logits(self, images: Pictures) -> NDArray[np.float32]:
+        """Return the logits `[N, K]` that answer."""
+        x = self._batch(images)
+        if self.spare is None:
+            return in_batches(self.planned.logits, x)
+        _, logits, unpurified = _in_parts(self.planned.scored, x)
+        return self._spare(unpurified, logits)
+
+    def _spare(self, unpurified: NDArray[np.float32], logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        return spare(unpurified, logits, self.spare) if self.spare else logits
 
     def _batch(self, images: Pictures) -> NDArray[np.float32]:
         return as_batch(prepared(images, self.input), self.input)

@@ -15,13 +15,16 @@ class Prediction:
     Attributes:
         labels: int64 `[N]`, the most probable classes; -1 for an image whose logits are not finite: it has no answer.
         probabilities: float32 `[N, K]`, each row sums to 1; NaN where there is no answer.
-        purified: float32 `[N, C, H, W]` in [0, 1], what the classifier saw.
+        purified: float32 `[N, C, H, W]` in [0, 1], what the purifier made of the images.
         unpurified: float32 `[N, K]`, the classifier's probabilities of the images as they came.
         suspicion: float32 `[N]`, how far purification moved the classifier's logits; see `pipeline.suspicion`.
         suspicious: bool `[N]`, which images score above the bundle's threshold: probably attacked, or not what the
             purifier was trained on. An attacker who knows the score can keep it low.
+        spared: bool `[N]`, which images keep the classifier's own answer, see `pipeline.sparing`; the labels and
+            probabilities of the others are of the purified images.
 
-    The last three are None where the bundle has no threshold, or the pipeline was loaded with `suspicion=False`.
+    `suspicion` and `suspicious` are None where the bundle has no threshold, or the pipeline was loaded with
+    `suspicion=False`; `spared` is None without `spare_clean=True`, and `unpurified` where all of these are.
     """
 
     labels: NDArray[np.int64]
@@ -30,6 +33,7 @@ class Prediction:
     unpurified: NDArray[np.float32] | None = None
     suspicion: NDArray[np.float32] | None = None
     suspicious: NDArray[np.bool_] | None = None
+    spared: NDArray[np.bool_] | None = None
 
     @property
     def answered(self) -> NDArray[np.bool_]:

@@ -67,10 +67,10 @@ def calibrate(
         source: where the images came from.
         benign: by change, scores of changed images; those of fewer than 19 are left out.
     """
-    threshold = _exceeded_by(scores, rate)
+    threshold = exceeded_by(scores, rate)
     if threshold is None:
         return None
-    others = filter(None, (_exceeded_by(changed, BENIGN_RATE) for changed in benign.values()))
+    others = filter(None, (exceeded_by(changed, BENIGN_RATE) for changed in benign.values()))
     return SuspicionEntry(
         threshold=max([threshold, *others]),
         false_positive_rate=rate,
@@ -81,7 +81,7 @@ def calibrate(
     )
 
 
-def _exceeded_by(scores: Array, rate: float) -> float | None:
+def exceeded_by(scores: Array, rate: float) -> float | None:
     """Return what a new score of the same kind exceeds with a chance of `rate` at most; None for too few scores.
 
     Of n scores it is the one in place `ceil((n + 1) (1 - rate))`, the smallest first: so the bound holds for every

@@ -28,7 +28,13 @@ class OverBudgetError(PurifyError):
 
 
 def load_within(
-    bundle: Bundle, limit_ms: float, *, engine: str, precision: str, policy: EnginePolicy | None
+    bundle: Bundle,
+    limit_ms: float,
+    *,
+    engine: str,
+    precision: str,
+    policy: EnginePolicy | None,
+    spare_clean: bool = False,
 ) -> Pipeline:
     """Open a bundle so that 99 of 100 single images take no longer than a limit, each from pixels to answer.
 
@@ -38,7 +44,7 @@ def load_within(
     Args:
         bundle: the bundle.
         limit_ms: the limit.
-        engine, precision, policy: as of `Pipeline.load`; a requested precision is not given up.
+        engine, precision, policy, spare_clean: as of `Pipeline.load`; a requested precision is not given up.
 
     Raises:
         OverBudgetError: nothing keeps the limit.
@@ -51,8 +57,11 @@ def load_within(
         tried[name] = _p99_ms(pipeline, images)
         return tried[name] <= limit_ms
 
+    def load(wanted: str) -> Pipeline:
+        return Pipeline.load(bundle, engine=engine, precision=wanted, policy=policy, spare_clean=spare_clean)
+
     def within() -> Pipeline | None:
-        first = Pipeline.load(bundle, engine=engine, precision=precision, policy=policy)
+        first = load(precision)
         plan = first.plan
         if keeps(first, plan.precision):
             logger.info("%.3g ms at p99, of the %g ms allowed", tried[plan.precision], limit_ms)
@@ -63,7 +72,7 @@ def load_within(
             if other in (LOSSLESS, plan.precision):
                 continue
             try:
-                rival = Pipeline.load(bundle, engine=engine, precision=other, policy=policy)
+                rival = load(other)
             except (MissingError, BuildError, BundleError):
                 continue
             if agreement_of(rival.planned.ways[0], bundle, lambda: golden).admits(other) and keeps(rival, other):

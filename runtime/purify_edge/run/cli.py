@@ -49,6 +49,11 @@ def _raw_frames(size: str, inputs: tuple[str, ...]) -> tuple[int, int]:
 )
 @click.option("--annotate", type=click.Path(path_type=Path), help="Video with the class of each frame written on it.")
 @click.option("--force", is_flag=True, help="Overwrite outputs that exist, and begin anew.")
+@click.option(
+    "--spare-clean",
+    is_flag=True,
+    help="Keep the classifier's own answer where purification hardly changes it, as in most clean images.",
+)
 @click.option("--alert", is_flag=True, help="Report each suspicious image on standard error; the exit code is then 1.")
 @click.option(
     "--raw",

@@ -29,6 +29,7 @@ class Job:
     out: Path | None = None
     force: bool = False
     alert: bool = False
+    spare_clean: bool = False
     metrics: str | None = None
     raw: tuple[int, int] | None = None  # width and height of the frames on standard input
     reconnect_s: float = RECONNECT_S
@@ -66,5 +67,5 @@ class Job:
         return path == self.save_grid and is_grid(path) and any(results_in(self.out))
 
     def model(self, bundle: Bundle, precision: str) -> str:
-        """Return what results call the models."""
-        return f"{bundle.manifest.name}/{precision}@{bundle.sha256[:12]}"
+        """Return what results call the models, and the rule by which these answer."""
+        return f"{bundle.manifest.name}/{precision}@{bundle.sha256[:12]}{'+spare-clean' if self.spare_clean else ''}"

@@ -30,6 +30,7 @@ class Tally:
     errors: int = 0
     changed: int = 0
     suspicious: int = 0
+    spared: int = 0
     first: list[Result] = field(default_factory=list)
 
     def add(self, results: Sequence[Result]) -> None:
@@ -40,6 +41,7 @@ class Tally:
                 self.good += 1
                 self.changed += result.class_name != result.unpurified_class
                 self.suspicious += bool(result.suspicious)
+                self.spared += bool(result.spared)
                 if len(self.first) < TABLE_ROWS:
                     self.first.append(result)
 
@@ -85,7 +87,8 @@ def _print_lines(lines: bytes) -> None:
 
 
 def _print_table(tally: Tally) -> None:
-    table = Table("image", "purified", "", "as it came", "", header_style="bold")
+    answer = "purified" if tally.first[0].spared is None else "answer"
+    table = Table("image", answer, "", "as it came", "", header_style="bold")
     suspicion = any(result.suspicion is not None for result in tally.first)
     if suspicion:
         table.add_column("suspicion")
@@ -108,6 +111,7 @@ def _words(name: str | None, probability: float | None) -> tuple[str, str]:
 def _print_summary(tally: Tally, work: Run, seconds: float) -> None:
     skipped = work.skipped
     parts = [f"{images(tally.good)} in {seconds:.1f} s", f"purification changed the class of {tally.changed:,}"]
+    parts += [f"{tally.spared:,} kept their own answer"] if work.job.spare_clean else []
     parts += [f"{tally.suspicious:,} suspicious"] if tally.suspicious else []
     parts += [f"{tally.errors:,} without an answer"] if tally.errors else []
     parts += [f"{skipped:,} {'was' if skipped == 1 else 'were'} done before"] if skipped else []

@@ -36,11 +36,12 @@ class Result(
     probability: float | None = None
     unpurified_class: str | None = None
     unpurified_probability: float | None = None
+    spared: bool | None = None  # see `Prediction`; None without --spare-clean
     suspicion: float | None = None  # see `Prediction`; None where the bundle has no threshold
     suspicious: bool | None = None
     saved: str | None = None  # the purified image's file
     error: str | None = None
-    model: str  # name and precision of the models, and the first digits of the manifest's SHA-256
+    model: str  # name and precision of the models, the first digits of the manifest's SHA-256, and +spare-clean with it
 
     @property
     def key(self) -> Key:

@@ -91,7 +91,12 @@ class Run:
 
     def _load(self, bundle: Bundle) -> Pipeline:
         job = self.job
-        options: dict[str, Any] = {"engine": job.engine, "precision": self._precision(), "policy": job.policy}
+        options: dict[str, Any] = {
+            "engine": job.engine,
+            "precision": self._precision(),
+            "policy": job.policy,
+            "spare_clean": job.spare_clean,
+        }
         if job.max_latency_ms is None:
             return Pipeline.load(bundle, **options)
         if self.camera is None:
@@ -298,6 +303,8 @@ class Run:
             "unpurified_class": names_of(alone.argmax(axis=1)),
             "unpurified_probability": _rounded(alone.max(axis=1)),
         }
+        if prediction.spared is not None:
+            columns["spared"] = prediction.spared.tolist()
         if prediction.suspicion is not None and prediction.suspicious is not None:
             columns["suspicion"] = _rounded(prediction.suspicion)
             columns["suspicious"] = prediction.suspicious.tolist()

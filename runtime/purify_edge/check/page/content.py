@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from purify_edge.bundle.report import SIMULATION, Check, ParityRow, Report
+from purify_edge.bundle.report import SIMULATION, SPARED, Check, ParityRow, Report
 from purify_edge.check.page.accuracy import accuracy_section
 from purify_edge.check.page.checked_bundle import CheckedBundle
 from purify_edge.check.page.conversions import conversions_section, divergences
@@ -86,11 +86,13 @@ def _figures(report: Report) -> Iterator[KeyFigure]:
         ("Clean, purified", "pipeline", "clean"),
         ("Attacked, classifier alone", "classifier", "adversarial"),
         ("Attacked, purified", "pipeline", "adversarial"),
+        ("Clean, with --spare-clean", SPARED, "clean"),
+        ("Attacked, with --spare-clean", SPARED, "adversarial"),
     ):
         if (role, split) in rows:
             row = rows[role, split]
             share = row.accuracy_engine or 0.0
-            price = _price(alone, row) if alone and (role, split) == ("pipeline", "clean") else ""
+            price = _price(alone, row) if alone and split == "clean" and role != "classifier" else ""
             yield _share(name, share, wilson(round(share * row.n), row.n), row.n, price)
     known = [row for row in report.accuracy if row.threat == "white-box" and row.defended]
     if known:

@@ -1,0 +1,51 @@
+"""Sparing clean images: one whose answer purification hardly changes keeps the classifier's own.
+
+Purification moves the logits of an attacked image much further than those of a clean one. So most clean images can be
+told apart and lose nothing. Weak attacks are spared too, and whoever knows the rule can aim at it: see docs/sparing.md.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purify_edge.bundle.manifest import SpareEntry
+from purify_edge.pipeline.suspicion import Array, exceeded_by, suspicion_of
+
+RATE = 0.05
+"""The chance at most with which a clean image is not spared."""
+
+
+def change_of(unpurified: Array, purified: Array) -> Array:
+    """Return how far purification moves the logits of N images, float32 `[N]`: std_k(z_k(x) - z_k(P(x))).
+
+    Unlike the suspicion score it leaves out how sure the answer was: attacks that end at the border between two
+    classes leave a classifier unsure, and must not be spared.
+    """
+    return suspicion_of(unpurified, purified, "logit-change")
+
+
+def is_spared(unpurified: Array, purified: Array, entry: SpareEntry) -> NDArray[np.bool_]:
+    """Return which of N images, by their logits `[N, K]` before and after purification, keep their own answer.
+
+    An image whose logits are not finite is not spared.
+    """
+    spared: NDArray[np.bool_] = change_of(unpurified, purified) <= entry.threshold
+    return spared
+
+
+def spare(unpurified: Array, purified: Array, entry: SpareEntry) -> Array:
+    """Return the logits `[N, K]` that answer: an image's own where it is spared, else those of the purified one."""
+    return np.where(is_spared(unpurified, purified, entry)[:, None], unpurified, purified)
+
+
+def calibrate_spare(unpurified: Array, purified: Array, *, source: str) -> SpareEntry | None:
+    """Return the change that a new clean image exceeds with a chance of `RATE` at most; None for too few images.
+
+    Args:
+        unpurified, purified: logits `[N, K]` of clean images that nothing else was fitted to; it takes 19.
+        source: where the images came from.
+    """
+    changes = change_of(unpurified, purified)
+    threshold = exceeded_by(changes, RATE)
+    if threshold is None:
+        return None
+    return SpareEntry(threshold=threshold, rate=RATE, n=int(np.isfinite(changes).sum()), images=source)
