@@ -33,6 +33,17 @@ def test_a_bundle_that_ships_opens_by_its_name_and_is_whole(name: str) -> None:
     assert bundle.manifest.engines == ()
 
 
+@pytest.mark.parametrize("name", shipped_names())
+def test_it_spares_most_clean_images_and_none_that_is_attacked(name: str) -> None:
+    golden = load_golden(Bundle.open(name))
+    with Pipeline.load(name, engine="onnxruntime", precision="fp32", spare_clean=True) as pipeline:
+        clean, attacked = (pipeline.predict(golden[split].images).spared for split in ("clean", "adversarial"))
+    assert clean is not None
+    assert attacked is not None
+    assert clean.mean() > 0.9
+    assert not attacked.any()
+
+
 def test_a_command_takes_its_name() -> None:
     options = ["--rounds", "0", "--engine", "onnxruntime", "--precision", "fp32"]
     done = CliRunner().invoke(purify_check, ["fashion-mnist", *options])
