@@ -6,7 +6,8 @@ Each RUN is a run folder of photographs without labels (`purify-train image-fold
 classifier alone, but for the white-box one, PGD-20 through purifier and classifier on the first so many pictures, each
 until the answer is another. They are made in chunks and kept in FOLDER/attacks by classifier, so that the next purifier
 in front of it costs little, and a broken-off study goes on. "Sure" are the pictures on which the classifier alone gives
-its answer at least 0.3. Writes agreement.json and agreement.md.
+its answer at least 0.3. "Spared" is the answer with `spare_clean`, its threshold set by the validation pictures. Writes
+agreement.json and agreement.md.
 """
 
 import hashlib
@@ -21,13 +22,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lab.studies.common import GOES_ON, guarded, markdown, positive, study_parser, write_results
+from purify_edge.bundle.manifest import SpareEntry
 from purify_edge.errors import InputError
 from purify_edge.files import atomic, file_sha256
+from purify_edge.pipeline.prediction import answers_of
+from purify_edge.pipeline.sparing import calibrate_spare, spare
 from purify_toolkit.attacks.gradient import PGD, margin
 from purify_toolkit.data.pixels import to_8bit
 from purify_toolkit.data.splits import Split, batches
 from purify_toolkit.evaluate.stats import Counted
-from purify_toolkit.networks.answers import right
 from purify_toolkit.runs.data import load_data_of
 from purify_toolkit.runs.folder import RunFolder
 
@@ -36,6 +39,7 @@ LEVELS = (4, 8)
 CHUNK = 100
 SURE = 0.3
 Correct = NDArray[np.bool_]
+WAYS = ("alone", "purified", "spared")
 
 
 def attacks() -> dict[str, PGD]:
@@ -100,47 +104,62 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run = RunFolder(path)
         if not run.is_unlabelled:
             raise InputError(f"{path} was trained with labels; expected a run of purify-train --unlabelled")
-        test = load_data_of(run, options.data, device="cpu").test[: options.limit]
-        rows += rows_of(run, test, options.out, options.white_box)
+        data = load_data_of(run, options.data, device="cpu")
+        rows += rows_of(run, data.test[: options.limit], data.validation, options.out, options.white_box)
         write_results(options.out, "agreement", {"rows": rows}, table(rows))
     print(table(rows), end="")
 
 
-def rows_of(run: RunFolder, test: Split, out: Path, white_box: int) -> Iterator[dict[str, Any]]:
+def rows_of(run: RunFolder, test: Split, validation: Split, out: Path, white_box: int) -> Iterator[dict[str, Any]]:
     """Yield a row for each attack, and for the worst of them at each size: agreement on all pictures, on the sure."""
     classifier, student = run.load_classifier(), run.load_student()
     photographs = Photographs(classifier, test, out / "attacks" / file_sha256(run.weights_path("classifier"))[:16])
     pipeline, sure = nn.Sequential(student, classifier), photographs.sure()
+    entry = calibrate_spare(*logits_of(classifier, student, validation), source="validation pictures")
+    if entry is None:
+        raise InputError(f"{run.path}: {len(validation)} validation pictures set no threshold, 19 or more do")
 
-    def row(name: str, alone: Correct, purified: Correct) -> dict[str, Any]:
-        of: dict[str, Any] = {"all": slice(None), "sure": sure[: len(alone)]}
+    def row(name: str, found: Sequence[Correct]) -> dict[str, Any]:
+        of: dict[str, Any] = {"all": slice(None), "sure": sure[: len(found[0])]}
         counted = {
             f"{kind}_{what}": Counted(n=len(correct[some]), correct=int(correct[some].sum())).as_dict()
             for kind, some in of.items()
-            for what, correct in (("alone", alone), ("purified", purified))
+            for what, correct in zip(WAYS, found, strict=True)
         }
         return {"run": run.path.name, "attack": name, **counted}
 
-    yield row("none", *(answers(model, test) for model in (classifier, pipeline)))
+    def answered(split: Split) -> list[Correct]:
+        return answers(classifier, student, split, entry)
+
+    yield row("none", answered(test))
     for level in LEVELS:
-        worst = [np.ones(len(test), bool), np.ones(len(test), bool)]
+        worst = [np.ones(len(test), bool) for _ in WAYS]
         for name, attack in attacks().items():
             if name.endswith(f" {level}/255"):
                 examples = photographs.attacked(attack, classifier, name)
-                found = [answers(model, examples) for model in (classifier, pipeline)]
+                found = answered(examples)
                 worst = [before & now for before, now in zip(worst, found, strict=True)]
-                yield row(name, *found)
-        yield row(f"worst case, {level}/255", *worst)
+                yield row(name, found)
+        yield row(f"worst case, {level}/255", worst)
     few = Photographs(classifier, test[:white_box], out / "attacks" / file_sha256(run.weights_path("student"))[:16])
     for level in LEVELS:
         name = f"white-box PGD-20, {level}/255"
         examples = few.attacked(replace(attacks()[f"PGD-20, {level}/255"], until_wrong=True), pipeline, name)
-        yield row(name, *(answers(model, examples) for model in (classifier, pipeline)))
+        yield row(name, answered(examples))
 
 
-def answers(model: nn.Module, split: Split) -> Correct:
-    """Return which pictures get the answer of the clean one, `[N]`."""
-    return np.concatenate([right(model, images, labels) for images, labels in batches(split, CPU)])
+def answers(classifier: nn.Module, student: nn.Module, split: Split, entry: SpareEntry) -> list[Correct]:
+    """Return which pictures get the answer of the clean one, `[N]`, in each of WAYS."""
+    alone, purified = logits_of(classifier, student, split)
+    labels = split.labels.numpy()
+    return [answers_of(logits) == labels for logits in (alone, purified, spare(alone, purified, entry))]
+
+
+@torch.no_grad()
+def logits_of(classifier: nn.Module, student: nn.Module, split: Split) -> tuple[NDArray[np.float32], ...]:
+    """Return the logits `[N, K]` of the pictures as they are, and of the purified ones."""
+    parts = [(classifier(images).numpy(), classifier(student(images)).numpy()) for images, _ in batches(split, CPU)]
+    return tuple(np.concatenate(logits) for logits in zip(*parts, strict=True))
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -150,11 +169,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         low, high = (100 * bound for bound in counted["ci95"])
         return f"{100 * counted['accuracy']:.1f} ({low:.1f} to {high:.1f})"
 
-    header = ["run", "attack", "n", "alone", "purified", "n, sure", "alone", "purified"]
+    header = ["run", "attack", "n", *WAYS, "n, sure", *WAYS]
     lines = [
         [
-            *(row["run"], row["attack"], row["all_alone"]["n"], share(row["all_alone"]), share(row["all_purified"])),
-            *(row["sure_alone"]["n"], share(row["sure_alone"]), share(row["sure_purified"])),
+            *(row["run"], row["attack"]),
+            *(row["all_alone"]["n"], *(share(row[f"all_{way}"]) for way in WAYS)),
+            *(row["sure_alone"]["n"], *(share(row[f"sure_{way}"]) for way in WAYS)),
         ]
         for row in rows
     ]
