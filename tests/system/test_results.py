@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from lab.evaluation_table import markdown_tables
 from lab.speed.document import bars_table, contestants_table, read_bench
 from lab.studies import ablation_table, across_classifiers, training_speed
-from lab.studies.evaluation_table import markdown_tables
 from purify_edge.document.markdown import markdown_table
 from purify_edge.files import file_sha256
 from purify_toolkit.runs.pretrained import FOLDER, open_run, pretrained_names

@@ -1,6 +1,6 @@
 """Print the tables of an evaluation.json as Markdown, for docs/results.
 
-Usage: python -m lab.studies.evaluation_table toolkit/pairs/purify_pairs/NAME/evaluation/evaluation.json
+Usage: python -m lab.evaluation_table toolkit/pairs/purify_pairs/NAME/evaluation/evaluation.json
 """
 
 import json
