@@ -37,7 +37,7 @@ from purify_toolkit.runs.pretrained import open_run
 RATE = 0.05
 CHANGE: Score = "logit-change"
 OTHER: Score = "confident-change"
-WHITE = "white-box"
+GREY, WHITE = "grey-box", "white-box"
 RIGHT = ("alone", "purified", "with_rule", "by_suspicion")
 HEADER = ["threat", "images", "alone", "purified", "with the rule", "rule by suspicion's score", "share purified"]
 
@@ -89,7 +89,7 @@ def attacks_of(pgd: PGD, networks: Networks) -> Iterator[tuple[str, str, Model, 
     weak = [replace(pgd, epsilon=epsilon * share) for share in (1 / 2, 1 / 4, 1 / 10)]
     sly = [slow, replace(slow, random_start=False), FGSM(epsilon=epsilon / 4)]
     for attack in (*grey, *weak, *sly):
-        yield "grey-box", str(attack), alone, attack
+        yield GREY, str(attack), alone, attack
     yield WHITE, f"{pgd}, on purifier and classifier", networks.defended, pgd
 
     def side_by_side(images: Tensor) -> Tensor:
@@ -135,10 +135,10 @@ def row_of(threat: str, images: str, columns: Mapping[str, Correct]) -> dict[str
     return {"threat": threat, "images": images, **figures, "p": mcnemar(columns["with_rule"], columns["purified"])}
 
 
-def worst(sets: Sequence[Mapping[str, Correct]]) -> dict[str, Any]:
+def worst(threat: str, sets: Sequence[Mapping[str, Correct]]) -> dict[str, Any]:
     """Return the row of what stays right under each of several attacks, image by image."""
     right = {name: np.logical_and.reduce([columns[name] for columns in sets]) for name in RIGHT}
-    return row_of(WHITE, f"the worst of these {len(sets)} for each image", right)
+    return row_of(threat, f"the worst of these {len(sets)} for each image", right)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -169,13 +169,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     calm = reference(networks, validation.images, validation.labels)
     rule, other = SparingRule.of(calm), SparingRule.of(calm, OTHER)
     options.out.mkdir(parents=True, exist_ok=True)
-    rows, white = [], []
+    rows, attacked = [], dict[str, list[dict[str, Correct]]]()
     for threat, name, images in images_of(test, PGD.of(run.recipe.evaluation), networks, seed=run.info["seed"]):
         columns = judged(reference(networks, images, test.labels), rule, other)
         rows.append(row_of(threat, name, columns))
-        white += [columns] if threat == WHITE else []
+        attacked.setdefault(threat, []).append(columns)
         print(table(rows[-1:]).splitlines()[-1], file=stderr, flush=True)
-    rows.append(worst(white))
+    rows += [worst(threat, sets) for threat, sets in attacked.items() if threat in (GREY, WHITE)]
     about = {"run": run.path.name, "n": len(test), "n_calibration": len(validation), "rate": RATE}
     results = {**about, "thresholds": {of.score: of.threshold for of in (rule, other)}, "rows": rows}
     write_results(options.out, "spared_answers", results, table(rows))
