@@ -8,7 +8,7 @@ import pytest
 
 from lab.evaluation_table import markdown_tables
 from lab.speed.document import bars_table, contestants_table, read_bench
-from lab.studies import ablation_table, across_classifiers, training_speed
+from lab.studies import ablation_table, across_classifiers, spared_answers, training_speed
 from purify_edge.document.markdown import markdown_table
 from purify_edge.files import file_sha256
 from purify_toolkit.runs.pretrained import FOLDER, open_run, pretrained_names
@@ -125,6 +125,17 @@ def test_the_training_speeds_are_those_of_the_report() -> None:
     assert f"(studies/{path.name})" in text
     assert not content["written_with"]["commit"].endswith("dirty")
     assert content["stages"]["together"]["ratio"] >= 2
+
+
+@pytest.mark.parametrize(
+    "report", sorted(REPOSITORY.glob("docs/results/studies/spared-*.json")), ids=lambda path: path.stem
+)
+def test_the_spared_answers_are_those_of_the_reports(report: Path) -> None:
+    content = json.loads(report.read_text())
+    text = (REPOSITORY / "docs/results/spared.md").read_text()
+    for part in (spared_answers.table(content["rows"]), content["written_with"]["commit"], f"(studies/{report.name})"):
+        assert part in text
+    assert not content["written_with"]["commit"].endswith("dirty")
 
 
 @pytest.mark.parametrize(
