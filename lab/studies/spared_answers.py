@@ -23,6 +23,7 @@ from lab.studies.common import guarded, markdown, positive, study_parser, write_
 from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.manifest import Score
 from purify_edge.errors import InputError
+from purify_edge.pipeline.sparing import RATE
 from purify_edge.pipeline.suspicion import calibrate, is_suspicious, suspicion_of
 from purify_export.images.golden import reference
 from purify_export.networks import Networks
@@ -34,7 +35,6 @@ from purify_toolkit.networks.answers import Model
 from purify_toolkit.runs.data import load_data_of
 from purify_toolkit.runs.pretrained import open_run
 
-RATE = 0.05
 CHANGE: Score = "logit-change"
 OTHER: Score = "confident-change"
 GREY, WHITE = "grey-box", "white-box"
