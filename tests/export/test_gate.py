@@ -86,7 +86,7 @@ def test_bfloat16_is_simulated_and_said_not_to_be_checked(
     converted = {name: convert(ConversionInput(pair, splits), name) for name in ("fp32", "bf16")}
     report = gate(empty(), Bundle.open(bundle_path), converted, splits, Limits(max_accuracy_drop=0.2))
     assert {(row.engine, row.precision) for row in report.parity} == {("simulation", "bf16")}
-    assert len(report.parity) == 4 * 3
+    assert len(report.parity) == 5 * 3
     differences = [row.max_abs_diff for row in report.parity if row.role == "purifier"]
     assert all(1e-4 < difference < 0.05 for difference in differences)
     (unchecked,) = report.not_checked

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from purify_edge.bundle.golden import GoldenSplit, load_golden
 from purify_edge.bundle.reader import Bundle
-from purify_edge.bundle.report import Divergence, NotChecked, ParityRow
+from purify_edge.bundle.report import SPARED, Divergence, NotChecked, ParityRow
 from purify_edge.check.check import ALL, open_sets
 from purify_edge.check.comparison import EngineSet, compare, parity_row
 from purify_edge.check.limits import Limits, checks_of
@@ -22,6 +22,7 @@ from purify_edge.engines.tensorrt.store import EnginePolicy
 from purify_edge.errors import InputError
 from purify_edge.machine import environment
 from purify_edge.pipeline.prediction import answers_of
+from purify_edge.pipeline.sparing import spare
 from purify_edge.stats import wilson
 from purify_export.convert.convert import as_floats
 from purify_export.convert.graph_pair import GraphPair
@@ -158,10 +159,12 @@ def rows_of(
     engines: EngineSet, splits: Mapping[str, GoldenSplit], attacks: Mapping[str, str], bundle: Bundle
 ) -> Iterator[VerifyRow]:
     """Yield what an engine makes of images by threat, against the networks."""
-    found = compare(engines, splits, bundle)
+    found, entry = compare(engines, splits, bundle), bundle.manifest.spare
     for row in found.rows:
         split, answers = splits[row.split], found.answers.get((row.role, row.split))
         expected = split.classifier if row.role == "classifier" else split.defended
+        if row.role == SPARED and entry:
+            expected = spare(split.classifier, split.defended, entry)
         yield _with_test(row, answers, expected, split.labels, attacks[row.split])
 
 

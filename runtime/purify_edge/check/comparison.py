@@ -85,6 +85,7 @@ def compare(engines: EngineSet, golden: Mapping[str, GoldenSplit], bundle: Bundl
             )
             row = parity_row(engines, SPARED, name, output, expected, split.labels)
             found.rows.append(msgspec.structs.replace(row, relative_error=None))  # see SPARED
+            found.answers[SPARED, name] = answers_of(output)
         if entry:
             found.scores[name] = suspicion_of(outputs["classifier"], outputs["pipeline"], entry.score)
     return found
