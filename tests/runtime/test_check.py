@@ -47,7 +47,7 @@ def test_every_model_is_compared_on_every_split(report: Report) -> None:
     assert found == {
         (precision, role, split)
         for precision in ("fp32", "fp16")
-        for role in ("purifier", "classifier", "pipeline", "defended")
+        for role in ("purifier", "classifier", "pipeline", "defended", "spared")
         for split in ("clean", "adversarial", "noise")
     }
     assert report.passed

@@ -58,7 +58,7 @@ def test_what_was_checked_is_what_runs(bundle: Bundle) -> None:
     for _ in range(3):
         with Pipeline.load(bundle) as pipeline:
             assert {(way.setup.engine, way.setup.precision) for way in pipeline.planned.ways} <= checked
-        assert {row.role for row in report.parity} == {"purifier", "classifier", "pipeline", "defended"}
+        assert {row.role for row in report.parity} == {"purifier", "classifier", "pipeline", "defended", "spared"}
 
 
 def test_a_pinned_engine_and_precision_leave_one_way(bundle: Bundle) -> None:
