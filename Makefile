@@ -101,7 +101,7 @@ docs: $(VENV)/.docs
 containers: $(VENV)/.test
 	PURIFY_TEST_CONTAINERS=$(TOOL) $(PYTEST) -s --numprocesses 0 tests/containers
 
-# The wheel on an emulated Arm processor, on 32 images; all of it: python -m lab.aarch64. Minutes, so not in .ci/run.
+# The wheel on an emulated Arm processor, on 32 images; all of it, in an hour: python -m lab.aarch64.
 test-aarch64: $(VENV)/.test
 	@$(EMULATOR) || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 		apt-get install -y -qq --no-install-recommends $(EMULATOR_PACKAGES) >/dev/null; } || true

@@ -68,7 +68,8 @@ def interrupt(process: "subprocess.Popen[str]", when: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "when", ["importing", "models/*.fp32.onnx", pytest.param("golden set", marks=pytest.mark.slow)]
+    "when",
+    ["importing", *(pytest.param(stage, marks=pytest.mark.slow) for stage in ("golden set", "models/*.fp32.onnx"))],
 )
 def test_export_interrupted_leaves_no_half_bundle(start: Start, tmp_path: Path, when: str) -> None:
     assert interrupt(start("purify-export", "--fp16", "--out", tmp_path / "bundle"), when).endswith("interrupted")
