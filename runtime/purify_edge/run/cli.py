@@ -52,7 +52,8 @@ def _raw_frames(size: str, inputs: tuple[str, ...]) -> tuple[int, int]:
 @click.option(
     "--spare-clean",
     is_flag=True,
-    help="Keep the classifier's own answer where purification hardly changes it, as in most clean images.",
+    help="Keep the classifier's own answer where purification hardly changes it, as in most clean images; "
+    "not for adaptive pairs.",
 )
 @click.option("--alert", is_flag=True, help="Report each suspicious image on standard error; the exit code is then 1.")
 @click.option(
