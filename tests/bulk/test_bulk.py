@@ -191,6 +191,7 @@ def test_a_batch_of_rays_is_divided_and_stays_in_order(bundle_path: Path, photos
         assert answers[0][column] == answers[1][column]
 
 
+@pytest.mark.slow
 def test_a_file_that_kills_its_worker_becomes_an_error(
     ray_cluster: Any, bundle_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,13 +7,12 @@ tegra234-p3701 (AGX Orin); the AGX Orin's numbers, and `NC`, were published by a
 (https://github.com/powercap/powercap/issues/3), with a second package. No tree was recorded by us.
 """
 
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from helpers.machines import write
+from purify_edge.power.base import number_in
 
 Tree = dict[str, str]
 HWMON, POWERCAP, THERMAL = "/sys/class/hwmon", "/sys/class/powercap", "/sys/class/thermal"
@@ -86,20 +85,11 @@ def plant(root: Path, tree: Tree) -> Path:
     return root
 
 
-@contextmanager
-def counting(root: Path, watts: float) -> Iterator[None]:
-    """Let the first package's counter go up meanwhile, as the kernel's does."""
-    file, stopped, begin = root / ENERGY.lstrip("/"), threading.Event(), time.monotonic()
-    first = int(file.read_text())
+def counting(root: Path, watts: float) -> Callable[[Path], int]:
+    """A `number_in` to which the first package's counter goes up by itself, as the kernel's does."""
+    file, begin = root / ENERGY.lstrip("/"), time.monotonic()
 
-    def count() -> None:
-        while not stopped.wait(0.005):
-            new = file.with_name("new")
-            new.write_text(f"{first + int((time.monotonic() - begin) * watts * 1e6)}\n")
-            new.replace(file)  # whoever reads meanwhile must not find an empty file
+    def read(path: Path) -> int:
+        return number_in(path) + (int((time.monotonic() - begin) * watts * 1e6) if path == file else 0)
 
-    thread = threading.Thread(target=count)
-    thread.start()
-    yield
-    stopped.set()
-    thread.join()
+    return read

@@ -122,9 +122,8 @@ def test_training_interrupted_says_how_to_go_on(start_training: Start, tmp_path:
     assert not list((tmp_path / "run").glob(".*"))  # no half written file
 
 
-@pytest.mark.parametrize(
-    "size", [pytest.param(10_000, marks=pytest.mark.slow), 100_000]
-)  # too small for the weights, for the checkpoint of a teacher
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [10_000, 100_000])  # too small for the weights, for the checkpoint of a teacher
 def test_training_on_a_disk_that_fills_up_can_go_on_later(start_training: Start, tmp_path: Path, size: int) -> None:
     process = start_training(preexec_fn=partial(fill_the_disk, size))
     assert process.wait(timeout=120) == 2
