@@ -53,6 +53,7 @@ from purify_export.networks import Networks
 from purify_export.options import ExportOptions
 from purify_export.progress import Tell, stage
 from purify_export.publish.sbom import FILE, sbom_of
+from purify_toolkit.attacks.gradient import PGD
 
 Graphs = dict[tuple[Role, Precision], bytes]
 
@@ -106,7 +107,14 @@ def _material(
         files = writer.add("golden-files.zip", encode_files(pictures)) if pictures else None
     with stage(tell, f"thresholds: {len(others)} clean images") as note:
         thresholds = thresholds_of(
-            networks, others, given.judging, source=given.origin.others, seed=given.seed, tell=tell, note=note
+            networks,
+            others,
+            given.judging,
+            PGD.of(given.attack),
+            source=given.origin.others,
+            seed=given.seed,
+            tell=tell,
+            note=note,
         )
     with stage(tell, "purifier and classifier to ONNX"):
         pair = GraphPair.from_torch(networks.purifier, networks.classifier, given.image_shape)

@@ -21,6 +21,7 @@ from purify_export.convert.image_set import Calibration, ImageSet
 from purify_export.convert.int8_search import answer, ends, mixed, quantise_pair
 from purify_export.images.golden import attacked
 from purify_export.networks import Networks
+from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.evaluate.stats import mcnemar
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.pretrained import open_run
@@ -63,7 +64,7 @@ def _images(run: RunFolder, networks: Networks, count: int) -> tuple[ImageSet, I
             "fewer by --calibrate and --judge, or a run with more"
         )
     images, labels = samples.images[IMAGES:][:count], samples.labels[IMAGES:][:count]
-    attack = attacked(networks.classifier, images, labels, run.recipe.evaluation, seed=run.info["seed"])
+    attack = attacked(networks.classifier, images, labels, PGD.of(run.recipe.evaluation), seed=run.info["seed"])
     return ImageSet.of(images, labels), ImageSet.of(attack, labels)
 
 

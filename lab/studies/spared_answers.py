@@ -25,10 +25,10 @@ from purify_edge.bundle.manifest import Score
 from purify_edge.errors import InputError
 from purify_edge.pipeline.sparing import RATE
 from purify_edge.pipeline.suspicion import calibrate, is_suspicious, suspicion_of
-from purify_export.images.golden import reference
+from purify_export.images.golden import attacked, reference
 from purify_export.networks import Networks
 from purify_toolkit.attacks.gradient import FGSM, PGD, cross_entropy, margin
-from purify_toolkit.data.pixels import batch_size, to_8bit, to_float
+from purify_toolkit.data.pixels import to_8bit, to_float
 from purify_toolkit.data.splits import Split
 from purify_toolkit.evaluate.stats import Correct, Counted, mcnemar
 from purify_toolkit.networks.answers import Model
@@ -108,14 +108,7 @@ def images_of(test: Split, pgd: PGD, networks: Networks, *, seed: int) -> Iterat
     yield "noise", size, to_8bit((clean + pgd.epsilon * noise).clamp(0, 1))
     yield "light", "half as bright", to_8bit(clean / 2)
     for threat, name, model, attack in attacks_of(pgd, networks):
-        yield threat, name, _attacked(attack, model, test, seed=seed)
-
-
-def _attacked(attack: PGD, model: Model, test: Split, *, seed: int) -> Tensor:
-    generator, size = torch.Generator().manual_seed(seed), batch_size(test.images)
-    parts = zip(test.images.split(size), test.labels.split(size), strict=True)
-    found = [attack(model, to_float(images), labels, generator=generator) for images, labels in parts]
-    return to_8bit(torch.cat(found), clean=test.images, epsilon=attack.epsilon)
+        yield threat, name, attacked(model, test.images, test.labels, attack, seed=seed)
 
 
 def judged(seen: GoldenSplit, rule: SparingRule, other: SparingRule) -> dict[str, Correct]:

@@ -10,13 +10,13 @@ validation images after each of these too. Prints a Markdown table.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from lab.studies.common import guarded, markdown, positive, study_parser
 from purify_edge.bundle.golden import GoldenSplit
@@ -28,9 +28,9 @@ from purify_export.images.calibration import changed
 from purify_export.images.golden import attacked, noisy, reference
 from purify_export.networks import Networks
 from purify_toolkit.attacks.corruptions import CORRUPTIONS
-from purify_toolkit.attacks.gradient import FGSM
-from purify_toolkit.data.pixels import to_8bit, to_float
+from purify_toolkit.attacks.gradient import FGSM, PGD
 from purify_toolkit.data.splits import Split
+from purify_toolkit.networks.answers import Model
 from purify_toolkit.runs.data import load_data_of
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.pretrained import open_run
@@ -96,21 +96,17 @@ def _seen(networks: Networks, split: Split, name: str) -> GoldenSplit:
 
 def images_of(run: RunFolder, networks: Networks, test: Split) -> Iterator[tuple[str, Tensor]]:
     """Yield 8-bit images, each set with what was done to it; the clean one first."""
-    attack, seed = run.recipe.evaluation, run.info["seed"]
+    attack, epsilon, seed = PGD.of(run.recipe.evaluation), run.recipe.evaluation.epsilon, run.info["seed"]
 
-    def steps(model: nn.Module, epsilon: float) -> Tensor:
-        settings = msgspec.structs.replace(attack, epsilon=epsilon)
-        return attacked(model, test.images, test.labels, settings, seed=seed)
+    def after(how: PGD, model: Model = networks.classifier) -> Tensor:
+        return attacked(model, test.images, test.labels, how, seed=seed)
 
     yield "clean", test.images
     for share in (1, 0.5, 0.2):
-        epsilon = share * attack.epsilon
-        yield f"PGD, {epsilon:g}", steps(networks.classifier, epsilon)
-    fgsm, clean = FGSM(epsilon=attack.epsilon), to_float(test.images)
-    single = fgsm(networks.classifier, clean, test.labels, generator=torch.Generator())
-    yield f"FGSM, {attack.epsilon:g}", to_8bit(single, clean=test.images, epsilon=attack.epsilon)
-    yield f"white-box PGD, {attack.epsilon:g}", steps(networks.defended, attack.epsilon)
-    yield f"noise, {attack.epsilon:g}", noisy(test.images, epsilon=attack.epsilon, seed=seed)
+        yield f"PGD, {share * epsilon:g}", after(replace(attack, epsilon=share * epsilon))
+    yield f"FGSM, {epsilon:g}", after(FGSM(epsilon=epsilon))
+    yield f"white-box PGD, {epsilon:g}", after(attack, networks.defended)
+    yield f"noise, {epsilon:g}", noisy(test.images, epsilon=epsilon, seed=seed)
 
 
 def table(

@@ -1,5 +1,7 @@
 """What is set on images that the golden set does not have."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -20,8 +22,12 @@ from purify_export.images.calibration import (
 from purify_export.images.golden import reference
 from purify_export.images.samples import images_of
 from purify_export.networks import Networks
+from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.data.splits import Split
 from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.runs.pretrained import open_run
+
+ATTACK = PGD(epsilon=0.1, steps=20, relative_step=1 / 8)
 
 
 @pytest.fixture(scope="module")
@@ -84,13 +90,34 @@ def test_of_too_few_images_there_is_none_and_it_is_told(networks: Networks, othe
 
 
 def test_most_clean_images_stay_below_the_threshold_to_spare_them_by(networks: Networks, others: Split) -> None:
-    found = thresholds_of(networks, others[:120], others[120:240], source="somewhere", seed=0, tell=print).spare
+    told: list[str] = []
+    found = spare_of(networks, others[:120], others[120:240], ATTACK, source="somewhere", seed=0, tell=told.append)
     assert found is not None
+    assert told == []
     assert (found.n, found.rate, found.images) == (120, 0.05, "somewhere")
     seen = reference(networks, others[120:].images, others[120:].labels)
     assert 0.85 < is_spared(seen.classifier, seen.defended, found).mean() < 1
-    assert spare_of(networks, others[:18], source="") is None
-    assert spare_of(networks, others[:0], source="") is None
+    for count in (18, 0):
+        assert spare_of(networks, others[:count], others, ATTACK, source="", seed=0, tell=print) is None
+
+
+def test_a_purifier_that_changes_clean_images_as_much_as_attacked_ones_spares_none(others: Split) -> None:
+    adaptive, told = Networks.load(open_run("fashion-mnist-adaptive")), list[str]()
+    assert spare_of(adaptive, others[:120], others[120:180], ATTACK, source="", seed=0, tell=told.append) is None
+    (message,) = told
+    counts = re.fullmatch(
+        r"no --spare-clean: of 60 images attacked until the classifier errs (\d+) would be right with it, "
+        r"(\d+) are without; .*",
+        message,
+    )
+    assert counts is not None
+    assert 3 * int(counts[1]) < int(counts[2])
+    assert int(counts[2]) > 40
+
+
+def test_thresholds_are_those_of_both(networks: Networks, others: Split) -> None:
+    found = thresholds_of(networks, others[:100], others[100:120], ATTACK, source="here", seed=0, tell=print)
+    assert (found.suspicion and found.suspicion.n, found.spare and found.spare.n) == (100, 100)
 
 
 def test_benign_changes_are_of_severities_1_to_3_in_turn(others: Split) -> None:

@@ -1,6 +1,6 @@
 """What is set on images that the golden set does not have: INT8's ranges, and thresholds for suspicion and sparing."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from purify_edge.bundle.manifest import BenignChange, SpareEntry, SuspicionEntry
 from purify_edge.errors import InputError
-from purify_edge.pipeline.sparing import calibrate_spare
+from purify_edge.pipeline.sparing import calibrate_spare, spare
 from purify_edge.pipeline.suspicion import FALSE_POSITIVE_RATE, calibrate, is_suspicious, suspicion_of
 from purify_export.convert.amounts import BENIGN, CALIBRATION
 from purify_export.convert.image_set import Calibration, ImageSet
@@ -17,12 +17,16 @@ from purify_export.images.golden import attacked, reference
 from purify_export.networks import Networks
 from purify_export.progress import Tell, silent
 from purify_toolkit.attacks.corruptions import CORRUPTIONS
+from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.data.pixels import to_8bit, to_float
 from purify_toolkit.data.splits import Split
 from purify_toolkit.recipe import EvaluationTable
 
 MIN_CALIBRATION = 32
 STEPS = 5  # of the attack, at most: it goes as far in longer ones
+KEPT = 0.75
+"""The share that sparing must leave of the answers that are right to weakly attacked images."""
+WEAK_STEPS = 40
 
 
 @dataclass(frozen=True)
@@ -57,19 +61,27 @@ def calibration_of(
     """
     few = others[: CALIBRATION.of(others.images.shape[1:])]
     clean, other = few[::2], few[1::2]
-    steps = min(STEPS, table.steps)
-    short = msgspec.structs.replace(table, steps=steps, relative_step=table.relative_step * table.steps / steps)
+    attack, steps = PGD.of(table), min(STEPS, table.steps)
+    short = replace(attack, steps=steps, relative_step=attack.relative_step * attack.steps / steps)
     adversarial = attacked(networks.classifier, other.images, other.labels, short, seed=seed + 1, note=note)
     return {"clean": ImageSet.of(clean.images, clean.labels), "adversarial": ImageSet.of(adversarial, other.labels)}
 
 
 def thresholds_of(
-    networks: Networks, others: Split, judging: Split, *, source: str, seed: int, tell: Tell, note: Tell = silent
+    networks: Networks,
+    others: Split,
+    judging: Split,
+    attack: PGD,
+    *,
+    source: str,
+    seed: int,
+    tell: Tell,
+    note: Tell = silent,
 ) -> Thresholds:
-    """Return the thresholds that clean images set; see `threshold_of` for `judging` and `tell`."""
+    """Return the thresholds that clean images set; see `threshold_of` and `spare_of`."""
     return Thresholds(
         threshold_of(networks, others, judging, source=source, seed=seed, tell=tell, note=note),
-        spare_of(networks, others, source=source, note=note),
+        spare_of(networks, others, judging, attack, source=source, seed=seed, tell=tell, note=note),
     )
 
 
@@ -103,12 +115,41 @@ def threshold_of(
     return msgspec.structs.replace(entry, benign=tuple(found))
 
 
-def spare_of(networks: Networks, others: Split, *, source: str, note: Tell = silent) -> SpareEntry | None:
-    """Return the threshold that 5% of clean images exceed, to spare the others by; None where there are too few."""
+def spare_of(
+    networks: Networks,
+    others: Split,
+    judging: Split,
+    attack: PGD,
+    *,
+    source: str,
+    seed: int,
+    tell: Tell,
+    note: Tell = silent,
+) -> SpareEntry | None:
+    """Return the threshold that 5% of clean images exceed, to spare the others by; None where there are too few.
+
+    The rule is tried on images of `judging` after a weak attack, in short steps from the image until the classifier
+    errs. Where it costs more than a quarter of the right answers, there is no threshold, and `tell` is told.
+    """
     if not len(others):
         return None
     made = reference(networks, others.images, others.labels, note=note)
-    return calibrate_spare(made.classifier, made.defended, source=source)
+    entry = calibrate_spare(made.classifier, made.defended, source=source)
+    if entry is None:
+        return None
+    few = judging[: BENIGN.of(judging.images.shape[1:])]
+    weak = replace(attack, steps=WEAK_STEPS, relative_step=1 / WEAK_STEPS, random_start=False, until_wrong=True)
+    images = attacked(networks.classifier, few.images, few.labels, weak, seed=seed, note=note)
+    seen = reference(networks, images, few.labels, note=note)
+    answers = (seen.defended, spare(seen.classifier, seen.defended, entry))
+    purified, spared = (int((logits.argmax(1) == seen.labels).sum()) for logits in answers)
+    if spared >= KEPT * purified:
+        return entry
+    tell(
+        f"no --spare-clean: of {len(few)} images attacked until the classifier errs {spared} would be right with it, "
+        f"{purified} are without; purification changes weakly attacked images as little as clean ones (docs/sparing.md)"
+    )
+    return None
 
 
 def _scores(networks: Networks, split: Split, note: Tell) -> NDArray[np.float32]:

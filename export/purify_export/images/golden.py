@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.errors import InputError
@@ -14,6 +14,7 @@ from purify_export.progress import Tell, counted, silent
 from purify_toolkit.attacks.gradient import PGD
 from purify_toolkit.data.pixels import batch_size, to_8bit, to_float
 from purify_toolkit.data.splits import Split
+from purify_toolkit.networks.answers import Model
 from purify_toolkit.recipe import EvaluationTable
 
 
@@ -33,7 +34,7 @@ def golden_set(
     clean, labels = few.images, few.labels
     versions = {
         "clean": clean,
-        "adversarial": attacked(networks.classifier, clean, labels, table, seed=seed, note=note),
+        "adversarial": attacked(networks.classifier, clean, labels, PGD.of(table), seed=seed, note=note),
         "noise": noisy(clean, epsilon=table.epsilon, seed=seed),
     }
     splits = {name: reference(networks, version, labels, note=note) for name, version in versions.items()}
@@ -48,16 +49,14 @@ def golden_set(
     return splits, f"{PGD.of(table)}, against the classifier alone, rounded to 8 bits"
 
 
-def attacked(
-    model: nn.Module, images_u8: Tensor, labels: Tensor, table: EvaluationTable, *, seed: int, note: Tell = silent
-) -> Tensor:
+def attacked(model: Model, images_u8: Tensor, labels: Tensor, attack: PGD, *, seed: int, note: Tell = silent) -> Tensor:
     """Return 8-bit images `[N, C, H, W]` after an attack on the model, rounded to 8 bits within the ball."""
-    attack, generator = PGD.of(table), torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     parts = [
         attack(model, to_float(part), classes, generator=generator)
         for part, classes in _parts(images_u8, labels, "attack", note)
     ]
-    return to_8bit(torch.cat(parts), clean=images_u8, epsilon=table.epsilon)
+    return to_8bit(torch.cat(parts), clean=images_u8, epsilon=attack.epsilon)
 
 
 def noisy(images_u8: Tensor, *, epsilon: float, seed: int) -> Tensor:

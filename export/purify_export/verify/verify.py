@@ -151,7 +151,7 @@ def live_splits(
     }
     for threat, target in targets.items():
         tell(f"PyTorch: {threat}, {count} images")
-        splits[threat] = reference(networks, attacked(target, few, labels, table, seed=seed), labels)
+        splits[threat] = reference(networks, attacked(target, few, labels, PGD.of(table), seed=seed), labels)
     return splits, attacks
 
 

@@ -111,7 +111,8 @@ class Pipeline(Closing):
         if spare_clean and not opened.manifest.spare:
             raise InputError(
                 f"{opened.path} has no threshold to spare clean images by: export it again, with 19 clean images or "
-                "more beside the golden set (purify-export: --data names a folder with more)"
+                'more beside the golden set (purify-export: --data names a folder with more); where it says "no '
+                '--spare-clean", the rule does harm with this purifier'
             )
         planned = open_plan(opened, engine=engine, precision=precision, policy=policy)
         logger.info("%s: %s%s", opened.manifest.name, planned.plan, _left_out(planned.plan))
