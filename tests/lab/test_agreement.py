@@ -14,6 +14,7 @@ from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.train.cli import main as train
 
 
+@pytest.mark.slow
 def test_agreement_is_measured_attack_by_attack_and_goes_on_from_what_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:

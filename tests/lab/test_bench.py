@@ -184,6 +184,7 @@ def test_what_processes_take_is_held_against_its_bars() -> None:
     assert [without[name].reason for name in list(without)[-3:]] == ["--no-process"] * 3
 
 
+@pytest.mark.slow
 def test_a_benchmark_from_end_to_end(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "STARTS", 2)
     told: list[str] = []

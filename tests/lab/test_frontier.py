@@ -41,6 +41,7 @@ def study(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Pat
     return out
 
 
+@pytest.mark.slow
 def test_no_student_asks_the_classifier_and_each_imitates_what_its_arm_says(study: Path) -> None:
     for name in ASKED.split(","):
         for number, keys in enumerate(ARMS[name].settings):

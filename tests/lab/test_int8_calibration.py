@@ -17,6 +17,7 @@ ROW = re.compile(r"\| ([a-z0-9 ]+) \| (\d+\.\d\d)% \| (\d+\.\d\d)% \| (\d\.\d\d)
 CALIBRATE, JUDGE = 8, 16
 
 
+@pytest.mark.slow
 def test_each_way_of_calibrating_is_judged_on_the_same_other_images(
     shipped: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

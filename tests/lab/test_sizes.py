@@ -39,6 +39,7 @@ def found(trained: RunFolder, narrow: RunFolder, accepted: Path, tmp_path_factor
     return out
 
 
+@pytest.mark.slow
 def test_each_network_has_its_cost_and_its_accuracies(
     found: Path, trained: RunFolder, narrow: RunFolder, accepted: Path
 ) -> None:

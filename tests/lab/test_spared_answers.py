@@ -61,6 +61,7 @@ def test_the_worst_case_is_taken_image_by_image() -> None:
     assert worst("grey-box", sets)["with_rule"]["correct"] == 1
 
 
+@pytest.mark.slow
 def test_the_study_judges_the_runs_own_pair(trained: RunFolder, accepted: Path, tmp_path: Path) -> None:
     arguments = [str(trained.path), "--data", str(accepted), "--limit", "60", "--calibrate", "99"]
     spared_answers.main([*arguments, "--out", str(tmp_path / "new" / "out")])

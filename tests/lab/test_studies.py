@@ -80,6 +80,7 @@ def figures(study: Path, name: str, threat: str) -> list[float]:
     return [100 * float(right(study, name, seed, threat).mean()) for seed in SEEDS]
 
 
+@pytest.mark.slow
 def test_arms_train_the_networks_that_their_name_says(study: Path) -> None:
     for seed in SEEDS:
         for name, networks in NETWORKS.items():

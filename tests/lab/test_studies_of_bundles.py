@@ -14,6 +14,7 @@ from purify_toolkit.data.splits import Split
 from purify_toolkit.runs.folder import RunFolder
 
 
+@pytest.mark.slow
 def test_the_table_of_changed_weights_tells_how_many_were_caught(bundle_path: Path) -> None:
     lines = changed_weights.table(Bundle.open(bundle_path), images=4, weights=1).splitlines()
     assert [line.split(" | ")[0] for line in lines] == ["| precision", "| ---", "| fp32", "| fp16"]

@@ -128,6 +128,7 @@ def test_items_of_the_plain_loop_are_the_images(trained: RunFolder, accepted: Pa
         assert label == int(train.labels[index])
 
 
+@pytest.mark.slow
 def test_the_speeds_are_those_of_the_rounds(
     trained: RunFolder, accepted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

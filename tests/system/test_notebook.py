@@ -45,7 +45,6 @@ def test_no_outputs_are_stored(notebook: Any) -> None:
         assert not cell.get("outputs") and not cell.get("execution_count"), cell.source
 
 
-@pytest.mark.slow
 def test_the_purifier_helps_and_the_text_has_the_figures(notebook: Any, executed: Any, folder: Path) -> None:
     rows = json.loads((folder / "runs/image-folder/metrics.json").read_text())["rows"]
     found = {(row["threat"], row["defended"]): row["accuracy"] for row in rows}
@@ -59,7 +58,6 @@ def test_the_purifier_helps_and_the_text_has_the_figures(notebook: Any, executed
         assert int(figure.rstrip("%")) / 100 == pytest.approx(found[key], abs=0.12)  # another machine rounds otherwise
 
 
-@pytest.mark.slow
 def test_the_bundle_passes_and_answers(executed: Any, folder: Path) -> None:
     assert "✓ Parity passed" in (folder / "report.html").read_text()
     outputs = {cell.id: cell.outputs for cell in executed.cells if cell.cell_type == "code"}

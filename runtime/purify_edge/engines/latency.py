@@ -10,7 +10,7 @@ from purify_edge.bundle.report import LatencyRow
 
 ROUNDS = 100
 WARMUP = 5
-BUDGET_S = 15.0
+WARMUP_S, BUDGET_S = 5.0, 15.0
 
 
 class Contestant(NamedTuple):
@@ -26,10 +26,10 @@ def measure(contestants: Mapping[Contestant, Callable[[], object]], *, rounds: i
     """Time each contestant's call once a round, A B C A B C ...; a row each, in their order.
 
     The percentiles are those of the timed calls (p50 is the median), in milliseconds. On a slow or busy machine
-    there are fewer rounds than requested, and to warm up: after BUDGET_S seconds of either no other begins. Each row
-    says how many there were.
+    there are fewer rounds than requested, and fewer to warm up: after BUDGET_S and WARMUP_S seconds no other begins.
+    Each row says how many there were.
     """
-    warmup, deadline = 0, time.monotonic() + BUDGET_S
+    warmup, deadline = 0, time.monotonic() + WARMUP_S
     while warmup < WARMUP and (not warmup or time.monotonic() < deadline):
         for call in contestants.values():
             call()
