@@ -21,6 +21,8 @@ from purify_toolkit.runs.data import load_data
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.history import read_metrics
 
+pytestmark = pytest.mark.slow
+
 ASKED = "none,led,split-bottleneck"
 CPU = torch.device("cpu")
 
@@ -41,7 +43,6 @@ def study(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Pat
     return out
 
 
-@pytest.mark.slow
 def test_no_student_asks_the_classifier_and_each_imitates_what_its_arm_says(study: Path) -> None:
     for name in ASKED.split(","):
         for number, keys in enumerate(ARMS[name].settings):

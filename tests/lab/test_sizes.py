@@ -16,6 +16,8 @@ from purify_toolkit.networks.answers import count_correct
 from purify_toolkit.runs.data import load_data_of
 from purify_toolkit.runs.folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 N = 60
 
 
@@ -39,7 +41,6 @@ def found(trained: RunFolder, narrow: RunFolder, accepted: Path, tmp_path_factor
     return out
 
 
-@pytest.mark.slow
 def test_each_network_has_its_cost_and_its_accuracies(
     found: Path, trained: RunFolder, narrow: RunFolder, accepted: Path
 ) -> None:

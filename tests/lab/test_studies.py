@@ -27,6 +27,8 @@ from purify_toolkit.runs.data import load_data
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.history import read_metrics
 
+pytestmark = pytest.mark.slow
+
 STUDIES = Path(ablation.__file__).parent
 SEEDS = (0, 1)
 SHORT = ["--limit", "192", "--epochs-teacher", "1", "--epochs-student", "2", "--batch-size", "48"]
@@ -80,7 +82,6 @@ def figures(study: Path, name: str, threat: str) -> list[float]:
     return [100 * float(right(study, name, seed, threat).mean()) for seed in SEEDS]
 
 
-@pytest.mark.slow
 def test_arms_train_the_networks_that_their_name_says(study: Path) -> None:
     for seed in SEEDS:
         for name, networks in NETWORKS.items():
