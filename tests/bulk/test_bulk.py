@@ -15,7 +15,8 @@ from PIL import Image
 
 from helpers.images import BAD_IMAGES
 from helpers.processes import json_lines, wait_for
-from purify_edge.bundle.golden import GoldenSplit
+from purify_edge.bundle.golden import GoldenSplit, load_golden
+from purify_edge.bundle.reader import Bundle
 from purify_edge.extras import silence
 
 silence()
@@ -49,11 +50,11 @@ def ray_cluster() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def photos(adversarial: GoldenSplit, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """200 attacked images of the golden set, and files that are none."""
-    folder = tmp_path_factory.mktemp("bulk") / "photos"
+def photos(bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 images of the golden set, 50 of them clean and the others attacked, and files that are none."""
+    folder, golden = tmp_path_factory.mktemp("bulk") / "photos", load_golden(Bundle.open(bundle_path))
     folder.mkdir()
-    for index, pixels in enumerate(adversarial.images[:200]):
+    for index, pixels in enumerate([*golden["adversarial"].images[:150], *golden["clean"].images[150:200]]):
         Image.fromarray(pixels[:, :, 0]).save(folder / f"{index:03d}.png")
     for name in BAD:
         (folder / name).write_bytes(BAD_IMAGES[name][0])
@@ -109,7 +110,7 @@ def _title(path: Path) -> str:
 
 def test_answers_are_those_of_purify_run(ray_cluster: Any, bundle_path: Path, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    way = ("--engine", "onnxruntime", "--precision", "fp32")
+    way = ("--engine", "onnxruntime", "--precision", "fp32", "--spare-clean")
     options = (bundle_path, photos, out, *way, "--address", ray_cluster.address, "--batch", 16, "--purified")
     code, printed, err = run("purify-ray", *options, "--json")
     assert code == 1, err
@@ -119,9 +120,10 @@ def test_answers_are_those_of_purify_run(ray_cluster: Any, bundle_path: Path, ph
     found = {row["path"]: row for row in rows_of(out)}
     expected = {row["file"]: row for row in json_lines(run("purify-run", bundle_path, photos, *way, "--json")[1])}
     assert found.keys() == expected.keys()
+    assert 40 < sum(bool(row["spared"]) for row in found.values()) <= 50
     assert summary["suspicious"] == sum(bool(row.get("suspicious")) for row in expected.values())
     for path, row in found.items():
-        for name in ("label", "class", "suspicious", "error"):
+        for name in ("label", "class", "suspicious", "spared", "error"):
             assert row[name] == expected[path].get(name), path
         for name in ("probability", "suspicion"):
             assert row[name] == pytest.approx(expected[path].get(name), abs=2e-6), path  # purify-run rounds to 1e-6

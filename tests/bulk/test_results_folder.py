@@ -62,7 +62,7 @@ def test_precision_auto_stays_what_it_was(folder: Path, bundle_path: Path) -> No
     assert opened(folder, bundle_path, precision="auto").precision == "fp32"
 
 
-@pytest.mark.parametrize("options", [{"precision": "fp16"}, {"purified": True}])
+@pytest.mark.parametrize("options", [{"precision": "fp16"}, {"purified": True}, {"spare_clean": True}])
 def test_results_of_another_kind_are_refused(folder: Path, bundle_path: Path, options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"was written with fashion-mnist/fp32@.*this is .*--force"):
         opened(folder, bundle_path, **options)

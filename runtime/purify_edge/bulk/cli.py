@@ -23,6 +23,7 @@ COUNT = click.IntRange(min=1)
 @click.option("--engine", default="auto", show_default=True, help="As in purify-run.")
 @engine_options
 @click.option("--precision", default="auto", show_default=True, help="As in purify-run; the same for all workers.")
+@click.option("--spare-clean", is_flag=True, help="As in purify-run; adds a column spared.")
 @click.option("--purified", is_flag=True, help="Add a column with the purified images, as PNG.")
 @click.option("--address", help="Address of a Ray cluster, HOST:6379 or auto; default: start Ray on this machine.")
 @click.option("--workers", type=COUNT, help="Processes with a pipeline each; default one for each machine or GPU.")

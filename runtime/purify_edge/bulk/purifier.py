@@ -23,8 +23,8 @@ from purify_edge.machine import cores
 from purify_edge.pipeline.pipeline import Pipeline
 from purify_edge.pipeline.prediction import NO_ANSWER, Prediction
 
-PATH, CONTENT, PURIFIED = "path", "bytes", "purified"
-"""Columns: the file's name; what is in it, where that was read already; the purified image."""
+PATH, CONTENT, SPARED, PURIFIED = "path", "bytes", "spared", "purified"
+"""Columns: the file's name; its content, where that was read already; whether it kept its own answer; the image."""
 ANSWER = {
     "label": "int64",
     "class": "string",
@@ -45,6 +45,11 @@ Read = NDArray[np.uint8] | str
 """An image, uint8 `[H, W, C]`, or why it cannot be read."""
 
 
+def columns_of(*, spare_clean: bool, purified: bool) -> dict[str, str]:
+    """Return the columns of the answers, and their types."""
+    return ANSWER | ({SPARED: "bool"} if spare_clean else {}) | ({PURIFIED: "binary"} if purified else {})
+
+
 class BulkPurifier:
     """A bundle's pipeline as a callable class for `Dataset.map_batches` with `batch_format="pyarrow"`.
 
@@ -57,6 +62,7 @@ class BulkPurifier:
         bundle: a folder that every worker sees, or the name of a bundle that ships; it is verified when it is loaded.
         engine, precision, verify, policy, allow_failed: see `Pipeline.load`.
         batch: images that run together; a larger batch of Ray's is divided, and one part is read while another runs.
+        spare_clean: see `Pipeline.load`; add a column `spared`.
         purified: add a column `purified`, the purified image as PNG.
         folder: where relative paths begin; default the worker's current folder.
         sha256: of the bundle's manifest; another one is refused.
@@ -76,6 +82,7 @@ class BulkPurifier:
         policy: EnginePolicy | None = None,
         allow_failed: bool = False,
         batch: int = BATCH,
+        spare_clean: bool = False,
         purified: bool = False,
         folder: str = "",
         sha256: str | None = None,
@@ -89,8 +96,11 @@ class BulkPurifier:
                 f"{opened.sha256}; every machine has to see the same"
             )
         opened.verify()
-        self.pipeline = Pipeline.load(opened, engine=engine, precision=precision, policy=policy)
-        self._purified, self._folder, self._batch_images = purified, folder, batch
+        self.pipeline = Pipeline.load(
+            opened, engine=engine, precision=precision, policy=policy, spare_clean=spare_clean
+        )
+        self._added = columns_of(spare_clean=spare_clean, purified=purified)
+        self._folder, self._batch_images = folder, batch
         self._readers = ThreadPoolExecutor(READERS, "read")
         self._batches = ThreadPoolExecutor(BATCHES, "batch")
 
@@ -100,7 +110,7 @@ class BulkPurifier:
         Raises:
             InputError: the batch has no column `path`, or one that an answer has.
         """
-        added = ANSWER | ({PURIFIED: "binary"} if self._purified else {})
+        added = self._added
         self._check(batch, added)
         contents = batch[CONTENT].to_pylist() if CONTENT in batch.column_names else [None] * len(batch)
         files, size = list(zip(batch[PATH].to_pylist(), contents, strict=True)), self._batch_images
@@ -156,7 +166,9 @@ class BulkPurifier:
         }
         if prediction.suspicion is not None and prediction.suspicious is not None:
             columns |= {"suspicion": prediction.suspicion.tolist(), "suspicious": prediction.suspicious.tolist()}
-        if self._purified:
+        if prediction.spared is not None:
+            columns[SPARED] = prediction.spared.tolist()
+        if PURIFIED in self._added:
             columns[PURIFIED] = [_png(image) for image in prediction.purified]
         for answered, row in zip(prediction.answered, zip(*columns.values(), strict=True), strict=True):
             yield dict(zip(columns, row, strict=True)) if answered else {"error": NO_ANSWER}

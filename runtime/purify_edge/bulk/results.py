@@ -32,11 +32,13 @@ class FolderContent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     sha256: str  # of the bundle's manifest
     precision: str
     purified: bool
+    spare_clean: bool = False
 
     def __str__(self) -> str:
         """Describe it, beginning as `purify-run` names a model."""
+        rule = "+spare-clean" if self.spare_clean else ""
         images = ", with purified images" if self.purified else ", without purified images"
-        return f"{self.bundle}/{self.precision}@{self.sha256[:12]}{images}"
+        return f"{self.bundle}/{self.precision}@{self.sha256[:12]}{rule}{images}"
 
 
 class ResultsFolder:
@@ -51,10 +53,23 @@ class ResultsFolder:
         MissingError: pyarrow is not installed.
     """
 
-    def __init__(self, path: Path, *, bundle: Bundle, precision: str, purified: bool, fresh: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        bundle: Bundle,
+        precision: str,
+        purified: bool,
+        spare_clean: bool = False,
+        fresh: bool = False,
+    ) -> None:
         self.path, self.done = path, set[str]()
         self._asked = FolderContent(
-            bundle=bundle.manifest.name, sha256=bundle.sha256, precision=precision, purified=purified
+            bundle=bundle.manifest.name,
+            sha256=bundle.sha256,
+            precision=precision,
+            purified=purified,
+            spare_clean=spare_clean,
         )
         self._pyarrow, self._parquet = require_library("pyarrow", "ray"), require_library("pyarrow.parquet", "ray")
         self._tables: list[Any] = []

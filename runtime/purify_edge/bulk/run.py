@@ -9,7 +9,7 @@ from typing import Any
 
 from purify_edge.bulk.cluster import Cluster, Workers, connect
 from purify_edge.bulk.inputs import Inputs, find_inputs
-from purify_edge.bulk.purifier import ANSWER, PATH, PURIFIED
+from purify_edge.bulk.purifier import PATH, columns_of
 from purify_edge.bulk.results import ResultsFolder
 from purify_edge.bundle.reader import Bundle
 from purify_edge.engines.plan import AUTO
@@ -36,6 +36,7 @@ class BulkJob:
     workers: Workers
     address: str | None = None
     allow_failed: bool = False
+    spare_clean: bool = False
     purified: bool = False
     force: bool = False
 
@@ -48,6 +49,7 @@ class BulkJob:
             "verify": self.verify and self.verify.absolute(),
             "policy": self.policy,
             "allow_failed": self.allow_failed,
+            "spare_clean": self.spare_clean,
             "purified": self.purified,
             "folder": os.getcwd(),  # noqa: PTH109  # a Path is not what it joins
             "sha256": bundle.sha256,
@@ -98,7 +100,14 @@ def run(job: BulkJob) -> BulkSummary:
     bundle = Bundle.open(job.bundle, verify=job.verify, allow_failed=job.allow_failed)
     require_library("ray", "ray")
     inputs = find_inputs(job.inputs)
-    folder = ResultsFolder(job.out, bundle=bundle, precision=job.precision, purified=job.purified, fresh=job.force)
+    folder = ResultsFolder(
+        job.out,
+        bundle=bundle,
+        precision=job.precision,
+        spare_clean=job.spare_clean,
+        purified=job.purified,
+        fresh=job.force,
+    )
     with closing(folder), tracker() as progress:
         summary = _go_through(job, bundle, inputs, folder, progress)
     summary.passed, summary.repeated = str(inputs.passed), inputs.repeated
@@ -117,7 +126,7 @@ def _go_through(job: BulkJob, bundle: Bundle, inputs: Inputs, folder: ResultsFol
     else:
         folder.begin(folder.precision)
     if inputs.broken:
-        rows = _broken_rows(inputs.broken, purified=job.purified)
+        rows = _broken_rows(job, inputs.broken)
         folder.append(rows)
         summary.add(rows, progress)
     return summary
@@ -143,9 +152,9 @@ def _purify(
         progress.advance(len(rows))
 
 
-def _broken_rows(broken: dict[str, str], *, purified: bool) -> Any:
+def _broken_rows(job: BulkJob, broken: dict[str, str]) -> Any:
     """Return rows for names of which no file can be read."""
     pyarrow = require_library("pyarrow", "ray")
-    columns = {PATH: "string", **ANSWER, **({PURIFIED: "binary"} if purified else {})}
+    columns = {PATH: "string", **columns_of(spare_clean=job.spare_clean, purified=job.purified)}
     rows = [{PATH: name, "error": error} for name, error in broken.items()]
     return pyarrow.Table.from_pylist(rows, schema=pyarrow.schema(list(columns.items())))
