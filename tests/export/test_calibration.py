@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from helpers.tiny import random_images
+from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.errors import InputError
 from purify_edge.pipeline.sparing import is_spared
 from purify_export.convert.amounts import CALIBRATION
@@ -33,6 +34,10 @@ ATTACK = PGD(epsilon=0.1, steps=20, relative_step=1 / 8)
 @pytest.fixture(scope="module")
 def others(shipped: RunFolder) -> Split:
     return images_of(shipped, None, (28, 28)).others
+
+
+def seen(networks: Networks, images: Split) -> GoldenSplit:
+    return reference(networks, images.images, images.labels)
 
 
 def test_too_few_images_to_calibrate_on_are_counted_and_more_are_asked_for(others: Split) -> None:
@@ -68,7 +73,8 @@ def test_no_more_than_512_images_calibrate(shipped: RunFolder) -> None:
 
 def test_a_threshold_says_what_set_it(networks: Networks, others: Split) -> None:
     told: list[str] = []
-    found = threshold_of(networks, others[:120], others[120:240], source="somewhere", seed=0, tell=told.append)
+    few, judging = others[:120], others[120:240]
+    found = threshold_of(networks, few, seen(networks, few), judging, source="somewhere", seed=0, tell=told.append)
     assert found is not None
     assert (found.n, found.false_positive_rate, found.images) == (120, 0.01, "somewhere")
     assert 5 < found.threshold < 25
@@ -82,7 +88,8 @@ def test_a_threshold_says_what_set_it(networks: Networks, others: Split) -> None
 @pytest.mark.parametrize("count", [0, 98])
 def test_of_too_few_images_there_is_none_and_it_is_told(networks: Networks, others: Split, count: int) -> None:
     told: list[str] = []
-    assert threshold_of(networks, others[:count], others, source="", seed=0, tell=told.append) is None
+    few = others[:count]
+    assert thresholds_of(networks, few, others[:20], ATTACK, source="", seed=0, tell=told.append).suspicion is None
     assert told == [
         f"no suspicion score: {count} clean images do not set a threshold for 1% false positives, 99 or more do; "
         "give more images (purify-export: --data names a folder with more)"
@@ -91,19 +98,19 @@ def test_of_too_few_images_there_is_none_and_it_is_told(networks: Networks, othe
 
 def test_most_clean_images_stay_below_the_threshold_to_spare_them_by(networks: Networks, others: Split) -> None:
     told: list[str] = []
-    found = spare_of(networks, others[:120], others[120:240], ATTACK, source="somewhere", seed=0, tell=told.append)
+    calm, more = seen(networks, others[:120]), seen(networks, others[120:])
+    found = spare_of(networks, calm, others[120:240], ATTACK, source="somewhere", seed=0, tell=told.append)
     assert found is not None
     assert told == []
     assert (found.n, found.rate, found.images) == (120, 0.05, "somewhere")
-    seen = reference(networks, others[120:].images, others[120:].labels)
-    assert 0.85 < is_spared(seen.classifier, seen.defended, found).mean() < 1
-    for count in (18, 0):
-        assert spare_of(networks, others[:count], others, ATTACK, source="", seed=0, tell=print) is None
+    assert 0.85 < is_spared(more.classifier, more.defended, found).mean() < 1
+    assert spare_of(networks, seen(networks, others[:18]), others, ATTACK, source="", seed=0, tell=print) is None
 
 
 def test_a_purifier_that_changes_clean_images_as_much_as_attacked_ones_spares_none(others: Split) -> None:
     adaptive, told = Networks.load(open_run("fashion-mnist-adaptive")), list[str]()
-    assert spare_of(adaptive, others[:120], others[120:180], ATTACK, source="", seed=0, tell=told.append) is None
+    calm = seen(adaptive, others[:120])
+    assert spare_of(adaptive, calm, others[120:180], ATTACK, source="", seed=0, tell=told.append) is None
     (message,) = told
     counts = re.fullmatch(
         r"no --spare-clean: of 60 images attacked until the classifier errs (\d+) would be right with it, "
@@ -118,6 +125,8 @@ def test_a_purifier_that_changes_clean_images_as_much_as_attacked_ones_spares_no
 def test_thresholds_are_those_of_both(networks: Networks, others: Split) -> None:
     found = thresholds_of(networks, others[:100], others[100:120], ATTACK, source="here", seed=0, tell=print)
     assert (found.suspicion and found.suspicion.n, found.spare and found.spare.n) == (100, 100)
+    none = thresholds_of(networks, others[:0], others[100:120], ATTACK, source="here", seed=0, tell=print)
+    assert (none.suspicion, none.spare) == (None, None)
 
 
 def test_benign_changes_are_of_severities_1_to_3_in_turn(others: Split) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.manifest import BenignChange, SpareEntry, SuspicionEntry
 from purify_edge.errors import InputError
 from purify_edge.pipeline.sparing import calibrate_spare, spare
@@ -78,21 +79,31 @@ def thresholds_of(
     tell: Tell,
     note: Tell = silent,
 ) -> Thresholds:
-    """Return the thresholds that clean images set; see `threshold_of` and `spare_of`."""
+    """Return the thresholds that the clean images `others` set; see `threshold_of` and `spare_of`."""
+    calm = reference(networks, others.images, others.labels, note=note) if len(others) else None
     return Thresholds(
-        threshold_of(networks, others, judging, source=source, seed=seed, tell=tell, note=note),
-        spare_of(networks, others, judging, attack, source=source, seed=seed, tell=tell, note=note),
+        threshold_of(networks, others, calm, judging, source=source, seed=seed, tell=tell, note=note),
+        spare_of(networks, calm, judging, attack, source=source, seed=seed, tell=tell, note=note) if calm else None,
     )
 
 
 def threshold_of(
-    networks: Networks, others: Split, judging: Split, *, source: str, seed: int, tell: Tell, note: Tell = silent
+    networks: Networks,
+    others: Split,
+    calm: GoldenSplit | None,
+    judging: Split,
+    *,
+    source: str,
+    seed: int,
+    tell: Tell,
+    note: Tell = silent,
 ) -> SuspicionEntry | None:
     """Return the threshold that 1% of clean images exceed, and 5% of benignly changed ones; tried on `judging`.
 
-    None, with a message to `tell`, where there are too few images.
+    `calm` is what the networks make of `others`, None for no images. None, with a message to `tell`, where there are
+    too few.
     """
-    scores = _scores(networks, others, note)
+    scores = suspicion_of(calm.classifier, calm.defended) if calm else np.zeros(0, np.float32)
     good = int(np.isfinite(scores).sum())
     lost = len(others) - good
     without = f" (for {lost} more the classifier gives logits that are not finite)" if lost else ""
@@ -117,7 +128,7 @@ def threshold_of(
 
 def spare_of(
     networks: Networks,
-    others: Split,
+    calm: GoldenSplit,
     judging: Split,
     attack: PGD,
     *,
@@ -128,13 +139,11 @@ def spare_of(
 ) -> SpareEntry | None:
     """Return the threshold that 5% of clean images exceed, to spare the others by; None where there are too few.
 
-    The rule is tried on images of `judging` after a weak attack, in short steps from the image until the classifier
-    errs. Where it costs more than a quarter of the right answers, there is no threshold, and `tell` is told.
+    `calm` is what the networks make of clean images outside the golden set. The rule is tried on images of `judging`
+    after a weak attack, in short steps from the image until the classifier errs. Where it costs more than a quarter of
+    the right answers, there is no threshold, and `tell` gets a message.
     """
-    if not len(others):
-        return None
-    made = reference(networks, others.images, others.labels, note=note)
-    entry = calibrate_spare(made.classifier, made.defended, source=source)
+    entry = calibrate_spare(calm.classifier, calm.defended, source=source)
     if entry is None:
         return None
     few = judging[: BENIGN.of(judging.images.shape[1:])]
@@ -153,8 +162,6 @@ def spare_of(
 
 
 def _scores(networks: Networks, split: Split, note: Tell) -> NDArray[np.float32]:
-    if not len(split):
-        return np.zeros(0, np.float32)
     made = reference(networks, split.images, split.labels, note=note)
     return suspicion_of(made.classifier, made.defended)
 
