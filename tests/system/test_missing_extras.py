@@ -30,7 +30,6 @@ from helpers.project import PROJECT
         ("purify-check --engine onnxruntime-cuda", "onnxruntime", "gpu"),
         ("purify-bench --engine onnxruntime", "onnxruntime", "cpu"),
         ("purify-demo", "gradio", "demo"),
-        ("purify-demo", "onnxruntime openvino", "cpu"),
         ("purify-ray", "ray", "ray"),
         ("purify-run", "onnxruntime openvino", "cpu"),
         ("purify-run 0", "cv2", "video"),

@@ -37,14 +37,13 @@ def main(
     """
     from purify_edge.bundle.reader import Bundle
     from purify_edge.demo.playground import Playground
-    from purify_edge.demo.server import serve
+    from purify_edge.demo.server import prepared, serve
     from purify_edge.pipeline.pipeline import Pipeline
 
     opened = Bundle.open(bundle, verify=verify, allow_failed=allow_failed)
     policy = policy_from(no_build=no_build, trust_engines=trust_engines)
     if host not in LOOPBACK:
         click.echo("  whoever reaches this machine can use the page: it asks for no password", err=True)
-    with Pipeline.load(opened, policy=policy, **way) as pipeline:
-        serve(
-            Playground(opened, pipeline), host=host, port=port, ready=lambda url: click.echo(f"{url} (Ctrl-C ends it)")
-        )
+    with prepared(host, port) as folder, Pipeline.load(opened, policy=policy, **way) as pipeline:
+        playground = Playground(opened, pipeline)
+        serve(playground, folder, host=host, port=port, ready=lambda url: click.echo(f"{url} (Ctrl-C ends it)"))

@@ -34,14 +34,9 @@ Send = Callable[[Message], Awaitable[None]]
 Receive = Callable[[], Awaitable[Message]]
 
 
-def serve(playground: Playground, *, host: str, port: int, ready: Callable[[str], object]) -> None:
-    """Serve the page until SIGTERM or Ctrl-C ends the process.
-
-    Args:
-        playground: what it shows.
-        host: the address to listen at.
-        port: its port.
-        ready: called with the page's address when it answers.
+@contextmanager
+def prepared(host: str, port: int) -> Iterator[Path]:
+    """Import Gradio, and yield the folder for its files; it is removed at the end.
 
     Raises:
         MissingError: Gradio is not installed.
@@ -50,13 +45,26 @@ def serve(playground: Playground, *, host: str, port: int, ready: Callable[[str]
     _check_free(host, port)
     with _private_folder() as folder:
         require_library("gradio", "demo")
-        page = build_page(playground, folder)
-        try:
-            _launch(page, host, port)
-            ready(page.local_url)
-            _until_told()
-        finally:
-            page.close(verbose=False)
+        yield folder
+
+
+def serve(playground: Playground, folder: Path, *, host: str, port: int, ready: Callable[[str], object]) -> None:
+    """Serve the page until SIGTERM or Ctrl-C ends the process.
+
+    Args:
+        playground: what it shows.
+        folder: for the page's files, from `prepared`.
+        host: the address to listen at.
+        port: its port.
+        ready: called with the page's address when it answers.
+    """
+    page = build_page(playground, folder)
+    try:
+        _launch(page, host, port)
+        ready(page.local_url)
+        _until_told()
+    finally:
+        page.close(verbose=False)
 
 
 def _check_free(host: str, port: int) -> None:
