@@ -99,7 +99,7 @@ def test_a_damaged_file_and_a_damaged_description_are_told(folder: Path, bundle_
     (folder / ".new-1234").write_text("half written")
     part = folder / "part-000001.parquet"
     part.write_bytes(part.read_bytes()[:-20])
-    with pytest.raises(InputError, match=r"part-000001\.parquet is no whole file of results"):
+    with pytest.raises(InputError, match=r"part-000001\.parquet is an incomplete file of results"):
         opened(folder, bundle_path)
     assert not (folder / ".new-1234").exists()
     (folder / "_purify-ray.json").write_text("{")

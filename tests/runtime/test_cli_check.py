@@ -77,7 +77,7 @@ def test_reports_in_every_format_tell_of_this_device(run: Run, few_images: Path,
     assert "as onnxruntime fp16 sees them" in page
     assert "**✓ Parity passed.**" in text
     for written in (page, text):
-        assert "the bundle has these models; the check was not asked for them" in written
+        assert "the bundle has these models; the check did not include them" in written
         assert "white-box" in written  # from the bundle's own report
     rows = json.loads(report)["accuracy"]
     assert {"clean", "grey-box", "white-box"} <= {row["threat"] for row in rows}

@@ -113,7 +113,7 @@ def test_frames_that_are_not_whole_are_told(
         (["--raw", "30x20", "-"], "30x20: expected a width that is a multiple of 4"),
         (["--raw", "60000x60000", "-"], "expected no more than 64,000,000 pixels"),
         (["--raw", "28x28", "a.png"], "--raw takes standard input alone: expected the input -, got a.png"),
-        (["--raw", "28x28", "-", "--shard", "1/2"], "a camera or a stream is taken whole"),
+        (["--raw", "28x28", "-", "--shard", "1/2"], "a camera or a stream cannot be divided"),
         (["--reconnect", "-1", "0"], "--reconnect"),
         (["97", "a.png"], "a camera or stream has no end: give it last"),
         (["csi://x"], "csi://x: expected csi:// and the number of a sensor"),

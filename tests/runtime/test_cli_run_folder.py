@@ -111,7 +111,7 @@ def test_a_camera_has_no_shards(run: Run, bundle_path: Path) -> None:
     pytest.importorskip("cv2")
     code, _, err = run("purify-run", bundle_path, "rtsp://localhost:1/none", "--shard", "1/2")
     assert code == 2
-    assert "--shard divides files; a camera or a stream is taken whole" in " ".join(err.split())
+    assert "--shard divides files; a camera or a stream cannot be divided" in " ".join(err.split())
 
 
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "1", "a/b", "1/0"])

@@ -124,9 +124,9 @@ def test_the_cache_serves_where_the_hub_does_not(
         ("hf://acme/secret", None, "is not there, or private"),
         ("hf://acme/gated", READER, "is gated: ask its owner"),
         ("hf://acme/pair", "hf_expired", r"may not be read \(401\): log in"),
-        ("hf://acme/pair@v2", None, "has no revision v2; name a branch, a tag or a whole commit"),
+        ("hf://acme/pair@v2", None, "has no revision v2; name a branch, a tag or a full commit hash"),
         ("hf://acme/other", None, "holds no bundle: it has no manifest.json"),
-        ("hf://acme/partial", None, "is not whole: models/purifier.fp32.onnx is not on the hub"),
+        ("hf://acme/partial", None, "is incomplete: models/purifier.fp32.onnx is not on the hub"),
     ],
 )
 def test_what_the_hub_refuses_or_does_not_have_is_said(

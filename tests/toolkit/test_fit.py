@@ -144,7 +144,7 @@ def test_a_student_can_be_taken_as_it_is(small_data: Path, tmp_path: Path) -> No
     assert run.metrics is not None
     assert run.metrics["rows"]
     assert "without --as-is, or with a length" in what_helps(run)
-    with pytest.raises(InputError, match="as_is: True there, False asked for"):
+    with pytest.raises(InputError, match="as_is: True there, False requested"):
         train(request_for(tmp_path / "run", small_data, recipe_text=text, limit=20, resume=True), Silent())
     for refused in (RECIPE, WARM):
         with pytest.raises(InputError, match=r"--as-is takes the purifier .* begins from none, or has teachers"):

@@ -179,7 +179,7 @@ def test_even_a_handful_of_images_trains(small_data: Path, tmp_path: Path, limit
 
 @pytest.mark.parametrize(
     ("changes", "difference"),
-    [({"seed": 5}, "seed: 0 there, 5 asked for"), ({"limit": 50}, "limit: None there, 50 asked for")],
+    [({"seed": 5}, "seed: 0 there, 5 requested"), ({"limit": 50}, "limit: None there, 50 requested")],
 )
 def test_a_run_of_another_request_is_not_resumed(
     trained: RunFolder, small_data: Path, changes: dict[str, int], difference: str

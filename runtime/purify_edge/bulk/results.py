@@ -129,7 +129,9 @@ class ResultsFolder:
             if not all(good.to_pylist()):
                 self._replace(part, self._parquet.read_table(part).filter(good))
         except (self._pyarrow.ArrowException, OSError, KeyError) as error:
-            raise InputError(f"{part} is no whole file of results; remove it, and its images are done again") from error
+            raise InputError(
+                f"{part} is an incomplete file of results; remove it, and its images are done again"
+            ) from error
         self.done.update(rows["path"].filter(good).to_pylist())
 
     def _replace(self, part: Path, rows: Any) -> None:

@@ -121,7 +121,7 @@ def _fetched(library: Any, name: HubName, is_online: bool) -> Path:
     missing = [path for path in paths if not (folder / path).is_file()]
     if missing:
         where = "on the hub" if is_online else "in Hugging Face's cache, and the hub is not asked"
-        raise BundleError(f"{name} is not whole: {missing[0]} is not {where}; download it again, or push it again")
+        raise BundleError(f"{name} is incomplete: {missing[0]} is not {where}; download it again, or push it again")
     return folder
 
 
@@ -134,7 +134,7 @@ def _explained(library: Any, name: HubName, error: Exception) -> PurifyError:
     """Return what to tell the user of huggingface_hub's exception; the first kind that fits is said."""
     errors, where = library.errors, f"hf://{name.repository}"
     refusals = {
-        errors.RevisionNotFoundError: f"has no revision {name.revision}; name a branch, a tag or a whole commit",
+        errors.RevisionNotFoundError: f"has no revision {name.revision}; name a branch, a tag or a full commit hash",
         errors.EntryNotFoundError: f"holds no bundle: it has no {MANIFEST}; purify-export --push writes one there",
         errors.GatedRepoError: f"is gated: ask its owner on its page for access, then {LOG_IN}",
         errors.RepositoryNotFoundError: f"is not there, or private: check the name; for a private one {LOG_IN}",

@@ -85,7 +85,7 @@ def check_with_examples(
         for engines in opened.sets:
             tell(f"parity: {engines.engine}, {engines.precision}")
             compared.append(compare(engines, golden, bundle))
-        tell("latency" if rounds else "no latency: no rounds asked for")
+        tell("latency" if rounds else "no latency: no rounds requested")
         contestants = _contestants(opened.sets, golden, bundle, also_timed or {}) if rounds else {}
         latency = measure(contestants, rounds=rounds) if rounds else []
         devices = {engines.engine: engines.device for engines in opened.sets}

@@ -112,7 +112,7 @@ class Run:
         if not self.job.shard:
             return sources
         if any(map(self._is_camera, sources)):
-            raise InputError("--shard divides files; a camera or a stream is taken whole, without it")
+            raise InputError("--shard divides files; a camera or a stream cannot be divided")
         return [Shard(source, *self.job.shard) for source in sources]
 
     def _named_sources(self, pictures: bool) -> list[Source]:

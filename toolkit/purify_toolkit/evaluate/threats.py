@@ -68,7 +68,7 @@ THREATS: dict[str, Threat] = {
     "spatial": Threat("pipeline", "the worst of random rotations and shifts (arXiv 1712.02779)", undefended=False),
     "colour": Threat("pipeline", "the worst of random changes of colour and light", undefended=False),
     "grey-box": Threat("classifier", "the attacker knows the classifier only"),
-    "printed": Threat("classifier", "likewise, and the images come through a print and a camera"),
+    "printed": Threat("classifier", "the same, and the images come through a print and a camera"),
     "transfer": Threat("other pipeline", "white-box examples of an independently trained purifier and classifier"),
     "query": Threat("pipeline", "the attacker sees the pipeline's answers, no gradients", undefended=False),
     "white-box": Threat("pipeline", "the attacker differentiates through purifier and classifier", undefended=False),

@@ -104,7 +104,7 @@ def check_independence(role: str, network: nn.Module, images: Tensor) -> None:
         InputError: it does; the message says on what.
     """
     answer = network(images)
-    chance = "something is drawn by chance, such as F.dropout without training=self.training"
+    chance = "something is random, such as F.dropout without training=self.training"
     if not _alike(network(images), answer):
         raise InputError(f"the {role} gives other answers when it is asked again: {chance}")
     trials: dict[str, Callable[[], Tensor]] = {

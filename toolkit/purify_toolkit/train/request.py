@@ -71,7 +71,7 @@ def open_folder(request: Request) -> RunFolder:
         return run
     asked, found = _identity(request, run), {"preprocessing": _as_json(Preprocessing()), "as_is": False} | run.info
     differing = [
-        f"{key}: {found.get(key)!r} there, {value!r} asked for"
+        f"{key}: {found.get(key)!r} there, {value!r} requested"
         for key, value in asked.items()
         if found.get(key) != value
     ]

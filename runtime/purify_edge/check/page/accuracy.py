@@ -16,7 +16,7 @@ ABOUT = {
     "spatial": "the worst of random rotations and shifts",
     "colour": "the worst of random changes of colour and light",
     "grey-box": "the attacker knows the classifier only",
-    "printed": "likewise, and the images come through a print and a camera",
+    "printed": "the same, and the images come through a print and a camera",
     "transfer": "the attacker has another purifier and classifier",
     "query": "the attacker sees answers only",
     "white-box": "the attacker differentiates through purifier and classifier",

@@ -40,7 +40,7 @@ def _models(report: Report, about: CheckedBundle) -> Iterator[tuple[str, str]]:
     }
     others = [model for model in dict.fromkeys(model.precision for model in about.manifest.models) if model not in told]
     if others:
-        yield in_words(others), "the bundle has these models; the check was not asked for them"
+        yield in_words(others), "the bundle has these models; the check did not include them"
     only = {row.precision for row in report.parity} - {
         row.precision for row in report.parity if row.engine != SIMULATION
     }
@@ -59,7 +59,7 @@ def _engines(report: Report, about: CheckedBundle) -> Iterator[tuple[str, str]]:
 
 def _latency(report: Report) -> Iterator[tuple[str, str]]:
     if not report.latency:
-        yield "latency", "no timed rounds were asked for"
+        yield "latency", "no timed rounds were requested"
     elif not any("latency" in check.name for check in report.checks):
         yield "whether it is fast enough", "latency was measured, and no limit was set for it"
 

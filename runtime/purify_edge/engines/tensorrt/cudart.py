@@ -125,7 +125,7 @@ class Cuda:
             if error.code != OUT_OF_MEMORY:
                 raise
             raise DeviceError(
-                f"the GPU's memory is used up ({size_bytes / 2**20:.1f} MiB more were asked for); "
+                f"the GPU's memory is used up ({size_bytes / 2**20:.1f} MiB more were requested); "
                 "build engines for smaller batches (--batch), or end other programs on the GPU",
                 code=error.code,
             ) from error

@@ -140,7 +140,7 @@ class EngineFiles:
         if found.engine and not force:
             return found.engine, True
         if found.engine:
-            found = Found(entry=found.entry, reason="asked for")
+            found = Found(entry=found.entry, reason="requested")
         built = self.build(graph, library, device, found, options=options, progress=progress, must_keep=True)
         return built, False
 
