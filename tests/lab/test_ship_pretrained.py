@@ -17,6 +17,8 @@ from purify_toolkit.runs.data import load_data_of
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.train.warm_start import start_from
 
+pytestmark = pytest.mark.slow
+
 Ship = Callable[..., RunFolder]
 
 

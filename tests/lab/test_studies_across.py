@@ -12,6 +12,8 @@ from purify_toolkit.runs.data import load_data
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.history import read_metrics
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def across(accepted: Path, trained: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:

@@ -237,6 +237,8 @@ def test_one_process_needs_no_accelerate() -> None:
     program = """
 import sys, torch
 from purify_toolkit.device.processes import find_processes
+
+pytestmark = pytest.mark.slow
 assert find_processes(torch.device("cpu")).count == 1
 assert "accelerate" not in sys.modules
 """
