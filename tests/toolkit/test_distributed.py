@@ -22,6 +22,8 @@ from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.history import read_metrics
 from purify_toolkit.train.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 IMAGES = 105  # in batches of odd size, two batches for the attack
 CROPPED = "[attack]", "[attack]\ncrop = 0.8"
 PLAIN, ADAPTIVE = (
@@ -237,8 +239,6 @@ def test_one_process_needs_no_accelerate() -> None:
     program = """
 import sys, torch
 from purify_toolkit.device.processes import find_processes
-
-pytestmark = pytest.mark.slow
 assert find_processes(torch.device("cpu")).count == 1
 assert "accelerate" not in sys.modules
 """
