@@ -18,6 +18,7 @@ from purify_edge.document.html import render_html
 from purify_export.options import ExportOptions
 from purify_export.runs import export_run
 from purify_toolkit.evaluate.cli import main as evaluate
+from purify_toolkit.runs.data import load_data_of
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.train.cli import main as train
 
@@ -79,6 +80,7 @@ def test_a_network_of_six_classes_gets_its_purifier(kind: str, photos: Path, mon
     assert content["tax"]["undefended"] == 1
     assert ("measures" in content) is agrees
 
+    assert (len(load_data_of(run, photos).train) == 0) is agrees  # whose answers nobody needs any more
     bundle, report = export_run(run, Path("bundle"), ExportOptions(fp16=False, targets=["onnx"], rounds=0), data=photos)
     assert bundle.manifest.class_names == NAMES
     assert set(load_golden(bundle)["clean"].labels.tolist()) == set(CLASS_OF.values())

@@ -97,6 +97,8 @@ def answered(network: Network, data: ImageData, class_names: Sequence[str], devi
 
 
 def _answered(network: Network, split: Split, device: torch.device) -> Split:
+    if not len(split):
+        return split
     answers = torch.from_numpy(answers_of(network, split, device))
     if (answers < 0).any():
         raise InputError(
@@ -109,7 +111,7 @@ def _answered(network: Network, split: Split, device: torch.device) -> Split:
 def _count(network: Network, data: ImageData, device: torch.device) -> int:
     """Return how many outputs a network has, by trial."""
     with torch.no_grad():
-        logits = answer_of("classifier", network.eval().to(device), to_float(data.train.images[:1], device))
+        logits = answer_of("classifier", network.eval().to(device), to_float(data.test.images[:1], device))
     if logits.ndim != 2:
         raise InputError(f"the classifier gives {list(logits.shape)}, expected logits [N, K]")
     return logits.shape[1]

@@ -1,5 +1,6 @@
 """The dataset of a recipe and of a run, and the test images that travel with a run."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,10 +46,13 @@ def load_data_of(run: RunFolder, folder: Path | None, *, labels: Path | None = N
         run: the run.
         folder: holds the dataset.
         labels: its table of labels; None for one in the folder that is called as the run's was.
-        device: where a run's classifier labels the images of a run that was trained without labels.
+        device: where a run's classifier labels the images of a run that was trained without labels. Its training
+            images are left out, for nothing trains on them here, and labelling them takes longest.
     """
     labels, how = labels or _labels_in(run, folder), run.input.preprocessing
     data = load_data(run.recipe, folder, preprocessing=how, labels=labels, unlabelled=run.is_unlabelled)
+    if run.is_unlabelled:
+        data = replace(data, train=data.train[:0])
     data = in_classes_of_run(run, data, choose_device(device))
     for key, found in (("class_names", list(data.class_names)), ("image_shape", list(data.test.images.shape[1:]))):
         if found != run.info[key]:
