@@ -64,10 +64,10 @@ test: $(VENV)/.test
 test-all: $(VENV)/.test
 	$(PYTEST)
 
-# The runtime's tests, in an environment without torch: make test-runtime PYTHON=python3.10 VENV=.venv-3.10
-# They need a bundle: make demo.
+# The runtime's tests, but for those marked slow or once, in an environment without torch:
+# make test-runtime PYTHON=python3.10 VENV=.venv-3.10. They need a bundle: make demo.
 test-runtime: $(VENV)/.runtime
-	PURIFY_TEST_BUNDLE=demo/bundle $(PYTEST) -m 'not slow' tests/runtime runtime
+	PURIFY_TEST_BUNDLE=demo/bundle $(PYTEST) -m 'not slow and not once' tests/runtime runtime
 
 # Classifiers that TensorFlow's and PaddlePaddle's own converters write, as docs/training.md has the commands.
 test-graphs: $(VENV)/.test $(GRAPHS)/tf2onnx.onnx $(GRAPHS)/paddle2onnx.onnx

@@ -93,6 +93,7 @@ def test_a_bad_run_ends_with_2_and_one_message(tmp_path: Path, case: str) -> Non
     assert {path.name for path in tmp_path.iterdir()} <= {"run"}
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_ends_with_2_and_leaves_no_half_bundle(run: Run, run_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     code, _, err = run("purify-export", run_path, "--out", out, preexec_fn=partial(fill_the_disk, 100_000))

@@ -26,6 +26,8 @@ from purify_edge.power.condition import condition
 from purify_edge.power.meters import find_meters
 from purify_edge.stats import relative_error
 
+pytestmark = pytest.mark.once
+
 Spoil = Callable[[str, np.ndarray, np.ndarray], np.ndarray]
 PINNED: dict[str, Any] = {"engine": "onnxruntime", "precisions": ("fp32",)}
 

@@ -24,6 +24,8 @@ from purify_edge.run.job import Job
 from purify_edge.run.results import ResultsFile
 from purify_edge.run.runner import Run
 
+pytestmark = pytest.mark.once
+
 WAY = ("--engine", "onnxruntime", "--precision", "fp32")
 COUNT = 20
 

@@ -13,6 +13,8 @@ from helpers.fixtures import Run
 from helpers.processes import json_lines
 from purify_edge.images.items import Item, Shard, Source
 
+pytestmark = pytest.mark.once
+
 PINNED = ("--engine", "onnxruntime", "--precision", "fp32")
 """For runs whose numbers are compared: what runs by itself depends on what else the machine does."""
 

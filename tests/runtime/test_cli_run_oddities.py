@@ -14,6 +14,8 @@ import pytest
 
 from purify_edge.run.results import results_in
 
+pytestmark = pytest.mark.once
+
 Run = Callable[..., tuple[int, str, str]]
 COMMANDS = Path(sys.executable).parent
 PINNED = ("--engine", "onnxruntime", "--precision", "fp32")

@@ -18,6 +18,8 @@ from purify_edge.bundle.manifest import Manifest, encode_manifest, parse_manifes
 from purify_edge.bundle.reader import Bundle
 from purify_edge.errors import BundleError, PurifyError
 
+pytestmark = pytest.mark.once
+
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12) | st.just("../../etc/passwd"),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),

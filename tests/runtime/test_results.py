@@ -9,6 +9,8 @@ from PIL import Image
 from purify_edge.errors import InputError
 from purify_edge.run.results import FORMATS, Csv, JsonLines, Result, ResultsFile
 
+pytestmark = pytest.mark.once
+
 MODEL = "pair/fp32@0123456789ab"
 
 

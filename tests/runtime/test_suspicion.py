@@ -17,6 +17,8 @@ from purify_edge.check.check import check_bundle
 from purify_edge.pipeline.pipeline import BATCH, softmax
 from purify_edge.pipeline.suspicion import BINS, auroc, calibrate, is_suspicious, report_of, suspicion_of
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module")
 def golden(bundle_path: Path) -> dict[str, GoldenSplit]:

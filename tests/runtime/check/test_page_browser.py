@@ -10,6 +10,8 @@ from helpers.browser import CONTRASTS, CUT_OFF, OVERFLOWING, open_browser
 from helpers.reports import full_report, passing_report, subject
 from purify_edge.check.page.files import write_report
 
+pytestmark = pytest.mark.once
+
 LONG = "a_very_long_name_without_any_place_to_break_it" * 3
 WIDTHS = (360, 1280)
 SCHEMES = ("light", "dark")

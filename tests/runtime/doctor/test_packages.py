@@ -13,6 +13,8 @@ from purify_edge.doctor.findings import Status
 from purify_edge.doctor.host import Host
 from purify_edge.doctor.packages import OLDEST_ONNXRUNTIME, installed, probe_packages
 
+pytestmark = pytest.mark.once
+
 JETSON = "# R36 (release), REVISION: 4.3"
 
 

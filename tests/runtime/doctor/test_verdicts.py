@@ -13,6 +13,8 @@ from purify_edge.doctor.examine import verdict, verdicts
 from purify_edge.doctor.findings import EngineVerdict
 from purify_edge.doctor.host import Host
 
+pytestmark = pytest.mark.once
+
 # A package that looks like ONNX Runtime; {body} is what goes wrong in a session on the GPU, {output} what one gives.
 FAKE_ONNXRUNTIME = """
 import numpy as np
