@@ -29,7 +29,12 @@ def relative_error(output: NDArray[np.float32], reference: NDArray[np.float32]) 
     Measured against the outputs' size, a small error could be all that tells one image from another. Where no image
     differs from another, the outputs' size is taken instead.
     """
-    spread = reference - reference.mean(axis=0) if len(reference) > 1 else reference
-    size = np.sqrt(np.square(spread, dtype=np.float64).mean())
+    size = spread_of(reference)
     error = np.sqrt(np.square(output - reference, dtype=np.float64).mean())
     return float(error / size) if size else float(error > 0)
+
+
+def spread_of(reference: NDArray[np.float32]) -> float:
+    """Return the root mean square of what differs between outputs `[N, ...]`; of one output, its own."""
+    spread = reference - reference.mean(axis=0) if len(reference) > 1 else reference
+    return float(np.sqrt(np.square(spread, dtype=np.float64).mean()))

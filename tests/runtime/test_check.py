@@ -17,7 +17,8 @@ from purify_edge.bundle.report import Check, ParityRow, Report
 from purify_edge.check import check
 from purify_edge.check.check import check_bundle
 from purify_edge.check.cli import main as check_command
-from purify_edge.check.limits import Limits, checks_of
+from purify_edge.check.comparison import EngineSet, parity_row
+from purify_edge.check.limits import Limits, agreeing, checks_of
 from purify_edge.engines import energy
 from purify_edge.engines.onnxruntime import OnnxRuntimeEngine
 from purify_edge.engines.registry import ENGINES
@@ -322,3 +323,13 @@ def test_a_check_with_its_page_opens_each_model_once_and_reads_each_file_once(
     assert sorted(opened) == sorted(models)
     assert "golden.npz" in read
     assert set(read.values()) == {1}, read
+
+
+def test_a_class_that_ties_with_pytorchs_agrees_and_no_other_does() -> None:
+    logits = np.array([[2, 1.97, 0], [2, 1, 0], [0, 2, 1.97], [0, 0, 3]], np.float32)
+    said = np.array([1, 1, 0, -1])  # a tie, another class, one that is not the one that ties, no answer
+    assert agreeing(said, logits).tolist() == [True, False, False, False]
+    assert agreeing(logits.argmax(axis=1), logits).all()
+    engines = EngineSet("e", "1", "cpu", "fp32", {})
+    row = parity_row(engines, "defended", "clean", logits[:, [1, 0, 2]], logits, logits.argmax(axis=1))
+    assert (row.agreement, row.accuracy_engine) == (0.5, 0.25)  # of the swapped classes one ties

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import SPARED, ParityRow
+from purify_edge.check.limits import agreeing
 from purify_edge.engines.base import BATCH, Array, in_batches
 from purify_edge.engines.models import Models
 from purify_edge.errors import BundleError, PurifyError
@@ -128,7 +129,7 @@ def parity_row(
     if role == "purifier":
         return row
     said, expected = answers_of(output), reference.argmax(axis=1)
-    same = int((said == expected).sum())
+    same = int(agreeing(said, reference).sum())
     return msgspec.structs.replace(
         row,
         accuracy_reference=float((expected == labels).mean()),

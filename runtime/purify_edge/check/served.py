@@ -10,11 +10,12 @@ from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.manifest import ModelEntry
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import Check, NotChecked
-from purify_edge.check.limits import MAX_ERROR, MIN_AGREEMENT, Limits, agreement, at_most, share_at_most
+from purify_edge.check.limits import MAX_ERROR, MIN_AGREEMENT, Limits, agreeing, agreement, at_most, share_at_most
 from purify_edge.engines.base import BATCH, Array
 from purify_edge.engines.onnxruntime import all_outputs
 from purify_edge.errors import BundleError, MissingError
 from purify_edge.images.arrays import as_batch
+from purify_edge.pipeline.prediction import answers_of
 from purify_edge.pipeline.suspicion import NEW, is_suspicious, suspicion_of
 from purify_edge.stats import relative_error
 
@@ -63,7 +64,7 @@ def _checks(
     except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
         raise BundleError(f"{model.file.path} cannot run the golden set: {error}; export the bundle again") from error
     where, entry = f"{ENGINE} {model.precision} served {name}", bundle.manifest.suspicion
-    same = found["probabilities"].argmax(axis=1) == split.defended.argmax(axis=1)
+    same = agreeing(answers_of(found["probabilities"]), split.defended)
     least = MIN_AGREEMENT[model.precision] if limits.min_agreement is None else limits.min_agreement
     yield agreement(float(same.mean()), len(split), least, where)
     expected = suspicion_of(split.classifier, split.defended, entry.score if entry else NEW)
