@@ -1,12 +1,21 @@
-"""purify-check --server, where no server answers; tests/serving has one that does."""
+"""purify-check --server, where no server answers, or a pipeline in its place; tests/serving has one that does."""
 
+import io
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from purify_edge import Pipeline
+from purify_edge.bundle.reader import Bundle
 from purify_edge.check import server
+from purify_edge.check.limits import Limits
 from purify_edge.errors import InputError
+from purify_edge.serve.triton import outputs_of
 
 pytest.importorskip("tritonclient")
 
@@ -34,3 +43,72 @@ def test_a_server_that_says_nothing_is_not_waited_for_without_end(
 def test_what_is_no_address_of_a_model_is_refused(url: str) -> None:
     with pytest.raises(InputError, match="is no address of a model; expected grpc://HOST:PORT/MODEL"):
         server.Model.of(url)
+
+
+@dataclass(frozen=True)
+class PipelineModel(server.Model):
+    """What `purify-serve` writes, without a server around it."""
+
+    pipeline: Pipeline
+
+    def client(self) -> Any:
+        return io.BytesIO()  # something to close
+
+    def input(self, client: Any) -> tuple[str, str]:
+        return "images", "UINT8"
+
+    def ask(self, client: Any, name: str, kind: str, values: np.ndarray) -> tuple[server.Outputs, str]:
+        return outputs_of(self.pipeline.predict(values)), "1"
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Let a pipeline of a bundle answer for a server."""
+    pipelines: list[Pipeline] = []
+
+    def serve_by(bundle: Path, *, spare_clean: bool) -> None:
+        pipelines.append(Pipeline.load(bundle, engine="onnxruntime", precision="fp32", spare_clean=spare_clean))
+        model = PipelineModel(None, "localhost", "pair", "", pipelines[-1])
+        monkeypatch.setattr(server.Model, "of", lambda url: model)
+
+    yield serve_by
+    for pipeline in pipelines:
+        pipeline.close()
+
+
+def check(path: Path, *, rounds: int = 0) -> server.ServerReport:
+    limits = Limits(min_agreement=0.995)
+    return server.check_server(Bundle.open(path), "pair", limits=limits, rounds=rounds, tell=lambda text: None)
+
+
+@pytest.mark.parametrize("spare_clean", [False, True])
+def test_a_model_is_judged_by_the_rule_that_it_runs(
+    few_images: Path, serve: Callable[..., None], spare_clean: bool
+) -> None:
+    serve(few_images, spare_clean=spare_clean)
+    report = check(few_images, rounds=9)
+    assert report.passed
+    found = {of.name: of.value for of in report.checks}
+    assert {value for name, value in found.items() if name.startswith("agreement")} == {1.0}
+    spared = {name: value for name, value in found.items() if "spared" in name}
+    names = ("clean", "adversarial", "noise") if spare_clean else ()
+    assert spared == dict.fromkeys([f"change of what is spared, server {name}" for name in names], 0.0)
+    assert [row.wrong for row in report.latency] == [0, 0, 0]  # the rule changes three of the first nine answers
+
+
+def test_a_model_that_spares_by_another_threshold_fails(
+    few_images: Path, edit_manifest: Callable[..., Path], serve: Callable[..., None]
+) -> None:
+    serve(edit_manifest(lambda manifest: manifest["spare"].update(threshold=1e-6)), spare_clean=True)
+    report = check(few_images)
+    assert "change of what is spared by its interval, server clean" in {
+        of.name for of in report.checks if not of.passed
+    }
+
+
+def test_a_model_that_spares_is_not_that_of_a_bundle_without_a_threshold(
+    bundle_path: Path, edit_manifest: Callable[..., Path], serve: Callable[..., None]
+) -> None:
+    serve(bundle_path, spare_clean=True)
+    with pytest.raises(InputError, match=r"pair spares clean images, and .* has no threshold for that: the server"):
+        check(edit_manifest(lambda manifest: manifest.pop("spare")))

@@ -2,6 +2,7 @@
 
 import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from purify_edge.bundle.reader import Bundle
 from purify_edge.errors import BundleError, InputError
 from purify_edge.images.decoding import decode_image
 from purify_edge.serve.cli import main
-from purify_edge.serve.config import CONFIG, Serving
+from purify_edge.serve.config import CONFIG, Serving, contract_of
 from purify_edge.serve.repository import write_model
 
 
@@ -70,6 +71,28 @@ def test_the_configuration_is_that_of_the_bundle(bundle: Bundle, tmp_path: Path)
     assert 'name: "files"\n    data_type: TYPE_STRING\n    dims: [1]' in of_files
     assert "model_warmup" not in of_files
     assert not (tmp_path / "files" / "warmup").exists()
+
+
+def test_sparing_clean_images_is_part_of_what_a_model_gives(bundle: Bundle, tmp_path: Path) -> None:
+    write_model(bundle, tmp_path, Serving(name="pair"))
+    arguments = [str(bundle.path), str(tmp_path), "--name", "spared", "--spare-clean"]
+    found = CliRunner().invoke(main, arguments)
+    assert found.exit_code == 0, found.stderr
+    without, spared = ((tmp_path / name / CONFIG).read_text() for name in ("pair", "spared"))
+    assert 'name: "spared"\n    data_type: TYPE_BOOL\n    dims: [1]' in contract_of(spared)
+    assert 'key: "spare_clean" value { string_value: "true" }' in spared
+    assert '"spared"' not in without
+    assert 'key: "spare_clean" value { string_value: "false" }' in without
+    with pytest.raises(InputError, match="takes or gives something else than this bundle"):
+        write_model(bundle, tmp_path, Serving(name="pair", spare_clean=True))
+
+
+def test_clean_images_are_not_spared_without_a_threshold(edit_manifest: Callable[..., Path], tmp_path: Path) -> None:
+    path = edit_manifest(lambda manifest: manifest.pop("spare"))
+    found = CliRunner().invoke(main, [str(path), str(tmp_path / "models"), "--spare-clean"])
+    assert found.exit_code == 2
+    assert "has no threshold to spare clean images by: export it again" in " ".join(found.stderr.split())
+    assert not (tmp_path / "models").exists()
 
 
 def test_versions_count_up_and_none_is_replaced(bundle: Bundle, tmp_path: Path) -> None:
@@ -135,8 +158,9 @@ def test_the_health_model_asks_for_a_golden_image(bundle: Bundle, tmp_path: Path
     ("options", "message"),
     [
         ([], "has no served graph; purify-export --served"),
-        (["--files"], "leave --files and --engine out"),
-        (["--engine", "onnxruntime"], "leave --files and --engine out"),
+        (["--files"], "leave --files, --spare-clean and --engine out"),
+        (["--spare-clean"], "leave --files, --spare-clean and --engine out"),
+        (["--engine", "onnxruntime"], "leave --files, --spare-clean and --engine out"),
     ],
 )
 def test_what_no_native_model_can_be_ends_with_2(

@@ -36,22 +36,25 @@ from purify_edge.bundle.reader import Bundle
 from purify_edge.check.cli import main as check_command
 from purify_edge.images.decoding import decode_image
 from purify_edge.images.pictures import png_of
-from purify_edge.serve.config import Serving
+from purify_edge.serve.config import CONFIG, Serving
 from purify_edge.serve.deployment import QUESTION, Deployment, write_deployment
 from purify_edge.serve.repository import write_model
 
 pytestmark = pytest.mark.skipif(not TRITON, reason=REASON)
 
-BUNDLE, FILES = "fashion-mnist", "fashion-mnist-files"
+BUNDLE, FILES, SPARED = "fashion-mnist", "fashion-mnist-files", "fashion-mnist-spared"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with both kinds of model."""
+    """A server with both kinds of model, that of files as it was before `--spare-clean`, and one that spares."""
     work = tmp_path_factory.mktemp("triton")
     bundle, repository = Bundle.open(BUNDLE), work / "repository"
     write_model(bundle, repository, Serving(**WAY))
     write_model(bundle, repository, Serving(name=FILES, files=True, **WAY))
+    config = repository / FILES / CONFIG
+    config.write_text("".join(line for line in config.open() if '"spare_clean"' not in line))
+    write_model(bundle, repository, Serving(name=SPARED, spare_clean=True, **WAY))
     with servers(repository, work, 1) as (only,):
         yield only
 
@@ -79,6 +82,20 @@ def test_the_golden_set_is_answered_as_pytorch_does(
                 purified = expected.purified.transpose(0, 2, 3, 1) * 255
                 assert np.abs(found.as_numpy("purified") - purified).max() <= 0.51
     assert same == sum(map(len, golden.values()))
+
+
+def test_clean_images_are_spared_as_by_the_pipeline(server: Server, golden: dict[str, GoldenSplit]) -> None:
+    client, changed = server.client("grpc"), 0
+    with Pipeline.load(BUNDLE, spare_clean=True, **WAY) as pipeline:
+        for split in golden.values():
+            for start in range(0, len(split), 64):
+                images = split.images[start : start + 64]
+                found, expected = infer(client, "grpc", SPARED, "images", images), pipeline.predict(images)
+                np.testing.assert_array_equal(found.as_numpy("spared")[:, 0], expected.spared)
+                np.testing.assert_array_equal(found.as_numpy("label")[:, 0], expected.labels)
+                np.testing.assert_allclose(found.as_numpy("probabilities"), expected.probabilities, rtol=0, atol=1e-6)
+                changed += int((expected.labels != split.defended[start : start + 64].argmax(axis=1)).sum())
+    assert changed > 0
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
@@ -225,7 +242,12 @@ def check(server: Server, *options: str, bundle: str = BUNDLE) -> Result:
 
 
 @pytest.mark.parametrize(
-    "url", ["grpc://localhost:{grpc}/fashion-mnist", "http://localhost:{http}/fashion-mnist-files"]
+    "url",
+    [
+        "grpc://localhost:{grpc}/fashion-mnist",
+        "http://localhost:{http}/fashion-mnist-files",
+        "http://localhost:{http}/fashion-mnist-spared",
+    ],
 )
 def test_the_check_takes_the_golden_set_through_the_server(server: Server, url: str) -> None:
     found = check(server, "--server", url, "--json")

@@ -21,6 +21,7 @@ from purify_edge.errors import InputError, reason
 from purify_edge.extras import require_library
 from purify_edge.images.arrays import as_batch
 from purify_edge.images.pictures import png_of
+from purify_edge.pipeline.sparing import is_spared, spare
 from purify_edge.pipeline.suspicion import is_suspicious, suspicion_of
 from purify_edge.stats import relative_error
 
@@ -214,7 +215,7 @@ def _checks(
             f"{list(split.defended.shape)}: it is another bundle's"
         )
     said = np.where(np.isfinite(probabilities).all(axis=1), probabilities.argmax(axis=1), -1)
-    expected, n = split.defended.argmax(axis=1), len(split)
+    expected, n = _reference(bundle, model, split, found).argmax(axis=1), len(split)
     least = MIN_AGREEMENT[LOSSY] if limits.min_agreement is None else limits.min_agreement
     yield agreement(float((said == expected).mean()), n, least, f"server {name}")
     if name != NOISE:
@@ -233,6 +234,23 @@ def _checks(
         shares = [is_suspicious(of.reshape(-1), entry.threshold).mean() for of in (found["suspicion"], scores)]
         change = float(abs(shares[0] - shares[1]))
         yield share_at_most("change of what is suspicious", f"server {name}", change, limits.max_flagged_change, n)
+    sparing = bundle.manifest.spare
+    if sparing and "spared" in found:
+        share = is_spared(split.classifier, split.defended, sparing).mean()
+        change = float(abs(found["spared"].mean() - share))
+        yield share_at_most("change of what is spared", f"server {name}", change, limits.max_flagged_change, n)
+
+
+def _reference(bundle: Bundle, model: Model, split: GoldenSplit, found: Outputs) -> NDArray[np.float32]:
+    """Return PyTorch's logits `[N, K]` that answer, for a model with these outputs: it may spare clean images."""
+    if "spared" not in found:
+        return split.defended
+    if bundle.manifest.spare is None:
+        raise InputError(
+            f"{model.name} spares clean images, and {bundle.path} has no threshold for that: the server runs another "
+            "bundle; give that one"
+        )
+    return spare(split.classifier, split.defended, bundle.manifest.spare)
 
 
 Answers = Iterator[tuple[float, bool | None]]
@@ -255,9 +273,10 @@ def time_server(
     model, split = Model.of(url), next(iter(load_golden(bundle).values()))
     with closing(model.client()) as client:
         name, kind = model.input(client)
-    encode = _encoder(bundle, model, kind)
-    images = [encode(split.images[at : at + 1]) for at in range(min(len(split), KINDS))]
-    expected = split.defended.argmax(axis=1)
+        encode = _encoder(bundle, model, kind)
+        images = [encode(split.images[at : at + 1]) for at in range(min(len(split), KINDS))]
+        outputs, _ = model.ask(client, name, kind, images[0])
+    expected = _reference(bundle, model, split, outputs).argmax(axis=1)
 
     def ask(first: int) -> Answers:
         with closing(model.client()) as client:

@@ -20,7 +20,7 @@ from purify_edge.errors import InputError
 from purify_edge.images.arrays import as_batch
 from purify_edge.images.pictures import Pictures, prepared
 from purify_edge.pipeline.prediction import Prediction, answers_of, softmax
-from purify_edge.pipeline.sparing import is_spared, spare
+from purify_edge.pipeline.sparing import is_spared, require_threshold, spare
 from purify_edge.pipeline.stream import stream
 from purify_edge.pipeline.suspicion import is_suspicious, suspicion_of
 
@@ -108,12 +108,8 @@ class Pipeline(Closing):
                 f"{opened.path} has no threshold for it: export it again" if suspicion else "leave suspicion=False out"
             )
             raise InputError(f"alerts need the suspicion score; {why}")
-        if spare_clean and not opened.manifest.spare:
-            raise InputError(
-                f"{opened.path} has no threshold to spare clean images by: export it again, with 19 clean images or "
-                'more beside the golden set (purify-export: --data names a folder with more); where it says "no '
-                '--spare-clean", the rule does harm with this purifier'
-            )
+        if spare_clean:
+            require_threshold(opened)
         planned = open_plan(opened, engine=engine, precision=precision, policy=policy)
         logger.info("%s: %s%s", opened.manifest.name, planned.plan, _left_out(planned.plan))
         return cls(opened, planned, suspicion=suspicion, spare_clean=spare_clean, on_alert=on_alert)

@@ -8,10 +8,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purify_edge.bundle.manifest import SpareEntry
+from purify_edge.bundle.reader import Bundle
+from purify_edge.errors import InputError
 from purify_edge.pipeline.suspicion import Array, exceeded_by, suspicion_of
 
 RATE = 0.05
 """The chance at most with which a clean image is not spared."""
+
+
+def require_threshold(bundle: Bundle) -> None:
+    """Refuse a bundle that no clean images can be spared with.
+
+    Raises:
+        InputError: it has no threshold for it.
+    """
+    if bundle.manifest.spare is None:
+        raise InputError(
+            f"{bundle.path} has no threshold to spare clean images by: export it again, with 19 clean images or "
+            'more beside the golden set (purify-export: --data names a folder with more); where it says "no '
+            '--spare-clean", the rule does harm with this purifier'
+        )
 
 
 def change_of(unpurified: Array, purified: Array) -> Array:

@@ -24,6 +24,7 @@ NATIVE = click.Choice(["onnxruntime", "tensorrt", "openvino"])
 @click.option("--max-batch", default=64, show_default=True, type=COUNT, help="Images that run together at most.")
 @click.option("--engine", default="auto", show_default=True, help="As in purify-run.")
 @click.option("--precision", default="auto", show_default=True, help="As in purify-run; with --native, auto is fp32.")
+@click.option("--spare-clean", is_flag=True, help="As in purify-run; adds an output spared.")
 @click.option(
     "--replica",
     "replicas",

@@ -27,6 +27,7 @@ class Serving:
         max_batch: images that run together at most.
         engine, precision: see `Pipeline.load`.
         files: take image files in place of pixels.
+        spare_clean: see `Pipeline.load`; adds the output `spared`.
         native: a key of BACKENDS, which runs the bundle's served graph in place of the pipeline; None for the pipeline.
     """
 
@@ -37,6 +38,7 @@ class Serving:
     engine: str = "auto"
     precision: str = "auto"
     files: bool = False
+    spare_clean: bool = False
     native: str | None = None
 
 
@@ -54,12 +56,15 @@ def pipeline_config(manifest: Manifest, name: str, serving: Serving) -> str:
     ]
     if manifest.suspicion:
         outputs += [("suspicion", "FP32", "[1]"), ("suspicious", "BOOL", "[1]")]
+    if serving.spare_clean:
+        outputs.append(("spared", "BOOL", "[1]"))
+    asked = {"engine": serving.engine, "precision": serving.precision, "spare_clean": str(serving.spare_clean).lower()}
     taken = (FILES, "STRING", "[1]") if serving.files else (PIXELS, "UINT8", pixels)
     return (
         _contract(name, "python", [taken], outputs)
         + _batching(serving)
         + f"instance_group [{{ kind: KIND_CPU count: {serving.instances} }}]  # the pipeline takes a GPU by itself\n"
-        + _parameters({"engine": serving.engine, "precision": serving.precision})
+        + _parameters(asked)
         + ("" if serving.files else _warmup("UINT8", pixels))
     )
 

@@ -17,6 +17,7 @@ from purify_edge.errors import InputError
 from purify_edge.files import atomic
 from purify_edge.images.arrays import as_batch
 from purify_edge.images.pictures import png_of
+from purify_edge.pipeline.sparing import require_threshold
 from purify_edge.serve.config import (
     CONFIG,
     Serving,
@@ -39,8 +40,8 @@ def write_model(bundle: Bundle, repository: Path, serving: Serving) -> Path:
 
     Raises:
         BundleError: a file of the bundle is damaged, or it has no served graph for a native model.
-        InputError: the name, the version or the precision is not available, the model there takes or gives something
-            else, or the repository cannot be written.
+        InputError: the name, the version, the precision or the threshold to spare clean images by is not available, the
+            model there takes or gives something else, or the repository cannot be written.
     """
     name = serving.name or bundle.manifest.name
     if not NAME.fullmatch(name) or name.endswith(HEALTH):
@@ -82,6 +83,8 @@ def _pipeline(bundle: Bundle, name: str, serving: Serving) -> str:
     known = ("auto", *bundle.precisions("defended"), *sorted(computed_precisions()))
     if serving.precision not in known:
         raise InputError(f"{bundle.path} has no {serving.precision}; --precision is one of {', '.join(known)}")
+    if serving.spare_clean:
+        require_threshold(bundle)
     return pipeline_config(bundle.manifest, name, serving)
 
 
@@ -96,8 +99,10 @@ def precision_of(bundle: Bundle, serving: Serving) -> str:
     Raises:
         InputError: the bundle has no served graph, or none in that precision; or the choice does not go with another.
     """
-    if serving.files or serving.engine != "auto":
-        raise InputError("--native runs the served graph in the server itself: leave --files and --engine out")
+    if serving.files or serving.spare_clean or serving.engine != "auto":
+        raise InputError(
+            "--native runs the served graph in the server itself: leave --files, --spare-clean and --engine out"
+        )
     known = bundle.precisions("served")
     if not known:
         raise InputError(f"{bundle.path} has no served graph; purify-export --served float32 writes one")

@@ -55,7 +55,10 @@ class PixelModel:
             )
         bundle.verify()
         asked = {name: value["string_value"] for name, value in json.loads(args["model_config"])["parameters"].items()}
-        self._pipeline = Pipeline.load(bundle, engine=asked["engine"], precision=asked["precision"])
+        spare_clean = asked.get("spare_clean") == "true"  # models from before do not have it
+        self._pipeline = Pipeline.load(
+            bundle, engine=asked["engine"], precision=asked["precision"], spare_clean=spare_clean
+        )
         self._counters = Counters(self._backend, {"model": args["model_name"], "version": args["model_version"]})
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -205,7 +208,8 @@ def outputs_of(prediction: Prediction) -> Outputs:
     """Return a prediction as the tensors of the models' outputs, by their names.
 
     `probabilities` float32 `[N, K]`, `label` int64 `[N, 1]`, `purified` uint8 `[N, H, W, C]`, and where the bundle has
-    a threshold `suspicion` float32 `[N, 1]` and `suspicious` bool `[N, 1]`.
+    a threshold `suspicion` float32 `[N, 1]` and `suspicious` bool `[N, 1]`; where clean images are spared, `spared`
+    bool `[N, 1]`.
     """
     purified = np.rint(prediction.purified.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
     found: Outputs = {
@@ -215,4 +219,6 @@ def outputs_of(prediction: Prediction) -> Outputs:
     }
     if prediction.suspicion is not None and prediction.suspicious is not None:
         found |= {"suspicion": prediction.suspicion[:, None], "suspicious": prediction.suspicious[:, None]}
+    if prediction.spared is not None:
+        found["spared"] = prediction.spared[:, None]
     return found
