@@ -20,9 +20,10 @@ accuracy decides."""
 MAX_ERROR = {"fp32": 1e-4, "tf32": 0.005, "fp16": 0.01, "bf16": 0.1, "int8": 0.1}
 """The largest `relative_error`, by precision. GPUs may multiply float32 in TF32, which has float16's precision."""
 TIE = 0.04
-"""Two classes tie where PyTorch's logits for them differ by less than this fraction of what differs between images. It is
-what three standard deviations of the difference are where every logit has float16's largest error: 3 sqrt(2) 0.01. Over
-1,000 classes 6% of clean photographs tie, of Fashion-MNIST's images 2%."""
+"""Two classes tie where PyTorch's logits for them differ by less than this fraction of what differs between images.
+
+It is what three standard deviations of the difference are where every logit has float16's largest error: 3 sqrt(2) 0.01.
+Over 1,000 classes 6% of clean photographs tie, of Fashion-MNIST's images 2%."""
 NOISE = "noise"
 BY_INTERVAL = " by its interval"
 """Of so few images that a single one breaks the limit, the limit is broken where the 95% interval lies beyond it."""

@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 from purify_edge.bundle.golden import GoldenSplit, load_golden
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import Check
-from purify_edge.check.limits import MAX_ERROR, MIN_AGREEMENT, NOISE, Limits, agreement, at_most, share_at_most
+from purify_edge.check.limits import (
+    MAX_ERROR,
+    MIN_AGREEMENT,
+    NOISE,
+    Limits,
+    agreeing,
+    agreement,
+    at_most,
+    share_at_most,
+)
 from purify_edge.document.model import Document, Section, Table, TableRow, table
 from purify_edge.errors import InputError, reason
 from purify_edge.extras import require_library
@@ -215,9 +224,10 @@ def _checks(
             f"{list(split.defended.shape)}: it is another bundle's"
         )
     said = np.where(np.isfinite(probabilities).all(axis=1), probabilities.argmax(axis=1), -1)
-    expected, n = _reference(bundle, model, split, found).argmax(axis=1), len(split)
+    reference, n = _reference(bundle, model, split, found), len(split)
+    expected = reference.argmax(axis=1)
     least = MIN_AGREEMENT[LOSSY] if limits.min_agreement is None else limits.min_agreement
-    yield agreement(float((said == expected).mean()), n, least, f"server {name}")
+    yield agreement(float(agreeing(said, reference).mean()), n, least, f"server {name}")
     if name != NOISE:
         drop = float((expected == split.labels).mean() - (said == split.labels).mean())
         yield share_at_most("accuracy drop", f"server {name}", drop, limits.max_accuracy_drop, n)
