@@ -22,7 +22,7 @@ MAX_ERROR = {"fp32": 1e-4, "tf32": 0.005, "fp16": 0.01, "bf16": 0.1, "int8": 0.1
 TIE = 0.04
 """Two classes tie where PyTorch's logits for them differ by less than this fraction of what differs between images.
 
-It is what three standard deviations of the difference are where every logit has float16's largest error: 3 sqrt(2) 0.01.
+It is three standard deviations of that difference where every logit has the largest error of float16: 3 sqrt(2) 0.01.
 Over 1,000 classes 6% of clean photographs tie, of Fashion-MNIST's images 2%."""
 NOISE = "noise"
 BY_INTERVAL = " by its interval"
