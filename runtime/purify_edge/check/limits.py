@@ -84,7 +84,8 @@ def agreeing(said: NDArray[np.int64], reference: Array) -> NDArray[np.bool_]:
     """
     images, expected = np.arange(len(said)), reference.argmax(axis=1)
     behind = reference[images, expected] - reference[images, said]
-    return (said >= 0) & ((said == expected) | (behind < TIE * spread_of(reference)))
+    agrees: NDArray[np.bool_] = (said >= 0) & ((said == expected) | (behind < TIE * spread_of(reference)))
+    return agrees
 
 
 def agreement(value: float, n: int, least: float, where: str) -> Check:

@@ -1,0 +1,1 @@
+"""The bundle `photos`, compressed. Data only."""
