@@ -11,9 +11,9 @@ import onnx
 from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.manifest import Precision
 from purify_edge.bundle.reader import Bundle
-from purify_edge.bundle.report import Check, Divergence, NotChecked, Report
+from purify_edge.bundle.report import SIMULATION, Check, Divergence, NotChecked, Report
 from purify_edge.check.comparison import compare
-from purify_edge.check.limits import Limits, checks_of
+from purify_edge.check.limits import Limits, checks_of, suspicion_checks
 from purify_export.convert.convert import Converted, as_floats
 from purify_export.convert.graphs import (
     Array,
@@ -26,10 +26,10 @@ from purify_export.convert.graphs import (
     tensors,
     weights_of,
 )
-from purify_export.convert.half_from_fp32 import FORMATS, rounding_from_half
+from purify_export.convert.half_from_fp32 import rounding_from_half
 from purify_export.convert.int8_from_fp32 import quantised_layers
 from purify_export.progress import Tell, silent
-from purify_export.simulation import simulated
+from purify_export.simulation import simulated, to_simulate, without_saturated
 
 TOLERANCE: dict[str, float] = {"fp32": 0.001, "fp16": 0.02, "bf16": 0.1, "int8": 0.2}
 """How far a layer's output may be off: root mean square of the error, against that of differences between images."""
@@ -51,20 +51,23 @@ def gate(
     """Return the runtime's report of the bundle and its golden set with what only the exporter can tell."""
     rows = list(report.parity)
     checks: list[Check] = []
-    for half in FORMATS:
-        if half in converted:
-            note(f"{half}, simulated")  # simulated, for on a CPU ONNX Runtime hides what float16 does between operators
-            with ExitStack() as stack:
-                found = compare(simulated(half, converted[half].graphs, stack), golden, bundle).rows
-            rows += found
-            checks += checks_of(found, [], limits)
+    suspicion = bundle.manifest.suspicion
+    for precision in to_simulate(converted):
+        note(f"{precision}, simulated")  # on a CPU ONNX Runtime hides what float16 does between operators
+        with ExitStack() as stack:
+            found = compare(simulated(precision, converted[precision].graphs, stack), golden, bundle)
+        rows += found.rows
+        checks += checks_of(found.rows, [], limits)
+        if precision == "int8" and suspicion:  # what an engine breaks of it may be left out
+            where = f"{SIMULATION} {precision}"
+            checks += suspicion_checks(suspicion, golden, found.scores, limits, where=where)
     if "bf16" in converted and all(row.precision != "bf16" for row in report.parity):
         unchecked = (NotChecked(precision="bf16", reason=NOT_RUN),)
         report = msgspec.structs.replace(report, not_checked=unchecked)
     if "int8" in converted:
         count = len(quantised_layers(converted["int8"].graphs["defended"]))
         checks.append(Check(name="layers in INT8, at least", value=count, limit=1, passed=count >= 1))
-    report = msgspec.structs.replace(report.with_checks(*checks), parity=tuple(rows))
+    report = without_saturated(msgspec.structs.replace(report.with_checks(*checks), parity=tuple(rows)))
     return msgspec.structs.replace(
         report,
         kept=tuple(layer for item in converted.values() for layer in item.kept),

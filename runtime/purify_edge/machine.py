@@ -12,6 +12,9 @@ import numpy as np
 
 GPU_DEVICES = ("nvidiactl", "nvidia0", "nvhost-gpu", "nvgpu", "nvmap", "dxg")
 """Of NVIDIA's driver, of Jetsons, of the Windows Subsystem for Linux."""
+CPUINFO = Path("/proc/cpuinfo")
+WIDE_SUMS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+"""What Linux calls the instructions of x86-64 that add products of 8-bit numbers in 32 bits."""
 
 
 def environment(versions: dict[str, str]) -> dict[str, Any]:
@@ -42,6 +45,24 @@ def processor() -> str:
 def cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def integers_may_saturate(cpuinfo: Path = CPUINFO) -> bool:
+    """Return whether sums of 8-bit products may saturate here: on Linux on x86-64 without any of WIDE_SUMS.
+
+    Integer kernels then add two products in 16 bits, which are too few where activations and weights are large; see
+    oneDNN's "Nuances of int8 computations", https://uxlfoundation.github.io/oneDNN/dev_guide_int8_computations.html.
+    ONNX Runtime's documentation of quantisation advises 7-bit weights (`reduce_range`) for the same reason. Elsewhere,
+    and where nothing tells, the sums are taken to be exact.
+    """
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return False
+    try:
+        lines = cpuinfo.read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), None)
+    return flags is not None and WIDE_SUMS.isdisjoint(flags)
 
 
 def may_have_gpu() -> bool:

@@ -1,22 +1,30 @@
+import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
 from helpers.graphs import Hidden, export, graph, node
+from helpers.reports import parity
+from helpers.trained import Blur, Saturating, quadrants
+from purify_edge import export as export_pair
 from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.reader import Bundle
-from purify_edge.bundle.report import Report
-from purify_edge.check.limits import Limits
-from purify_export.convert.convert import ConversionInput, convert
+from purify_edge.bundle.report import ParityRow, Report
+from purify_edge.check.limits import Limits, checks_of
+from purify_edge.engines.registry import engines_on
+from purify_edge.machine import integers_may_saturate
+from purify_export.convert.convert import ConversionInput, Converted, convert
 from purify_export.convert.graph_pair import GraphPair
 from purify_export.convert.half_from_fp32 import half_from_fp32
 from purify_export.convert.int8_from_fp32 import int8_from_fp32
 from purify_export.gate import first_divergence, gate
 from purify_export.images.golden import golden_set
 from purify_export.networks import Networks
+from purify_export.simulation import without_saturated
 from purify_toolkit.data.splits import Split
 from purify_toolkit.runs.folder import RunFolder
 
@@ -115,3 +123,99 @@ def test_a_broken_graph_is_caught_by_its_error_and_its_layer_is_reported(
         for split in ("clean", "adversarial", "noise")
     }
     assert all(entry.error > entry.tolerance for entry in report.diverging)
+
+
+def judged(*rows: ParityRow) -> Report:
+    """A report of rows, with their limits."""
+    checks = tuple(checks_of(rows, [], Limits()))
+    return Report(environment={}, parity=rows, latency=(), checks=checks, passed=all(check.passed for check in checks))
+
+
+SOUND, WRONG = 180, 100  # right answers of 200
+WRITTEN = parity("simulation", "int8", "defended", "clean", SOUND)
+
+
+def test_what_sums_in_16_bits_break_is_not_checked_and_its_figures_stay() -> None:
+    rows = WRITTEN, *(parity(engine, "int8", "defended", "clean", WRONG) for engine in engines_on("cpu"))
+    sound = parity("onnxruntime", "fp32", "defended", "clean", SOUND)
+    found = without_saturated(judged(*rows, msgspec.structs.replace(sound, agreement=1.0, relative_error=0.0)))
+    assert not judged(*rows).passed
+    assert found.passed
+    assert {(left.engine, left.precision) for left in found.not_checked} == {
+        ("openvino", "int8"),
+        ("onnxruntime", "int8"),
+    }
+    reason = found.not_checked[0].reason
+    assert all(words in reason for words in ("no VNNI", "broke 1 limit.", "Do not run INT8 here", "purify-check"))
+    assert found.parity[:3] == rows
+    assert not any(check.name.startswith("accuracy drop, openvino") for check in found.checks)
+    assert any(check.name.startswith("agreement, openvino int8") for check in found.checks)  # it holds
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        (),
+        (msgspec.structs.replace(WRITTEN, accuracy_engine=0.5),),
+        (msgspec.structs.replace(WRITTEN, precision="bf16"),),
+    ],
+    ids=["nothing simulated", "a graph at fault", "another precision simulated"],
+)
+def test_without_a_sound_simulation_of_int8_what_it_breaks_stays_broken(rows: tuple[ParityRow, ...]) -> None:
+    report = judged(*rows, parity("openvino", "int8", "defended", "clean", WRONG))
+    assert not report.passed
+    assert without_saturated(report) == report
+
+
+@pytest.mark.parametrize(("engine", "precision"), [("tensorrt", "int8"), ("onnxruntime", "bf16")])
+def test_saturated_sums_excuse_neither_a_gpu_nor_another_precision(engine: str, precision: str) -> None:
+    report = judged(WRITTEN, parity(engine, precision, "defended", "clean", WRONG))
+    assert not report.passed
+    assert without_saturated(report) == report
+
+
+@pytest.mark.parametrize("saturating", [True, False])
+def test_int8_is_simulated_where_sums_may_saturate(
+    bundle_path: Path,
+    pair: GraphPair,
+    splits: dict[str, GoldenSplit],
+    monkeypatch: pytest.MonkeyPatch,
+    saturating: bool,
+) -> None:
+    monkeypatch.setattr("purify_export.simulation.integers_may_saturate", lambda: saturating)
+    int8 = GraphPair(int8_from_fp32(pair.purifier, IMAGES), int8_from_fp32(pair.classifier, IMAGES))
+    graphs = {"purifier": int8.purifier, "classifier": int8.classifier, "defended": int8.defended()}
+    limits = Limits(min_agreement=0.0, max_accuracy_drop=1.0, max_error=2.0, max_flagged_change=1.0)
+    report = gate(empty(), Bundle.open(bundle_path), {"int8": Converted(graphs)}, splits, limits)
+    assert {(row.engine, row.precision) for row in report.parity} == ({("simulation", "int8")} if saturating else set())
+    names = {check.name for check in report.checks}
+    assert ("change of what is suspicious, simulation int8 pipeline clean" in names) == saturating
+    assert report.passed
+
+
+def test_an_export_passes_where_only_this_processors_sums_break_int8(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On x86-64 without VNNI both engines give every image the same class; elsewhere they are sound."""
+    monkeypatch.setattr("purify_export.simulation.integers_may_saturate", lambda: True)
+    split, out = quadrants(channels=1, count=400), tmp_path / "bundle"
+    networks = Blur().eval(), Saturating().eval()
+    images, labels = split.images.permute(0, 2, 3, 1).numpy(), split.labels.numpy()
+    bundle, report = export_pair(
+        *networks, images, labels, out=out, fp16=False, int8=True, targets=["onnx"], served="float32", rounds=0
+    )
+    assert report.passed, [check for check in report.checks if not check.passed]
+    assert (bundle.path, bundle.manifest.failed) == (out, ())
+    agreements = {
+        (row.engine, row.split): row.agreement
+        for row in report.parity
+        if (row.precision, row.role) == ("int8", "defended")
+    }
+    assert agreements["simulation", "clean"] == 1
+    wrong = {engine for (engine, split), agreement in agreements.items() if split == "clean" and agreement < 0.5}
+    assert bool(wrong) == integers_may_saturate()
+    served = {"onnxruntime"} if wrong else set()  # runs the graphs for servers
+    assert {left.engine for left in report.not_checked} == wrong | served
+    assert report.diverging == ()
+    stored = json.loads((bundle.path / "report.json").read_text())
+    assert len(stored["not_checked"]) == len(report.not_checked)

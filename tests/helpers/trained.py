@@ -1,5 +1,6 @@
 """Small networks, trained within a second on images that are easy to tell apart: their exports pass the gate."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -55,6 +56,41 @@ class SomePurifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return (x + self.layers(x)).clamp(0, 1)
+
+
+class Saturating(nn.Module):
+    """A classifier `[N, 1, 12, 12] -> [N, 4]` whose middle layers, in INT8, exceed 16 bits with every two products.
+
+    Large inputs and large weights, all positive: what adds products in 16 bits gives the same for every image.
+    """
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        sizes = (1, width, width, width)
+        self.layers = nn.Sequential(*(nn.Conv2d(*pair, 1) for pair in pairwise(sizes)))
+        self.head = nn.Linear(CLASSES * width, CLASSES)
+        for name, values in self.named_parameters():
+            nn.init.constant_(values, 0 if name.endswith("bias") else 1 / values.shape[1])
+        with torch.no_grad():
+            self.head.weight[:] = 10 / width * torch.eye(CLASSES).repeat(1, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(F.avg_pool2d(self.layers(x), SIDE // 2).flatten(1))
+        return logits
+
+
+class Blur(nn.Module):
+    """A purifier `[N, 1, H, W]` that takes the mean of neighbours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(1, 1, 3, padding=1)
+        nn.init.constant_(self.layer.weight, 1 / 9)
+        nn.init.zeros_(self.layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        image: Tensor = self.layer(x)
+        return image
 
 
 def train(purifier: nn.Module, classifier: nn.Module, *, channels: int, steps: int = 60) -> None:

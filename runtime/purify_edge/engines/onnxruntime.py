@@ -40,6 +40,7 @@ class OnnxRuntimeEngine(Engine):
 
     name = "onnxruntime"
     device: str = "cpu"
+    settings: tuple[tuple[str, str], ...] = ()  # further entries of the session's configuration
 
     def __init__(
         self, graph: bytes, *, source: str, files: EngineFiles | None = None, settings: CpuSettings | None = None
@@ -47,6 +48,8 @@ class OnnxRuntimeEngine(Engine):
         onnxruntime = require()
         self.version: str = onnxruntime.__version__
         options = session_options(onnxruntime, settings or CpuSettings())
+        for key, value in self.settings:
+            options.add_session_config_entry(key, value)
         self._session: Any = open_session(onnxruntime, graph, options, ["CPUExecutionProvider"], source)
         self.input_spec = spec(self._session.get_inputs()[0])
         self.output_spec = spec(self._session.get_outputs()[0])

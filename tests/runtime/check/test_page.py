@@ -9,7 +9,7 @@ import pytest
 
 from helpers.reports import full_report, parity, passing_report, subject
 from purify_edge.bundle.manifest import EngineEntry, FileEntry
-from purify_edge.bundle.report import Report
+from purify_edge.bundle.report import NotChecked, Report
 from purify_edge.check.page.checked_bundle import CheckedBundle
 from purify_edge.check.page.files import FORMATS, require_writable, write_report
 from purify_edge.check.page.not_checked import not_checked
@@ -78,6 +78,21 @@ def test_a_pass_says_so_and_what_it_does_not_say() -> None:
     assert "✓ Parity passed All 2 limits hold: onnxruntime, fp32, compared with PyTorch." in text
     assert "It does not say that attacks fail" in text
     assert "Broken limits" not in text
+
+
+def test_a_pass_claims_nothing_of_what_was_not_checked_though_its_figures_are_shown() -> None:
+    rows = (
+        *passing_report().parity,
+        parity("openvino", "int8", "defended", "clean", 60),
+        parity("simulation", "int8", "defended", "clean"),
+    )
+    left = NotChecked(engine="openvino", precision="int8", reason="its sums saturate")
+    text = Parsed(render_html(passing_report(parity=rows, not_checked=(left,)), subject())).text
+    assert "hold: onnxruntime, fp32, compared with PyTorch." in text
+    assert "openvino int8" in text
+    assert "its sums saturate" in text
+    assert "simulation int8, computed in float32, as the graph is written" in text
+    assert "simulation bf16, simulated in float32: each weight and each tensor rounded" in text
 
 
 @pytest.mark.parametrize("render", [render_html, render_markdown])

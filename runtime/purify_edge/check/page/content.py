@@ -69,8 +69,10 @@ def _summary(report: Report) -> str:
     if broken:
         verb = "is" if len(broken) == 1 else "are"
         return f"{len(broken)} of {plural(len(report.checks), 'limit')} {verb} broken."
-    engines = in_words(dict.fromkeys(row.engine for row in report.parity if row.engine != SIMULATION))
-    precisions = in_words(dict.fromkeys(row.precision for row in report.parity if row.engine != SIMULATION))
+    left_out = {(left.engine, left.precision) for left in report.not_checked}
+    judged = [row for row in report.parity if row.engine != SIMULATION and key_of(row) not in left_out]
+    engines = in_words(dict.fromkeys(row.engine for row in judged))
+    precisions = in_words(dict.fromkeys(row.precision for row in judged))
     return f"All {plural(len(report.checks), 'limit')} hold: {engines}, {precisions}, compared with PyTorch."
 
 

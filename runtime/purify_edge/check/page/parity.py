@@ -14,6 +14,11 @@ INTRO = (
 )
 
 
+SIMULATED = {"int8": "computed in float32, as the graph is written"}
+"""What a simulation does, by precision; in 16 bits it rounds."""
+ROUNDED = "simulated in float32: each weight and each tensor rounded"
+
+
 def key_of(row: ParityRow) -> tuple[str, str]:
     """Return the engine and the precision of a row."""
     return row.engine, row.precision
@@ -28,7 +33,7 @@ def parity_section(report: Report) -> Section | None:
             RowGroup(f"{split}, {plural(n, 'image')}", tuple(_row(row, broken) for row in of_split))
             for (split, n), of_split in groupby(rows, key=lambda row: (row.split, row.n))
         )
-        simulated = ", simulated in float32: each weight and each tensor rounded" if engine == SIMULATION else ""
+        simulated = f", {SIMULATED.get(precision, ROUNDED)}" if engine == SIMULATION else ""
         columns = ("model", "right, PyTorch", "right, here", "same class", "relative error")
         tables.append(Table(f"{engine} {precision}{simulated}", columns, groups))
     return Section("Parity with PyTorch", tuple(tables), intro=INTRO) if tables else None
