@@ -7,7 +7,10 @@ import msgspec
 from purify_edge.bundle.manifest import BenignChange, Score
 
 SIMULATION = "simulation"
-"""The engine of rows that tell what 16 bits do by float32, each weight and each tensor rounded; the exporter's."""
+"""The engine of rows that tell, by float32, what a graph does as it is written; the exporter's.
+
+In 16 bits each weight and each tensor is rounded; INT8 has no sums of integers, which may saturate.
+"""
 SPARED = "spared"
 """The role of answers with `spare_clean`: at the threshold the logits may be either network's, so the class decides."""
 
@@ -132,7 +135,7 @@ class Divergence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NotChecked(msgspec.Struct, frozen=True, kw_only=True):
-    """A precision that an engine cannot run on this machine, or an engine that does not work here at all."""
+    """A precision that an engine cannot run on this machine, or not as it is written, or an engine that cannot work."""
 
     precision: str
     reason: str
