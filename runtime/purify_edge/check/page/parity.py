@@ -7,8 +7,8 @@ from purify_edge.document.model import Estimate, RowGroup, Section, Table, Table
 from purify_edge.document.wording import percent, plural, with_interval
 
 INTRO = (
-    "Shares in % of the images. Same class: the share that gets the same class here and from PyTorch, with its 95% "
-    "interval (Wilson). Relative error: root mean square, as a fraction of what differs between images, and "
+    "Shares in % of the images. Same class: the share that gets PyTorch's class here, or one that ties with it, with "
+    "its 95% interval (Wilson). Relative error: root mean square, as a fraction of what differs between images, and "
     "the largest difference, of logits, for the purifier of pixels in [0, 1]. Pipeline: purifier, then classifier. "
     "Defended: both as one graph. Classifier: without a purifier."
 )
