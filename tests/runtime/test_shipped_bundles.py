@@ -1,5 +1,6 @@
 """Bundles that ship, opened by name, and bundles that earlier versions wrote."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -54,10 +55,14 @@ def test_a_command_takes_its_name() -> None:
     assert done.exit_code == 0, done.output
 
 
-def test_a_folder_of_that_name_comes_first(tmp_path: Path) -> None:
-    (tmp_path / "fashion-mnist").mkdir()
-    with pytest.raises(BundleError, match=r"fashion-mnist is not a bundle: manifest\.json cannot be read"):
-        Bundle.open("fashion-mnist")
+@pytest.mark.parametrize("name", ["fashion-mnist", "photos"])
+def test_a_folder_of_that_name_comes_first(name: str, tmp_path: Path, own_folders: Path) -> None:
+    shutil.copytree(SCHEMA_1, tmp_path / name)
+    assert Bundle.open(name).manifest.schema_version == 1
+    (tmp_path / name / "manifest.json").unlink()
+    with pytest.raises(BundleError, match=rf"{name} is a folder here, without manifest\.json, and hides the bundle"):
+        Bundle.open(name)
+    assert Bundle.open(FOLDER / "fashion-mnist").path == FOLDER / "fashion-mnist"
 
 
 def test_a_name_that_does_not_ship_is_answered_with_those_that_do(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import tarfile
 from importlib.util import find_spec
 from pathlib import Path
 
+from purify_edge.bundle.manifest import MANIFEST
 from purify_edge.errors import BundleError, MissingError, reason
 from purify_edge.files import file_sha256
 from purify_edge.machine import user_folder
@@ -39,6 +40,12 @@ def shipped_bundle(path: Path) -> Path:
         MissingError: the package of a packed one is not installed.
     """
     name = str(path)
+    known = [*shipped_names(), *PACKED]
+    if name in known and path.is_dir() and not (path / MANIFEST).exists():
+        raise BundleError(
+            f"{name} is a folder here, without {MANIFEST}, and hides the bundle {name} that ships; rename it, or run "
+            "this in another folder"
+        )
     if path.exists() or path.name != name:
         return path
     if name in shipped_names():
@@ -49,8 +56,7 @@ def shipped_bundle(path: Path) -> Path:
         data = " --data DIR" if name.startswith("cifar10") else ""
         raise BundleError(f"{name} does not ship as a bundle; purify-export {name}{data} writes bundles/{name}")
     raise BundleError(
-        f"{name} is not a bundle: expected a folder that purify-export wrote, or one that ships: "
-        f"{', '.join([*shipped_names(), *PACKED])}"
+        f"{name} is not a bundle: expected a folder that purify-export wrote, or one that ships: {', '.join(known)}"
     )
 
 
