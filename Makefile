@@ -38,7 +38,7 @@ demo-photos: $(VENV)/.photos
 	mkdir -p demo
 	$(BIN)/purify-check photos --rounds 0 --report demo/photos.html --force
 	$(BIN)/purify-run photos lab/photographs/shown/attacked/*.png --spare-clean --save demo/photos --save-grid demo/photos.png --force
-	@echo "picture: demo/photos.png, report: demo/photos.html; with a picture of yours: $(BIN)/purify-run photos FILE"
+	@echo "picture: demo/photos.png, report: demo/photos.html; with a picture of yours: $(BIN)/purify-run photos FILE --spare-clean"
 
 # On a machine that does nothing else: the pair that ships beside PyTorch, plain ONNX Runtime and plain OpenVINO, with which
 # bars hold; what purify-run leaves of the engine's speed; whether anything grows or breaks over 200,000 predictions.
@@ -63,10 +63,11 @@ test: $(VENV)/.test
 test-all: $(VENV)/.test
 	$(PYTEST)
 
-# The runtime's tests, but for those marked slow or once, in an environment without torch:
+# The runtime's tests, but for those marked slow or once, in an environment without torch; all of them with MARKED= :
 # make test-runtime PYTHON=python3.10 VENV=.venv-3.10. They need a bundle: make demo.
+MARKED ?= not slow and not once
 test-runtime: $(VENV)/.runtime
-	PURIFY_TEST_BUNDLE=demo/bundle $(PYTEST) -m 'not slow and not once' tests/runtime runtime
+	PURIFY_TEST_BUNDLE=demo/bundle $(PYTEST) -m '$(MARKED)' tests/runtime runtime
 
 # Classifiers that TensorFlow's and PaddlePaddle's own converters write, as docs/training.md has the commands.
 test-graphs: $(VENV)/.test $(GRAPHS)/tf2onnx.onnx $(GRAPHS)/paddle2onnx.onnx

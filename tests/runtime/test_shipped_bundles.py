@@ -1,6 +1,7 @@
 """Bundles that ship, opened by name, and bundles that earlier versions wrote."""
 
 import shutil
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def test_engines_are_never_built_into_it(own_folders: Path) -> None:
     assert place.path.is_relative_to(own_folders)
 
 
-def test_a_packed_bundle_is_unpacked_once_and_whole(own_folders: Path) -> None:
+def test_a_packed_bundle_is_unpacked_once_and_whole(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with ThreadPoolExecutor(4) as threads:
         opened = list(threads.map(Bundle.open, ["photos"] * 4))
     folder = opened[0].path
@@ -93,9 +94,8 @@ def test_a_packed_bundle_is_unpacked_once_and_whole(own_folders: Path) -> None:
     bundle.verify()
     assert bundle.manifest.suspicion is not None
     assert bundle.manifest.spare is not None
-    written = (folder / "manifest.json").stat().st_mtime_ns
+    monkeypatch.setattr(tarfile, "open", None)  # not needed again
     assert Bundle.open("photos").path == folder
-    assert (folder / "manifest.json").stat().st_mtime_ns == written
 
 
 def test_it_gives_attacked_photographs_their_class_back(own_folders: Path) -> None:
