@@ -122,6 +122,7 @@ def test_a_stream_that_was_lost_comes_back(caplog: pytest.LogCaptureFixture, mon
             assert next(items).frame == count
             count += 1
         assert next(items).read(GREY).shape == (28, 28, 1)
+        time.sleep(0.2)  # another one waits
         source.stop()
         assert list(items) == []
     said = [record.getMessage() for record in caplog.records]

@@ -52,7 +52,10 @@ class Source(ABC):
         return sum(1 for _ in self.items())
 
     def stop(self) -> None:  # noqa: B027  # what is no camera needs none
-        """Let the items of a camera end soon, as if it had; called in any thread, or while a signal is handled."""
+        """Let the items of a camera end, as if it had; a frame that waits is dropped.
+
+        It may be called in any thread, or while a signal is handled.
+        """
 
 
 def broken(file: str, error: InputError) -> Item:

@@ -85,6 +85,7 @@ class Camera(Source):
         """See `Source.stop`."""
         with self._changed:
             self._stopped.set()
+            self._newest = None
             self._changed.notify_all()
 
     def _next(self) -> tuple[float, Frame] | None:
