@@ -126,6 +126,8 @@ def test_an_evaluation_that_cannot_be_trusted_ends_with_1(small_data: Path, ship
         (train, ("fashion-mnist", "--device", "abacus"), 2, "no device 'abacus'"),
         (train, ("fashion-mnist", "--device", "cuda:77"), 3, "device 'cuda:77' cannot be used here"),
         (train, ("fashion-mnist", "--seed", str(2**63)), 2, "is not in the range"),
+        (train, ("image-folder", "--start", "photo"), 2, "no run 'photo' (did you mean 'photos'?): expected"),
+        (train, ("image-folder", "--start", "tests"), 2, "tests is not a run folder"),
         (train, ("fashion-mnist", "--limit", "0"), 2, "0 is not in the range x>=1"),
         (train, ("fashion-mnist", "--out", "README.md"), 2, "README.md exists"),
         (evaluate, ("absent",), 2, "no run 'absent'"),

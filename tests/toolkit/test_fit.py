@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 from torch import nn
 
@@ -31,7 +32,7 @@ from purify_toolkit.runs.folder import KEYS, RunFolder
 from purify_toolkit.runs.history import read_metrics
 from purify_toolkit.runs.pretrained import open_run
 from purify_toolkit.train import trainer as trainer_module
-from purify_toolkit.train.cli import what_helps
+from purify_toolkit.train.cli import main, what_helps
 from purify_toolkit.train.cost import cost_of
 from purify_toolkit.train.stages import Stages, validated
 from purify_toolkit.train.train import train
@@ -150,6 +151,26 @@ def test_a_student_can_be_taken_as_it_is(small_data: Path, tmp_path: Path) -> No
         with pytest.raises(InputError, match=r"--as-is takes the purifier .* begins from none, or has teachers"):
             train(request_for(tmp_path / "other", small_data, recipe_text=refused, as_is=True), Silent())
     assert not (tmp_path / "other").exists()
+
+
+def test_the_command_line_names_what_a_student_begins_from(small_data: Path, tmp_path: Path) -> None:
+    theirs, start = run_with_student(tmp_path / "theirs", 3, width=8, depth=1, blocks=1)
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(RECIPE.replace("imitation = 1.0", "imitation = 0.0"))
+    arguments = [str(recipe), "--data", str(small_data), "--limit", "20", "--out", str(tmp_path / "run")]
+    refused = CliRunner().invoke(main, [*arguments, "--start", str(start), "--from-scratch"])
+    assert refused.exit_code == 2
+    assert "--from-scratch leaves out the purifier that --start and --as-is take" in refused.stderr
+    done = CliRunner().invoke(main, [*arguments, "--start", str(start), "--as-is"])
+    assert done.exit_code in (0, 1), done.stderr  # a random purifier does harm
+    run = RunFolder(tmp_path / "run")
+    assert run.recipe.student.start == str(start)
+    assert run.recipe.student.network == {"width": 8, "depth": 1, "blocks": 1, "bottleneck": 0}
+    assert run.recipe.teacher.width == 4
+    grey = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = theirs(grey.expand(-1, 3, -1, -1)).logit().mean(1, keepdim=True)
+        torch.testing.assert_close(run.load_student()(grey).logit(), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_a_pair_that_ships_can_be_the_teacher_as_it_is(small_data: Path, tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """The recipe: every choice a training makes, read from one TOML file, unknown keys refused."""
 
 import difflib
+import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -276,6 +277,29 @@ def with_image_size(text: str, size: tuple[int, int]) -> str:
     """
     others = [line for line in text.splitlines(keepends=True) if not re.match(r"\s*image_size\s*=", line)]
     return "".join([f"image_size = [{size[0]}, {size[1]}]\n", *others])
+
+
+def with_start(text: str, start: str, network: Mapping[str, int]) -> str:
+    r"""Return the text of a recipe whose student begins from a run or pair and has the size of its network.
+
+    >>> print(with_start('[student]\nstart = "photos"\nwidth = 12\nsteps = 9\n', "mine", {"width": 6}), end="")
+    [student]
+    start = "mine"
+    width = 6
+    steps = 9
+    """
+    own = [f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in {"start": start, **network}.items()]
+    replaced = re.compile(rf"\s*({'|'.join(('start', *network))})\s*=")
+    lines, is_student = [], False
+    for line in text.splitlines(keepends=True):
+        is_header = line.lstrip().startswith("[")
+        if is_header:
+            is_student = re.match(r"\s*\[\s*student\s*]", line) is not None
+        if not (is_student and replaced.match(line)):
+            lines.append(line)
+        if is_header and is_student:
+            lines += own
+    return "".join(lines)
 
 
 def without_start(text: str) -> str:

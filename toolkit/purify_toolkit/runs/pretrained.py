@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from purify_edge.errors import InputError, MissingError
+from purify_toolkit.recipe import nearest
 from purify_toolkit.runs.folder import RunFolder
 
 
@@ -52,8 +53,8 @@ def open_purifier(path_or_name: str) -> RunFolder:
             f"no run {path_or_name!r}; for pre-trained pairs needs 'train': pip install 'purify-edge[train]'"
         )
     raise InputError(
-        f"no run {path_or_name!r}: expected a folder that purify-train wrote, or one of those that ship: "
-        f"{', '.join(pretrained_names())}"
+        f"no run {path_or_name!r}{nearest(path_or_name, _names())}: expected a folder that purify-train wrote, or one of those that ship: "
+        f"{', '.join(_names())}"
     )
 
 

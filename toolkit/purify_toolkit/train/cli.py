@@ -64,6 +64,7 @@ def _request(
     base: str | None,
     resume: bool,
     force: bool,
+    start: str | None,
     from_scratch: bool,
     **others: Any,
 ) -> "Request":
@@ -73,8 +74,8 @@ def _request(
         raise click.UsageError(
             "--weights, --mean, --std and --colour are those of your own classifier: they need --classifier"
         )
-    if from_scratch and others["as_is"]:
-        raise click.UsageError("--as-is takes the purifier that --from-scratch leaves out; give one of them")
+    if from_scratch and (start or others["as_is"]):
+        raise click.UsageError("--from-scratch leaves out the purifier that --start and --as-is take; give one of them")
     if others["no_classifier"] and (classifier or base or others["as_is"] or others["teachers_only"] or not resume):
         raise click.UsageError(
             "--no-classifier goes on with a run whose teachers are trained: it needs --resume, and does not go with "
@@ -90,13 +91,15 @@ def _request(
     from purify_toolkit.data.published_input import PublishedInput
     from purify_toolkit.networks.doors.doors import kept_in, published_input
     from purify_toolkit.networks.user_classifier import ClassifierSource
-    from purify_toolkit.recipe import find_recipe, read_recipe, without_start
+    from purify_toolkit.recipe import find_recipe, read_recipe, with_start, without_start
     from purify_toolkit.runs.pictures import PictureFlags, settle
-    from purify_toolkit.runs.pretrained import open_run
+    from purify_toolkit.runs.pretrained import open_purifier, open_run
     from purify_toolkit.train.request import Request
 
     path, flags = find_recipe(recipe), PictureFlags(**{name: others.pop(name) for name in PICTURE_OPTIONS})
     text = without_start(read_recipe(path)) if from_scratch else read_recipe(path)
+    if start:
+        text = with_start(text, start, open_purifier(start).recipe.student.network)
     run, out = None if base is None else open_run(base), out or Path("runs") / path.stem
 
     others["unlabelled"] |= run is not None and run.is_unlabelled
@@ -173,8 +176,11 @@ def _request(
         type=Number(0, 1),
         help="How much clean accuracy the purifier may take, a fraction; default 0.03, of an adaptive recipe 0.2.",
     ),
+    click.option(
+        "--start", metavar="RUN", help="Begin from this run's purifier, or that of a name that ships, at its size."
+    ),
     click.option("--from-scratch", is_flag=True, help="Begin from random weights where the recipe begins from a pair."),
-    click.option("--as-is", is_flag=True, help="Train no purifier: evaluate the one that the recipe begins from."),
+    click.option("--as-is", is_flag=True, help="Train no purifier: evaluate the one that it would begin from."),
     click.option(
         "--teachers-only", is_flag=True, help="Stop before the student; the same command with --resume continues."
     ),

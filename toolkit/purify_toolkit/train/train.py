@@ -56,7 +56,7 @@ def train(request: Request, progress: StageProgress) -> list[EvaluationRow]:
     if request.as_is and (not recipe.student.start or recipe.teachers):
         raise InputError(
             f"--as-is takes the purifier that a recipe begins from, and {request.recipe_name} begins from none, or has "
-            "teachers; give image-folder, or a recipe whose [student] has a start and whose imitation is 0"
+            "teachers; give image-folder, or --start with a recipe whose imitation is 0"
         )
     processes = find_processes(choose_device(request.device))
     if request.no_classifier:

@@ -24,8 +24,8 @@ def start_from(purifier: Purifier, table: PurifierTable) -> None:
     if theirs != own_size:
         wanted = ", ".join(f"{key} = {value}" for key, value in theirs.items())
         raise InputError(
-            f'start = "{table.start}" has {wanted}, the recipe asks for another size; take these, or leave start out '
-            "(--from-scratch)"
+            f'start = "{table.start}" has {wanted}, the recipe asks for another size; take these (--start '
+            f"{table.start}), or leave start out (--from-scratch)"
         )
     state, own = run.load_student().state_dict(), purifier.state_dict()
     channels, there = len(own["head.bias"]), len(state["head.bias"])
