@@ -40,6 +40,10 @@ def _split(base: Keys, *shares: float) -> tuple[Keys, ...]:
 
 
 ARMS = {
+    "guided": Arm(
+        "guided by the classifier, no teacher",
+        ({"imitation": 0.0, "reconstruction": 1.0, "adversarial_fraction": 0.6, "classifier_guidance": 1.0},),
+    ),
     "none": Arm(
         "none: the original",
         tuple({"imitation": 0.0, "reconstruction": 1.0, "adversarial_fraction": of} for of in (0.6, 0.8, 0.95, 1.0)),

@@ -48,10 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     runs = [open_run(name) for name in options.runs]
     if len({file_sha256(run.weights_path("classifier")) for run in runs}) > 1:
         raise InputError("the runs have different classifiers; expected purifiers for one and the same")
+    purifiers: dict[str, nn.Module] = {_named(run): run.load_student() for run in runs}
+    if len(purifiers) < len(runs):
+        raise InputError("two of the runs have one recipe and one size; expected purifiers that differ in either")
     classifier, attack = runs[0].load_classifier(), PGD.of(runs[0].recipe.evaluation)
     test = load_data_of(runs[0], options.data, device="cpu").test[: options.limit]
     seen = shown(test, classifier, attack, options.out / "attacked.npy", CPU)
-    purifiers: dict[str, nn.Module] = {_named(run): run.load_student() for run in runs}
     times = _times(
         {ALONE: classifier, **purifiers}, runs[0], test[:1].images.permute(0, 2, 3, 1).numpy(), options.rounds
     )
@@ -77,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _named(run: RunFolder) -> str:
     student = run.recipe.student
-    return f"{run.path.name}: width {student.width}, depth {student.depth}, blocks {student.blocks}"
+    return f"{run.info['recipe']}: width {student.width}, depth {student.depth}, blocks {student.blocks}"
 
 
 def _flop(network: nn.Module, images: torch.Tensor) -> int:

@@ -23,7 +23,7 @@ from purify_toolkit.runs.history import read_metrics
 
 pytestmark = pytest.mark.slow
 
-ASKED = "none,led,split-bottleneck"
+ASKED = "guided,none,led,split-bottleneck"
 CPU = torch.device("cpu")
 
 
@@ -43,14 +43,15 @@ def study(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Pat
     return out
 
 
-def test_no_student_asks_the_classifier_and_each_imitates_what_its_arm_says(study: Path) -> None:
+def test_only_guided_students_ask_the_classifier_and_each_imitates_what_its_arm_says(study: Path) -> None:
     for name in ASKED.split(","):
         for number, keys in enumerate(ARMS[name].settings):
             run = RunFolder(study / "seed-0/w4" / name / str(number))
             written = run.recipe.distillation
             assert {key: getattr(written, key) for key in keys} == keys
             losses = {loss for line in read_metrics(run) for loss in line["losses"]}
-            assert losses == ({"reconstruction"} if name == "none" else {"imitation"})
+            expected = {"guided": {"reconstruction", "guidance"}, "none": {"reconstruction"}}
+            assert losses == expected.get(name, {"imitation"})
             assert run.load_student().head.in_channels == 4
 
 
@@ -108,5 +109,5 @@ def test_the_same_command_goes_on(study: Path, arguments: list[str], capsys: pyt
 
 
 def test_an_unknown_arm_is_named(arguments: list[str], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no arm 'both'; expected of none, skips"):
+    with pytest.raises(InputError, match="no arm 'both'; expected of guided, none, skips"):
         frontier.main([*arguments, "--arms", "both", "--out", str(tmp_path / "out")])

@@ -49,7 +49,7 @@ def test_each_network_has_its_cost_and_its_accuracies(
     assert alone["time"] == 1
     assert alone["name"] == "classifier alone"
     assert wide["name"] == "small: width 4, depth 2, blocks 1"
-    assert small["name"] == "narrow: width 2, depth 2, blocks 1"
+    assert small["name"] == "small: width 2, depth 2, blocks 1"
     assert small["flop"] < wide["flop"]
     assert small["parameters"] == sum(weights.numel() for weights in narrow.load_student().parameters())
     first = narrow.load_student().stem[0]
@@ -70,7 +70,7 @@ def test_the_table_and_the_plot_are_there(found: Path) -> None:
     assert [line.split(" | ")[0] for line in lines[2:]] == [
         "| classifier alone",
         "| small: width 4, depth 2, blocks 1",
-        "| narrow: width 2, depth 2, blocks 1",
+        "| small: width 2, depth 2, blocks 1",
     ]
     assert (found / "sizes.png").read_bytes().startswith(b"\x89PNG")
 
@@ -81,5 +81,7 @@ def test_purifiers_for_different_classifiers_are_not_compared(
     other = RunFolder(Path(shutil.copytree(narrow.path, tmp_path / "other")))
     torch.manual_seed(0)
     other.save_weights("classifier", other.new_classifier())
+    with pytest.raises(InputError, match="two of the runs have one recipe and one size"):
+        sizes.main([*2 * [str(trained.path)], "--data", str(accepted), "--out", str(tmp_path / "out")])
     with pytest.raises(InputError, match="the runs have different classifiers"):
         sizes.main([str(trained.path), str(other.path), "--data", str(accepted), "--out", str(tmp_path / "out")])
