@@ -27,6 +27,7 @@ TEACHERS: dict[str, tuple[str, float, Keys]] = {
 
 ALONE = {"imitation": 1.0, "reconstruction": 0.0}
 ORIGINAL = {**ALONE, "second_teacher": "original"}
+GUIDED = {"imitation": 0.0, "reconstruction": 1.0, "adversarial_fraction": 0.6, "classifier_guidance": 1.0}
 
 
 def _mixed(base: Keys, *shares: float) -> tuple[Keys, ...]:
@@ -40,10 +41,8 @@ def _split(base: Keys, *shares: float) -> tuple[Keys, ...]:
 
 
 ARMS = {
-    "guided": Arm(
-        "guided by the classifier, no teacher",
-        ({"imitation": 0.0, "reconstruction": 1.0, "adversarial_fraction": 0.6, "classifier_guidance": 1.0},),
-    ),
+    "guided": Arm("guided by the classifier, no teacher", (GUIDED,)),
+    "features": Arm("guided by its features too, no teacher", ({**GUIDED, "feature_guidance": 1.0},)),
     "none": Arm(
         "none: the original",
         tuple({"imitation": 0.0, "reconstruction": 1.0, "adversarial_fraction": of} for of in (0.6, 0.8, 0.95, 1.0)),

@@ -23,7 +23,7 @@ from purify_toolkit.runs.history import read_metrics
 
 pytestmark = pytest.mark.slow
 
-ASKED = "guided,none,led,split-bottleneck"
+ASKED = "features,none,led,split-bottleneck"
 CPU = torch.device("cpu")
 
 
@@ -50,7 +50,7 @@ def test_only_guided_students_ask_the_classifier_and_each_imitates_what_its_arm_
             written = run.recipe.distillation
             assert {key: getattr(written, key) for key in keys} == keys
             losses = {loss for line in read_metrics(run) for loss in line["losses"]}
-            expected = {"guided": {"reconstruction", "guidance"}, "none": {"reconstruction"}}
+            expected = {"features": {"reconstruction", "guidance", "features"}, "none": {"reconstruction"}}
             assert losses == expected.get(name, {"imitation"})
             assert run.load_student().head.in_channels == 4
 
@@ -109,5 +109,5 @@ def test_the_same_command_goes_on(study: Path, arguments: list[str], capsys: pyt
 
 
 def test_an_unknown_arm_is_named(arguments: list[str], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no arm 'both'; expected of guided, none, skips"):
+    with pytest.raises(InputError, match="no arm 'both'; expected of guided, features, none"):
         frontier.main([*arguments, "--arms", "both", "--out", str(tmp_path / "out")])
