@@ -53,8 +53,8 @@ def open_purifier(path_or_name: str) -> RunFolder:
             f"no run {path_or_name!r}; for pre-trained pairs needs 'train': pip install 'purify-edge[train]'"
         )
     raise InputError(
-        f"no run {path_or_name!r}{nearest(path_or_name, _names())}: expected a folder that purify-train wrote, or one of those that ship: "
-        f"{', '.join(_names())}"
+        f"no run {path_or_name!r}{nearest(path_or_name, _names())}: expected a folder that purify-train wrote, or one "
+        f"of those that ship: {', '.join(_names())}"
     )
 
 
