@@ -20,7 +20,7 @@ from purify_edge.errors import InputError
 from purify_edge.images.arrays import as_batch
 from purify_edge.images.pictures import Pictures, prepared
 from purify_edge.pipeline.prediction import Prediction, answers_of, softmax
-from purify_edge.pipeline.sparing import is_spared, require_threshold, spare
+from purify_edge.pipeline.sparing import answering, is_spared, require_threshold, spare
 from purify_edge.pipeline.stream import stream
 from purify_edge.pipeline.suspicion import is_suspicious, suspicion_of
 
@@ -159,14 +159,14 @@ class Pipeline(Closing):
             purified, logits = _in_parts(self.planned.both, x)
             return _prediction(purified, logits)
         purified, logits, unpurified = _in_parts(self.planned.scored, x)
-        prediction = _prediction(purified, self._spare(unpurified, logits))
         found: dict[str, Any] = {"unpurified": softmax(unpurified)}
-        if self.spare:
-            found["spared"] = is_spared(unpurified, logits, self.spare)
         if self.suspicion:
             found["suspicion"] = suspicion_of(unpurified, logits, self.suspicion.score)
             found["suspicious"] = is_suspicious(found["suspicion"], self.suspicion.threshold)
-        prediction = replace(prediction, **found)
+        if self.spare:
+            found["spared"] = is_spared(unpurified, logits, self.spare)
+            logits = answering(found["spared"], unpurified, logits)
+        prediction = replace(_prediction(purified, logits), **found)
         if self._on_alert and prediction.suspicious is not None and prediction.suspicious.any():
             self._on_alert(prediction)
         return prediction
@@ -221,10 +221,7 @@ class Pipeline(Closing):
         if self.spare is None:
             return in_batches(self.planned.logits, x)
         _, logits, unpurified = _in_parts(self.planned.scored, x)
-        return self._spare(unpurified, logits)
-
-    def _spare(self, unpurified: NDArray[np.float32], logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        return spare(unpurified, logits, self.spare) if self.spare else logits
+        return spare(unpurified, logits, self.spare)
 
     def _batch(self, images: Pictures) -> NDArray[np.float32]:
         return as_batch(prepared(images, self.input), self.input)

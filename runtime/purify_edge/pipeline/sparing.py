@@ -49,8 +49,13 @@ def is_spared(unpurified: Array, purified: Array, entry: SpareEntry) -> NDArray[
 
 
 def spare(unpurified: Array, purified: Array, entry: SpareEntry) -> Array:
+    """Return the logits `[N, K]` that answer N images, by those before and after purification."""
+    return answering(is_spared(unpurified, purified, entry), unpurified, purified)
+
+
+def answering(spared: NDArray[np.bool_], unpurified: Array, purified: Array) -> Array:
     """Return the logits `[N, K]` that answer: an image's own where it is spared, else those of the purified one."""
-    return np.where(is_spared(unpurified, purified, entry)[:, None], unpurified, purified)
+    return np.where(spared[:, None], unpurified, purified)
 
 
 def calibrate_spare(unpurified: Array, purified: Array, *, source: str) -> SpareEntry | None:
