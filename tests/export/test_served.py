@@ -12,13 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-from helpers.bundles import replace
+from helpers.bundles import overtaken, replace
 from helpers.trained import quadrants
-from purify_edge.bundle.golden import GoldenSplit
+from purify_edge.bundle.golden import GoldenSplit, load_golden
 from purify_edge.bundle.manifest import InputContract, Pixels, SuspicionEntry
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import Report
+from purify_edge.check import served as served_check
 from purify_edge.check.check import check_bundle
+from purify_edge.check.limits import Limits
 from purify_edge.engines.tensorrt.build import build_engine
 from purify_edge.engines.tensorrt.options import BuildOptions
 from purify_edge.pipeline.suspicion import suspicion_of
@@ -142,6 +144,14 @@ def test_a_graph_that_scores_otherwise_is_found(with_served: ExportResult, tmp_p
     assert broken == {
         f"relative error of suspicion, onnxruntime fp32 served {split}" for split in ("clean", "adversarial", "noise")
     }
+
+
+@pytest.mark.parametrize(("by", "share"), [(0.02, 1.0), (0.2, 0.0)], ids=["a tie", "another class"])
+def test_a_class_that_ties_with_pytorchs_agrees(with_served: ExportResult, by: float, share: float) -> None:
+    golden = {name: overtaken(split, by) for name, split in load_golden(with_served.bundle).items() if name != "noise"}
+    checks, _ = served_check.served_checks(with_served.bundle, golden, ["fp32"], Limits())
+    agreements = {check.name: check.value for check in checks if check.name.startswith("agreement")}
+    assert list(agreements.values()) == [share, share]
 
 
 def test_its_metadata_say_what_it_is(with_served: ExportResult) -> None:

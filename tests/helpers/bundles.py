@@ -4,11 +4,15 @@ import hashlib
 import json
 import os
 import shutil
+from dataclasses import replace as altered
 from pathlib import Path
 
-from purify_edge.bundle.golden import encode_golden, load_golden
+import numpy as np
+
+from purify_edge.bundle.golden import GoldenSplit, encode_golden, load_golden
 from purify_edge.bundle.reader import Bundle
 from purify_edge.files import file_sha256
+from purify_edge.stats import spread_of
 
 
 def replace(bundle: Path, path: str, content: bytes, *, splits: dict[str, int] | None = None) -> None:
@@ -30,6 +34,14 @@ def keep_few(bundle: Path, count: int) -> None:
         for name, split in load_golden(Bundle.open(bundle)).items()
     }
     replace(bundle, "golden.npz", encode_golden(splits), splits=dict.fromkeys(splits, count))
+
+
+def overtaken(split: GoldenSplit, by: float) -> GoldenSplit:
+    """A split whose reference has its second class first, by a fraction of what differs between images."""
+    logits = split.defended.copy()
+    second = logits.argsort(axis=1)[:, -2]
+    logits[np.arange(len(logits)), second] = logits.max(axis=1) + by * spread_of(logits)
+    return altered(split, defended=logits)
 
 
 def cached(bundle: Path, cache: Path) -> Path:

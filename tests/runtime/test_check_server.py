@@ -3,14 +3,16 @@
 import io
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from helpers.bundles import overtaken
 from purify_edge import Pipeline
+from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
 from purify_edge.check import server
 from purify_edge.check.limits import Limits
@@ -94,6 +96,31 @@ def test_a_model_is_judged_by_the_rule_that_it_runs(
     names = ("clean", "adversarial", "noise") if spare_clean else ()
     assert spared == dict.fromkeys([f"change of what is spared, server {name}" for name in names], 0.0)
     assert [row.wrong for row in report.latency] == [0, 0, 0]  # the rule changes three of the first nine answers
+
+
+@pytest.mark.parametrize(("by", "share"), [(0.02, 1.0), (0.2, 0.0)], ids=["a tie", "another class"])
+def test_a_class_that_ties_with_pytorchs_agrees_for_batches_and_single_images(
+    few_images: Path, serve: Callable[..., None], monkeypatch: pytest.MonkeyPatch, by: float, share: float
+) -> None:
+    serve(few_images, spare_clean=False)
+    golden = {name: overtaken(split, by) for name, split in load_golden(Bundle.open(few_images)).items()}
+    monkeypatch.setattr(server, "load_golden", lambda bundle: golden)
+    report = check(few_images, rounds=9)
+    agreements = [of for of in report.checks if of.name.startswith("agreement")]
+    assert len(agreements) == len(golden) + len(report.latency)
+    assert {of.value for of in agreements} == {share}
+    assert {row.agreement for row in report.latency} == {share}
+
+
+def test_single_images_are_not_timed_for_another_bundle(
+    few_images: Path, serve: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(few_images, spare_clean=False)
+    golden = load_golden(Bundle.open(few_images))["clean"]
+    other = replace(golden, defended=golden.defended[:, :3], classifier=golden.classifier[:, :3])
+    monkeypatch.setattr(server, "load_golden", lambda bundle: {"clean": other})
+    with pytest.raises(InputError, match=r"pair gives \[1, 10\] probabilities, the bundle has \[1, 3\]: it is another"):
+        server.time_server(Bundle.open(few_images), "pair", clients=[1], rounds=1, tell=lambda text: None)
 
 
 def test_a_model_that_spares_by_another_threshold_fails(

@@ -82,9 +82,15 @@ def agreeing(said: NDArray[np.int64], reference: Array) -> NDArray[np.bool_]:
         said: the classes `[N]` that an engine gives; -1 for no answer.
         reference: PyTorch's logits `[N, K]`.
     """
-    images, expected = np.arange(len(said)), reference.argmax(axis=1)
-    behind = reference[images, expected] - reference[images, said]
-    agrees: NDArray[np.bool_] = (said >= 0) & ((said == expected) | (behind < TIE * spread_of(reference)))
+    agrees: NDArray[np.bool_] = (said >= 0) & agreeing_classes(reference)[np.arange(len(said)), said]
+    return agrees
+
+
+def agreeing_classes(reference: Array) -> NDArray[np.bool_]:
+    """Return bool `[N, K]`: PyTorch's class by its logits `[N, K]`, and those that tie with it."""
+    behind = reference.max(axis=1, keepdims=True) - reference
+    agrees: NDArray[np.bool_] = behind < TIE * spread_of(reference)
+    agrees[np.arange(len(reference)), reference.argmax(axis=1)] = True
     return agrees
 
 

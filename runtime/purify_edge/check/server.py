@@ -21,6 +21,7 @@ from purify_edge.check.limits import (
     NOISE,
     Limits,
     agreeing,
+    agreeing_classes,
     agreement,
     at_most,
     share_at_most,
@@ -30,6 +31,7 @@ from purify_edge.errors import InputError, reason
 from purify_edge.extras import require_library
 from purify_edge.images.arrays import as_batch
 from purify_edge.images.pictures import png_of
+from purify_edge.pipeline.prediction import answers_of
 from purify_edge.pipeline.sparing import is_spared, spare
 from purify_edge.pipeline.suspicion import is_suspicious, suspicion_of
 from purify_edge.stats import relative_error
@@ -51,7 +53,7 @@ Outputs = Mapping[str, NDArray[Any]]
 class ClientsRow(msgspec.Struct, frozen=True, kw_only=True):
     """How long single images took, requested by so many clients at once, `n` times in all.
 
-    Some of these may have failed, or got another class than PyTorch's.
+    Some of these may have failed, or got another class than PyTorch's or one that ties with it.
     """
 
     clients: int
@@ -64,7 +66,7 @@ class ClientsRow(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def agreement(self) -> float:
-        """Return the share of the images that got PyTorch's class."""
+        """Return the share of the images that got PyTorch's class, or one that ties with it."""
         return 1 - (self.failed + self.wrong) / self.n
 
     @property
@@ -215,15 +217,7 @@ def _encoder(bundle: Bundle, model: Model, kind: str) -> Callable[[Images], NDAr
 def _checks(
     bundle: Bundle, model: Model, name: str, split: GoldenSplit, found: Outputs, limits: Limits
 ) -> Iterator[Check]:
-    if "probabilities" not in found:
-        raise InputError(f"{model.name} gives {', '.join(found)}; expected probabilities, as a bundle's model does")
-    probabilities = found["probabilities"]
-    if probabilities.shape != split.defended.shape:
-        raise InputError(
-            f"{model.name} gives {list(probabilities.shape)} probabilities, the bundle has "
-            f"{list(split.defended.shape)}: it is another bundle's"
-        )
-    said = np.where(np.isfinite(probabilities).all(axis=1), probabilities.argmax(axis=1), -1)
+    said = _answers(model, found, split.defended.shape)
     reference, n = _reference(bundle, model, split, found), len(split)
     expected = reference.argmax(axis=1)
     least = MIN_AGREEMENT[LOSSY] if limits.min_agreement is None else limits.min_agreement
@@ -251,6 +245,19 @@ def _checks(
         yield share_at_most("change of what is spared", f"server {name}", change, limits.max_flagged_change, n)
 
 
+def _answers(model: Model, found: Outputs, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Return the classes `[N]` that a model names, of whose probabilities the bundle has the shape `[N, K]`."""
+    if "probabilities" not in found:
+        raise InputError(f"{model.name} gives {', '.join(found)}; expected probabilities, as a bundle's model does")
+    probabilities = found["probabilities"]
+    if probabilities.shape != shape:
+        raise InputError(
+            f"{model.name} gives {list(probabilities.shape)} probabilities, the bundle has {list(shape)}: it is "
+            "another bundle's"
+        )
+    return answers_of(probabilities)
+
+
 def _reference(bundle: Bundle, model: Model, split: GoldenSplit, found: Outputs) -> NDArray[np.float32]:
     """Return PyTorch's logits `[N, K]` that answer, for a model with these outputs: it may spare clean images."""
     if "spared" not in found:
@@ -264,7 +271,7 @@ def _reference(bundle: Bundle, model: Model, split: GoldenSplit, found: Outputs)
 
 
 Answers = Iterator[tuple[float, bool | None]]
-"""Each image's milliseconds, and whether it got PyTorch's class; None where it got no answer."""
+"""Each image's milliseconds, and whether it got PyTorch's class or a tie with it; None where it got no answer."""
 
 
 def time_server(
@@ -286,7 +293,8 @@ def time_server(
         encode = _encoder(bundle, model, kind)
         images = [encode(split.images[at : at + 1]) for at in range(min(len(split), KINDS))]
         outputs, _ = model.ask(client, name, kind, images[0])
-    expected = _reference(bundle, model, split, outputs).argmax(axis=1)
+    agrees = agreeing_classes(_reference(bundle, model, split, outputs))
+    _answers(model, outputs, agrees[:1].shape)
 
     def ask(first: int) -> Answers:
         with closing(model.client()) as client:
@@ -295,7 +303,8 @@ def time_server(
                 start, index = time.perf_counter(), at % len(images)
                 try:
                     found, _ = model.ask(client, name, kind, images[index])
-                    right = bool(found["probabilities"].argmax() == expected[index])
+                    said = _answers(model, found, agrees[:1].shape)[0]
+                    right = bool(said >= 0 and agrees[index, said])
                 except InputError:
                     right = None
                 yield 1000 * (time.perf_counter() - start), right
