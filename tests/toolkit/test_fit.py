@@ -27,7 +27,7 @@ from purify_toolkit.device import memory
 from purify_toolkit.device.memory import free_bytes, kept_bytes
 from purify_toolkit.device.processes import Processes
 from purify_toolkit.networks.architectures import Purifier
-from purify_toolkit.recipe import OptimizerTable, PurifierTable, parse_recipe
+from purify_toolkit.recipe import OptimizerTable, PurifierTable, parse_recipe, with_start
 from purify_toolkit.runs.folder import KEYS, RunFolder
 from purify_toolkit.runs.history import read_metrics
 from purify_toolkit.runs.pretrained import open_run
@@ -171,6 +171,22 @@ def test_the_command_line_names_what_a_student_begins_from(small_data: Path, tmp
     with torch.no_grad():
         expected = theirs(grey.expand(-1, 3, -1, -1)).logit().mean(1, keepdim=True)
         torch.testing.assert_close(run.load_student()(grey).logit(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_run_is_not_replaced_by_one_that_begins_from_it(small_data: Path, tmp_path: Path) -> None:
+    start = run_with_student(tmp_path / "theirs", 3, width=8, depth=1, blocks=1)[1]
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(RECIPE)
+    arguments = [str(recipe), "--data", str(small_data), "--limit", "20", "--out", str(start), "--force"]
+    refused = CliRunner().invoke(main, [*arguments, "--start", f"{start}/../{start.name}"])
+    assert refused.exit_code == 2
+    assert "which it begins from; --out names another folder" in " ".join(refused.stderr.split())
+    assert (start / "student.safetensors").is_file()
+
+
+def test_a_recipe_without_a_line_for_the_student_is_not_begun_without_its_start() -> None:
+    with pytest.raises(InputError, match=r"--start found no table \[student\] in the recipe"):
+        with_start("student = { width = 4, depth = 2, blocks = 1, epochs = 3 }\n", "photos", {"width": 12})
 
 
 def test_a_pair_that_ships_can_be_the_teacher_as_it_is(small_data: Path, tmp_path: Path) -> None:

@@ -287,10 +287,13 @@ def with_start(text: str, start: str, network: Mapping[str, int]) -> str:
     start = "mine"
     width = 6
     steps = 9
+
+    Raises:
+        InputError: it has no line `[student]`.
     """
     own = [f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in {"start": start, **network}.items()]
     replaced = re.compile(rf"\s*({'|'.join(('start', *network))})\s*=")
-    lines, is_student = [], False
+    lines, is_student, found = [], False, False
     for line in text.splitlines(keepends=True):
         is_header = line.lstrip().startswith("[")
         if is_header:
@@ -299,6 +302,9 @@ def with_start(text: str, start: str, network: Mapping[str, int]) -> str:
             lines.append(line)
         if is_header and is_student:
             lines += own
+            found = True
+    if not found:
+        raise InputError("--start found no table [student] in the recipe; give it a line [student], and its keys below")
     return "".join(lines)
 
 

@@ -18,6 +18,7 @@ from purify_toolkit.networks.user_classifier import ClassifierSource
 from purify_toolkit.recipe import Recipe, parse_recipe
 from purify_toolkit.runs.data import choose_samples
 from purify_toolkit.runs.folder import RunFolder
+from purify_toolkit.runs.pretrained import open_purifier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,7 @@ def open_folder(request: Request) -> RunFolder:
             raise InputError(f"{request.out} is not a run folder, and --force replaces no other; --out names another")
         if request.base is not None and request.base.path.resolve() == request.out.resolve():
             raise InputError(f"--base {request.base.path} would be replaced; --out names another folder")
+        _check_starts(request)
         return run
     if not request.resume:
         raise InputError(
@@ -78,6 +80,14 @@ def open_folder(request: Request) -> RunFolder:
     if differing:
         raise InputError(f"{request.out} is of another training ({'; '.join(differing)}); --out names another folder")
     return run
+
+
+def _check_starts(request: Request) -> None:
+    """Refuse to replace a run that the request begins a purifier from."""
+    recipe = parse_recipe(request.recipe_text, source=request.recipe_name)
+    for table in (recipe.student, *map(recipe.purifier, recipe.teachers)):
+        if table.start and open_purifier(table.start).path.resolve() == request.out.resolve():
+            raise InputError(f"--force would replace {table.start}, which it begins from; --out names another folder")
 
 
 def check_no_classifier(run: RunFolder, recipe: Recipe) -> None:
