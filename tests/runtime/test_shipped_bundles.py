@@ -1,5 +1,6 @@
 """Bundles that ship, opened by name, and bundles that earlier versions wrote."""
 
+import os
 import shutil
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
@@ -98,6 +99,15 @@ def test_a_packed_bundle_is_unpacked_once_and_whole(own_folders: Path, monkeypat
     assert Bundle.open("photos").path == folder
 
 
+def test_a_python_whose_tarfile_has_no_filters_unpacks_it(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    extract = tarfile.TarFile.extractall
+    monkeypatch.delattr(tarfile, "data_filter")
+    monkeypatch.setattr(
+        tarfile.TarFile, "extractall", lambda packed, path: extract(packed, path, filter="fully_trusted")
+    )
+    Bundle.open("photos").verify()
+
+
 def test_it_gives_attacked_photographs_their_class_back(own_folders: Path) -> None:
     shown = REPOSITORY / "lab" / "photographs" / "shown"
     cup = Image.open(shown / "test" / "coffee.jpg")
@@ -129,6 +139,30 @@ def test_a_cut_archive_is_told_of_and_leaves_nothing(
     with pytest.raises(BundleError, match=r"cannot be unpacked \(.*\); expected a whole archive and a writable folder"):
         Bundle.open("photos")
     assert not [path for path in own_folders.rglob("*") if path.is_file()]
+    (package / "cut_photos" / ARCHIVE).write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(BundleError, match=r"cannot be unpacked \(not an lzma file\)"):
+        Bundle.open("photos")
+
+
+def test_an_unpacked_bundle_that_lost_files_says_that_it_comes_back(own_folders: Path) -> None:
+    folder = Bundle.open("photos").path
+    (folder / "golden.npz").write_bytes(b"")
+    with pytest.raises(
+        BundleError, match=rf"golden\.npz is damaged: .*; remove {folder}, and load it again by its name"
+    ):
+        Bundle.open("photos").verify()
+    (folder / "manifest.json").unlink()
+    with pytest.raises(BundleError, match=rf"{folder} has no manifest\.json any more; remove this folder, and load"):
+        Bundle.open("photos")
+    shutil.rmtree(folder)
+    Bundle.open("photos").verify()
+
+
+def test_it_is_on_the_disk_before_it_takes_its_name(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: set[int] = set()
+    monkeypatch.setattr(os, "fsync", lambda number: synced.add(os.fstat(number).st_ino))
+    folder = Bundle.open("photos").path
+    assert synced == {path.stat().st_ino for path in folder.rglob("*") if path.is_file()}
 
 
 def test_where_the_cache_cannot_be_written_to_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from purify_edge.bundle import signing
 from purify_edge.bundle.download import Downloaded, download, hub_name
 from purify_edge.bundle.hub import blobs_beside
 from purify_edge.bundle.manifest import MANIFEST, FileEntry, Manifest, ModelEntry, read_manifest
-from purify_edge.bundle.shipped import shipped_bundle
+from purify_edge.bundle.shipped import is_unpacked, shipped_bundle
 from purify_edge.errors import BundleError
 
 
@@ -59,6 +59,7 @@ class Bundle:
         """
         path = self.path / entry.path
         advice = "copy the bundle again, or export it again"
+        advice = f"remove {self.path}, and load it again by its name" if is_unpacked(self.path) else advice
         try:
             homes = self.path.resolve(), blobs_beside(self.path)
             advice = "remove it from Hugging Face's cache (hf cache rm), and load it again" if homes[1] else advice

@@ -1,6 +1,7 @@
 """The bundles that ship, opened by their names: in the package, or packed in one that an extra brings."""
 
 import logging
+import os
 import secrets
 import shutil
 import tarfile
@@ -36,7 +37,8 @@ def shipped_bundle(path: Path) -> Path:
     """Return the folder of the bundle that ships under this name; the path itself if it exists or is no bare name.
 
     Raises:
-        BundleError: neither a path nor the name of a bundle that ships, or a packed one cannot be unpacked.
+        BundleError: neither a path nor the name of a bundle that ships; or a packed one cannot be unpacked, or was and
+            has no manifest any more.
         MissingError: the package of a packed one is not installed.
     """
     name = str(path)
@@ -60,6 +62,14 @@ def shipped_bundle(path: Path) -> Path:
     )
 
 
+def is_unpacked(path: Path) -> bool:
+    """Return whether a bundle lies where packed ones are unpacked to, so that it comes back once it is removed."""
+    try:
+        return path.parent == _cache()
+    except FileNotFoundError:
+        return False
+
+
 def archive_of(name: str) -> Path:
     """Return the file of a packed bundle; in a checkout, that of the checkout.
 
@@ -76,29 +86,44 @@ def archive_of(name: str) -> Path:
 
 
 def _unpack(name: str) -> Path:
-    """Return the folder of a packed bundle; unpack it if this is the first time, whole or not at all.
+    """Return the folder of a packed bundle; unpack it if this is the first time.
 
     It lies with the user's cached files, and its name tells of which archive it is.
     """
     archive = archive_of(name)
     try:
-        folder = user_folder("XDG_CACHE_HOME", ".cache") / "bundles" / f"{name}-{file_sha256(archive)[:16]}"
-        if folder.is_dir():
-            return folder
-        temporary = folder.with_name(f".new-{secrets.token_hex(8)}")
-        try:
-            with tarfile.open(archive) as packed:
-                packed.extractall(temporary, filter="data")
-            temporary.rename(folder)
+        folder = _cache() / f"{name}-{file_sha256(archive)[:16]}"
+        if not folder.is_dir():
+            _extract(archive, folder)
             logger.info("the bundle %s is unpacked to %s, once", name, folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was faster
-                raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     except Exception as error:  # the file system's, tarfile's, or lzma's, which a Python may lack
         raise BundleError(
             f"the bundle {name} cannot be unpacked ({reason(error)}); expected a whole archive and a writable folder: "
             f"install 'purify-edge[{name}]' anew, or name another folder for cached files in XDG_CACHE_HOME"
         ) from error
+    if not (folder / MANIFEST).is_file():
+        raise BundleError(f"{folder} has no {MANIFEST} any more; remove this folder, and load {name} again")
     return folder
+
+
+def _cache() -> Path:
+    return user_folder("XDG_CACHE_HOME", ".cache") / "bundles"
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    """Unpack an archive to a folder, whole or not at all, by this process or by one that is faster."""
+    temporary = folder.with_name(f".new-{secrets.token_hex(8)}")
+    try:
+        with tarfile.open(archive, "r:xz") as packed:
+            packed.extraction_filter = getattr(tarfile, "data_filter", None)  # Debian 12's Python 3.11.2 has none
+            packed.extractall(temporary)
+        for path in temporary.rglob("*"):  # on the disk before it takes the name
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        temporary.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was faster
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
