@@ -3,10 +3,11 @@
 python -m lab.frontier RECIPE --base PAIR --data DIR --out FOLDER [--seeds 0,1,2] [--widths 8] [--limit N]
 
 No term of a student's loss asks the classifier (`classifier_guidance` is 0), but in the arms `guided` and `features`,
-which show what that is worth: what a student knows of attacks comes from its examples and its teachers. An arm says which teachers it imitates, and how; each of its settings weighs the same
-ingredients otherwise, for a single one hides that clean accuracy can be paid with grey-box accuracy. All students of a
-seed see the same examples, made once against the classifier alone, and are judged on the same test images, clean and
-attacked. Everything is under FOLDER: seed-S/teachers/NAME, seed-S/wWIDTH/ARM/SETTING, frontier.json, frontier.md.
+which show what that is worth: what a student knows of attacks comes from its examples and its teachers. An arm says
+which teachers it imitates, and how; each of its settings weighs the same ingredients otherwise, for a single one hides
+that clean accuracy can be paid with grey-box accuracy. All students of a seed see the same examples, made once against
+the classifier alone, and are judged on the same test images, clean and attacked. Everything is under FOLDER:
+seed-S/teachers/NAME, seed-S/wWIDTH/ARM/SETTING, frontier.json, frontier.md.
 An interrupted study goes on with the same command.
 """
 
