@@ -1,4 +1,4 @@
-"""Statistics: intervals of a proportion and errors of outputs, without scipy, which would outweigh the runtime."""
+"""Statistics: intervals of a proportion, errors, classes that agree; without scipy, heavier than the runtime."""
 
 from math import sqrt
 
@@ -6,6 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Z95 = 1.959963984540054
+TIE = 0.04
+"""Two classes tie where PyTorch's logits for them differ by less than this fraction of what differs between images.
+
+It is three standard deviations of that difference where every logit has the largest error of float16: 3 sqrt(2) 0.01.
+Over 1,000 classes 6% of clean photographs tie, of Fashion-MNIST's images 2%."""
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
@@ -38,3 +43,22 @@ def spread_of(reference: NDArray[np.float32]) -> float:
     """Return the root mean square of what differs between outputs `[N, ...]`; of one output, its own."""
     spread = reference - reference.mean(axis=0) if len(reference) > 1 else reference
     return float(np.sqrt(np.square(spread, dtype=np.float64).mean()))
+
+
+def agreeing(said: NDArray[np.int64], reference: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which of N images got PyTorch's class, or one that ties with it.
+
+    Args:
+        said: the classes `[N]` that an engine gives; -1 for no answer.
+        reference: PyTorch's logits `[N, K]`.
+    """
+    agrees: NDArray[np.bool_] = (said >= 0) & agreeing_classes(reference)[np.arange(len(said)), said]
+    return agrees
+
+
+def agreeing_classes(reference: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return bool `[N, K]`: PyTorch's class by its logits `[N, K]`, and those that tie with it."""
+    behind = reference.max(axis=1, keepdims=True) - reference
+    agrees: NDArray[np.bool_] = behind < TIE * spread_of(reference)
+    agrees[np.arange(len(reference)), reference.argmax(axis=1)] = True
+    return agrees

@@ -18,14 +18,14 @@ from purify_edge.check import check
 from purify_edge.check.check import check_bundle
 from purify_edge.check.cli import main as check_command
 from purify_edge.check.comparison import EngineSet, parity_row
-from purify_edge.check.limits import Limits, agreeing, checks_of
+from purify_edge.check.limits import Limits, checks_of
 from purify_edge.engines import energy
 from purify_edge.engines.onnxruntime import OnnxRuntimeEngine
 from purify_edge.engines.registry import ENGINES
 from purify_edge.errors import BundleError
 from purify_edge.power.condition import condition
 from purify_edge.power.meters import find_meters
-from purify_edge.stats import relative_error
+from purify_edge.stats import agreeing, relative_error
 
 pytestmark = pytest.mark.once
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import SPARED, ParityRow
-from purify_edge.check.limits import agreeing
 from purify_edge.engines.base import BATCH, Array, in_batches
 from purify_edge.engines.models import Models
 from purify_edge.errors import BundleError, PurifyError
@@ -19,7 +18,7 @@ from purify_edge.images.arrays import as_batch
 from purify_edge.pipeline.prediction import answers_of
 from purify_edge.pipeline.sparing import spare
 from purify_edge.pipeline.suspicion import suspicion_of
-from purify_edge.stats import relative_error, wilson
+from purify_edge.stats import agreeing, relative_error, wilson
 
 Run = Callable[[Array], Array]
 

@@ -11,7 +11,7 @@ from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.manifest import SuspicionEntry
 from purify_edge.bundle.report import Check, LatencyRow, ParityRow
 from purify_edge.pipeline.suspicion import is_suspicious, suspicion_of
-from purify_edge.stats import spread_of, wilson
+from purify_edge.stats import wilson
 
 Array = NDArray[np.float32]
 MIN_AGREEMENT = {"fp32": 0.995, "fp16": 0.995, "bf16": 0.95, "int8": 0.95}
@@ -19,11 +19,6 @@ MIN_AGREEMENT = {"fp32": 0.995, "fp16": 0.995, "bf16": 0.95, "int8": 0.95}
 accuracy decides."""
 MAX_ERROR = {"fp32": 1e-4, "tf32": 0.005, "fp16": 0.01, "bf16": 0.1, "int8": 0.1}
 """The largest `relative_error`, by precision. GPUs may multiply float32 in TF32, which has float16's precision."""
-TIE = 0.04
-"""Two classes tie where PyTorch's logits for them differ by less than this fraction of what differs between images.
-
-It is three standard deviations of that difference where every logit has the largest error of float16: 3 sqrt(2) 0.01.
-Over 1,000 classes 6% of clean photographs tie, of Fashion-MNIST's images 2%."""
 NOISE = "noise"
 BY_INTERVAL = " by its interval"
 """Of so few images that a single one breaks the limit, the limit is broken where the 95% interval lies beyond it."""
@@ -73,25 +68,6 @@ def suspicion_checks(
         change = abs(is_suspicious(scores[name], entry.threshold).mean() - expected)
         what = f"{where} pipeline {name}"
         yield share_at_most("change of what is suspicious", what, float(change), limits.max_flagged_change, len(split))
-
-
-def agreeing(said: NDArray[np.int64], reference: Array) -> NDArray[np.bool_]:
-    """Return which of N images got PyTorch's class, or one that ties with it.
-
-    Args:
-        said: the classes `[N]` that an engine gives; -1 for no answer.
-        reference: PyTorch's logits `[N, K]`.
-    """
-    agrees: NDArray[np.bool_] = (said >= 0) & agreeing_classes(reference)[np.arange(len(said)), said]
-    return agrees
-
-
-def agreeing_classes(reference: Array) -> NDArray[np.bool_]:
-    """Return bool `[N, K]`: PyTorch's class by its logits `[N, K]`, and those that tie with it."""
-    behind = reference.max(axis=1, keepdims=True) - reference
-    agrees: NDArray[np.bool_] = behind < TIE * spread_of(reference)
-    agrees[np.arange(len(reference)), reference.argmax(axis=1)] = True
-    return agrees
 
 
 def agreement(value: float, n: int, least: float, where: str) -> Check:

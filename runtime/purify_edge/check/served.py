@@ -10,14 +10,14 @@ from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.manifest import ModelEntry
 from purify_edge.bundle.reader import Bundle
 from purify_edge.bundle.report import Check, NotChecked
-from purify_edge.check.limits import MAX_ERROR, MIN_AGREEMENT, Limits, agreeing, agreement, at_most, share_at_most
+from purify_edge.check.limits import MAX_ERROR, MIN_AGREEMENT, Limits, agreement, at_most, share_at_most
 from purify_edge.engines.base import BATCH, Array
 from purify_edge.engines.onnxruntime import all_outputs
 from purify_edge.errors import BundleError, MissingError
 from purify_edge.images.arrays import as_batch
 from purify_edge.pipeline.prediction import answers_of
 from purify_edge.pipeline.suspicion import NEW, is_suspicious, suspicion_of
-from purify_edge.stats import relative_error
+from purify_edge.stats import agreeing, relative_error
 
 OUTPUTS = {"probabilities", "suspicion", "purified"}
 ENGINE = "onnxruntime"

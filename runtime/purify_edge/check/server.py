@@ -20,8 +20,6 @@ from purify_edge.check.limits import (
     MIN_AGREEMENT,
     NOISE,
     Limits,
-    agreeing,
-    agreeing_classes,
     agreement,
     at_most,
     share_at_most,
@@ -34,7 +32,7 @@ from purify_edge.images.pictures import png_of
 from purify_edge.pipeline.prediction import answers_of
 from purify_edge.pipeline.sparing import is_spared, spare
 from purify_edge.pipeline.suspicion import is_suspicious, suspicion_of
-from purify_edge.stats import relative_error
+from purify_edge.stats import agreeing, agreeing_classes, relative_error
 
 URL = re.compile(r"(?P<protocol>grpc|http)://(?P<host>[^/]+:\d+)/(?P<model>[^/]+)(?:/(?P<version>\d+))?/?")
 EXPECTED = "expected grpc://HOST:PORT/MODEL or http://HOST:PORT/MODEL, perhaps with /VERSION"

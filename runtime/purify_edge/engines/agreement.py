@@ -1,4 +1,4 @@
-"""Agreement: how often one way to run a bundle gives PyTorch's answers to the golden set, on this device.
+"""Agreement: how often one way to run a bundle gives PyTorch's answers to the golden set, or ties with them, here.
 
 It takes up to a second to find out, so it is remembered in the user's cache, under a hash of everything that it depends
 on: the models, the golden set, the engine and its version, the settings, and the processor or GPU. What is remembered
@@ -23,7 +23,7 @@ from purify_edge.errors import BuildError, PurifyError
 from purify_edge.files import atomic
 from purify_edge.images.arrays import as_batch
 from purify_edge.machine import cores, processor, user_folder
-from purify_edge.stats import relative_error
+from purify_edge.stats import TIE, agreeing, relative_error
 
 SPLITS = ("clean", "adversarial")
 PART = 64
@@ -68,7 +68,8 @@ def _measure(models: Models, bundle: Bundle, golden: Mapping[str, GoldenSplit]) 
         if time.monotonic() > deadline:
             break
     output, reference = np.concatenate(outputs, axis=1), np.concatenate(references)
-    same = np.isfinite(output).all(axis=(0, 2)) & (output.argmax(axis=2) == reference.argmax(axis=1)).all(axis=0)
+    said = np.where(np.isfinite(output).all(axis=2), output.argmax(axis=2), -1)
+    same = np.all([agreeing(classes, reference) for classes in said], axis=0)
     error = max(relative_error(logits, reference) for logits in output)
     return Agreement(n=len(same), same=int(same.sum()), error=error if np.isfinite(output).all() else math.nan)
 
@@ -92,7 +93,7 @@ def _path(models: Models, bundle: Bundle) -> Path | None:
         [[model.role, model.file.sha256] for model in manifest.models if model.precision == setup.graphs],
         manifest.golden.file.sha256,
         [setup.engine, setup.precision, setup.cores, engine.version, engine.device],
-        [processor(), cores(), np.__version__],
+        [processor(), cores(), np.__version__, TIE],
     ]
     name = hashlib.sha256(msgspec.json.encode(about)).hexdigest()[:32]
     try:

@@ -205,6 +205,20 @@ def test_a_lossy_precision_of_which_three_answers_of_512_differ_is_left(bundle: 
 
 
 @pytest.mark.usefixtures("fast_fp16")
+def test_classes_that_tie_count_as_the_same(bundle: Bundle) -> None:
+    golden = load_golden(bundle)
+    answers = golden["clean"].defended.copy()
+    best, second = answers[:9].argsort(axis=1)[:, :-3:-1].T
+    answers[range(9), second] = answers[range(9), best] + 1e-3
+    assert (answers[:9].argmax(axis=1) == second).all()
+    other: Mapping[str, GoldenSplit] = {**golden, "clean": replace(golden["clean"], defended=answers)}
+    with open_plan(bundle, golden=lambda: other) as planned:
+        assert planned.plan.precision == "fp16"
+        assert planned.plan.agreement is not None
+        assert planned.plan.agreement.same == 512
+
+
+@pytest.mark.usefixtures("fast_fp16")
 def test_the_agreement_is_measured_once_for_a_bundle_and_a_device(bundle: Bundle) -> None:
     loads: list[int] = []
 
