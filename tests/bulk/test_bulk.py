@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import pytest
 from PIL import Image
 
 from helpers.images import BAD_IMAGES
+from helpers.ports import free_port
 from helpers.processes import json_lines, wait_for
 from purify_edge.bundle.golden import GoldenSplit, load_golden
 from purify_edge.bundle.reader import Bundle
@@ -217,8 +217,7 @@ def test_exit_codes_and_errors(bundle_path: Path, photos: Path, tmp_path: Path) 
     assert code == 2
     assert "nothing matches" in err
     assert "nothing matches" in rows_of(out)[0]["error"]
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
+    port = free_port()
     for message, *options in (
         ("no answer", bundle_path, photos, out, "--address", f"127.0.0.1:{port}"),
         ("holds no results of purify-ray", bundle_path, photos, photos),

@@ -5,7 +5,6 @@ import logging
 import os
 import re
 import signal
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import pytest
 import purify_edge
 from helpers.fixtures import Run, Start
 from helpers.images import COLOUR
+from helpers.ports import free_port
 from helpers.processes import json_lines, wait_for
 from helpers.project import REPOSITORY
 from helpers.refusals import refusal
@@ -39,12 +39,6 @@ SERVER = Path(__file__).parents[1] / "helpers" / "rtsp_server.py"
 WAY = ("--engine", "onnxruntime", "--precision", "fp32")
 JETSON = (REPOSITORY / "docs/jetson.md").read_text()
 SMALL = "video/x-raw,width=64,height=48"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import pytest
 
 from helpers.browser import CONTRASTS, open_browser
 from helpers.images import png
+from helpers.ports import free_port
 from purify_edge.bundle.reader import Bundle
 from purify_edge.demo.attacks import NONE, PGD, STORED
 from purify_edge.demo.playground import Playground
@@ -32,11 +33,6 @@ WAY = {"engine": "onnxruntime", "precision": "fp32"}
 VISITORS = 20
 CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 INSIDE = ("data:", "blob:")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 def start(work: Path, port: int) -> "subprocess.Popen[str]":

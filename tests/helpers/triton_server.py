@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sysconfig
 import time
@@ -17,11 +16,13 @@ from typing import Any
 import numpy as np
 import psutil
 
+from helpers.ports import free_ports
+
 TRITON = os.environ.get("PURIFY_TEST_TRITON")
 REASON = "$PURIFY_TEST_TRITON names no environment; run make test-serving"
 KEY = {"http": {"admin-key": "secret"}, "grpc": {"triton-grpc-protocol-admin-key": "secret"}}
 WAY: dict[str, Any] = {"engine": "onnxruntime", "precision": "fp32"}
-START_S = 120.0
+START_S = 300.0
 
 
 @dataclass
@@ -76,14 +77,6 @@ def infer(client: Any, protocol: str, model: str, name: str, values: np.ndarray,
     given = library(protocol).InferInput(name, list(values.shape), kind)
     given.set_data_from_numpy(values)
     return client.infer(model, [given], **options)
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
-    ports = [some.getsockname()[1] for some in sockets]
-    for some in sockets:
-        some.close()
-    return ports
 
 
 def environment(work: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.ports import free_port
 from helpers.processes import wait_for
 from purify_edge.errors import InputError
 from purify_edge.run import metrics
@@ -70,10 +71,10 @@ def test_metrics_are_kept_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("host", ["", "127.0.0.1:"])
 def test_metrics_are_served_on_this_machine(host: str) -> None:
-    port = _free_port()
+    port = free_port()
     found = open_metrics(f"{host}{port}", model="pair", engine="onnxruntime on cpu")
     fill(found)
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         check(answer.read().decode())
     with pytest.raises(InputError, match=rf"--metrics {port}: .*in use; take another"):
         open_metrics(str(port), model="pair", engine="x")
@@ -92,12 +93,3 @@ def test_without_the_option_nothing_is_kept_and_nothing_imported(monkeypatch: py
     assert type(found) is Metrics
     fill(found)
     found.close()
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.ports import free_ports
 from helpers.processes import wait_for
-from helpers.triton_server import KEY, REASON, TRITON, WAY, Server, client, free_ports, infer, servers, stubs
+from helpers.triton_server import KEY, REASON, TRITON, WAY, Server, client, infer, servers, stubs
 from purify_edge.bundle.golden import GoldenSplit, load_golden
 from purify_edge.bundle.reader import Bundle
 from purify_edge.serve.config import Serving

@@ -24,8 +24,9 @@ import yaml
 from click.testing import CliRunner, Result
 
 from helpers.bundles import replace as replace_file
+from helpers.ports import free_port
 from helpers.processes import wait_for
-from helpers.triton_server import KEY, REASON, TRITON, WAY, Server, free_ports, infer, servers, stubs
+from helpers.triton_server import KEY, REASON, TRITON, WAY, Server, infer, servers, stubs
 from lab.serving import CLIENTS
 from lab.serving import main as study
 from purify_edge import Pipeline
@@ -302,7 +303,7 @@ def test_the_check_finds_a_server_that_runs_another_bundle(server: Server, tmp_p
 
 
 def test_the_check_says_what_is_not_there(server: Server) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     for url, message in (
         ("grpc://localhost:{grpc}/absent", "absent on localhost"),
         (f"http://localhost:{port}/fashion-mnist", "look at the server's log, and at --server"),
