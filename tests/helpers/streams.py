@@ -5,7 +5,7 @@ import io
 import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from PIL import Image
@@ -16,6 +16,8 @@ RATE = 40
 class MotionJpeg(http.server.BaseHTTPRequestHandler):
     """A stream of JPEGs over HTTP, as network cameras give it: 40 frames in about a second, then its end."""
 
+    frames: Iterable[int] = range(RATE)
+
     def do_GET(self) -> None:
         file = io.BytesIO()
         Image.new("RGB", (64, 48), (80, 80, 80)).save(file, "JPEG")
@@ -24,7 +26,7 @@ class MotionJpeg(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
         self.end_headers()
         try:
-            for _ in range(RATE):
+            for _ in self.frames:
                 head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(frame)}\r\n\r\n"
                 self.wfile.write(head.encode() + frame + b"\r\n")
                 time.sleep(1 / RATE)
@@ -36,16 +38,18 @@ class MotionJpeg(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(*, refused: tuple[int, ...] = ()) -> Iterator[str]:
-    """Serve the stream, but for the calls of these numbers; its URL."""
+def serving(*, refused: tuple[int, ...] = (), endless: tuple[int, ...] = ()) -> Iterator[str]:
+    """Serve the stream, but for the calls of the numbers in `refused`, and without an end in `endless`; its URL."""
     calls = itertools.count()
 
     class Handler(MotionJpeg):
         def do_GET(self) -> None:
-            if next(calls) in refused:
+            call = next(calls)
+            if call in refused:
                 self.send_error(503)
-            else:
-                super().do_GET()
+                return
+            self.frames = itertools.count() if call in endless else range(RATE)
+            super().do_GET()
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()

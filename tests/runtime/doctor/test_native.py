@@ -70,7 +70,10 @@ def test_a_hang_is_ended_with_all_its_children_though_they_ignore_signals(packag
         "time.sleep(600)\n"
     )
     install(package, "hangs", source)
-    assert call_native("module", "hangs", limit_s=2).failure == "no answer within 2 s"
+    for limit_s in (2, 20, 60):  # a busy machine may need more than the first to begin
+        assert call_native("module", "hangs", limit_s=limit_s).failure == f"no answer within {limit_s} s"
+        if started.exists() and started.read_text():
+            break
     wait_for(lambda: has_ended(int(started.read_text())))
 
 
