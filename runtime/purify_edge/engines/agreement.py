@@ -33,13 +33,14 @@ LOSSY_LIMIT_S = 1.0
 Golden = Callable[[], Mapping[str, GoldenSplit]]
 
 
-def agreement_of(models: Models, bundle: Bundle, golden: Golden) -> Agreement:
+def agreement_of(models: Models, bundle: Bundle, golden: Golden, *, whole: bool = False) -> Agreement:
     """Return the agreement of models with the golden set: what is remembered, else measured now and remembered.
 
     Args:
         models: the models, run one way.
         bundle: whose models they are.
         golden: loads the golden set, where it is needed.
+        whole: measure on all of it, even at a slow moment; else on what a second or less allows.
 
     Raises:
         BundleError, MissingError, BuildError: see `open_model` and `load_golden`.
@@ -47,14 +48,15 @@ def agreement_of(models: Models, bundle: Bundle, golden: Golden) -> Agreement:
     path = _path(models, bundle)
     found = _recall(path)
     if found is None:
-        found = _measure(models, bundle, golden())
+        limit_s = math.inf if whole else LIMIT_S.get(models.setup.precision, LOSSY_LIMIT_S)
+        found = _measure(models, bundle, golden(), limit_s)
         if found.n >= LEAST_ANSWERS or models.setup.precision == LOSSLESS:  # else a slow moment would be remembered
             _remember(path, found)
     return found
 
 
-def _measure(models: Models, bundle: Bundle, golden: Mapping[str, GoldenSplit]) -> Agreement:
-    deadline = time.monotonic() + LIMIT_S.get(models.setup.precision, LOSSY_LIMIT_S)
+def _measure(models: Models, bundle: Bundle, golden: Mapping[str, GoldenSplit], limit_s: float) -> Agreement:
+    deadline = time.monotonic() + limit_s
     splits = [golden[name] for name in SPLITS if name in golden]
     outputs, references = [], []
     runs = [models.pair.logits, *([models.logits] if models.setup.is_composed else [])]  # predictions, and labels

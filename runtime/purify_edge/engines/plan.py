@@ -155,7 +155,8 @@ def open_plan(
         precision: `auto`, or one of the bundle's; also `bf16` where an engine can compute float32 graphs so.
         policy: what may be done about engine files.
         golden: loads the golden set, where it is loaded already; None to load it where it is needed.
-        keep_others: keep open what another opening might choose, since the speeds of two precisions may be close.
+        keep_others: keep open what another opening might choose, since the speeds of two precisions may be close, and
+            this may be too slow a moment to see that a lossy one answers right.
 
     Raises:
         BundleError: a file is damaged, or there is no such precision.
@@ -279,7 +280,7 @@ class _Chooser:
             for setup in () if name in self._left_out else self._lossy(name):
                 try:
                     models = self._open(setup)
-                    agreement = agreement_of(models, self._bundle, self._golden)
+                    agreement = agreement_of(models, self._bundle, self._golden, whole=self.keep_others)
                 except (MissingError, BuildError, BundleError) as error:
                     self._left_out[str(setup)] = str(error)
                     continue

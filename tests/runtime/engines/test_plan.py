@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from helpers.fixtures import Imitate
+from helpers.processes import wait_for
 from purify_edge import Pipeline
 from purify_edge.bundle.golden import GoldenSplit, load_golden
 from purify_edge.bundle.reader import Bundle
@@ -61,6 +62,17 @@ def test_what_was_checked_is_what_runs(bundle: Bundle) -> None:
         assert {row.role for row in report.parity} == {"purifier", "classifier", "pipeline", "defended", "spared"}
 
 
+@pytest.mark.usefixtures("fast_fp16")
+def test_a_check_at_a_slow_moment_checks_what_runs_at_another(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agreement, "LOSSY_LIMIT_S", 0.0)
+    with open_plan(bundle, keep_others=True) as planned:  # as a check opens it
+        checked = {str(way.setup) for way in (*planned.ways, *planned.others)}
+    monkeypatch.setattr(agreement, "LOSSY_LIMIT_S", 60.0)
+    with open_plan(bundle) as planned:
+        assert planned.plan.precision == "fp16"
+        assert {str(way.setup) for way in planned.ways} <= checked
+
+
 def test_a_pinned_engine_and_precision_leave_one_way(bundle: Bundle) -> None:
     with open_plan(bundle, engine="onnxruntime", precision="fp32") as planned:
         assert planned.plan.ways == ("onnxruntime in fp32",)
@@ -79,30 +91,30 @@ def test_engines_of_a_cpu_take_turns_and_give_one_answer(bundle: Bundle, x: Any)
         assert set(planned.plan.running) == {"both, batch 8", "logits, batch 8"}
 
 
-class Slow(OnnxRuntimeEngine):
-    """The real engine, slow while it is told to be."""
-
-    delay_s = 0.0
-
-    def run(self, x: np.ndarray) -> np.ndarray:
-        time.sleep(self.delay_s)
-        return super().run(x)
-
-
 def test_it_changes_over_when_an_engine_becomes_slow(bundle: Bundle, x: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino")
-    monkeypatch.setattr(onnxruntime, "OnnxRuntimeEngine", Slow)
     monkeypatch.setattr("purify_edge.engines.lane.REST_S", 0.1)
+    slow = set[str]()
+
+    def delayed(run: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+        def delayed_run(engine: Any, x: np.ndarray) -> np.ndarray:
+            time.sleep(0.1 if engine.name in slow else 0)
+            return run(engine, x)
+
+        return delayed_run
+
+    for engine in (OnnxRuntimeEngine, openvino.OpenVinoEngine):
+        monkeypatch.setattr(engine, "run", delayed(engine.run))
     with open_plan(bundle, precision="fp32") as planned:
 
-        def engine_after(seconds: float) -> str:
-            deadline = time.monotonic() + seconds
-            while time.monotonic() < deadline:
-                planned.logits(x)
+        def running() -> str:
+            planned.logits(x)
             return planned.plan.running["logits, batch 8"].partition(" ")[0]
 
-        monkeypatch.setattr(Slow, "delay_s", 0.2)
-        assert engine_after(3) == "openvino"
+        for other, fast in (("openvino", "onnxruntime"), ("onnxruntime", "openvino")):
+            slow.clear()
+            slow.add(other)
+            wait_for(lambda fast=fast: running() == fast)  # type: ignore[misc]
 
 
 def test_an_engine_that_fails_in_use_leaves_the_calls_to_the_others(
