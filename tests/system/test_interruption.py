@@ -86,7 +86,8 @@ def test_run_interrupted_leaves_whole_images_only(start: Start, bundle_path: Pat
     many.mkdir()
     for number in range(5_000):
         (many / f"{number}.png").symlink_to(image)
-    process = start("purify-run", bundle_path, many, "--save", saved, "--save-grid", tmp_path / "grid.png")
+    command = ("purify-run", bundle_path, many, "--save", saved, "--save-grid", tmp_path / "grid.png", "--json")
+    process = start(*command)  # whose lines nobody reads: it does not end meanwhile
     wait_for(lambda: saved.is_dir() and len(list(saved.iterdir())) > 20)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)

@@ -161,16 +161,20 @@ def test_threads_share_an_engine_and_each_gets_its_own_answer(on_cpu: str, graph
             np.testing.assert_allclose(logits, adversarial.defended[start : start + 3], atol=1e-4)
 
 
-def test_openvino_keeps_to_the_graphs_precision_and_writes_no_files(bundle_path: Path, tmp_path: Path) -> None:
+def test_openvino_keeps_to_the_graphs_precision_and_writes_no_files(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     openvino = pytest.importorskip("openvino")
     from purify_edge.engines.openvino import OpenVinoEngine, properties
 
     bundle = Bundle.open(bundle_path)
-    before = sorted(Path.cwd().iterdir()), sorted(bundle_path.rglob("*"))
-    with OpenVinoEngine(bundle.read(bundle.model("purifier", "fp32").file), source="p") as engine:
+    graph, before = bundle.read(bundle.model("purifier", "fp32").file), sorted(bundle.path.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    with OpenVinoEngine(graph, source="p") as engine:
         assert engine._model.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
         assert (engine.device, engine.version) == ("cpu", openvino.__version__.partition("-")[0])
-    assert (sorted(Path.cwd().iterdir()), sorted(bundle_path.rglob("*"))) == before
+    assert list(tmp_path.iterdir()) == []
+    assert sorted(bundle.path.rglob("*")) == before
     assert properties(CpuSettings("one"))["INFERENCE_NUM_THREADS"] == 1
     assert properties(CpuSettings())["ENABLE_CPU_PINNING"] is False  # a tied thread waits where its core is taken
     assert properties(CpuSettings("tied"))["ENABLE_CPU_PINNING"] is True
