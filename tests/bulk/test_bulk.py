@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -93,18 +94,15 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def workers() -> list[int]:
-    """The processes of workers."""
-    return [
-        int(path.name)
-        for path in Path("/proc").iterdir()
-        if path.name.isdecimal() and _title(path).startswith("ray::MapWorker")
-    ]
+    """The processes of workers of the cluster here."""
+    family = psutil.Process().children(recursive=True)
+    return [process.pid for process in family if _title(process).startswith("ray::MapWorker")]
 
 
-def _title(path: Path) -> str:
+def _title(process: psutil.Process) -> str:
     try:
-        return (path / "cmdline").read_text()
-    except OSError:
+        return " ".join(process.cmdline())
+    except psutil.Error:
         return ""
 
 
