@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from helpers.browser import CONTRASTS, open_browser
+from helpers.browser import CONTRASTS, PATIENCE_MS, open_browser
 from helpers.images import png
 from helpers.ports import free_port
+from helpers.processes import wait_for
 from purify_edge.bundle.reader import Bundle
 from purify_edge.demo.attacks import NONE, PGD, STORED
 from purify_edge.demo.playground import Playground
@@ -72,7 +72,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 def browser() -> Iterator[Any]:
     """A browser whose pages share what they loaded."""
     with open_browser(*CAMERA) as browser:
-        yield browser.new_context()
+        context = browser.new_context()
+        context.set_default_timeout(PATIENCE_MS)
+        yield context
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +102,7 @@ class Visitor:
     def upload(self, path: Path) -> None:
         with self.page.expect_response(re.compile("/upload")):
             self.page.locator("#picture input[type=file]").set_input_files(path)
-        self.page.wait_for_timeout(300)  # the page takes the answer in
+        self.page.locator("#picture img").wait_for(state="attached")  # the page has taken the answer in
 
     def purify(self, attack: str, said: str) -> str:
         """Choose an attack, press the button, and wait for words in the result."""
@@ -271,7 +273,4 @@ def test_the_end_leaves_no_file(demo: Demo) -> None:
     out, _ = demo.process.communicate(timeout=60)
     assert demo.process.returncode == 0
     assert "Traceback" not in out
-    deadline = time.monotonic() + 30
-    while [*demo.work.iterdir()] and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert [*demo.work.iterdir()] == []
+    wait_for(lambda: not [*demo.work.iterdir()])

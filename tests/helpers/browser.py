@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+PATIENCE_MS = 180_000
+"""For what a browser is waited for: on a busy machine it takes a while to start, and to load a page."""
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 OVERFLOWING = """() => {
@@ -73,7 +75,9 @@ def open_browser(*options: str) -> Iterator[Any]:
         pytest.skip("no Chromium on PATH (Debian: apt-get install chromium); PURIFY_TEST_BROWSER=FILE names another")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=found, args=["--no-sandbox", *options]
-        )  # root, in containers
+            executable_path=found,
+            args=["--no-sandbox", *options],  # root, in containers
+            timeout=PATIENCE_MS,
+        )
         yield browser
         browser.close()

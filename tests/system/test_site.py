@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.browser import CONTRASTS, open_browser
+from helpers.browser import CONTRASTS, PATIENCE_MS, open_browser
+from helpers.processes import wait_for
 from helpers.project import PROJECT, REPOSITORY
 from lab.site.try_it import PACKAGE
 from purify_edge import Pipeline
@@ -116,6 +117,7 @@ def open_page(browser: Any, address: str, wrong: list[str]) -> Any:
 
     def opened(path: str) -> Any:
         page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
+        page.set_default_timeout(PATIENCE_MS)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
         page.on("request", lambda asked: None if own(asked.url) else wrong.append(asked.url))
@@ -133,7 +135,7 @@ def open_page(browser: Any, address: str, wrong: list[str]) -> Any:
 def page(open_page: Any) -> Any:
     """The page `Try it`, as tests leave it: it takes seconds to load."""
     opened = open_page("/try/")
-    opened.wait_for_selector(READY, timeout=60_000)
+    opened.wait_for_selector(READY)
     return opened
 
 
@@ -217,7 +219,7 @@ def test_every_example_gets_the_answers_of_pytorch(page: Any, bundle: Bundle, go
             alone, behind = (f"{names[answer]} ({'right' if answer == label else 'wrong'})" for answer in answers)
             expected = f"The classifier alone says {alone}, behind the purifier {behind}."
             page.wait_for_function(
-                "words => document.querySelector('[data-is=said]').textContent === words", arg=expected, timeout=20_000
+                "words => document.querySelector('[data-is=said]').textContent === words", arg=expected
             )
 
 
@@ -270,7 +272,7 @@ def test_a_picture_may_be_dropped_or_chosen(
             page.evaluate(DROP, encoded((tmp_path / "mine.png").read_bytes()))
         else:
             page.set_input_files('[data-is="file"]', tmp_path / "mine.png")
-        page.wait_for_function("document.querySelector('[data-is=said]').textContent", timeout=20_000)
+        page.wait_for_function("document.querySelector('[data-is=said]').textContent")
         assert said(page).endswith(f"behind the purifier {bundle.manifest.class_names[prediction.labels[0]]}.")
         assert prediction.suspicion is not None
         shown = re.search(r"Suspicion ([\d.]+)", page.inner_text('[data-is="suspicion"]'))
@@ -281,25 +283,23 @@ def test_a_picture_may_be_dropped_or_chosen(
 def test_what_is_no_picture_is_refused_in_words(page: Any, tmp_path: Path) -> None:
     (tmp_path / "notes.png").write_text("not a picture")
     page.set_input_files('[data-is="file"]', tmp_path / "notes.png")
-    page.wait_for_selector('[data-is="answer"]', state="hidden", timeout=20_000)
+    page.wait_for_selector('[data-is="answer"]', state="hidden")
     assert said(page).startswith("notes.png cannot be read as a picture; expected a PNG, JPEG")
     page.check('[name="example"]', force=True)
-    page.wait_for_selector(READY, timeout=20_000)
+    page.wait_for_selector(READY)
 
 
 def test_a_picture_that_is_too_large_is_refused_in_words(page: Any, tmp_path: Path) -> None:
     Image.new("1", (4097, 4096)).save(tmp_path / "large.png")
     page.set_input_files('[data-is="file"]', tmp_path / "large.png")
-    page.wait_for_function(
-        "document.querySelector('[data-is=said]').textContent.includes('more than 16 million')", timeout=60_000
-    )
+    page.wait_for_function("document.querySelector('[data-is=said]').textContent.includes('more than 16 million')")
 
 
 def test_a_site_that_is_not_whole_says_what_to_do(open_page: Any, wrong: list[str]) -> None:
     page = open_page("/method/")
     page.route("**/manifest.json", lambda route: route.fulfill(status=404))
     page.goto(page.url.replace("/method/", "/try/"))
-    page.wait_for_function("document.getElementById('try').textContent.includes('make docs')", timeout=20_000)
+    page.wait_for_function("document.getElementById('try').textContent.includes('make docs')")
     assert page.inner_text("#try").startswith("This page cannot run here: bundle/manifest.json is not there (404)")
     assert len([place for place in wrong if place.endswith("manifest.json")]) == 1
     wrong.clear()
@@ -310,7 +310,7 @@ def test_it_fits_a_phone_and_can_be_read(page: Any, scheme: str) -> None:
     page.set_viewport_size({"width": 360, "height": 800})
     page.emulate_media(color_scheme=scheme)
     page.check('[name="example"]', force=True)
-    page.wait_for_selector(READY, timeout=20_000)
+    page.wait_for_selector(READY)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
     assert (sum(ground[:3]) < 200) == (scheme == "dark")
@@ -321,23 +321,21 @@ def test_it_fits_a_phone_and_can_be_read(page: Any, scheme: str) -> None:
 
 def test_it_can_be_used_by_keyboard_and_heard(page: Any) -> None:
     page.check('[name="example"]', force=True)
-    page.wait_for_function("document.querySelector('[data-is=said]').textContent.includes('(right)')", timeout=20_000)
+    page.wait_for_function("document.querySelector('[data-is=said]').textContent.includes('(right)')")
     before = said(page)
     page.focus('[name="example"]:checked')
     page.keyboard.press("ArrowRight")
-    page.wait_for_function(
-        "before => document.querySelector('[data-is=said]').textContent !== before", arg=before, timeout=20_000
-    )
+    page.wait_for_function("before => document.querySelector('[data-is=said]').textContent !== before", arg=before)
     assert page.get_by_role("radio", name="Trouser").is_checked()
     assert page.get_by_role("group", name="An example").count() == 1
     assert page.get_by_role("img", name="The picture after the purifier").count() == 1
     assert page.get_by_label("drop a picture of yours").count() == 1
     assert page.get_by_role("table", name="What it is taken for").count() == 1
-    assert page.get_by_role("status").inner_text() == said(page)
+    wait_for(lambda: page.get_by_role("status").inner_text() == said(page))  # another answer may come between the two
 
 
 def test_the_search_finds_an_option(open_page: Any) -> None:
     page = open_page("/")
     page.keyboard.press("/")
     page.keyboard.type("suspicion score")
-    page.wait_for_selector(".md-search-result__link", timeout=30_000)
+    page.wait_for_selector(".md-search-result__link")
