@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from helpers.images import BAD_IMAGES
@@ -15,6 +16,9 @@ from helpers.stub_libraries import Compile, compiler_into
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.manifest import encode_manifest
 from purify_edge.bundle.reader import Bundle
+
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")  # an example may take longer than the others: the machine may be busy
 
 
 @pytest.fixture

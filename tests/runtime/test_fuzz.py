@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.bundles import keep_few, replace
@@ -54,7 +54,7 @@ def test_bytes_that_are_no_manifest_are_refused(content: bytes) -> None:
     assert parsed(content) is None
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(st.data())
 def test_a_manifest_with_anything_anywhere_is_read_or_refused(manifest: dict[str, Any], data: st.DataObject) -> None:
     changed = json.loads(json.dumps(manifest))
@@ -108,7 +108,7 @@ def test_bytes_that_are_no_golden_set_are_refused(small: tuple[Path, bytes], con
     assert loaded(small[0], content) is None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_a_golden_set_with_damaged_bytes_is_read_or_refused(small: tuple[Path, bytes], data: st.DataObject) -> None:
     content = bytearray(small[1])
@@ -130,7 +130,6 @@ HEADERS = st.sampled_from(
 ) | st.binary(max_size=120)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(["clean_images", "noise_labels", "adversarial_defended"]), HEADERS, st.binary(max_size=64))
 def test_any_header_is_read_or_refused(small: tuple[Path, bytes], member: str, header: bytes, body: bytes) -> None:
     buffer = io.BytesIO()

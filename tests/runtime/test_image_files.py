@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
@@ -259,7 +259,7 @@ def read_or_refused(content: bytes, contract: InputContract) -> None:
         assert pixels.dtype == np.uint8
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400)
 @given(st.sampled_from(SEEDS), st.lists(EDIT, min_size=1, max_size=6), st.sampled_from([GREY, COLOUR]))
 @example(SEEDS[0], [("set", 16, b"\x7f\xff\xff\xff")], GREY)  # a PNG that claims to be wide
 def test_damaged_images_are_read_or_refused_in_words(
@@ -268,7 +268,7 @@ def test_damaged_images_are_read_or_refused_in_words(
     read_or_refused(damaged(content, edits), contract)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from([seed[:12] for seed in SEEDS] + [b""]), st.binary(max_size=400))
 def test_noise_after_the_first_bytes_of_an_image_is_refused_in_words(magic: bytes, noise: bytes) -> None:
     read_or_refused(magic + noise, COLOUR)

@@ -191,7 +191,7 @@ def _zip() -> bytes:
 ZIP = _zip()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(st.integers(0, len(ZIP) - 1), st.binary(min_size=1, max_size=4)), min_size=1, max_size=8))
 @example([(ZIP.rindex(b"a.png"), b"\0")])
 def test_damaged_zips_are_read_or_refused_in_words(tmp_path_factory: pytest.TempPathFactory, edits: list) -> None:

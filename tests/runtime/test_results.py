@@ -39,7 +39,7 @@ RESULT = st.builds(
 
 
 @pytest.mark.parametrize("form", [JsonLines(), Csv()])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(results=st.lists(RESULT, max_size=5), cut=st.integers(0, 400))
 def test_what_is_written_is_read_back_and_nothing_that_is_cut_off_is(
     tmp_path_factory: pytest.TempPathFactory, form: JsonLines | Csv, results: list[Result], cut: int
