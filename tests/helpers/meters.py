@@ -7,10 +7,10 @@ tegra234-p3701 (AGX Orin); the AGX Orin's numbers, and `NC`, were published by a
 (https://github.com/powercap/powercap/issues/3), with a second package. No tree was recorded by us.
 """
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
+from helpers.clock import Clock
 from helpers.machines import write
 from purify_edge.power.base import number_in
 
@@ -85,11 +85,11 @@ def plant(root: Path, tree: Tree) -> Path:
     return root
 
 
-def counting(root: Path, watts: float) -> Callable[[Path], int]:
-    """A `number_in` to which the first package's counter goes up by itself, as the kernel's does."""
-    file, begin = root / ENERGY.lstrip("/"), time.monotonic()
+def counting(root: Path, clock: Clock, watts: float) -> Callable[[Path], int]:
+    """A `number_in` to which the first package's counter goes up with a clock, as the kernel's does."""
+    file = root / ENERGY.lstrip("/")
 
     def read(path: Path) -> int:
-        return number_in(path) + (int((time.monotonic() - begin) * watts * 1e6) if path == file else 0)
+        return number_in(path) + (int(clock.now_s * watts * 1e6) if path == file else 0)
 
     return read

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from helpers.clock import TickingClock
 from helpers.meters import ORIN_NANO, TWO_PACKAGES, counting, plant
 from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.reader import Bundle
@@ -90,17 +91,17 @@ def test_energy_is_measured_where_a_meter_can_be_read(
     shutil.rmtree(root / "sys/class/hwmon")
     monkeypatch.setattr(check, "find_meters", partial(find_meters, root=root))
     monkeypatch.setattr(check, "condition", partial(condition, root=root))
-    for name in ("SETTLE_S", "IDLE_S", "ROW_S"):
-        monkeypatch.setattr(energy, name, 0.2)
-    monkeypatch.setattr("purify_edge.power.rapl.number_in", counting(root, watts=20))
+    monkeypatch.setattr(energy, "ROW_S", 0.05)
+    clock = TickingClock()
+    monkeypatch.setattr(energy, "time", clock)
+    monkeypatch.setattr("purify_edge.power.rapl.number_in", counting(root, clock, watts=20))
     found = check_bundle(Bundle.open(few_images), **PINNED, rounds=1)
     assert found.passed
     timed = {(row.engine, row.precision, row.stage, row.batch) for row in found.latency}
     assert {(row.engine, row.precision, row.stage, row.batch) for row in found.energy} == timed
     for row in found.energy:
         assert row.mj_per_image == pytest.approx(1000 * row.power_w * row.seconds / (row.n * row.batch))
-    seconds = sum(row.seconds for row in found.energy)
-    assert sum(row.power_w * row.seconds for row in found.energy) == pytest.approx(20 * seconds, rel=0.1)
+        assert row.power_w == pytest.approx(20)
     power = found.environment["power"]
     assert power["mode"] == "25W"
     assert power["temperatures_c"]["tj-thermal"] == 49.312
