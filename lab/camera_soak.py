@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -123,7 +124,8 @@ class CameraSoak:
             moved_s = now_s if lines > before else moved_s
             if self._process.poll() is not None or now_s - moved_s > GIVE_UP_S:
                 raise MissingError(f"purify-run ended, or stands still, after {lines:,} results: {self._said()}")
-            self.samples.append(sample_of(self._process.pid, now_s - begin_s, lines))
+            with suppress(OSError):  # it has ended since, as the next look will tell
+                self.samples.append(sample_of(self._process.pid, now_s - begin_s, lines))
         return self._end()
 
     def _end(self) -> Ended:

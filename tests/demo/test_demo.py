@@ -257,7 +257,7 @@ def test_every_answer_has_the_policy(demo: Demo) -> None:
 def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         process = start(tmp_path, taken.getsockname()[1])
-        out, _ = process.communicate(timeout=120)
+        out, _ = process.communicate(timeout=300)
     assert process.returncode == 2
     assert "--host and --port name another address" in out
     assert "Traceback" not in out
@@ -270,7 +270,7 @@ def test_the_end_leaves_no_file(demo: Demo) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
     assert [path for path in folder.rglob("*.png") if "example" not in path.name]  # uploads of the tests before
     demo.process.send_signal(signal.SIGTERM)
-    out, _ = demo.process.communicate(timeout=60)
+    out, _ = demo.process.communicate(timeout=300)
     assert demo.process.returncode == 0
     assert "Traceback" not in out
     wait_for(lambda: not [*demo.work.iterdir()])

@@ -227,10 +227,10 @@ def trtexec_lines(folder: Path, tmp_path: Path) -> list[list[str]]:
     tool.write_text('#!/bin/sh\nprintf "%s\\t" "$@"; echo\n')
     tool.chmod(0o755)
     script = folder / "trtexec.sh"
-    subprocess.run(["sh", "-n", script], check=True, timeout=60)
+    subprocess.run(["sh", "-n", script], check=True, timeout=300)
     done = subprocess.run(
         ["sh", script], cwd=tmp_path, env={"PATH": f"{tool.parent}:/usr/bin:/bin"}, capture_output=True, text=True,
-        check=True, timeout=60,
+        check=True, timeout=300,
     )  # fmt: skip
     return [line.split("\t")[:-1] for line in done.stdout.splitlines()]
 

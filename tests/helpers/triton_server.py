@@ -61,7 +61,7 @@ class Server:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(60)
+        self.process.wait(300)
 
 
 def library(protocol: str) -> ModuleType:

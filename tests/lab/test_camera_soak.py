@@ -32,8 +32,9 @@ def soak(bundle_path: Path, tmp_path: Path) -> Iterator[CameraSoak]:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_camera_is_run_and_ended(soak: CameraSoak, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(camera_soak, "MAX_GROWTH_MIB", 100)  # so short a run is all warm-up
-    monkeypatch.setattr(camera_soak, "END_S", 60)  # no matter how busy this machine is
-    ended = soak.run(200, seconds=120, every_s=0.05)
+    for limit in ("END_S", "GIVE_UP_S"):
+        monkeypatch.setattr(camera_soak, limit, 300)  # no matter how busy this machine is
+    ended = soak.run(200, seconds=300, every_s=0.05)
     found = problems(soak.samples, ended, tmp_path / "out.jsonl", CLIP)
     assert [problem for problem in found if "grew" not in problem] == []
     assert soak.samples[-1].lines >= 200
@@ -46,7 +47,7 @@ def test_a_run_that_ends_by_itself_is_told(bundle_path: Path, tmp_path: Path) ->
     soak = CameraSoak(bundle_path, clip_of(Bundle.open(bundle_path))[:CLIP], out, WAY)
     try:
         with pytest.raises(MissingError, match=r"expected a name that ends with \.jsonl or \.csv"):
-            soak.run(200, seconds=60, every_s=0.2)
+            soak.run(200, seconds=300, every_s=0.2)
     finally:
         soak.close()
 

@@ -62,7 +62,7 @@ def test_no_more_results_wait_than_may() -> None:
 
 
 def test_work_goes_on_in_several_threads_at_once() -> None:
-    barrier = threading.Barrier(3, timeout=120)
+    barrier = threading.Barrier(3, timeout=300)
     results = ahead(lambda number: barrier.wait() >= 0, range(6), batch=6, threads=3)
     assert list(results) == [[True] * 6]
 
@@ -72,7 +72,7 @@ def test_eager_work_does_not_wait_for_a_whole_list() -> None:
 
     def items() -> Iterator[int]:
         yield 1
-        more.wait(120)
+        more.wait(300)
         yield 2
 
     results = ahead(lambda number: number, items(), batch=64, eager=True)

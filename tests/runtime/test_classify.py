@@ -24,7 +24,7 @@ def test_a_batch_runs_beside_the_one_before_and_results_keep_their_order(
     together, predict = threading.Barrier(2), Pipeline.predict
 
     def meeting(pipeline: Pipeline, batch: NDArray[np.uint8]) -> Prediction:
-        together.wait(timeout=60)
+        together.wait(timeout=300)
         return predict(pipeline, batch)
 
     monkeypatch.setattr(Pipeline, "predict", meeting)

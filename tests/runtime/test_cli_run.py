@@ -118,7 +118,7 @@ def test_a_reader_that_goes_away_is_no_defect(start: Start, bundle_path: Path, i
     process.stdout.readline()
     process.stdout.close()
     err = process.stderr.read()
-    process.wait(timeout=60)
+    process.wait(timeout=300)
     assert "Traceback" not in err
     assert "defect" not in err
 

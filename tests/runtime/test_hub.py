@@ -203,7 +203,7 @@ def test_workers_on_other_machines_are_given_the_commit(commit: str, tmp_path: P
 def test_a_missing_library_is_named_with_its_extra() -> None:
     program = "import sys; sys.modules['huggingface_hub'] = None\nfrom purify_edge.run.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", program, NAME, "x.png"], capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", program, NAME, "x.png"], capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 3, done.stderr
     assert "needs 'hub': pip install 'purify-edge[hub]' (" in done.stderr

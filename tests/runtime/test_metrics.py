@@ -74,7 +74,7 @@ def test_metrics_are_served_on_this_machine(host: str) -> None:
     port = free_port()
     found = open_metrics(f"{host}{port}", model="pair", engine="onnxruntime on cpu")
     fill(found)
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=300) as answer:
         check(answer.read().decode())
     with pytest.raises(InputError, match=rf"--metrics {port}: .*in use; take another"):
         open_metrics(str(port), model="pair", engine="x")

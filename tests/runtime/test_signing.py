@@ -51,7 +51,7 @@ def test_the_signature_is_the_standards(bundle_copy: Path, keys: tuple[Path, Pat
     sign(bundle_copy, private)
     command = [sys.executable, "-m", "model_signing", "verify", "key", "--public_key", str(public)]
     options = ["--signature", str(bundle_copy / SIGNATURE), str(bundle_copy)]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=300)
     if "No module named model_signing.__main__" in done.stderr:
         pytest.skip("this version of model-signing has no command of its own")
     assert done.returncode == 0, done.stderr

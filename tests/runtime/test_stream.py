@@ -120,7 +120,7 @@ def test_a_live_stream_answers_before_the_next_image_comes(pipeline: Pipeline, i
 
     def camera() -> Iterator[NDArray[np.uint8]]:
         yield images[0]
-        waited.append(answered.wait(120))
+        waited.append(answered.wait(300))
         yield images[1]
 
     for _ in pipeline.stream(camera(), live=True):

@@ -108,7 +108,7 @@ class Balanced:
 
         with ThreadPoolExecutor(CLIENTS) as threads:
             asking = [threads.submit(ask, protocol) for protocol in ("http", "grpc") * (CLIENTS // 2)]
-            assert started.wait(60)
+            assert started.wait(300)
             try:
                 change()
             finally:
@@ -139,7 +139,7 @@ def balanced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Balanced]:
             yield found
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(300)
 
 
 @pytest.fixture(autouse=True)

@@ -85,5 +85,5 @@ def test_the_commands_of_the_page_work(commands: str, variables: dict[str, str],
         assert any("passed" in line for line in said)
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(60)
+        process.wait(300)
         wait_for(lambda: not any(map(is_taken, PORTS)))

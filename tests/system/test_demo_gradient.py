@@ -67,4 +67,4 @@ def test_pgd_of_size_0_changes_nothing(playground: Playground) -> None:
 
 @pytest.mark.parametrize("missing", ["torch", "onnx2pytorch"])
 def test_without_a_package_pgd_is_not_offered(missing: str) -> None:
-    subprocess.run([sys.executable, "-c", WITHOUT, missing], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", WITHOUT, missing], check=True, timeout=300)

@@ -60,7 +60,7 @@ def interrupt(process: "subprocess.Popen[str]", when: str) -> str:
         assert line, said
         said += line
     process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=60)
+    _, rest = process.communicate(timeout=300)
     said += rest
     assert process.returncode == 130, said
     assert "Traceback" not in said
@@ -90,7 +90,7 @@ def test_run_interrupted_leaves_whole_images_only(start: Start, bundle_path: Pat
     process = start(*command)  # whose lines nobody reads: it does not end meanwhile
     wait_for(lambda: saved.is_dir() and len(list(saved.iterdir())) > 20)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert "interrupted" in err
     assert "Traceback" not in err
@@ -116,7 +116,7 @@ def test_training_interrupted_says_how_to_go_on(start_training: Start, tmp_path:
     process = start_training()
     wait_for(lambda: "normal teacher: epoch 1/2" in (tmp_path / "log").read_text())
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
+    assert process.wait(timeout=300) == 130
     log = (tmp_path / "log").read_text()
     assert "--resume" in log
     assert "Traceback" not in log
@@ -127,7 +127,7 @@ def test_training_interrupted_says_how_to_go_on(start_training: Start, tmp_path:
 @pytest.mark.parametrize("size", [10_000, 100_000])  # too small for the weights, for the checkpoint of a teacher
 def test_training_on_a_disk_that_fills_up_can_go_on_later(start_training: Start, tmp_path: Path, size: int) -> None:
     process = start_training(preexec_fn=partial(fill_the_disk, size))
-    assert process.wait(timeout=120) == 2
+    assert process.wait(timeout=300) == 2
     log = (tmp_path / "log").read_text()
     assert "File too large" in log
     assert "Traceback" not in log

@@ -60,7 +60,7 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(
     module, _, function = PROJECT["scripts"][command].partition(":")
     program = f"import sys; {blocked}; from {module} import {function}; {function}()"
     done = subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 3, done.stderr
     assert f"needs '{extra}': pip install 'purify-edge[{extra}]' (" in done.stderr

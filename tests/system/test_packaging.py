@@ -92,7 +92,7 @@ def test_the_packed_bundle_is_a_distribution_of_its_own_and_small(tmp_path: Path
 def test_the_installed_commands_are_those_of_the_project() -> None:
     for name in COMMANDS:
         done = subprocess.run(
-            [Path(sys.executable).parent / name, "--version"], capture_output=True, text=True, check=True, timeout=60
+            [Path(sys.executable).parent / name, "--version"], capture_output=True, text=True, check=True, timeout=300
         )
         assert done.stdout.strip().endswith(PROJECT["version"])
 

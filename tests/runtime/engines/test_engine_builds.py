@@ -41,13 +41,13 @@ def test_a_build_that_is_killed_leaves_the_bundle_whole(unbuilt_bundle: Path, ow
     assert process.stdout is not None
     assert process.stdout.readline() == "building\n"
     process.send_signal(how)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == (-how if how == signal.SIGKILL else 130), err
     assert "Traceback" not in err
     assert (unbuilt_bundle / "manifest.json").read_bytes() == before
     Bundle.open(unbuilt_bundle).verify()
     after = start_build(unbuilt_bundle, own_folders)  # the lock went with the process
-    _, err = after.communicate(timeout=120)
+    _, err = after.communicate(timeout=300)
     assert after.returncode == 0, err
     assert len(Bundle.open(unbuilt_bundle).manifest.engines) == 3
 

@@ -163,20 +163,20 @@ def test_close_waits_for_the_run_under_way(imitate: Imitate, bundle: Bundle, gol
 
     def slow() -> int:
         begun.set()
-        go_on.wait(30)
+        go_on.wait(300)
         return 0
 
     world.cuda.fail["cudaStreamSynchronize"] = slow
     running = threading.Thread(target=lambda: outputs.append(engine.run(x[:2])))
     closing = threading.Thread(target=engine.close)
     running.start()
-    assert begun.wait(30)
+    assert begun.wait(300)
     closing.start()
     closing.join(0.3)
     assert closing.is_alive()
     go_on.set()
-    running.join(30)
-    closing.join(30)
+    running.join(300)
+    closing.join(300)
     assert not closing.is_alive()
     np.testing.assert_allclose(outputs[0], purified[:2], atol=1e-4)
     assert world.cuda.live() == {}
