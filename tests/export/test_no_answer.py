@@ -76,7 +76,7 @@ def test_the_threshold_is_set_by_the_images_that_have_an_answer(bundle: tuple[Pa
 
 def test_in_python_it_is_a_label_of_minus_one(bundle: tuple[Path, list[str]]) -> None:
     images = np.stack([IMAGES[0], np.zeros_like(IMAGES[0]), IMAGES[1]])
-    with Pipeline.load(bundle[0]) as pipeline:
+    with Pipeline.load(bundle[0], precision="fp32") as pipeline:
         prediction, labels = pipeline.predict(images), pipeline.labels(images)
         expected = pipeline.predict(images[[0, 2]])
         first, last = (pipeline.class_names[label] for label in expected.labels)
