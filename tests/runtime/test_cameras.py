@@ -17,6 +17,7 @@ from purify_edge.images.cameras import camera as module
 from purify_edge.images.cameras import gstreamer
 from purify_edge.images.cameras.addresses import is_camera, is_camera_device, without_password
 from purify_edge.images.cameras.camera import Camera
+from purify_edge.images.cameras.feeds import LostError
 from purify_edge.images.items import Item
 from purify_edge.images.sources import ImageFile, open_source
 from purify_edge.images.video import require
@@ -147,6 +148,33 @@ def test_a_camera_that_is_stopped_ends_at_once() -> None:
         stop.start()
         assert list(source.items()) == []
     assert source.stop() is None  # once more is no harm
+
+
+@pytest.mark.parametrize("frames", [0, 1])
+def test_what_fails_once_a_camera_is_stopped_is_not_told(frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a camera and its run are ended together."""
+
+    class Ending:
+        live, fps = True, 25.0
+
+        def __init__(self, stopped: threading.Event) -> None:
+            self.left = frames
+
+        def read(self) -> np.ndarray:
+            if self.left:
+                self.left -= 1
+                return np.zeros((28, 28, 3), np.uint8)
+            source.stop()
+            raise LostError("the stream ended")
+
+        def close(self) -> None:
+            pass
+
+    source = Camera("http://127.0.0.1:9/x", reconnect_s=0)
+    monkeypatch.setattr(source, "_open", Ending)
+    monkeypatch.setattr(module, "GRACE_S", 300)  # so that it has failed when the items end
+    for item in source.items():
+        item.read(GREY)  # it is a frame
 
 
 def test_a_stream_that_nobody_serves_is_missing() -> None:

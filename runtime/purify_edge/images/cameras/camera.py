@@ -102,7 +102,8 @@ class Camera(Source):
             while feed is not None:
                 feed = self._followed(feed)
         except LostError as error:
-            self._error = MissingError(self._in_words(error))
+            if not self._stopped.is_set():  # else that may be why, and nobody waits for it
+                self._error = MissingError(self._in_words(error))
         except Exception as error:  # raised where the items are taken
             self._error = error
         finally:
@@ -163,6 +164,8 @@ class Camera(Source):
                 self.returns += 1
                 logger.warning("%s is back after %.0f s", self.name, time.monotonic() - begin)
                 return feed
+        if self._stopped.is_set():
+            return None
         why = without_password(str(lost))
         tried = f", and not back within {self._reconnect_s:g} s" if self._reconnect_s else ""
         self._lost = InputError(f"{self.name} was lost{tried} ({why})")
