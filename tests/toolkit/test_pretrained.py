@@ -79,21 +79,26 @@ def test_what_a_training_begins_from_is_what_ships_beside_any_folder(
     assert open_purifier(str(tmp_path / "photos")).path == tmp_path / "photos"
 
 
-def test_a_purifier_for_photographs_ships_for_trainings_to_begin_from() -> None:
-    with pytest.raises(InputError, match="photos is a purifier without a classifier"):
-        open_run("photos")
-    run = open_purifier("photos")
+@pytest.mark.parametrize(("name", "width"), [("photos", 12), ("photos-small", 6)])
+def test_purifiers_for_photographs_ship_for_trainings_to_begin_from(name: str, width: int) -> None:
+    with pytest.raises(InputError, match=f"{name} is a purifier without a classifier"):
+        open_run(name)
+    run = open_purifier(name)
     metrics, weights = json.loads((run.path / "metrics.json").read_text()), run.weights_path("student")
     assert hashlib.sha256(weights.read_bytes()).hexdigest() == metrics["weights_sha256"]["student"]
     assert weights.stat().st_size < 4_000_000
     assert all(re.fullmatch(COMMIT, session["commit"]) for session in (run.info, metrics["evaluated_with"]))
-    for recipe in ("image-folder", "photos"):
-        student = parse_recipe(find_recipe(recipe).read_text(), source=recipe).student
-        assert student.start == "photos"
-        assert student.network == run.recipe.student.network
+    assert run.recipe.student.network == {"width": width, "depth": 2, "blocks": 1, "bottleneck": 0}
     with (CHECKOUT / "lab" / "photographs" / "photographs.csv").open(newline="") as file:
         packages = {row["package"] for row in csv.DictReader(file)}
     assert all(package in (run.path / "NOTICE").read_text() for package in packages)
+
+
+@pytest.mark.parametrize("recipe", ["image-folder", "photos"])
+def test_trainings_on_photographs_begin_from_the_larger_one(recipe: str) -> None:
+    student = parse_recipe(find_recipe(recipe).read_text(), source=recipe).student
+    assert student.start == "photos"
+    assert student.network == open_purifier("photos").recipe.student.network
 
 
 def test_samples_and_pictures_ship_with_their_notice() -> None:

@@ -132,7 +132,7 @@ def _tell_cost(cost: TrainingCost, data: ImageData) -> None:
         height, width = data.train.images.shape[2:]
         logger.warning(
             "the purifier costs %.1f times what it protects: %.2f GFLOP an image of %dx%d, the classifier %.2f; a "
-            "smaller width in [student], or smaller images (--size), make it cheaper",
+            "smaller width in [student], --start photos-small or smaller images (--size) make it cheaper",
             *(cost.student / cost.classifier, cost.student / 1e9, height, width, cost.classifier / 1e9),
         )
 
