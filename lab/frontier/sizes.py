@@ -135,9 +135,11 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
             panel.errorbar(x, y, yerr=bounds, marker="o", capsize=3, color=colour, label=f"{threat}, purified")
         panel.axhline(100 * alone["clean"]["accuracy"], color="grey", linestyle=":", label="clean, classifier alone")
         panel.axvline(alone[key] / scale, color="grey", linestyle="--", label="the classifier's own cost")
-        panel.set(xscale="log", xlabel=label, ylabel="accuracy, %")
-        panel.set_xticks(x, [f"{at:.3g}" for at in x])
-        panel.minorticks_off()
+        panel.set(xlabel=label, ylabel="accuracy, %")
+        if key == "flop":
+            panel.set_xscale("log")
+            panel.set_xticks(x, [f"{at:.3g}" for at in x])
+            panel.minorticks_off()
         panel.grid(alpha=0.3)
     figure.axes[0].legend(fontsize=8)
     with atomic(path) as temporary:
