@@ -88,6 +88,9 @@ def test_purifiers_for_photographs_ship_for_trainings_to_begin_from(name: str, w
     assert hashlib.sha256(weights.read_bytes()).hexdigest() == metrics["weights_sha256"]["student"]
     assert weights.stat().st_size < 4_000_000
     assert all(re.fullmatch(COMMIT, session["commit"]) for session in (run.info, metrics["evaluated_with"]))
+    recipe = (run.path / "recipe.toml").read_bytes()
+    assert hashlib.sha256(recipe).hexdigest() == metrics["recipe_sha256"] == run.info["recipe_sha256"]
+    assert not re.search(rb'"(/|~)', recipe), "a path of somebody's machine"
     assert run.recipe.student.network == {"width": width, "depth": 2, "blocks": 1, "bottleneck": 0}
     with (CHECKOUT / "lab" / "photographs" / "photographs.csv").open(newline="") as file:
         packages = {row["package"] for row in csv.DictReader(file)}
