@@ -37,6 +37,7 @@ from purify_edge.check.page.checked_bundle import CheckedBundle
 from purify_edge.check.page.files import FORMATS
 from purify_edge.engines.latency import Contestant
 from purify_edge.engines.tensorrt.store import LOCK
+from purify_edge.errors import InputError
 from purify_export.convert.convert import ConversionInput, Converted, convert
 from purify_export.convert.graph_pair import GraphPair
 from purify_export.convert.metadata import About, describe
@@ -62,7 +63,8 @@ def write_bundle(given: ExportInput, out: Path, options: ExportOptions, tell: Te
     """Write the bundle; one that breaks a limit is marked as failed and goes to `OUT.failed`.
 
     Raises:
-        InputError: too few images are left to calibrate INT8 on, or `out` cannot be written.
+        InputError: too few images are left to calibrate INT8 on, there is no threshold to spare clean images by, or
+            `out` cannot be written.
         BuildError: a network cannot be exported or converted, or a TensorRT builder refuses a model.
         MissingError: a target or the library to sign with is not here.
     """
@@ -74,7 +76,7 @@ def write_bundle(given: ExportInput, out: Path, options: ExportOptions, tell: Te
     with BundleWriter(out, force=options.force) as writer:
         golden, thresholds, source = _material(given, writer, options, tell)
         about = _about(given, golden, thresholds.suspicion)
-        converted, models, graphs = _write_models(writer, given, source, about, thresholds.suspicion, options, tell)
+        converted, models, graphs = _write_models(writer, given, source, about, thresholds, options, tell)
         to_build = [model for model in models if model.precision in options.built and model.role in ROLES]
         engines = write_engines(
             writer, to_build, graphs, targets, options.build, named=options.targets is not None, tell=tell
@@ -116,6 +118,10 @@ def _material(
             tell=tell,
             note=note,
         )
+    if options.spare_clean and thresholds.spare is None:
+        raise InputError(
+            "there is no threshold to spare clean images by: the messages above say why; leave --spare-clean out"
+        )
     with stage(tell, "purifier and classifier to ONNX"):
         pair = GraphPair.from_torch(networks.purifier, networks.classifier, given.image_shape)
     source = ConversionInput(pair, splits, max_drop=options.max_accuracy_drop)
@@ -145,7 +151,7 @@ def _write_models(
     given: ExportInput,
     source: ConversionInput,
     about: About,
-    suspicion: SuspicionEntry | None,
+    thresholds: Thresholds,
     options: ExportOptions,
     tell: Tell,
 ) -> tuple[dict[Precision, Converted], list[ModelEntry], Graphs]:
@@ -158,14 +164,18 @@ def _write_models(
             written: dict[Role, onnx.ModelProto] = {**found[precision].graphs}
             if options.served:
                 halves = GraphPair(deepcopy(written["purifier"]), deepcopy(written["classifier"]))
-                written["served"] = served(halves, given.contract, suspicion, options.served)
+                spare = thresholds.spare if options.spare_clean else None
+                written["served"] = served(halves, given.contract, thresholds.suspicion, options.served, spare)
             for role, model in written.items():
                 check_graph(model)
                 describe(model, about)
                 graphs[role, precision] = model.SerializeToString(deterministic=True)
                 file = writer.add(f"models/{role}.{precision}.onnx", graphs[role, precision])
-                pixels = (options.served if role == "served" else None) or "float32"
-                entries.append(ModelEntry(role=role, precision=precision, file=file, flop=flop[role], pixels=pixels))
+                entry = ModelEntry(role=role, precision=precision, file=file, flop=flop[role])
+                if role == "served":
+                    pixels = options.served or "float32"
+                    entry = msgspec.structs.replace(entry, pixels=pixels, spare_clean=options.spare_clean)
+                entries.append(entry)
     return found, entries, graphs
 
 

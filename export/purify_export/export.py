@@ -49,6 +49,7 @@ def export(
     max_accuracy_drop: float = MAX_ACCURACY_DROP,
     targets: Sequence[str] | None = None,
     served: Pixels | None = None,
+    spare_clean: bool = False,
     integrations: bool = False,
     build: BuildOptions | None = None,
     sign: Path | None = None,
@@ -84,6 +85,7 @@ def export(
         targets: `onnx`, `tensorrt`, `rtx`; None for ONNX and the builders of engines that are installed and work here.
         served: for other programs and servers, a graph of everything in each precision too, which gives probabilities,
             suspicion and purified images; it takes "float32" `[N, C, H, W]`, or "uint8" `[N, H, W, C]`.
+        spare_clean: put the rule that spares clean images into these graphs, see `purify_edge.pipeline.sparing`.
         integrations: files for DeepStream, trtexec and C++ too; they use the served graph, which then takes "float32".
         build: for the builders of engines; None for the defaults.
         sign: a private key to sign the bundle with.
@@ -94,7 +96,8 @@ def export(
 
     Raises:
         InputError: a network, an image or a label is not as described, `out` cannot be written, too few images are
-            left to calibrate INT8 on, or there are no integrations for such images or served graphs.
+            left to calibrate INT8 on or to spare clean images by, or there are no integrations for such images or
+            served graphs.
         BuildError: a network cannot be exported or converted, or a builder that `targets` names refuses a model.
         MissingError: no engine is installed to check the models with; a target or the library to sign with is missing.
     """
@@ -105,6 +108,7 @@ def export(
         max_accuracy_drop=max_accuracy_drop,
         targets=targets,
         served=served or ("float32" if integrations else None),
+        spare_clean=spare_clean,
         integrations=integrations,
         build=build or BuildOptions(),
         sign=sign,
@@ -140,4 +144,9 @@ def check_order(out: Path, options: ExportOptions) -> None:
     check_targets(options.targets)
     if options.integrations and options.served == "uint8":
         raise InputError("--integrations needs graphs of float32, as --served float32 writes them; leave out uint8")
+    if options.spare_clean and not (options.served or options.integrations):
+        raise InputError(
+            "--spare-clean puts its rule into the graphs of --served or --integrations: add one of them; purify-run "
+            "and purify-serve have an option of the same name"
+        )
     refuse(out, force=options.force)

@@ -14,7 +14,7 @@ from purify_edge.shell.options import Number, option_object
 
 ROUNDS = 50  # of the latency measurement: the whole command is to take less than a minute
 MAX_ACCURACY_DROP = 0.01
-OWN = ("fp16", "bf16", "int8", "max_accuracy_drop", "served", "integrations", "sign", "force")
+OWN = ("fp16", "bf16", "int8", "max_accuracy_drop", "served", "spare_clean", "integrations", "sign", "force")
 """The options that are fields of `ExportOptions` as they are."""
 
 
@@ -28,6 +28,7 @@ class ExportOptions:
     max_accuracy_drop: float = MAX_ACCURACY_DROP
     targets: Sequence[str] | None = None
     served: Pixels | None = None
+    spare_clean: bool = False
     integrations: bool = False
     build: BuildOptions = field(default_factory=BuildOptions)
     sign: Path | None = None
@@ -72,6 +73,11 @@ export_options = option_object(
         "--served",
         type=click.Choice(get_args(Pixels)),
         help="Also write one graph of the whole pipeline, for other programs; it takes float32 NCHW, or bytes NHWC.",
+    ),
+    click.option(
+        "--spare-clean",
+        is_flag=True,
+        help="Let those graphs keep the classifier's own answer for images that purification hardly changes.",
     ),
     click.option(
         "--integrations",

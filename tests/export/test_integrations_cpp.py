@@ -17,6 +17,7 @@ from helpers.served_graphs import served_of
 from purify_edge.bundle.golden import GoldenSplit, load_golden
 from purify_edge.bundle.reader import Bundle
 from purify_edge.images.arrays import as_batch
+from purify_edge.pipeline.sparing import spare
 from purify_edge.pipeline.suspicion import is_suspicious, suspicion_of
 from purify_export.integrations.files import facts
 
@@ -72,6 +73,20 @@ def images(bundle_path: Path, adversarial: GoldenSplit, tmp_path: Path) -> Path:
 
 def rows(done: "subprocess.CompletedProcess[str]") -> list[list[str]]:
     return [line.split("\t") for line in done.stdout.splitlines()]
+
+
+@needs_headers
+def test_it_runs_a_graph_that_spares_clean_images(program: Program, bundle_path: Path, tmp_path: Path) -> None:
+    bundle = Bundle.open(bundle_path)
+    rule, split = bundle.manifest.spare, load_golden(bundle)["clean"]
+    assert rule is not None
+    as_batch(split.images, bundle.manifest.input).tofile(tmp_path / "images.f32")
+    (tmp_path / "graph.onnx").write_bytes(served_of(bundle, spare_clean=True).SerializeToString())
+    done = program(tmp_path / "graph.onnx", tmp_path / "images.f32")
+    assert done.returncode == 0, done.stderr
+    expected = spare(split.classifier, split.defended, rule).argmax(axis=1)
+    assert expected.tolist() != split.defended.argmax(axis=1).tolist()
+    assert [row[1] for row in rows(done)] == [bundle.manifest.class_names[label] for label in expected]
 
 
 @needs_headers

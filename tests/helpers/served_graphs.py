@@ -13,12 +13,18 @@ from purify_export.convert.served import served
 
 
 def served_of(
-    bundle: Bundle, precision: str = "fp32", *, pixels: Pixels = "float32", names: Sequence[str] | None = None
+    bundle: Bundle,
+    precision: str = "fp32",
+    *,
+    pixels: Pixels = "float32",
+    names: Sequence[str] | None = None,
+    spare_clean: bool = False,
 ) -> onnx.ModelProto:
     """The graph with its metadata; `names` stand for the bundle's classes."""
     manifest = bundle.manifest
     halves = (bundle.read(bundle.model(role, precision).file) for role in ("purifier", "classifier"))
-    model = served(GraphPair(*map(onnx.load_model_from_string, halves)), manifest.input, manifest.suspicion, pixels)
+    pair, spare = GraphPair(*map(onnx.load_model_from_string, halves)), manifest.spare if spare_clean else None
+    model = served(pair, manifest.input, manifest.suspicion, pixels, spare)
     entry = manifest.suspicion
     about = About(
         name=manifest.name,

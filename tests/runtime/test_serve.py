@@ -158,9 +158,8 @@ def test_the_health_model_asks_for_a_golden_image(bundle: Bundle, tmp_path: Path
     ("options", "message"),
     [
         ([], "has no served graph; purify-export --served"),
-        (["--files"], "leave --files, --spare-clean and --engine out"),
-        (["--spare-clean"], "leave --files, --spare-clean and --engine out"),
-        (["--engine", "onnxruntime"], "leave --files, --spare-clean and --engine out"),
+        (["--files"], "leave --files and --engine out"),
+        (["--engine", "onnxruntime"], "leave --files and --engine out"),
     ],
 )
 def test_what_no_native_model_can_be_ends_with_2(

@@ -12,6 +12,7 @@ from helpers.served_graphs import served_of
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.manifest import Pixels
 from purify_edge.bundle.reader import Bundle
+from purify_edge.errors import InputError
 from purify_edge.files import file_sha256
 from purify_edge.serve.config import CONFIG, Serving
 from purify_edge.serve.repository import write_model
@@ -19,22 +20,24 @@ from purify_edge.serve.repository import write_model
 model_config_pb2 = pytest.importorskip("tritonclient.grpc.model_config_pb2")
 text_format = pytest.importorskip("google.protobuf.text_format")
 PIXELS: tuple[Pixels, ...] = ("float32", "uint8")
+SPARING: dict[Pixels, bool] = {"float32": False, "uint8": True}
 DTYPES = {"tensor(float)": "TYPE_FP32", "tensor(uint8)": "TYPE_UINT8"}
 
 
 @pytest.fixture(scope="module")
 def served(bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Pixels, Bundle]:
-    """The pair that ships, with a served graph of either kind."""
+    """The pair that ships, with a served graph of either kind; that of bytes spares clean images."""
     work, found = tmp_path_factory.mktemp("served"), dict[Pixels, Bundle]()
     for pixels in PIXELS:
         path = Path(shutil.copytree(bundle_path, work / pixels))
         bundle = Bundle.open(path)
-        graph = served_of(bundle, pixels=pixels)
+        graph = served_of(bundle, pixels=pixels, spare_clean=SPARING[pixels])
         content, file = graph.SerializeToString(), path / "models" / "served.fp32.onnx"
         file.write_bytes(content)
         entry = {"path": "models/served.fp32.onnx", "size_bytes": len(content), "sha256": file_sha256(file)}
         manifest = json.loads((path / "manifest.json").read_text())
-        manifest["models"].append({"role": "served", "precision": "fp32", "file": entry, "pixels": pixels})
+        model = {"role": "served", "precision": "fp32", "file": entry, "pixels": pixels, "spare_clean": SPARING[pixels]}
+        manifest["models"].append(model)
         (path / "manifest.json").write_text(json.dumps(manifest))
         found[pixels] = Bundle.open(path)
     return found
@@ -50,7 +53,7 @@ def test_a_native_model_is_the_served_graph(
     served: dict[Pixels, Bundle], tmp_path: Path, native: str, pixels: Pixels
 ) -> None:
     bundle = served[pixels]
-    asked = Serving(name="pair", native=native, instances=2)
+    asked = Serving(name="pair", native=native, instances=2, spare_clean=SPARING[pixels])
     version, config = write_model(bundle, tmp_path, asked), read_config(tmp_path / "pair" / CONFIG)
     graph = version / "model.onnx"
     assert graph.read_bytes() == bundle.read(bundle.model("served", "fp32").file)
@@ -80,6 +83,16 @@ def test_a_native_model_is_the_served_graph(
     (probabilities,) = session.run(["probabilities"], {"images": image})
     assert probabilities.argmax() == next(iter(load_golden(bundle).values())).defended[0].argmax()
     assert (tmp_path / "pair-health" / "1" / "image").read_bytes() == warmup
+
+
+@pytest.mark.parametrize(("pixels", "message"), [("float32", "export it with --spare"), ("uint8", "add --spare-clean")])
+def test_the_graph_and_the_option_to_spare_must_agree(
+    served: dict[Pixels, Bundle], tmp_path: Path, pixels: Pixels, message: str
+) -> None:
+    asked = Serving(name="pair", native="openvino", spare_clean=not SPARING[pixels])
+    with pytest.raises(InputError, match=message):
+        write_model(served[pixels], tmp_path / "models", asked)
+    assert not (tmp_path / "models").exists()
 
 
 def test_every_configuration_is_one_that_triton_reads(bundle_path: Path, tmp_path: Path) -> None:

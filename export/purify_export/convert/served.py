@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from purify_edge.bundle.manifest import InputContract, Pixels, SuspicionEntry
+from purify_edge.bundle.manifest import InputContract, Pixels, SpareEntry, SuspicionEntry
 from purify_edge.pipeline.suspicion import NEW
 from purify_export.convert.graph_pair import GraphPair
 from purify_export.convert.graphs import composed
@@ -24,17 +24,21 @@ def served(
     contract: InputContract,
     suspicion: SuspicionEntry | None,
     pixels: Pixels,
+    spare: SpareEntry | None = None,
 ) -> onnx.ModelProto:
     """Return one graph, `images` to float32 `probabilities` `[N, K]`, `suspicion` `[N]` and `purified` `[N, C, H, W]`.
 
     The classifier sees the images as they came and the purified ones as one batch, so that its weights are there once.
     The suspicion is that of `purify_edge.pipeline.suspicion`; without a calibrated threshold it is given all the same.
+    With `spare` the probabilities are those of the rule of `purify_edge.pipeline.sparing`, and float32 `spared` `[N]`
+    is 1 for images that keep the classifier's own answer, else 0: nvinfer reads no outputs of booleans.
 
     Args:
         pair: float32 in and out, as the bundle has it in some precision.
         contract: the bundle's.
         suspicion: the bundle's; None where it has none.
         pixels: what the graph takes.
+        spare: the bundle's threshold; None leaves the rule out.
     """
     purifier = raised(pair.purifier, OPSET)
     model = composed(purifier, raised(pair.classifier, OPSET))
@@ -46,9 +50,9 @@ def served(
     score = NEW if suspicion is None else suspicion.score
     theirs = list(graph.node[first:])
     graph.ClearField("node")
-    graph.node.extend([*start, *ours, both, *theirs, *_end(score)])
+    graph.node.extend([*start, *ours, both, *theirs, *_end(score, spare)])
     used = {name for node in graph.node for name in node.input}
-    graph.initializer.extend(constant for constant in _constants() if constant.name in used)
+    graph.initializer.extend(constant for constant in _constants(spare) if constant.name in used)
     batch = "batch"
     shape = [batch, contract.channels, contract.height, contract.width]
     bytes_of = [batch, contract.height, contract.width, contract.channels]
@@ -62,6 +66,7 @@ def served(
                 ("probabilities", TensorProto.FLOAT, [batch, classes]),
                 ("suspicion", TensorProto.FLOAT, [batch]),
                 ("purified", TensorProto.FLOAT, shape),
+                *([("spared", TensorProto.FLOAT, [batch])] if spare else []),
             ],
         ),
     ):
@@ -97,13 +102,13 @@ def _start(contract: InputContract, pixels: Pixels) -> tuple[list[onnx.NodeProto
     ], ready
 
 
-def _end(score: str) -> list[onnx.NodeProto]:
-    """Return what makes probabilities and suspicion of the logits of both, and names the purified images."""
+def _end(score: str, spare: SpareEntry | None) -> list[onnx.NodeProto]:
+    """Return what makes all outputs of the logits of both and the purified images."""
     change, centred, spread = f"{OURS}change", f"{OURS}centred", f"{OURS}spread"
     raw, last, classes = f"{OURS}raw", f"{OURS}purified_logits", f"{OURS}classes"
+    answering, is_spared = f"{OURS}answering" if spare else last, f"{OURS}is_spared"
     nodes = [
         _node("Split", [LOGITS], [raw, last], axis=0, num_outputs=2),
-        _node("Softmax", [last], ["probabilities"], axis=1),
         _node("Sub", [raw, last], [change]),
         _node("ReduceMean", [change, classes], [f"{OURS}mean"], keepdims=1),
         _node("Sub", [change, f"{OURS}mean"], [centred]),
@@ -112,6 +117,14 @@ def _end(score: str) -> list[onnx.NodeProto]:
         _node("Sqrt", [f"{OURS}variance"], [spread]),
         _node("Identity", [PURIFIED], ["purified"]),
     ]
+    if spare:
+        nodes += [
+            _node("LessOrEqual", [spread, f"{OURS}spare_threshold"], [is_spared]),
+            _node("Cast", [is_spared], ["spared"], to=TensorProto.FLOAT),
+            _node("Unsqueeze", [is_spared, classes], [f"{OURS}spared_rows"]),
+            _node("Where", [f"{OURS}spared_rows", raw, last], [answering]),
+        ]
+    nodes.append(_node("Softmax", [answering], ["probabilities"], axis=1))
     if score != NEW:
         return [*nodes, _node("Identity", [spread], ["suspicion"])]
     return [
@@ -124,9 +137,10 @@ def _end(score: str) -> list[onnx.NodeProto]:
     ]
 
 
-def _constants() -> list[onnx.TensorProto]:
+def _constants(spare: SpareEntry | None) -> list[onnx.TensorProto]:
     return [
         numpy_helper.from_array(np.array(255, np.float32), f"{OURS}255"),
         numpy_helper.from_array(np.array([1], np.int64), f"{OURS}classes"),
         numpy_helper.from_array(np.array([2], np.int64), f"{OURS}two"),
+        numpy_helper.from_array(np.array(spare.threshold if spare else 0, np.float32), f"{OURS}spare_threshold"),
     ]

@@ -21,13 +21,13 @@ FILTERS = {"nearest": 0, "bilinear": 1}
 def deepstream_graph(served: onnx.ModelProto, threshold: float | None) -> onnx.ModelProto:
     """Return a served graph as nvinfer's own classifier parser reads it.
 
-    It takes each output for the shares of an attribute's classes. So the purified images and the score are no outputs;
-    `verdict` `[N, 2]`, 1 at the one of `VERDICTS` that holds, is, where there is a threshold.
+    It takes each output for the shares of an attribute's classes. So the purified images, the score and what is spared
+    are no outputs; `verdict` `[N, 2]`, 1 at the one of `VERDICTS` that holds, is, where there is a threshold.
     """
     model = deepcopy(served)
     graph = model.graph
     kept = [output for output in graph.output if output.name == PROBABILITIES]
-    nodes = [node for node in graph.node if "purified" not in node.output]
+    nodes = [node for node in graph.node if not {"purified", "spared"} & set(node.output)]
     if threshold is not None:
         kept.append(helper.make_tensor_value_info(VERDICT, TensorProto.FLOAT, ["batch", len(VERDICTS)]))
         nodes += _verdict()

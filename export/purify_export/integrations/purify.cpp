@@ -161,7 +161,7 @@ class Network {
         const auto type = session_.GetInputTypeInfo(0);  // it owns what the next line looks at
         const auto input = type.GetTensorTypeAndShapeInfo();
         const std::vector<int64_t> dims = input.GetShape();
-        if (session_.GetOutputCount() != 3 || dims.size() != 4 ||
+        if (session_.GetOutputCount() < 3 || dims.size() != 4 ||
             input.GetElementType() != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT)
             refuse(path.string() + " is not a graph for this program; purify-export --served float32 writes one");
         std::copy(dims.begin() + 1, dims.end(), shape.begin());

@@ -109,7 +109,8 @@ class InputContract(msgspec.Struct, frozen=True, kw_only=True):
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     """An ONNX graph. `defended` is purifier and classifier composed, `served` what other programs run.
 
-    That one takes `pixels`, and gives probabilities, suspicion and the purified images; see docs/serving.md.
+    That one takes `pixels`, and gives probabilities, suspicion and the purified images; see docs/serving.md. With
+    `spare_clean` it has the rule of `purify_edge.pipeline.sparing`.
 
     `flop` counts the floating-point operations of one image in convolutions and matrix products, a multiplication and
     an addition as two; None where it was not counted.
@@ -120,6 +121,7 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     file: FileEntry
     flop: int | None = None
     pixels: Pixels = "float32"
+    spare_clean: bool = False
 
 
 class EngineEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from purify_edge.engines.onnxruntime import all_outputs
 from purify_edge.errors import BundleError, MissingError
 from purify_edge.images.arrays import as_batch
 from purify_edge.pipeline.prediction import answers_of
+from purify_edge.pipeline.sparing import answering, is_spared
 from purify_edge.pipeline.suspicion import NEW, is_suspicious, suspicion_of
 from purify_edge.stats import agreeing, relative_error
 
@@ -60,17 +61,24 @@ def _checks(
     images = split.images if model.pixels == "uint8" else as_batch(split.images, bundle.manifest.input)
     try:
         parts = [run(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
-        found = {output: np.concatenate([part[output] for part in parts]) for output in OUTPUTS}
+        outputs = OUTPUTS | {"spared"} if model.spare_clean else OUTPUTS
+        found = {output: np.concatenate([part[output] for part in parts]) for output in outputs}
     except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
         raise BundleError(f"{model.file.path} cannot run the golden set: {error}; export the bundle again") from error
     where, entry = f"{ENGINE} {model.precision} served {name}", bundle.manifest.suspicion
-    same = agreeing(answers_of(found["probabilities"]), split.defended)
+    spared, expected_spared = (np.zeros(len(split), bool) for _ in range(2))
+    if model.spare_clean and bundle.manifest.spare:
+        spared = found["spared"] > 0
+        expected_spared = is_spared(split.classifier, split.defended, bundle.manifest.spare)
+        change = float(abs(spared.mean() - expected_spared.mean()))
+        yield share_at_most("change of what is spared", where, change, limits.max_flagged_change, len(split))
+    same = agreeing(answers_of(found["probabilities"]), answering(expected_spared, split.classifier, split.defended))
     least = MIN_AGREEMENT[model.precision] if limits.min_agreement is None else limits.min_agreement
     yield agreement(float(same.mean()), len(split), least, where)
     expected = suspicion_of(split.classifier, split.defended, entry.score if entry else NEW)
     if model.precision == "fp32":
         references = {
-            "probabilities": _softmax(split.defended),
+            "probabilities": _softmax(answering(spared, split.classifier, split.defended)),
             "suspicion": expected,
             "purified": split.purified,
         }

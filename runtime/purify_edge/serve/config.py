@@ -86,6 +86,8 @@ def native_config(manifest: Manifest, name: str, serving: Serving, served: Model
         ("suspicion", "FP32", "[1]\n    reshape { shape: [] }"),
         ("purified", "FP32", planes),
     ]
+    if served.spare_clean:
+        outputs.append(("spared", "FP32", "[1]\n    reshape { shape: [] }"))
     threshold = {"suspicion_threshold": repr(manifest.suspicion.threshold)} if manifest.suspicion else {}
     kind = "KIND_GPU" if serving.native == "tensorrt" else "KIND_AUTO"
     return (

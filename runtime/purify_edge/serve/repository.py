@@ -99,16 +99,23 @@ def precision_of(bundle: Bundle, serving: Serving) -> str:
     Raises:
         InputError: the bundle has no served graph, or none in that precision; or the choice does not go with another.
     """
-    if serving.files or serving.spare_clean or serving.engine != "auto":
-        raise InputError(
-            "--native runs the served graph in the server itself: leave --files, --spare-clean and --engine out"
-        )
+    if serving.files or serving.engine != "auto":
+        raise InputError("--native runs the served graph in the server itself: leave --files and --engine out")
     known = bundle.precisions("served")
     if not known:
         raise InputError(f"{bundle.path} has no served graph; purify-export --served float32 writes one")
     precision = "fp32" if serving.precision == "auto" else serving.precision
     if precision not in known:
         raise InputError(f"{bundle.path} has no served graph in {precision}; --precision is one of {', '.join(known)}")
+    if serving.spare_clean != bundle.model("served", precision).spare_clean:
+        raise InputError(
+            f"the served graph of {bundle.path} "
+            + (
+                "does not spare clean images: export it with --spare-clean, or leave that out here"
+                if serving.spare_clean
+                else "spares clean images, which changes its answers: add --spare-clean, or export it without"
+            )
+        )
     return precision
 
 
