@@ -152,9 +152,10 @@ class Counters:
         answered = prediction.labels >= 0
         self._add("purify_images_total", answered.sum(), "good")
         self._add("purify_images_total", (~answered).sum(), "error")
-        if prediction.unpurified is not None and prediction.suspicious is not None:
+        if prediction.unpurified is not None:
             changed = answered & (prediction.unpurified.argmax(axis=1) != prediction.labels)
             self._add("purify_changed_total", changed.sum())
+        if prediction.suspicious is not None:
             self._add("purify_suspicious_total", (answered & prediction.suspicious).sum())
 
     def _add(self, name: str, value: Any, outcome: str = "") -> None:
