@@ -1,6 +1,7 @@
 """Measure purifiers on photographs: how often a network of many classes answers as it does on the clean picture.
 
-python -m lab.photographs.agreement RUN [RUN ...] --data DIR --out FOLDER [--limit 1000] [--white-box 100]
+python -m lab.photographs.agreement RUN [RUN ...] --data DIR --out FOLDER [--limit 1000] [--levels 4 8]
+    [--white-box 100]
 
 Each RUN is a run folder of photographs without labels (`purify-train image-folder --unlabelled`). Attacks know the
 classifier alone, but for the white-box one, PGD-20 through purifier and classifier on the first so many pictures, each
@@ -35,21 +36,16 @@ from purify_toolkit.runs.data import load_data_of
 from purify_toolkit.runs.folder import RunFolder
 
 CPU = torch.device("cpu")
-LEVELS = (4, 8)
 CHUNK = 100
 SURE = 0.3
 Correct = NDArray[np.bool_]
 WAYS = ("alone", "purified", "spared")
 
 
-def attacks() -> dict[str, PGD]:
-    """Return the attacks on the classifier alone, by name."""
-    found = {}
-    for level in LEVELS:
-        pgd = PGD(epsilon=level / 255, steps=20, relative_step=0.125)
-        found[f"PGD-20, {level}/255"] = pgd
-        found[f"margin PGD-20, {level}/255"] = PGD(epsilon=level / 255, steps=20, relative_step=0.125, loss=margin)
-    return found
+def attacks(level: int) -> dict[str, PGD]:
+    """Return the attacks of a size in 255ths, by name."""
+    pgd = PGD(epsilon=level / 255, steps=20, relative_step=0.125)
+    return {f"PGD-20, {level}/255": pgd, f"margin PGD-20, {level}/255": replace(pgd, loss=margin)}
 
 
 @dataclass(frozen=True)
@@ -97,20 +93,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--limit", type=positive, default=1000)
+    parser.add_argument("--levels", type=positive, nargs="+", default=[4, 8], help="sizes in 255ths; default 4 8")
     parser.add_argument("--white-box", type=positive, default=100)
     options = parser.parse_args(arguments)
     rows: list[dict[str, Any]] = []
+    options.out.mkdir(parents=True, exist_ok=True)
     for path in options.runs:
         run = RunFolder(path)
         if not run.is_unlabelled:
             raise InputError(f"{path} was trained with labels; expected a run of purify-train --unlabelled")
         data = load_data_of(run, options.data, device="cpu")
-        rows += rows_of(run, data.test[: options.limit], data.validation, options.out, options.white_box)
-        write_results(options.out, "agreement", {"rows": rows}, table(rows))
+        test = data.test[: options.limit]
+        for row in rows_of(run, test, data.validation, options.out, options.levels, options.white_box):
+            rows.append(row)
+            write_results(options.out, "agreement", {"rows": rows}, table(rows))
     print(table(rows), end="")
 
 
-def rows_of(run: RunFolder, test: Split, validation: Split, out: Path, white_box: int) -> Iterator[dict[str, Any]]:
+def rows_of(
+    run: RunFolder, test: Split, validation: Split, out: Path, levels: Sequence[int], white_box: int
+) -> Iterator[dict[str, Any]]:
     """Yield a row for each attack, and for the worst of them at each size: agreement on all pictures, on the sure."""
     classifier, student = run.load_classifier(), run.load_student()
     photographs = Photographs(classifier, test, out / "attacks" / file_sha256(run.weights_path("classifier"))[:16])
@@ -132,20 +134,18 @@ def rows_of(run: RunFolder, test: Split, validation: Split, out: Path, white_box
         return answers(classifier, student, split, entry)
 
     yield row("none", answered(test))
-    for level in LEVELS:
+    for level in levels:
         worst = [np.ones(len(test), bool) for _ in WAYS]
-        for name, attack in attacks().items():
-            if name.endswith(f" {level}/255"):
-                examples = photographs.attacked(attack, classifier, name)
-                found = answered(examples)
-                worst = [before & now for before, now in zip(worst, found, strict=True)]
-                yield row(name, found)
+        for name, attack in attacks(level).items():
+            found = answered(photographs.attacked(attack, classifier, name))
+            worst = [before & now for before, now in zip(worst, found, strict=True)]
+            yield row(name, found)
         yield row(f"worst case, {level}/255", worst)
     few = Photographs(classifier, test[:white_box], out / "attacks" / file_sha256(run.weights_path("student"))[:16])
-    for level in LEVELS:
+    for level in levels:
         name = f"white-box PGD-20, {level}/255"
-        examples = few.attacked(replace(attacks()[f"PGD-20, {level}/255"], until_wrong=True), pipeline, name)
-        yield row(name, answered(examples))
+        attack = replace(attacks(level)[f"PGD-20, {level}/255"], until_wrong=True)
+        yield row(name, answered(few.attacked(attack, pipeline, name)))
 
 
 def answers(classifier: nn.Module, student: nn.Module, split: Split, entry: SpareEntry) -> list[Correct]:

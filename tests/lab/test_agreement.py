@@ -40,7 +40,7 @@ def test_agreement_is_measured_attack_by_attack_and_goes_on_from_what_is_there(
     assert rows["none"]["all_alone"]["accuracy"] == 1
     assert rows["none"]["all_spared"]["correct"] >= rows["none"]["all_purified"]["correct"]
     assert rows["none"]["all_alone"]["n"] == 20  # a fifth
-    for level in agreement.LEVELS:
+    for level in (4, 8):
         worst = rows[f"worst case, {level}/255"]
         for name in (f"PGD-20, {level}/255", f"margin PGD-20, {level}/255"):
             for what in ("all_alone", "all_purified", "all_spared"):
