@@ -104,6 +104,16 @@ def test_an_evaluation_from_the_command_line(small_data: Path, shipped: Path, tm
     assert "not checked" in table.stdout
 
 
+def test_an_evaluation_judges_the_rule_that_spares_clean_images(small_data: Path, shipped: Path) -> None:
+    arguments = [str(shipped), "--data", str(small_data), "--limit", "40", "--curve-limit", "0", "--force"]
+    done = CliRunner().invoke(evaluate, [*arguments, "--attacks", "clean", "--spare-clean"])
+    assert done.exit_code == 0, done.stderr
+    content = json.loads((shipped / "evaluation" / "evaluation.json").read_text())
+    assert content["spare"]["n"] == 100
+    assert [row["name"] for row in content["spared"]["rows"]] == ["clean:none", "grey-box:pgd-until-wrong"]
+    assert "with --spare-clean" in done.stdout
+
+
 def test_an_evaluation_that_cannot_be_trusted_ends_with_1(small_data: Path, shipped: Path) -> None:
     text = (shipped / "recipe.toml").read_text()
     weak = text.replace("steps = 20", "steps = 1").replace("relative_step = 0.125", "relative_step = 0.01")

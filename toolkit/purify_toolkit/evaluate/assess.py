@@ -1,15 +1,19 @@
 """A whole evaluation of a run: plan, measure what is not measured yet, check, report, draw."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
+from purify_edge.bundle.manifest import SpareEntry
 from purify_edge.errors import InputError
 from purify_edge.files import file_sha256, write_json
+from purify_edge.pipeline.sparing import calibrate_spare
 from purify_edge.shell.stages import StageProgress
-from purify_toolkit.data.splits import Split
+from purify_toolkit.data.splits import Split, batches
 from purify_toolkit.device.provenance import provenance
 from purify_toolkit.evaluate.accuracy import AGREEMENT
 from purify_toolkit.evaluate.gates import Results, check
@@ -21,6 +25,9 @@ from purify_toolkit.evaluate.store import Store
 from purify_toolkit.evaluate.threats import Strength, Subject
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.pretrained import FOLDER
+
+SPARE_IMAGES = 500
+"""So many validation images set the threshold of the rule that spares clean images, at most."""
 
 
 def default_out(run: RunFolder) -> Path:
@@ -38,8 +45,11 @@ def assess(
     out: Path,
     device: torch.device,
     progress: StageProgress,
+    validation: Split | None = None,
 ) -> EvaluationReport:
     """Answer the question, on test images of the run's classes and shape; everything is written to `out`.
+
+    Validation images set the threshold of the rule that spares clean images, where that is asked for.
 
     ```
     evaluation.json    the report
@@ -50,10 +60,10 @@ def assess(
     An interrupted evaluation goes on where it stopped, unless the question says `force`.
 
     Raises:
-        InputError: an unknown attack; the other run does not fit.
+        InputError: an unknown attack; the other run does not fit; too few validation images for the rule.
         MissingError: an attack's library is not installed.
     """
-    rows = select(question.attacks, transfer=question.transfer_from is not None)
+    rows = select(question.attacks, transfer=question.transfer_from is not None, spare_clean=question.spare_clean)
     shape, classes = tuple(run.info["image_shape"]), len(run.info["class_names"])
     strength = Strength.of(
         run.recipe.evaluation, shape, classes, l2_epsilon=question.l2_epsilon, l1_epsilon=question.l1_epsilon
@@ -62,10 +72,13 @@ def assess(
     check_libraries(planned.rows.values())
     weights = digests(run, question.transfer_from)
     subject = load_subject(run, question.transfer_from, device)
+    if question.spare_clean:
+        subject = replace(subject, spare=rule_of(subject, validation, device))
     seed = run.info["seed"] if question.seed is None else question.seed
-    store = Store(out, test, weights, seed, question.force)
+    store = Store(out, test, weights, seed, question.force, subject.spare)
     results = measure_all(subject, planned, strength, store, device=device, progress=progress)
     about = _about(run, test, question, weights, device) | {"seed": seed}
+    about |= {"spare": msgspec.to_builtins(subject.spare)} if subject.spare else {}
     report = summarise(results, check(results, store), about)
     write_json(out / "evaluation.json", report.as_dict())
     draw(report, subject, store, tuple(run.info["class_names"]))
@@ -90,6 +103,27 @@ def load_subject(run: RunFolder, other: RunFolder | None, device: torch.device) 
         purifier=run.load_student().to(device),
         other=None if other is None else _other_pipeline(run, other).to(device),
     )
+
+
+def rule_of(subject: Subject, validation: Split | None, device: torch.device) -> SpareEntry:
+    """Return the rule that the first validation images set, as `purify-export` does on other clean images.
+
+    Raises:
+        InputError: there are too few of them.
+    """
+    few = [] if validation is None else [images for images, _ in batches(validation[:SPARE_IMAGES], device)]
+    entry = None
+    if few:
+        with torch.no_grad():
+            parts = [[model(images).cpu() for images in few] for model in (subject.classifier, subject.pipeline)]
+        unpurified, purified = (torch.cat(logits).numpy() for logits in parts)
+        entry = calibrate_spare(unpurified, purified, source="validation images")
+    if entry is None:
+        raise InputError(
+            f"--spare-clean takes 19 validation images that the networks give finite answers to, the run has "
+            f"{0 if validation is None else len(validation)}; leave --spare-clean out"
+        )
+    return entry
 
 
 def _other_pipeline(run: RunFolder, other: RunFolder) -> torch.nn.Sequential:

@@ -55,6 +55,11 @@ def _question(transfer_from: str | None, resume: bool, force: bool, **others: An
         help="Radius for L1 attacks; default 10 for grey images of 28 x 28, else 12, usual for CIFAR-10.",
     ),
     click.option("--transfer-from", metavar="RUN", help="Another run, whose networks transfer attacks are made on."),
+    click.option(
+        "--spare-clean",
+        is_flag=True,
+        help="Judge the rule of `purify-run --spare-clean` too; validation images set its threshold.",
+    ),
     click.option("--seed", type=click.IntRange(0, MAX_SEED), help="Of the attacks' random choices; default the run's."),
     existing_options(
         resume="Continue an existing evaluation, interrupted or of other attacks.",
@@ -104,10 +109,18 @@ def main(
     folder = open_run(run)
     chosen, out = choose_device(device), out or default_out(folder)
     _check_out(out, question)
-    test = load_data_of(folder, data, labels=labels, device=device).test
+    images = load_data_of(folder, data, labels=labels, device=device)
     try:
         with RichProgress(unit="attack") as progress:
-            report = assess(folder, test, question, out=out, device=chosen, progress=progress)
+            report = assess(
+                folder,
+                images.test,
+                question,
+                out=out,
+                device=chosen,
+                progress=progress,
+                validation=images.validation,
+            )
     except KeyboardInterrupt:
         click.echo("\ninterrupted; the same command with --resume goes on with the attack under way", err=True)
         raise click.exceptions.Exit(130) from None

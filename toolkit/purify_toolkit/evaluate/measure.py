@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from purify_edge.pipeline.prediction import answers_of
+from purify_edge.pipeline.sparing import spare
 from purify_toolkit.attacks.base import Attack, AttackWarning
 from purify_toolkit.attacks.norms import NORMS
 from purify_toolkit.data.splits import Split, batches
@@ -17,8 +19,8 @@ from purify_toolkit.device.generators import seeded
 from purify_toolkit.evaluate.accuracy import EvaluationRow
 from purify_toolkit.evaluate.stats import Correct
 from purify_toolkit.evaluate.threats import ROWS, THREATS, Subject
-from purify_toolkit.networks.answers import right
 
+JUDGED = ("defended", "undefended", "spared")
 EXAMPLES = 16
 """Attacked images that are kept of each measurement."""
 
@@ -50,32 +52,30 @@ class Measurement:
     pixels: tuple[float, float]  # the attacked images' smallest and largest value
     warnings: tuple[str, ...]  # what a library said against its own result
     seconds: float  # how long it took
+    spared: Correct | None = None  # the same for the rule that spares clean images; None where it was not asked for
 
     def rows(self) -> list[EvaluationRow]:
         """Return the row without the purifier, where there is one, then the row with it."""
         both = ((False, self.undefended), (True, self.defended))
-        return [
-            EvaluationRow(
-                self.plan.threat, str(self.plan.attack), is_defended, n=len(correct), correct=int(correct.sum())
-            )
-            for is_defended, correct in both
-            if correct is not None
-        ]
+        return [self._row(is_defended, correct) for is_defended, correct in both if correct is not None]
+
+    def spared_rows(self) -> list[EvaluationRow]:
+        """Return the row of the rule, where it was judged."""
+        return [] if self.spared is None else [self._row(True, self.spared)]
+
+    def _row(self, is_defended: bool, correct: Correct) -> EvaluationRow:
+        n, right = len(correct), int(correct.sum())
+        return EvaluationRow(self.plan.threat, str(self.plan.attack), is_defended, n=n, correct=right)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the content of its file."""
-        undefended = None if self.undefended is None else _text(self.undefended)
         content = {name: value for name, value in vars(self).items() if name != "plan"}
-        return content | {"defended": _text(self.defended), "undefended": undefended}
+        return content | {name: None if content[name] is None else _text(content[name]) for name in JUDGED}
 
     @classmethod
     def from_dict(cls, plan: MeasurementPlan, content: dict[str, Any]) -> "Measurement":
         """Return the measurement that `as_dict` was called on."""
-        undefended = content["undefended"]
-        arrays = {
-            "defended": _correct(content["defended"]),
-            "undefended": None if undefended is None else _correct(undefended),
-        }
+        arrays = {name: None if content.get(name) is None else _correct(content[name]) for name in JUDGED}
         low, high = content["pixels"]
         return cls(plan, **content | arrays | {"pixels": (low, high), "warnings": tuple(content["warnings"])})
 
@@ -106,7 +106,8 @@ def measure(
     """
     threat, generator = THREATS[plan.threat], seeded(seed, plan.row, device=device)
     model, size, start = subject.target(threat.against), plan.attack.size, time.perf_counter()
-    defended, undefended, examples = list[Correct](), list[Correct](), list[Tensor]()
+    judged: dict[str, list[Correct]] = {name: [] for name in JUDGED}
+    examples = list[Tensor]()
     extremes, distances = list[tuple[float, float]](), list[float]()
     texts: dict[str, None] = {}  # a set that keeps the order
     for images, labels in batches(test[: plan.n], device):
@@ -119,20 +120,34 @@ def measure(
             distances.append(float(NORMS[size[0]].size(attacked - images).max()))
         if sum(map(len, examples)) < EXAMPLES:
             examples.append(attacked[:EXAMPLES].detach().cpu())
-        defended.append(right(subject.pipeline, attacked, labels))
-        if threat.undefended:
-            undefended.append(right(subject.classifier, attacked, labels))
+        for name, correct in _judge(subject, attacked, labels, undefended=threat.undefended).items():
+            judged[name].append(correct)
         advance(len(labels))
     measurement = Measurement(
         plan,
-        np.concatenate(defended),
-        np.concatenate(undefended) if undefended else None,
+        np.concatenate(judged["defended"]),
+        np.concatenate(judged["undefended"]) if judged["undefended"] else None,
         float(np.max(distances)) if distances else None,  # which keeps a NaN, as np.min does
         (float(np.min(extremes)), float(np.max(extremes))),
         tuple(texts),
         round(time.perf_counter() - start, 2),
+        np.concatenate(judged["spared"]) if judged["spared"] else None,
     )
     return measurement, torch.cat(examples)[:EXAMPLES]
+
+
+def _judge(subject: Subject, images: Tensor, labels: Tensor, *, undefended: bool) -> dict[str, Correct]:
+    """Return which images get their label, by who answers: of `JUDGED` what is asked for."""
+    with torch.no_grad():
+        purified = subject.pipeline(images).cpu().numpy()
+        alone = subject.classifier(images).cpu().numpy() if undefended or subject.spare else None
+    logits = {"defended": purified}
+    if alone is not None and undefended:
+        logits["undefended"] = alone
+    if alone is not None and subject.spare:
+        logits["spared"] = spare(alone, purified, subject.spare)
+    truth = labels.cpu().numpy()
+    return {name: answers_of(of) == truth for name, of in logits.items()}
 
 
 def _texts(told: list[warnings.WarningMessage]) -> list[str]:

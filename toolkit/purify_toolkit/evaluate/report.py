@@ -1,11 +1,13 @@
 """The report: headlines per threat model, the purifier's tax, gates, and what made them."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from purify_toolkit.attacks.base import Size
+from purify_toolkit.evaluate.accuracy import EvaluationRow
 from purify_toolkit.evaluate.gates import Gate, Results
 from purify_toolkit.evaluate.measure import Measurement
 from purify_toolkit.evaluate.stats import Correct, Counted, mcnemar
@@ -69,15 +71,30 @@ class EvaluationReport:
             "tax": asdict(self.tax) | {"points": self.tax.points},
             "gates": [asdict(gate) for gate in self.gates],
             "warnings": self.warnings,
-            "rows": [entry for row in self.results.rows.values() for entry in _entries(row)],
+            "rows": [entry for row in self.results.rows.values() for entry in _entries(row, row.rows())],
             "curves": [
                 {"size": size} | entry
                 for curve in self.results.curves.values()
                 for size, point in curve.items()
-                for entry in _entries(point)
+                for entry in _entries(point, point.rows())
             ],
+            **self._spared(),
             "threats": {headline.threat: THREATS[headline.threat].about for headline in self.headlines},
             **self.about,
+        }
+
+    def _spared(self) -> dict[str, Any]:
+        """Return what the rule that spares clean images makes of the same images; nothing where it was not judged."""
+        measured = [row for row in self.results.rows.values() if row.spared is not None]
+        if not measured:
+            return {}
+        cost = tax(self.results, "spared")
+        return {
+            "spared": {
+                "headlines": [headline.as_dict() for headline in headlines(self.results, ("spared",))],
+                "rows": [entry for row in measured for entry in _entries(row, row.spared_rows())],
+                "tax": asdict(cost) | {"points": cost.points},
+            }
         }
 
 
@@ -88,17 +105,23 @@ def summarise(results: Results, gates: list[Gate], about: dict[str, Any]) -> Eva
     )
 
 
-def headlines(results: Results) -> list[Headline]:
+def headlines(results: Results, judged: Sequence[str] = ("undefended", "defended")) -> list[Headline]:
     """Return the worst case over the attacks, image by image, per threat, size and model.
 
     Costly attacks are shown fewer images than others. Then one headline is of the attacks that were shown all images,
     another of all attacks on the images that each of them was shown.
+
+    Args:
+        results: of the evaluation.
+        judged: fields of a measurement; "spared" is defended too.
     """
     groups: dict[tuple[str, Size | None, bool], dict[str, Correct]] = {}
     for name, row in results.rows.items():
-        for is_defended, correct in ((False, row.undefended), (True, row.defended)):
+        for field in judged:
+            correct: Correct | None = getattr(row, field)
             if correct is not None:
-                groups.setdefault((row.plan.threat, row.plan.attack.size, is_defended), {})[name] = correct
+                key = row.plan.threat, row.plan.attack.size, field != "undefended"
+                groups.setdefault(key, {})[name] = correct
     return [
         _headline(threat, size, is_defended, n, {name: correct for name, correct in rows.items() if len(correct) >= n})
         for (threat, size, is_defended), rows in groups.items()
@@ -112,18 +135,14 @@ def _headline(threat: str, size: Size | None, is_defended: bool, n: int, rows: d
     return Headline(threat, is_defended, norm, radius, tuple(rows), n=n, correct=int(right.sum()))
 
 
-def tax(results: Results) -> Tax:
-    """Return what the purifier costs on clean images."""
+def tax(results: Results, judged: str = "defended") -> Tax:
+    """Return what the purifier costs on clean images: always, or with the rule, "spared"."""
     clean = results.rows["clean:none"]
+    found: Correct = getattr(clean, judged)
     assert clean.undefended is not None
-    return Tax(
-        len(clean.defended),
-        float(clean.undefended.mean()),
-        float(clean.defended.mean()),
-        mcnemar(clean.undefended, clean.defended),
-    )
+    return Tax(len(found), float(clean.undefended.mean()), float(found.mean()), mcnemar(clean.undefended, found))
 
 
-def _entries(measurement: Measurement) -> list[dict[str, Any]]:
+def _entries(measurement: Measurement, rows: Iterable[EvaluationRow]) -> list[dict[str, Any]]:
     more = {"name": measurement.plan.name, "seconds": measurement.seconds}
-    return [row.as_dict() | more for row in measurement.rows()]
+    return [row.as_dict() | more for row in rows]

@@ -27,6 +27,7 @@ class EvaluationRequest:
     l2_epsilon: float | None = None  # the L2 radius; None for the usual one
     l1_epsilon: float | None = None  # the L1 radius; as `l2_epsilon`
     transfer_from: RunFolder | None = None  # another run
+    spare_clean: bool = False  # judge the rule that spares clean images too
     seed: int | None = None  # of all random choices; None for the run's
     resume: bool = False  # go on with what has been measured
     force: bool = False  # measure again what has been measured
@@ -44,10 +45,11 @@ DEFAULT = (
 )
 
 
-def select(words: str, *, transfer: bool) -> list[str]:
+def select(words: str, *, transfer: bool, spare_clean: bool = False) -> list[str]:
     """Return the rows that words with commas between mean, in the table's order.
 
-    The clean row is always among them, and one of transfer where there is another run.
+    The clean row is always among them, one of transfer where there is another run, and with the rule that spares clean
+    images the attack that passes it most easily.
 
     A word is a row (`white-box:pgd`), a threat (`white-box`), an attack (`pgd`: under every threat that has it),
     `default` or `all`. `all` leaves out transfer where there is no other run.
@@ -59,6 +61,7 @@ def select(words: str, *, transfer: bool) -> list[str]:
         InputError: an unknown word; or one that means transfer and nothing else, without another run.
     """
     chosen = {"clean:none"} | ({"transfer:pgd"} if transfer else set())
+    chosen |= {"grey-box:pgd-until-wrong"} if spare_clean else set()
     for word in filter(None, (part.strip() for part in words.split(","))):
         found = _meaning(word)
         possible = {row for row in found if transfer or ROWS[row][0] != "transfer"}

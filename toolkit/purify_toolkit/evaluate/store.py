@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from purify_edge.bundle.manifest import SpareEntry
 from purify_edge.files import atomic, write_json
 from purify_toolkit.data.splits import Split
 from purify_toolkit.evaluate.measure import Measurement, MeasurementPlan
@@ -26,7 +27,7 @@ class Store:
     rows/NAME-IDENTITY.json      identity, result, which images were right
     rows/NAME-IDENTITY.npz       the first attacked images: clean, uint8; attacked, float32; labels
     ```
-    A measurement is used again where its identity is the same: of weights, images, seed, attack and schema.
+    A measurement is used again where its identity is the same: of weights, images, seed, attack, rule and schema.
     Others stay beside it, so that a quick trial costs nothing of a long evaluation.
     """
 
@@ -35,6 +36,7 @@ class Store:
     weights: dict[str, str]
     seed: int
     overwrite: bool = False
+    spare: SpareEntry | None = None
     _digests: dict[int, str] = field(default_factory=dict, init=False)
 
     def identity(self, plan: MeasurementPlan) -> dict[str, Any]:
@@ -49,7 +51,7 @@ class Store:
             "seed": self.seed,
             "images_sha256": self._digests[plan.n],
             "weights_sha256": self.weights,
-        }
+        } | ({"spare_threshold": self.spare.threshold} if self.spare else {})
 
     def load(self, plan: MeasurementPlan) -> Measurement | None:
         """Return the measurement, if it has been made."""

@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import nn
 
+from purify_edge.bundle.manifest import SpareEntry
 from purify_edge.errors import InputError
 from purify_toolkit.attacks.base import Attack
 from purify_toolkit.attacks.bpda import identity_backward
@@ -30,6 +31,7 @@ class Subject:
     classifier: nn.Module  # pixels -> logits
     purifier: nn.Module  # pixels -> pixels
     other: nn.Module | None = None  # purifier and classifier of another training, for `transfer`
+    spare: SpareEntry | None = None  # the rule that is judged too; no attack knows it
 
     @property
     def pipeline(self) -> nn.Sequential:
@@ -143,6 +145,10 @@ ATTACKS: dict[str, AttackEntry] = {
     "pgd-margin": AttackEntry(lambda s: replace(s.pgd, loss=margin), GRADIENT),
     # As many steps as APGD takes (arXiv 2003.01690).
     "pgd-decay": AttackEntry(lambda s: replace(s.pgd, steps=100, relative_step=1.0, decay=True), BOXES, costly=True),
+    # The weakest image that still works, which the rule of --spare-clean passes most easily (docs/sparing.md).
+    "pgd-until-wrong": AttackEntry(
+        lambda s: replace(s.pgd, steps=40, relative_step=1 / 40, random_start=False, until_wrong=True), ("grey-box",)
+    ),
     "pgd-l2": AttackEntry(lambda s: replace(s.pgd, norm=L2, epsilon=s.l2_epsilon), (*BOXES, "printed")),
     "pgd-l1": AttackEntry(lambda s: replace(s.pgd, norm=L1, epsilon=s.l1_epsilon), (*BOXES, "printed")),
     "universal": AttackEntry(lambda s: Universal(epsilon=s.epsilon), (*BOXES, "printed")),
