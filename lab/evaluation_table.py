@@ -14,7 +14,12 @@ from purify_toolkit.evaluate.tables import gate_table, headline_table, row_table
 
 def markdown_tables(content: dict[str, Any]) -> list[str]:
     """Return headlines, rows and gates as Markdown."""
-    tables = headline_table(content["headlines"]), row_table(content["rows"]), gate_table(content["gates"])
+    spared = content.get("spared", {})
+    tables = (
+        headline_table(content["headlines"], spared=spared.get("headlines")),
+        row_table(content["rows"], spared=spared.get("rows")),
+        gate_table(content["gates"]),
+    )
     return list(map(markdown_table, tables))
 
 

@@ -8,7 +8,7 @@ classifier alone, but for the white-box one, PGD-20 through purifier and classif
 until the answer is another. They are made in chunks and kept in FOLDER/attacks by classifier, so that the next purifier
 in front of it costs little, and a broken-off study goes on. "Sure" are the pictures on which the classifier alone gives
 its answer at least 0.3. "Spared" is the answer with `spare_clean`, its threshold set by the validation pictures. Writes
-agreement.json and agreement.md.
+agreement.json and agreement.md, of this command alone.
 """
 
 import hashlib

@@ -17,8 +17,11 @@ import numpy as np
 
 from lab.runtimes.child import RUNTIMES, Array
 from purify_edge.bundle.golden import GoldenSplit, load_golden
+from purify_edge.bundle.manifest import SpareEntry
 from purify_edge.bundle.reader import Bundle
 from purify_edge.images.arrays import as_batch
+from purify_edge.pipeline.prediction import softmax
+from purify_edge.pipeline.sparing import spare
 
 PACKAGES = {"OpenCV": ("opencv-python-headless",), "MNN": ("MNN",), "ncnn": ("ncnn", "pnnx")}
 WEB = Path("node_modules/onnxruntime-web/package.json")
@@ -52,18 +55,18 @@ def versions_of(runtime: str) -> str:
         return "(not installed)"
 
 
-def reference(split: GoldenSplit, role: str) -> Array:
-    """Return PyTorch's logits of a split; probabilities for a served graph."""
+def reference(split: GoldenSplit, role: str, rule: SpareEntry | None) -> Array:
+    """Return PyTorch's logits of a split; for a served graph probabilities, by the rule if it spares clean images."""
     if role != "served":
         return split.defended
-    powers = np.exp(split.defended - split.defended.max(axis=1, keepdims=True))
-    shares: Array = powers / powers.sum(axis=1, keepdims=True)
-    return shares
+    return softmax(spare(split.classifier, split.defended, rule) if rule else split.defended)
 
 
-def cells(answers: Array, golden: Mapping[str, GoldenSplit], role: str) -> Iterator[str]:
+def cells(
+    answers: Array, golden: Mapping[str, GoldenSplit], role: str, rule: SpareEntry | None = None
+) -> Iterator[str]:
     """Yield the agreement with PyTorch's classes on each split, and the largest difference of a number."""
-    expected = {name: reference(golden[name], role) for name in SPLITS}
+    expected = {name: reference(golden[name], role, rule) for name in SPLITS}
     parts = np.split(answers, np.cumsum([len(part) for part in expected.values()])[:-1])
     for part, wanted in zip(parts, expected.values(), strict=True):
         yield f"{np.mean(part.argmax(axis=1) == wanted.argmax(axis=1)):.1%}"
@@ -82,7 +85,8 @@ def rows(bundle: Bundle, runtimes: Sequence[str]) -> Iterator[str]:
                 model = bundle.model(role, precision)
                 bundle.read(model.file)
                 answers = asked(runtime, bundle.path / model.file.path, output, images)
-                told = [answers, "", "", ""] if isinstance(answers, str) else cells(answers, golden, role)
+                rule = bundle.manifest.spare if model.spare_clean else None
+                told = [answers, "", "", ""] if isinstance(answers, str) else cells(answers, golden, role, rule)
                 yield f"| {runtime} {versions_of(runtime)} | `{role}.{precision}` | {' | '.join(told)} |"
 
 

@@ -212,6 +212,15 @@ def test_a_bundle_can_have_it_spare_clean_images(with_rule: ExportResult) -> Non
     assert with_rule.report.passed
     assert bundle.model("served", "fp32").spare_clean
     assert not bundle.model("defended", "fp32").spare_clean
+    assert bundle.manifest.spare
+    for file, said in (
+        ("models/served.fp32.onnx", {"threshold": bundle.manifest.spare.threshold}),
+        ("integrations/deepstream.fp32.onnx", {"threshold": bundle.manifest.spare.threshold}),
+        ("models/defended.fp32.onnx", None),
+    ):
+        graph = onnx.load_model_from_string((bundle.path / file).read_bytes())
+        values = {entry.key: entry.value for entry in graph.metadata_props}
+        assert msgspec.json.decode(values["purify_edge.spare"]) == said
     names = served_checks(with_rule.report)
     for split in ("clean", "adversarial", "noise"):
         assert names[f"change of what is spared, onnxruntime fp32 served {split}"]

@@ -4,16 +4,19 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from helpers.bundles import replace
 from helpers.served_graphs import served_of
-from lab.runtimes.__main__ import asked, main, rows
+from lab.runtimes.__main__ import SPLITS, asked, cells, main, rows
 from lab.runtimes.speed import main as time_both
 from purify_edge.bundle.golden import load_golden
 from purify_edge.bundle.reader import Bundle
 from purify_edge.errors import BundleError
 from purify_edge.images.arrays import as_batch
+from purify_edge.pipeline.prediction import softmax
+from purify_edge.pipeline.sparing import spare
 
 
 def test_opencv_agrees_with_pytorch(few_images: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -36,6 +39,16 @@ def test_opencv_runs_the_served_graph(few_images: Path, tmp_path: Path) -> None:
     assert not isinstance(answers, str), answers
     assert answers.shape == (len(images), 10)
     assert answers.sum(axis=1) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_graph_that_spares_clean_images_is_compared_with_pytorchs_answers_under_that_rule(bundle_path: Path) -> None:
+    bundle = Bundle.open(bundle_path)
+    golden, rule = load_golden(bundle), bundle.manifest.spare
+    assert rule is not None
+    right = np.concatenate([spare(golden[name].classifier, golden[name].defended, rule) for name in SPLITS])
+    assert list(cells(softmax(right), golden, "served", rule)) == ["100.0%", "100.0%", "100.0%", "0"]
+    agreement, *_ = cells(softmax(right), golden, "served")
+    assert agreement != "100.0%"
 
 
 def test_opencv_is_timed_beside_onnxruntime(few_images: Path, capsys: pytest.CaptureFixture[str]) -> None:

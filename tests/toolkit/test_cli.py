@@ -11,6 +11,7 @@ from PIL import Image
 from helpers.small_data import RECIPE
 from purify_edge.shell.command import Command
 from purify_toolkit.evaluate.cli import main as evaluate
+from purify_toolkit.evaluate.threats import BARELY
 from purify_toolkit.runs.folder import RunFolder
 from purify_toolkit.runs.history import read_metrics
 from purify_toolkit.runs.pretrained import open_run
@@ -110,7 +111,7 @@ def test_an_evaluation_judges_the_rule_that_spares_clean_images(small_data: Path
     assert done.exit_code == 0, done.stderr
     content = json.loads((shipped / "evaluation" / "evaluation.json").read_text())
     assert content["spare"]["n"] == 100
-    assert [row["name"] for row in content["spared"]["rows"]] == ["clean:none", "grey-box:pgd-until-wrong"]
+    assert [row["name"] for row in content["spared"]["rows"]] == ["clean:none", BARELY]
     assert "with --spare-clean" in done.stdout
 
 

@@ -10,22 +10,25 @@ import torch
 from rich.console import Console
 
 from helpers.silent import Silent
-from helpers.tiny import random_images, tiny_run
+from helpers.tiny import STRENGTH, random_images, tiny_run
 from purify_edge.document.terminal import print_document
 from purify_edge.errors import InputError
 from purify_edge.pipeline.sparing import calibrate_spare, is_spared, spare
 from purify_toolkit.data.splits import Split
 from purify_toolkit.evaluate.assess import SPARE_IMAGES, assess
-from purify_toolkit.evaluate.report import EvaluationReport
+from purify_toolkit.evaluate.gates import Results
+from purify_toolkit.evaluate.measure import Measurement, MeasurementPlan
+from purify_toolkit.evaluate.report import EvaluationReport, summarise
 from purify_toolkit.evaluate.selection import EvaluationRequest
 from purify_toolkit.evaluate.store import Store
 from purify_toolkit.evaluate.tables import document_of
+from purify_toolkit.evaluate.threats import BARELY, attack_of
 from purify_toolkit.networks.answers import answers_of
 from purify_toolkit.runs.folder import RunFolder
 
 CPU = torch.device("cpu")
 QUESTION = EvaluationRequest(attacks="grey-box:fgsm,white-box:fgsm", spare_clean=True)
-ROWS = ["clean:none", "grey-box:fgsm", "grey-box:pgd-until-wrong", "white-box:fgsm"]
+ROWS = ["clean:none", "grey-box:fgsm", BARELY, "white-box:fgsm"]
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +79,7 @@ def test_every_row_is_judged_by_the_rule_that_validation_images_set(
     assert [row["correct"] for row in content["rows"]] == [
         int(measurement.spared.sum()) for measurement in report.results.rows.values() if measurement.spared is not None
     ]
-    (grey,) = (of for of in content["headlines"] if of["threat"] == "grey-box")
-    both = [report.results.rows[name].spared for name in ROWS if name.startswith("grey-box")]
-    assert grey["correct"] == np.logical_and(*both).sum()
+    assert [of["threat"] for of in content["headlines"]] == ["clean", "grey-box", "barely", "white-box"]
 
 
 def test_the_table_has_a_column_of_it_and_what_it_costs(run: RunFolder, test: Split, tmp_path: Path) -> None:
@@ -105,13 +106,38 @@ def test_without_it_nothing_changes(run: RunFolder, test: Split, tmp_path: Path)
 
 
 def test_it_is_kept_and_measured_anew_for_another_threshold(run: RunFolder, test: Split, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    first = evaluate(run, test, out).as_dict()
-    assert evaluate(run, test, out).as_dict() == first  # with the seconds of the first time
-    before = len(list((out / "rows").glob("*.json")))
+    def times() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "rows").glob("*.json")}
+
+    question = replace(QUESTION, attacks="white-box:pgd,grey-box:pgd")
+    evaluate(run, test, tmp_path / "out", replace(question, spare_clean=False))
+    plain = times()
+    first = evaluate(run, test, tmp_path / "out", question)
+    judged = times()
+    again = {name for name in plain if judged[name] != plain[name]}
+    assert {name.rpartition("-")[0] for name in again} == {"clean-none", "grey-box-pgd", "white-box-pgd"}  # no curves
+    second = evaluate(run, test, tmp_path / "out", question)
+    assert all(second.as_dict()[key] == first.as_dict()[key] for key in ("rows", "curves", "spared"))
+    evaluate(run, test, tmp_path / "out", replace(question, spare_clean=False))
+    assert times() == judged
     other = random_images(classes=3, channels=1, count=40)
-    assess(run, test, QUESTION, out=out, device=CPU, progress=Silent(), validation=other)
-    assert len(list((out / "rows").glob("*.json"))) == 2 * before
+    assess(run, test, question, out=tmp_path / "out", device=CPU, progress=Silent(), validation=other)
+    assert {name for name, time in times().items() if time != judged[name]} == again | set(judged) - set(plain)
+
+
+@pytest.mark.parametrize(("right", "harm"), [(75, False), (74, True)])
+def test_a_rule_that_lets_weak_attacks_through_does_harm(right: int, harm: bool) -> None:
+    some, every = np.arange(100) < right, np.ones(100, bool)
+    rows = {}
+    for name, spared in (("clean:none", every), (BARELY, some)):
+        plan = MeasurementPlan(name, name, attack_of(name, STRENGTH), 100)
+        rows[name] = Measurement(plan, every, every, None, (0.0, 1.0), (), 0.0, spared)
+    report = summarise(Results(rows, STRENGTH), [], {})
+    sentence = f"--spare-clean does harm: under attacks that stop as soon as the classifier errs {right}.0% stay right"
+    assert report.harm.startswith(sentence) == harm == bool(report.harm)
+    shown = StringIO()
+    print_document(document_of(report.as_dict()), Console(file=shown, width=250))
+    assert (sentence in shown.getvalue()) == harm
 
 
 @pytest.mark.parametrize("count", [None, 0, 18])

@@ -22,6 +22,7 @@ class About:
         input: what the model takes, and how a picture becomes that.
         class_names: of its classes, in the order of the logits.
         suspicion: score and threshold; None where the bundle has none.
+        spare: threshold of the rule that spares clean images; None where the model does not have it.
         golden_sha256: of the golden set, which tells bundles apart. (The manifest's cannot stand in a file that the
             manifest lists.)
     """
@@ -32,6 +33,7 @@ class About:
     class_names: tuple[str, ...]
     suspicion: dict[str, Any] | None
     golden_sha256: str
+    spare: dict[str, Any] | None = None
 
 
 def describe(model: onnx.ModelProto, about: About) -> None:

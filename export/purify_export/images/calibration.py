@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from purify_edge.bundle.golden import GoldenSplit
 from purify_edge.bundle.manifest import BenignChange, SpareEntry, SuspicionEntry
 from purify_edge.errors import InputError
-from purify_edge.pipeline.sparing import calibrate_spare, spare
+from purify_edge.pipeline.sparing import calibrate_spare, does_harm, spare
 from purify_edge.pipeline.suspicion import FALSE_POSITIVE_RATE, calibrate, is_suspicious, suspicion_of
 from purify_export.convert.amounts import BENIGN, CALIBRATION
 from purify_export.convert.image_set import Calibration, ImageSet
@@ -25,9 +25,6 @@ from purify_toolkit.recipe import EvaluationTable
 
 MIN_CALIBRATION = 32
 STEPS = 5  # of the attack, at most: it goes as far in longer ones
-KEPT = 0.75
-"""The share that sparing must leave of the answers that are right to weakly attacked images."""
-WEAK_STEPS = 40
 
 
 @dataclass(frozen=True)
@@ -141,18 +138,18 @@ def spare_of(
 
     `calm` is what the networks make of clean images outside the golden set. The rule is tried on images of `judging`
     after a weak attack, in short steps from the image until the classifier errs. Where it costs more than a quarter of
-    the right answers, there is no threshold, and `tell` gets a message.
+    the right answers, or there are too few images, there is no threshold, and `tell` gets a message.
     """
     entry = calibrate_spare(calm.classifier, calm.defended, source=source)
     if entry is None:
+        tell(f"no --spare-clean: it takes 19 clean images outside the golden set, there are {len(calm)}")
         return None
     few = judging[: BENIGN.of(judging.images.shape[1:])]
-    weak = replace(attack, steps=WEAK_STEPS, relative_step=1 / WEAK_STEPS, random_start=False, until_wrong=True)
-    images = attacked(networks.classifier, few.images, few.labels, weak, seed=seed, note=note)
+    images = attacked(networks.classifier, few.images, few.labels, attack.weak, seed=seed, note=note)
     seen = reference(networks, images, few.labels, note=note)
     answers = (seen.defended, spare(seen.classifier, seen.defended, entry))
     purified, spared = (int((logits.argmax(1) == seen.labels).sum()) for logits in answers)
-    if spared >= KEPT * purified:
+    if not does_harm(spared, purified):
         return entry
     tell(
         f"no --spare-clean: of {len(few)} images attacked until the classifier errs {spared} would be right with it, "

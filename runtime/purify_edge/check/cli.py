@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     default=0.02,
     show_default=True,
     type=Number(0, 1),
-    help="How far the fraction of images called suspicious may lie from PyTorch's.",
+    help="How far the share of images called suspicious, or of those spared, may lie from PyTorch's.",
 )
 @click.option(
     "--max-latency-ms",

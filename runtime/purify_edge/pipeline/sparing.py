@@ -14,6 +14,8 @@ from purify_edge.pipeline.suspicion import Array, exceeded_by, suspicion_of
 
 RATE = 0.05
 """The chance at most with which a clean image is not spared."""
+KEPT = 0.75
+"""The share that sparing must leave of the answers that are right to weakly attacked images."""
 
 
 def require_threshold(bundle: Bundle) -> None:
@@ -56,6 +58,11 @@ def spare(unpurified: Array, purified: Array, entry: SpareEntry) -> Array:
 def answering(spared: NDArray[np.bool_], unpurified: Array, purified: Array) -> Array:
     """Return the logits `[N, K]` that answer: an image's own where it is spared, else those of the purified one."""
     return np.where(spared[:, None], unpurified, purified)
+
+
+def does_harm(spared: int, purified: int) -> bool:
+    """Return whether the rule costs too much: of weakly attacked images so many are right with it, so many without."""
+    return spared < KEPT * purified
 
 
 def calibrate_spare(unpurified: Array, purified: Array, *, source: str) -> SpareEntry | None:

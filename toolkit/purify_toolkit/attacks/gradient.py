@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,6 +26,9 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     """Return `max_{j != y} z_j - z_y`, `[N]`: above 0 when misclassified (Carlini and Wagner, arXiv 1608.04644)."""
     index = labels.view(-1, 1)
     return logits.scatter(1, index, float("-inf")).amax(1) - logits.gather(1, index).squeeze(1)
+
+
+WEAK_STEPS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +59,11 @@ class PGD(Attack):
     def of(cls, table: EvaluationTable) -> "PGD":
         """Return the attack that a recipe's table describes."""
         return cls(epsilon=table.epsilon, steps=table.steps, relative_step=table.relative_step)
+
+    @property
+    def weak(self) -> "PGD":
+        """The same in short steps from the image itself, until it is misclassified: then it barely is."""
+        return replace(self, steps=WEAK_STEPS, relative_step=1 / WEAK_STEPS, random_start=False, until_wrong=True)
 
     def __str__(self) -> str:
         step, starts = f"{self.relative_step * self.epsilon:g}", f"{self.restarts} random starts"

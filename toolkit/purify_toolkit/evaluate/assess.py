@@ -73,7 +73,7 @@ def assess(
     weights = digests(run, question.transfer_from)
     subject = load_subject(run, question.transfer_from, device)
     if question.spare_clean:
-        subject = replace(subject, spare=rule_of(subject, validation, device))
+        subject = replace(subject, spare=rule_of(subject, validation, device=device, progress=progress))
     seed = run.info["seed"] if question.seed is None else question.seed
     store = Store(out, test, weights, seed, question.force, subject.spare)
     results = measure_all(subject, planned, strength, store, device=device, progress=progress)
@@ -105,18 +105,22 @@ def load_subject(run: RunFolder, other: RunFolder | None, device: torch.device) 
     )
 
 
-def rule_of(subject: Subject, validation: Split | None, device: torch.device) -> SpareEntry:
+def rule_of(subject: Subject, validation: Split | None, *, device: torch.device, progress: StageProgress) -> SpareEntry:
     """Return the rule that the first validation images set, as `purify-export` does on other clean images.
 
     Raises:
         InputError: there are too few of them.
     """
-    few = [] if validation is None else [images for images, _ in batches(validation[:SPARE_IMAGES], device)]
+    few = None if validation is None else validation[:SPARE_IMAGES]
     entry = None
-    if few:
-        with torch.no_grad():
-            parts = [[model(images).cpu() for images in few] for model in (subject.classifier, subject.pipeline)]
-        unpurified, purified = (torch.cat(logits).numpy() for logits in parts)
+    if few is not None and len(few):
+        progress.epoch("threshold", 0, 1, len(few))
+        parts = []
+        for images, labels in batches(few, device):
+            with torch.no_grad():
+                parts.append([model(images).cpu() for model in (subject.classifier, subject.pipeline)])
+            progress.advance(len(labels), "validation images")
+        unpurified, purified = (torch.cat(logits).numpy() for logits in zip(*parts, strict=True))
         entry = calibrate_spare(unpurified, purified, source="validation images")
     if entry is None:
         raise InputError(

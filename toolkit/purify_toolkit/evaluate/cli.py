@@ -88,16 +88,17 @@ def main(
     """Evaluate RUN: a folder that purify-train wrote, or the name of a pair that ships; default fashion-mnist.
 
     Rows, each with n and a 95% interval, by threat: clean, noise, corruptions, spatial, colour; grey-box, the attacker
-    knows the classifier only; printed, grey-box with images that are printed and photographed; transfer, the attacker
-    has another purifier and classifier; query, sees answers only; white-box, differentiates through purifier and
-    classifier; bpda, white-box with the identity in place of the purifier's gradient.
+    knows the classifier only; barely, the same, and stops as soon as the classifier errs; printed, grey-box with images
+    that are printed and photographed; transfer, the attacker has another purifier and classifier; query, sees answers
+    only; white-box, differentiates through purifier and classifier; bpda, white-box with the identity in place of the
+    purifier's gradient.
 
     --attacks takes threats (white-box), attacks (pgd, under every threat that has it), single rows
     (white-box:autoattack), `default` and `all`. The default is clean, noise, FGSM and PGD grey-box and white-box,
     and BPDA; all others run when named. A wrong name lists all.
 
     Each finished attack is kept. The same command with --resume continues after an interruption, or with other
-    attacks. Sanity gates check the figures: if one fails, the exit code is 1.
+    attacks. Sanity gates check the figures: if one fails, or --spare-clean does harm, the exit code is 1.
     """
     from purify_edge.shell.stages import RichProgress
     from purify_toolkit.device.choice import choose_device
@@ -126,7 +127,9 @@ def main(
         raise click.exceptions.Exit(130) from None
     print_report(report, as_json=as_json)
     click.echo(f"report, pictures and rows: {out}", err=True)
-    if not report.passed:
+    if report.harm:
+        click.echo(report.harm, err=True)
+    if not report.passed or report.harm:
         raise click.exceptions.Exit(1)
 
 

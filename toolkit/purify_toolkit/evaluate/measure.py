@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,11 @@ class MeasurementPlan:
     def threat(self) -> str:
         """The threat's name."""
         return ROWS[self.row][0]
+
+    @property
+    def is_row(self) -> bool:
+        """Whether it is a row of the report, and not a point of a curve or a check."""
+        return self.name == self.row
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,7 @@ def measure(
     Returns:
         The measurement, and the first attacked images `[M, C, H, W]`, M at most `EXAMPLES`, on the CPU.
     """
+    subject = subject if plan.is_row else replace(subject, spare=None)
     threat, generator = THREATS[plan.threat], seeded(seed, plan.row, device=device)
     model, size, start = subject.target(threat.against), plan.attack.size, time.perf_counter()
     judged: dict[str, list[Correct]] = {name: [] for name in JUDGED}

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from purify_edge.pipeline.sparing import does_harm
 from purify_toolkit.attacks.base import Size
 from purify_toolkit.evaluate.accuracy import EvaluationRow
 from purify_toolkit.evaluate.gates import Gate, Results
 from purify_toolkit.evaluate.measure import Measurement
 from purify_toolkit.evaluate.stats import Correct, Counted, mcnemar
-from purify_toolkit.evaluate.threats import THREATS
+from purify_toolkit.evaluate.threats import BARELY, THREATS
 
 SCHEMA_VERSION = 1
 
@@ -58,6 +59,17 @@ class EvaluationReport:
         return all(gate.passed is not False for gate in self.gates)
 
     @property
+    def harm(self) -> str:
+        """What the rule that spares clean images does, if `purify-export` would refuse it; empty otherwise."""
+        row = self.results.rows.get(BARELY)
+        if row is None or row.spared is None or not does_harm(int(row.spared.sum()), int(row.defended.sum())):
+            return ""
+        return (
+            f"--spare-clean does harm: under attacks that stop as soon as the classifier errs {row.spared.mean():.1%} "
+            f"stay right with it, {row.defended.mean():.1%} without; purify-export writes no threshold for it"
+        )
+
+    @property
     def warnings(self) -> list[str]:
         """What libraries said against their own results."""
         return [f"{name}: {warning}" for name, row in self.results.rows.items() for warning in row.warnings]
@@ -94,6 +106,7 @@ class EvaluationReport:
                 "headlines": [headline.as_dict() for headline in headlines(self.results, ("spared",))],
                 "rows": [entry for row in measured for entry in _entries(row, row.spared_rows())],
                 "tax": asdict(cost) | {"points": cost.points},
+                "harm": self.harm,
             }
         }
 

@@ -8,7 +8,7 @@ from purify_edge.errors import InputError, MissingError
 from purify_edge.shell.command import EXTRAS
 from purify_toolkit.evaluate.gates import GREY, LARGE, WHITE
 from purify_toolkit.evaluate.measure import MeasurementPlan
-from purify_toolkit.evaluate.threats import ATTACKS, ROWS, THREATS, Strength, attack_of
+from purify_toolkit.evaluate.threats import ATTACKS, BARELY, ROWS, THREATS, Strength, attack_of
 from purify_toolkit.recipe import nearest
 from purify_toolkit.runs.folder import RunFolder
 
@@ -61,7 +61,7 @@ def select(words: str, *, transfer: bool, spare_clean: bool = False) -> list[str
         InputError: an unknown word; or one that means transfer and nothing else, without another run.
     """
     chosen = {"clean:none"} | ({"transfer:pgd"} if transfer else set())
-    chosen |= {"grey-box:pgd-until-wrong"} if spare_clean else set()
+    chosen |= {BARELY} if spare_clean else set()
     for word in filter(None, (part.strip() for part in words.split(","))):
         found = _meaning(word)
         possible = {row for row in found if transfer or ROWS[row][0] != "transfer"}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from purify_edge.files import atomic, write_json
 from purify_toolkit.data.splits import Split
 from purify_toolkit.evaluate.measure import Measurement, MeasurementPlan
 
+SAME = 1e-4
+"""By so much, as a fraction, the rule's threshold may differ: another device computes it."""
 SCHEMA = 1
 """Raised whenever the same identity would give another result."""
 
@@ -27,7 +30,8 @@ class Store:
     rows/NAME-IDENTITY.json      identity, result, which images were right
     rows/NAME-IDENTITY.npz       the first attacked images: clean, uint8; attacked, float32; labels
     ```
-    A measurement is used again where its identity is the same: of weights, images, seed, attack, rule and schema.
+    A measurement is used again where its identity is the same: of weights, images, seed, attack and schema. For the
+    rule that spares clean images it must have been judged by that rule.
     Others stay beside it, so that a quick trial costs nothing of a long evaluation.
     """
 
@@ -51,7 +55,7 @@ class Store:
             "seed": self.seed,
             "images_sha256": self._digests[plan.n],
             "weights_sha256": self.weights,
-        } | ({"spare_threshold": self.spare.threshold} if self.spare else {})
+        }
 
     def load(self, plan: MeasurementPlan) -> Measurement | None:
         """Return the measurement, if it has been made."""
@@ -59,7 +63,7 @@ class Store:
             return None
         try:
             content = json.loads(self.path(plan).read_text())
-            if content["identity"] != self.identity(plan):
+            if content["identity"] != self.identity(plan) or not self._judged(plan, content.get("spare_threshold")):
                 return None
             return Measurement.from_dict(plan, content["result"])
         except (OSError, ValueError, KeyError, TypeError):  # absent or damaged: it is made again
@@ -72,7 +76,14 @@ class Store:
         with atomic(self.examples_path(plan)) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, clean=kept.images.numpy(), attacked=examples.numpy(), labels=kept.labels.numpy())
         content = {"identity": self.identity(plan), "result": measurement.as_dict()}
-        write_json(self.path(plan), content)
+        rule = {} if self.spare is None or measurement.spared is None else {"spare_threshold": self.spare.threshold}
+        write_json(self.path(plan), content | rule)
+
+    def _judged(self, plan: MeasurementPlan, threshold: float | None) -> bool:
+        """Return whether a measurement with this threshold of the rule, or none, says what is asked for."""
+        if self.spare is None or not plan.is_row:
+            return True
+        return threshold is not None and math.isclose(threshold, self.spare.threshold, rel_tol=SAME)
 
     def path(self, plan: MeasurementPlan) -> Path:
         """Return the file of a measurement."""

@@ -50,6 +50,7 @@ def document_of(content: Entry) -> Document:
     spared = content.get("spared")
     if spared:
         costs += f" With --spare-clean it costs {spared['tax']['points']:.2f} (p = {spared['tax']['p']:.2g})."
+        costs += f" {spared['harm']}." if spared["harm"] else ""
     summary = f"{plural(failed, 'sanity gate')} failed: do not trust the figures" if failed else "no sanity gate failed"
     return Document(
         title=f"{'Agreement' if agreement else 'Accuracy'} of the classifier alone and behind the purifier, with 95% "
