@@ -73,7 +73,7 @@ def assess(
     weights = digests(run, question.transfer_from)
     subject = load_subject(run, question.transfer_from, device)
     if question.spare_clean:
-        subject = replace(subject, spare=rule_of(subject, validation, device=device, progress=progress))
+        subject = replace(subject, spare=rule_of(subject, validation, device))
     seed = run.info["seed"] if question.seed is None else question.seed
     store = Store(out, test, weights, seed, question.force, subject.spare)
     results = measure_all(subject, planned, strength, store, device=device, progress=progress)
@@ -105,7 +105,7 @@ def load_subject(run: RunFolder, other: RunFolder | None, device: torch.device) 
     )
 
 
-def rule_of(subject: Subject, validation: Split | None, *, device: torch.device, progress: StageProgress) -> SpareEntry:
+def rule_of(subject: Subject, validation: Split | None, device: torch.device) -> SpareEntry:
     """Return the rule that the first validation images set, as `purify-export` does on other clean images.
 
     Raises:
@@ -114,12 +114,9 @@ def rule_of(subject: Subject, validation: Split | None, *, device: torch.device,
     few = None if validation is None else validation[:SPARE_IMAGES]
     entry = None
     if few is not None and len(few):
-        progress.epoch("threshold", 0, 1, len(few))
-        parts = []
-        for images, labels in batches(few, device):
-            with torch.no_grad():
-                parts.append([model(images).cpu() for model in (subject.classifier, subject.pipeline)])
-            progress.advance(len(labels), "validation images")
+        models = subject.classifier, subject.pipeline
+        with torch.no_grad():
+            parts = [[model(images).cpu() for model in models] for images, _ in batches(few, device)]
         unpurified, purified = (torch.cat(logits).numpy() for logits in zip(*parts, strict=True))
         entry = calibrate_spare(unpurified, purified, source="validation images")
     if entry is None:
