@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from purify_edge.errors import InputError, MissingError
+from purify_export.networks import flop_of
 from purify_toolkit.recipe import find_recipe, parse_recipe
 from purify_toolkit.runs import pretrained
 from purify_toolkit.runs.pretrained import FOLDER, open_purifier, open_run, pretrained_names
@@ -117,6 +118,7 @@ def test_samples_and_pictures_ship_with_their_notice() -> None:
 REACHED = {
     "fashion-mnist": {"clean": 0.91, "grey-box": 0.89, "white-box": 0.0},
     "fashion-mnist-adaptive": {"clean": 0.85, "grey-box": 0.83, "white-box": 0.70},
+    "fashion-mnist-tiny": {"clean": 0.91, "grey-box": 0.88},
     "cifar10": {"clean": 0.88, "grey-box": 0.78},
     "cifar10-adaptive": {"clean": 0.50, "grey-box": 0.50, "white-box": 0.28},
 }
@@ -129,6 +131,13 @@ def test_the_pairs_are_as_good_as_the_best_so_far(name: str) -> None:
     assert all(row["n"] == (10_000 if name.startswith("fashion") else 5_000) for row in rows)
     for threat, least in REACHED[name].items():
         assert accuracy[threat] >= least
+
+
+def test_the_tiny_pair_has_a_quarter_of_the_operations_before_the_same_classifier() -> None:
+    tiny, other = open_run("fashion-mnist-tiny"), open_run("fashion-mnist")
+    assert tiny.weights_path("classifier") == other.weights_path("classifier")
+    flop = [flop_of(run.load_student(), (1, 28, 28)) for run in (tiny, other)]
+    assert flop[0] / flop[1] < 0.26
 
 
 def test_all_that_ships_of_cifar10_fits_its_bounds() -> None:
