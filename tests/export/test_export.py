@@ -75,6 +75,7 @@ def test_every_graph_says_what_it_is(exported: ExportResult) -> None:
             "class_names": list(manifest.class_names),
             "suspicion": {"score": "confident-change", "threshold": manifest.suspicion.threshold},
             "golden_sha256": manifest.golden.file.sha256,
+            "spare": None,
         }
 
 
