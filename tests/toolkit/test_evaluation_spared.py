@@ -118,8 +118,10 @@ def test_it_is_kept_and_measured_anew_for_another_threshold(run: RunFolder, test
     assert {name.rpartition("-")[0] for name in again} == {"clean-none", "grey-box-pgd", "white-box-pgd"}  # no curves
     second = evaluate(run, test, tmp_path / "out", question)
     assert all(second.as_dict()[key] == first.as_dict()[key] for key in ("rows", "curves", "spared"))
-    evaluate(run, test, tmp_path / "out", replace(question, spare_clean=False))
+    without = evaluate(run, test, tmp_path / "out", replace(question, spare_clean=False))
     assert times() == judged
+    assert "spared" not in without.as_dict()
+    assert not without.harm
     other = random_images(classes=3, channels=1, count=40)
     assess(run, test, question, out=tmp_path / "out", device=CPU, progress=Silent(), validation=other)
     assert {name for name, time in times().items() if time != judged[name]} == again | set(judged) - set(plain)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,9 @@ class Store:
     rows/NAME-IDENTITY.json      identity, result, which images were right
     rows/NAME-IDENTITY.npz       the first attacked images: clean, uint8; attacked, float32; labels
     ```
-    A measurement is used again where its identity is the same: of weights, images, seed, attack and schema. For the
-    rule that spares clean images it must have been judged by that rule.
-    Others stay beside it, so that a quick trial costs nothing of a long evaluation.
+    A measurement is used again where its identity is the same: of weights, images, seed, attack and schema. Others
+    stay beside it, so that a quick trial costs nothing of a long evaluation. Where the rule that spares clean images is
+    asked for, a row must have been judged by that rule; where it is not, what it made of a row is left out.
     """
 
     folder: Path
@@ -65,7 +65,8 @@ class Store:
             content = json.loads(self.path(plan).read_text())
             if content["identity"] != self.identity(plan) or not self._judged(plan, content.get("spare_threshold")):
                 return None
-            return Measurement.from_dict(plan, content["result"])
+            found = Measurement.from_dict(plan, content["result"])
+            return found if self.spare else replace(found, spared=None)
         except (OSError, ValueError, KeyError, TypeError):  # absent or damaged: it is made again
             return None
 
