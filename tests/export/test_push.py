@@ -105,6 +105,19 @@ def test_a_card_without_an_evaluation_says_so_and_claims_nothing(exported: Expor
     assert "how many images stay right was not measured; expect none" in card
 
 
+def test_the_card_tells_which_graphs_spare_clean_images(ours: tuple[Bundle, Report]) -> None:
+    bundle, report = ours
+    assert bundle.manifest.spare is not None
+    card = model_card(bundle.manifest, report, NAME)
+    assert "own answer stands where purification hardly changes the logits: weak attacks then pass too" in card
+    first, *others = bundle.manifest.models
+    sparing = msgspec.structs.replace(first, spare_clean=True)
+    card = model_card(msgspec.structs.replace(bundle.manifest, models=(sparing, *others)), report, NAME)
+    assert f"without being asked in {first.file.path.replace('_', chr(92) + '_')}: weak attacks" in card
+    card = model_card(msgspec.structs.replace(bundle.manifest, spare=None), report, NAME)
+    assert "Sparing" not in card
+
+
 def test_words_of_others_are_no_markup_in_a_card(ours: tuple[Bundle, Report]) -> None:
     bundle, report = ours
     row = AccuracyRow(threat="x", attack="<b> | # y\n\n## z", defended=True, n=1, accuracy=0.5, ci95=(0.0, 1.0))

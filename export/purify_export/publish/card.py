@@ -90,7 +90,7 @@ def _results(library: Any, manifest: Manifest, report: Report) -> Iterator[Any]:
 def _text(manifest: Manifest, report: Report, name: str) -> str:
     """Return the card's body; all text that comes from others goes through the document, which escapes it."""
     figures = accuracy_section(msgspec.structs.replace(report, curve=()), CheckedBundle(manifest))
-    sections = filter(None, (figures, _limits(report.accuracy)))
+    sections = filter(None, (figures, _limits(manifest, report.accuracy)))
     rendered = render_markdown(Document(title=manifest.name, sections=tuple(sections), subtitle=_what_it_is(manifest)))
     head, rest = rendered.split("\n\n## ", 1)  # a # of a text is escaped: this is the first heading
     return f"{head}\n\n## How to use it\n\n{USE.format(name=name)}\n\n## {rest}"
@@ -106,7 +106,7 @@ def _what_it_is(manifest: Manifest) -> str:
     )
 
 
-def _limits(rows: Sequence[AccuracyRow]) -> Section:
+def _limits(manifest: Manifest, rows: Sequence[AccuracyRow]) -> Section:
     """Return what the bundle does not do, the white box first."""
     found = [row for row in rows if row.defended and row.threat in WHITE_BOX]
     lowest = min(found, key=lambda row: row.accuracy, default=None)
@@ -123,5 +123,16 @@ def _limits(rows: Sequence[AccuracyRow]) -> Section:
         ),
         ("Other images", "a picture of anything else gets one of the classes all the same"),
         ("The suspicion score", "an attacker who knows it can keep it low"),
+        *_spared(manifest),
     )
     return Section("Limits", (Bullets(items),))
+
+
+def _spared(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Yield what sparing clean images costs, and which graphs of the bundle do it unasked."""
+    if manifest.spare is None:
+        return
+    asked = "with --spare-clean the classifier's own answer stands where purification hardly changes the logits"
+    graphs = ", ".join(model.file.path for model in manifest.models if model.spare_clean)
+    unasked = f"; without being asked in {graphs}" if graphs else ""
+    yield "Sparing clean images", f"{asked}{unasked}: weak attacks then pass too"
